@@ -1,0 +1,63 @@
+"""Neural architecture search over supernets.
+
+Names are imported when they are first used, so that `import nas` and `nas --help` cost no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# public name -> module that defines it
+_HOME = {
+    "model": "nas.space",
+    "Space": "nas.space",
+    "Arch": "nas.space",
+    "Supernet": "nas.supernet",
+    "Layout": "nas.supernet",
+    "CentreCrop": "nas.supernet",
+    "KernelTransform": "nas.supernet",
+    "Training": "nas.train",
+    "train": "nas.train",
+    "Classification": "nas.train",
+    "digits": "nas.train",
+    "Uniform": "nas.train",
+    "Sandwich": "nas.train",
+    "Labels": "nas.train",
+    "Teacher": "nas.train",
+    "InPlace": "nas.train",
+    "Device": "nas.hardware",
+    "measure": "nas.hardware",
+    "Accuracy": "nas.evaluate",
+    "Costs": "nas.evaluate",
+    "Latency": "nas.evaluate",
+    "Evaluation": "nas.evaluate",
+    "Metric": "nas.metrics",
+    "Constraint": "nas.metrics",
+    "Infeasible": "nas.errors",
+    "NasError": "nas.errors",
+    "Store": "nas.store",
+    "Study": "nas.study",
+    "RandomSearch": "nas.search",
+    "Exhaustive": "nas.search",
+    "RegularizedEvolution": "nas.search",
+    "NSGA2": "nas.search",
+}
+
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604 (the names are the keys above)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        from nas.errors import suggest
+
+        raise AttributeError(f"module 'nas' has no attribute {name!r}{suggest(name, _HOME)}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

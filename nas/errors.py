@@ -1,0 +1,93 @@
+"""What can go wrong, in one sentence each: what was given, what was expected, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NasError(Exception):
+    """A mistake that the user can mend.  The command line prints the sentence alone and exits with 2."""
+
+
+class SpaceError(NasError, ValueError):
+    """A search space, or an arch of one, is not what it must be."""
+
+
+class SupernetError(NasError, ValueError):
+    """A supernet cannot hold, cut or rebuild what was asked of it."""
+
+
+class LayoutError(SupernetError):
+    """A declared layout does not fit the parameter it is declared for."""
+
+
+class CheckpointError(SupernetError):
+    """A checkpoint is missing, truncated, foreign, or not what was recorded."""
+
+
+class TrainError(NasError, ValueError):
+    """A training cannot start or go on."""
+
+
+class EvaluationError(NasError, ValueError):
+    """An evaluation gave something that is not a measurement."""
+
+
+class MetricError(NasError, ValueError):
+    """A metric, objective or constraint is unknown or ill-formed."""
+
+
+class FilterError(NasError, ValueError):
+    """A `where` filter does not parse, or names a column that is not there."""
+
+
+class StoreError(NasError):
+    """The results database is missing, foreign, locked, newer than the code, or was asked the impossible."""
+
+
+class StudyError(NasError, ValueError):
+    """A study cannot be built, resumed or run."""
+
+
+class AlgorithmError(NasError, ValueError):
+    """A search algorithm or one of its options is not what it must be."""
+
+
+class DeviceError(NasError, ValueError):
+    """A device is not there or cannot do what was asked."""
+
+
+class RunnerError(NasError):
+    """Workers could not be started or kept."""
+
+
+class JobError(NasError):
+    """A job file does not import or builds no study."""
+
+
+class Infeasible(Exception):
+    """Raised by an evaluator: this arch cannot be used, and why.  Not a failure: the search learns from it.
+
+    Args:
+        reason: one sentence.
+        measurements: what was measured before it was found infeasible.
+    """
+
+    def __init__(self, reason: str, measurements: dict[str, float] | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.measurements = dict(measurements or {})
+
+    def __reduce__(self) -> tuple[type[Infeasible], tuple[str, dict[str, float]]]:
+        return type(self), (self.reason, self.measurements)
+
+
+def suggest(name: str, options: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for the option closest to `name`, or the empty string when none is close.
+
+    >>> suggest("acuracy", ["accuracy", "latency_ms"])
+    "; did you mean 'accuracy'?"
+    """
+    close = difflib.get_close_matches(str(name), [str(option) for option in options], n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,130 @@
+"""Metrics, objectives and constraints: named and signed once, here.
+
+A metric's name carries its unit (`latency_ms`, `memory_mib`, `energy_mj`); `params` and `macs` are exact counts.
+Everything inside the search is minimised: `value * metric.sign`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from nas.errors import MetricError
+
+Goal = Literal["min", "max"]
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_OBJECTIVE = re.compile(r"\s*(\S+)\s+(\S+)\s*\Z")
+_CONSTRAINT = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(<=|>=|<|>)\s*([-+0-9._eE]+)\s*\Z")
+_UNITS = {"_ms": "ms", "_mib": "MiB", "_mj": "mJ", "_s": "s"}
+
+
+def unit_of(name: str) -> str:
+    """Unit that a metric's name carries; `""` for counts and fractions.
+
+    >>> unit_of("latency_ms"), unit_of("params")
+    ('ms', '')
+    """
+    return next((unit for suffix, unit in _UNITS.items() if name.endswith(suffix)), "")
+
+
+def check_name(name: str) -> str:
+    """`name`, if it can name a metric: a Python identifier.
+
+    Raises:
+        MetricError: it is none.
+    """
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise MetricError(f"metric name {name!r} is not an identifier; use letters, digits and '_', as in 'latency_ms'")
+    return name
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A quantity that is measured, and which way is better."""
+
+    name: str
+    goal: Goal
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if self.goal not in ("min", "max"):
+            raise MetricError(f"metric {self.name!r} has goal {self.goal!r}; it is 'min' or 'max'")
+        if not self.unit:
+            object.__setattr__(self, "unit", unit_of(self.name))
+
+    @property
+    def sign(self) -> float:
+        """+1.0 for a metric to minimise, -1.0 for one to maximise: `value * sign` is minimised."""
+        return 1.0 if self.goal == "min" else -1.0
+
+    @property
+    def label(self) -> str:
+        """Name with unit, for a table or an axis: `latency_ms [ms]`."""
+        return f"{self.name} [{self.unit}]" if self.unit else self.name
+
+
+def parse_objective(objective: str | Metric) -> Metric:
+    """A metric from `"max accuracy"` or `"min latency_ms"`.
+
+    Raises:
+        MetricError: it is not of that form.
+    """
+    if isinstance(objective, Metric):
+        return objective
+    match = _OBJECTIVE.match(objective) if isinstance(objective, str) else None
+    if match and match[1] == "max":
+        return Metric(match[2], "max")
+    if match and match[1] == "min":
+        return Metric(match[2], "min")
+    raise MetricError(
+        f"objective {objective!r} is not understood; write 'max NAME' or 'min NAME', as in 'max accuracy'"
+    )
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A bound that an arch must meet to count: `params <= 50_000`."""
+
+    metric: str
+    op: Literal["<=", ">=", "<", ">"]
+    bound: float
+
+    def violation(self, value: float) -> float:
+        """How far `value` is beyond the bound, relative to it; 0.0 when the constraint is met, inf for NaN.
+
+        >>> parse_constraint("params <= 100").violation(150)
+        0.5
+        """
+        if math.isnan(value):
+            return math.inf
+        excess = value - self.bound if self.op in ("<=", "<") else self.bound - value
+        if excess < 0 or (excess == 0 and self.op in ("<=", ">=")):
+            return 0.0
+        # A strict bound that is met with equality is violated, if by nothing: the smallest positive amount says so.
+        return max(excess / max(abs(self.bound), 1e-12), math.ulp(0.0))
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.op} {self.bound:g}"
+
+
+def parse_constraint(constraint: str | Constraint) -> Constraint:
+    """A constraint from `"latency_ms <= 2"`; `<=`, `>=`, `<`, `>`; underscores in numbers as in Python.
+
+    Raises:
+        MetricError: it is not of that form.
+    """
+    if isinstance(constraint, Constraint):
+        return constraint
+    match = _CONSTRAINT.match(constraint) if isinstance(constraint, str) else None
+    try:
+        if match:
+            return Constraint(match[1], match[2], float(match[3]))  # type: ignore[arg-type]
+    except ValueError:
+        pass
+    raise MetricError(
+        f"constraint {constraint!r} is not understood; write 'NAME <= NUMBER' (or >=, <, >), as in 'params <= 50_000'"
+    )

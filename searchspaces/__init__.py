@@ -1,0 +1,1 @@
+"""Search spaces with their supernets, one family a file; they use `nas` and nothing in `nas` knows them."""
