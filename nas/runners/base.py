@@ -1,0 +1,166 @@
+"""What a runner is: a pool of workers that evaluate archs, and nothing more.
+
+A runner knows no study and no database.  The driver submits tasks and waits for outcomes; whether they were computed in
+this process, in local worker processes or on a cluster changes nothing for it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, Self
+
+from nas.errors import RunnerError
+
+# Enough work in one message that sending it costs nothing beside it, little enough that a search hears of results soon.
+BATCH_SECONDS = 0.03
+LARGEST_BATCH = 64
+# How often a task is given to another worker when the one that had it died.
+ATTEMPTS = 3
+
+OutcomeState = Literal["COMPLETED", "INFEASIBLE", "FAILED"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One arch to evaluate: its trial's number, and its row of numbers in the space (`Arch.row`)."""
+
+    number: int
+    row: tuple[float | None, ...]
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a task.
+
+    Args:
+        number: of the trial.
+        state: INFEASIBLE and FAILED say why in `reason`.
+        measurements: metric name to value; of an INFEASIBLE one, what was measured until then.
+        started: seconds since the epoch.
+        duration_s: of the evaluation alone.
+        worker: where it ran.
+    """
+
+    number: int
+    state: OutcomeState
+    measurements: dict[str, float] = field(default_factory=dict)
+    reason: str = ""
+    started: float = 0.0
+    duration_s: float = 0.0
+    worker: str = ""
+
+
+class Runner(ABC):
+    """Workers that turn tasks into outcomes; each task gives exactly one outcome, in any order.
+
+    A runner is used by one thread, inside a `with` block: entering starts the workers, leaving stops them, whatever
+    happened.  A worker that dies is replaced and its tasks are given to others, alone, up to `ATTEMPTS` times; then they
+    have failed.
+    """
+
+    name: str
+
+    @property
+    @abstractmethod
+    def capacity(self) -> int:
+        """How many tasks are worth having in flight now; grows when evaluations prove short."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start the workers.
+
+        Raises:
+            RunnerError: they cannot be started, with what they said.
+        """
+
+    @abstractmethod
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Queue `tasks`; returns at once."""
+
+    @abstractmethod
+    def wait(self, timeout: float) -> list[Outcome]:
+        """Outcomes that have come; waits at most `timeout` seconds for the first.  May be empty.
+
+        Raises:
+            RunnerError: no worker is left and none can be started.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop the workers now; what was in flight gives no outcome.  May be called twice."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Pace:
+    """How many tasks make one message: as many as `BATCH_SECONDS` of work, judged from the evaluations seen.
+
+    Args:
+        fixed: always this many, for measurements of the runner itself.
+    """
+
+    def __init__(self, fixed: int | None = None) -> None:
+        if fixed is not None and not 1 <= fixed <= LARGEST_BATCH:
+            raise RunnerError(
+                f"batch {fixed!r} is not usable; give 1 to {LARGEST_BATCH}, or None to let the runner choose"
+            )
+        self._fixed = fixed
+        self._mean = math.nan
+
+    def saw(self, duration_s: float) -> None:
+        """Take one evaluation's duration into account (an exponential mean over about twenty)."""
+        self._mean = duration_s if math.isnan(self._mean) else self._mean + 0.05 * (duration_s - self._mean)
+
+    @property
+    def batch(self) -> int:
+        """Tasks in a message."""
+        if self._fixed is not None:
+            return self._fixed
+        if math.isnan(self._mean):
+            return 1
+        return max(1, min(LARGEST_BATCH, int(BATCH_SECONDS / max(self._mean, 1e-9))))
+
+
+class Retries:
+    """Counts how often each task's worker died, and says when that is enough."""
+
+    def __init__(self) -> None:
+        self._lost: dict[int, int] = {}
+
+    def is_suspect(self, task: Task) -> bool:
+        """A worker died with this task: it must run alone, so that no other task shares its fate."""
+        return task.number in self._lost
+
+    def lose(self, tasks: Sequence[Task], why: str, worker: str) -> tuple[list[Task], list[Outcome]]:
+        """The tasks to try again, and the outcomes of those that were lost too often."""
+        again, failed = [], []
+        for task in tasks:
+            lost = self._lost[task.number] = self._lost.get(task.number, 0) + 1
+            if lost < ATTEMPTS:
+                again.append(task)
+            else:
+                del self._lost[task.number]
+                reason = f"its worker died {lost} times, last: {why}"
+                failed.append(Outcome(task.number, "FAILED", reason=reason, started=time.time(), worker=worker))
+        return again, failed
+
+    def done(self, number: int) -> None:
+        """This task has an outcome."""
+        self._lost.pop(number, None)

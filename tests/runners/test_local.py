@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.errors import RunnerError
+from nas.runners import InlineRunner, LocalRunner, Runner, import_file
+from nas.runners.base import LARGEST_BATCH, Pace
+from tests.conformance.runner import PoolConformance, RowSpace, RunnerConformance, drain, tasks
+
+
+class TestInline(RunnerConformance):
+    def make(self, evaluate: Any, **options: Any) -> Runner:
+        return InlineRunner(RowSpace(), evaluate, **options)
+
+
+class TestLocal(PoolConformance):
+    def make(self, evaluate: Any, **options: Any) -> Runner:
+        return LocalRunner(RowSpace(), evaluate, **options)
+
+    def test_capacity_grows_when_evaluations_are_short(self) -> None:
+        with self.make(_null) as runner:
+            before = runner.capacity
+            runner.submit(tasks(100))
+            drain(runner, 100)
+            assert before == 4
+            assert runner.capacity > before
+
+    def test_job_files_are_imported_by_workers(self, tmp_path: Path) -> None:
+        job = tmp_path / "somejob.py"
+        job.write_text("def evaluate(arch):\n    return {'value': 7.0}\n")
+        module = import_file("nas_test_job", str(job))
+        try:
+            with self.make(module.evaluate) as runner:
+                runner.submit(tasks(1))
+                assert drain(runner, 1)[0].measurements == {"value": 7.0}
+        finally:
+            del sys.modules["nas_test_job"]
+
+    def test_workers_die_with_their_driver(self, tmp_path: Path) -> None:
+        script = tmp_path / "driver.py"
+        script.write_text(_DRIVER)
+        with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as driver:
+            assert driver.stdout is not None
+            pids = [int(pid) for pid in driver.stdout.readline().split()]
+            assert len(pids) == 2
+            driver.kill()
+        deadline = time.monotonic() + 10
+        while any(_alive(pid) for pid in pids):
+            assert time.monotonic() < deadline, "orphans"
+            time.sleep(0.1)
+
+
+def _null(arch: Any) -> dict[str, float]:
+    return {}
+
+
+_DRIVER = """
+import sys, time
+sys.path.insert(0, ".")
+from nas.runners import LocalRunner
+from tests.conformance.runner import RowSpace, slow, Task
+if __name__ == "__main__":
+    with LocalRunner(RowSpace(), slow) as runner:
+        runner.submit([Task(1, (1.0,)), Task(2, (1.0,))])
+        time.sleep(0.5)
+        print(*runner.pids, flush=True)
+        time.sleep(60)
+"""
+
+
+def _alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_pace_aims_at_a_message_of_some_milliseconds() -> None:
+    pace = Pace()
+    assert pace.batch == 1
+    for _ in range(200):
+        pace.saw(0.001)
+    assert pace.batch == 30
+    for _ in range(200):
+        pace.saw(0.5)
+    assert pace.batch == 1
+    for _ in range(500):
+        pace.saw(0.0)
+    assert pace.batch == LARGEST_BATCH
+    assert Pace(8).batch == 8
+
+
+def test_a_job_file_that_is_no_python_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunnerError, match=r"give a file that ends in \.py"):
+        import_file("nas_no_job", str(tmp_path / "job.txt"))
