@@ -1,0 +1,470 @@
+"""Genomes and what can be done with them: a forest of decisions, in flat tables, without a symbolic object in sight.
+
+A genome is a list with one entry a decision: the index of a candidate, a float, or None where the decision is inactive.  A decision is
+active when it is a root, or when its parent has one of the `allowed` candidates (an inactive parent has None, which is never allowed).
+The slots of a `manyof` that must be distinct or sorted form a `Group`, which is drawn, moved and enumerated as one unit.
+
+Every method takes and gives canonical genomes: of equal candidates the first one's index, None exactly where inactive.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from random import Random
+from typing import Any
+
+from nas.space.scale import Range
+
+# A gene is int | float | None; `Any` keeps the inner loops free of casts.
+Genome = list[Any]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Slots of one `manyof` whose candidates constrain each other.
+
+    Args:
+        slots: the points of the slots, in order; slot j and all that is nested in it are the points
+            `slots[j] .. slots[j] + stride - 1`.
+        stride: number of points of one slot.
+        n: number of candidates.
+        distinct: no candidate twice.
+        sorted: candidate indices do not decrease.
+    """
+
+    slots: tuple[int, ...]
+    stride: int
+    n: int
+    distinct: bool
+    sorted: bool
+
+    def next(self, values: Sequence[int]) -> list[int] | None:
+        """The lexicographically next valid values, or None after the last."""
+        for j in reversed(range(len(values))):
+            head = list(values[:j])
+            for c in range(values[j] + 1, self.n):
+                filled = self._complete([*head, c]) if self._fits(head, c) else None
+                if filled is not None:
+                    return filled
+        return None
+
+    def first(self) -> list[int]:
+        """The lexicographically first valid values."""
+        filled = self._complete([])
+        assert filled is not None, "PyGlove refuses a distinct manyof with too few candidates"
+        return filled
+
+    def fault(self, values: Sequence[int]) -> str | None:
+        """Why `values` break the rule of this group, or None."""
+        if self.distinct and len(set(values)) < len(values):
+            return "must be distinct"
+        if self.sorted and any(a > b for a, b in itertools.pairwise(values)):
+            return "must be in the order of the candidates"
+        return None
+
+    def draw(self, rng: Random) -> list[int]:
+        """Valid values, uniformly (sorted with repetition: sorted independent draws, as PyGlove does)."""
+        k = len(self.slots)
+        values = rng.sample(range(self.n), k) if self.distinct else [int(rng.random() * self.n) for _ in range(k)]
+        return sorted(values) if self.sorted else values
+
+    @property
+    def movable(self) -> bool:
+        """Whether one slot can change at all."""
+        if not self.distinct:
+            return self.n > 1
+        return self.n > len(self.slots) or (not self.sorted and self.n > 1)
+
+    def _fits(self, head: Sequence[int], c: int) -> bool:
+        return not (self.distinct and c in head) and not (self.sorted and head and c < head[-1])
+
+    def _complete(self, head: list[int]) -> list[int] | None:
+        while len(head) < len(self.slots):
+            c = next((c for c in range(self.n) if self._fits(head, c)), None)
+            if c is None:
+                return None
+            head.append(c)
+        return head
+
+
+@dataclass
+class Point:
+    """One entry of the genome.
+
+    Args:
+        parent: the point that decides whether this one is active; -1 for none.
+        allowed: candidate indices of the parent under which it is active.
+        canonical: for each candidate the index of the first equal one; empty for a float.
+        range: bounds and scale of a float; None for a categorical point.
+        group: the group of slots it belongs to, if any.
+    """
+
+    parent: int = -1
+    allowed: frozenset[int] = frozenset()
+    canonical: tuple[int, ...] = ()
+    range: Range | None = None
+    group: Group | None = None
+    distinct_candidates: tuple[int, ...] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        self.distinct_candidates = tuple(sorted(set(self.canonical)))
+
+    @property
+    def movable(self) -> bool:
+        """Whether it can take another value."""
+        if self.range is not None:
+            return self.range.low < self.range.high
+        return self.group.movable if self.group else len(self.distinct_candidates) > 1
+
+
+# What is drawn at once: (first point, parent or n, allowed, point, group or None).
+Unit = tuple[int, int, frozenset[int], Point, Group | None]
+_ROOT = frozenset({0})
+
+
+class Forest:
+    """The points of a space in flat tables, with the operations on genomes."""
+
+    def __init__(self, points: Sequence[Point]) -> None:
+        self.points = tuple(points)
+        self.n = len(self.points)
+        self.units = self._ordered_units()
+        self.movable = tuple(p for p, point in enumerate(self.points) if point.movable)
+        self._flat = self._flat_counts()
+        self._below = [self._descendants(p) for p in range(self.n)]
+
+    # -- tables ------------------------------------------------------------------------------------------------
+
+    def _ordered_units(self) -> tuple[Unit, ...]:
+        """Units with parents first, otherwise in genome order."""
+        done: set[int] = {-1}
+        waiting = [p for p, point in enumerate(self.points) if not point.group or point.group.slots[0] == p]
+        units: list[Unit] = []
+        while waiting:
+            p = next(p for p in waiting if self.points[p].parent in done)
+            waiting.remove(p)
+            point = self.points[p]
+            done.update(point.group.slots if point.group else (p,))
+            parent, allowed = (point.parent, point.allowed) if point.parent >= 0 else (self.n, _ROOT)
+            units.append((p, parent, allowed, point, point.group))
+        return tuple(units)
+
+    def _flat_counts(self) -> tuple[int, ...] | None:
+        """Number of candidates of each point when all are plain, independent choices."""
+        for point in self.points:
+            if point.parent >= 0 or point.range or point.group or len(point.distinct_candidates) < len(point.canonical):
+                return None
+        return tuple(len(point.canonical) for point in self.points)
+
+    def _descendants(self, p: int) -> tuple[Unit, ...]:
+        """Units whose activity can change with point `p` (or with the group it is a slot of)."""
+        group = self.points[p].group
+        above = set(group.slots if group else (p,))
+        below = []
+        for unit in self.units:
+            if unit[1] in above:
+                below.append(unit)
+                above.update(unit[4].slots if unit[4] else (unit[0],))
+        return tuple(below)
+
+    @cached_property
+    def children(self) -> dict[int, tuple[Unit, ...]]:
+        """Units by parent; the roots under -1."""
+        table: dict[int, list[Unit]] = {}
+        for unit in self.units:
+            table.setdefault(-1 if unit[1] == self.n else unit[1], []).append(unit)
+        return {p: tuple(units) for p, units in table.items()}
+
+    # -- filling -----------------------------------------------------------------------------------------------
+
+    def sample(self, rng: Random) -> Genome:
+        """A genome drawn uniformly a decision (not uniformly over archs), as PyGlove does."""
+        if self._flat is not None:
+            random = rng.random
+            return [int(random() * n) for n in self._flat]
+        genome: Genome = [None] * self.n
+        genome.append(0)  # what root units look at
+        self._draw(genome, self.units, rng)
+        genome.pop()
+        return genome
+
+    def _draw(self, genome: Genome, units: Sequence[Unit], rng: Random) -> None:
+        """Draw what is active and None; clear what is inactive.  `genome` has the root's entry at its end."""
+        random = rng.random
+        for p, parent, allowed, point, group in units:
+            if genome[parent] not in allowed:
+                if genome[p] is not None:
+                    for slot in group.slots if group else (p,):
+                        genome[slot] = None
+            elif genome[p] is None:
+                if group is not None:
+                    for slot, value in zip(group.slots, group.draw(rng), strict=True):
+                        genome[slot] = value
+                elif point.range is not None:
+                    genome[p] = point.range.value(random())
+                else:
+                    choices = point.distinct_candidates
+                    genome[p] = choices[int(random() * len(choices))]
+
+    def fill(self, genome: Genome, preferred: Sequence[Any], units: Sequence[Unit] | None = None) -> Genome:
+        """`genome` with what is active and None set as in `preferred` (an entry a point), and what is inactive cleared."""
+        genome = [*genome, 0]
+        for p, parent, allowed, _, group in self.units if units is None else units:
+            active = genome[parent] in allowed
+            if not active or genome[p] is None:
+                for slot in group.slots if group else (p,):
+                    genome[slot] = preferred[slot] if active else None
+        genome.pop()
+        return genome
+
+    @cached_property
+    def firsts(self) -> tuple[Any, ...]:
+        """For each point its first candidate (lower bound of a float), as if everything were active."""
+        firsts: list[Any] = [point.range.low if point.range else 0 for point in self.points]
+        for _, _, _, _, group in self.units:
+            if group:
+                for slot, value in zip(group.slots, group.first(), strict=True):
+                    firsts[slot] = value
+        return tuple(firsts)
+
+    def repair(self, numbers: Sequence[Any]) -> Genome:
+        """The genome of a full vector (a number for every point): inactive ones dropped, groups made valid from the left."""
+        numbers = list(numbers)
+        for _, _, _, _, group in self.units:
+            if group and group.fault([numbers[slot] for slot in group.slots]):
+                for slot, value in zip(group.slots, _repaired(group, [numbers[s] for s in group.slots]), strict=True):
+                    numbers[slot] = value
+        return self.fill([None] * self.n, numbers)
+
+    # -- moving ------------------------------------------------------------------------------------------------
+
+    def mutate(self, genome: Sequence[Any], rng: Random, probability: float | None = None) -> Genome:
+        """A different genome: one active decision moved, or each with `probability` but at least one.
+
+        What the moves activate is drawn.  The only genome of a space of one arch is given back as it is.
+        """
+        random = rng.random
+        active = [p for p in self.movable if genome[p] is not None]
+        if not active:
+            return list(genome)
+        changed: Genome = [*genome, 0]
+        if probability is not None:
+            for p in active:
+                if random() < probability and changed[p] is not None:
+                    self._move(changed, p, rng)
+        # Nothing was hit, or two moves cancelled out.
+        if probability is None or changed[: self.n] == list(genome):
+            self._move(changed, active[int(random() * len(active))], rng)
+        changed.pop()
+        return changed
+
+    def _move(self, genome: Genome, p: int, rng: Random) -> None:
+        """Give point `p` another value and draw what that activates."""
+        point = self.points[p]
+        if point.range is not None:
+            genome[p] = point.range.moved(genome[p], rng)
+            return
+        old = genome[p]
+        if point.group is not None:
+            options = list(self._slot_options(point.group, genome, old))
+            self._set_slot(point.group, genome, p, options[int(rng.random() * len(options))])
+        else:
+            choices = point.distinct_candidates
+            i = int(rng.random() * (len(choices) - 1))
+            # The last one stands in for the old one, so that the others are equally likely.
+            genome[p] = choices[i] if choices[i] != old else choices[-1]
+        if self._below[p]:
+            self._draw(genome, self._below[p], rng)
+
+    def _slot_options(self, group: Group, genome: Genome, old: int) -> Iterator[int]:
+        taken = {genome[slot] for slot in group.slots} if group.distinct and group.sorted else {old}
+        return (c for c in range(group.n) if c not in taken)
+
+    def _set_slot(self, group: Group, genome: Genome, p: int, value: int) -> None:
+        """Put candidate `value` into slot `p`; a distinct slot that holds it already is swapped with `p`, whole blocks."""
+        stride = group.stride
+        holder = next((slot for slot in group.slots if group.distinct and genome[slot] == value), None)
+        if holder is not None:
+            here, there = slice(p, p + stride), slice(holder, holder + stride)
+            genome[here], genome[there] = genome[there], genome[here]
+            return
+        genome[p] = value
+        if group.sorted:
+            blocks = sorted((genome[slot : slot + stride] for slot in group.slots), key=lambda block: block[0])
+            for slot, block in zip(group.slots, blocks, strict=True):
+                genome[slot : slot + stride] = block
+
+    def crossover(self, a: Sequence[Any], b: Sequence[Any], rng: Random) -> Genome:
+        """A genome that takes each decision from `a` or `b` with equal odds where both have it; a group whole."""
+        bits = rng.getrandbits(self.n) if self.n else 0
+        if self._flat is not None:
+            return [x if bits >> p & 1 else y for p, (x, y) in enumerate(zip(a, b, strict=True))]
+        genome: Genome = [None] * self.n
+        genome.append(0)
+        for p, parent, allowed, _, group in self.units:
+            if genome[parent] in allowed:
+                # Its parent's value came from one of the two, in which this point was active: one of them has it.
+                source = a if b[p] is None or (a[p] is not None and bits >> p & 1) else b
+                for slot in group.slots if group else (p,):
+                    genome[slot] = source[slot]
+        genome.pop()
+        return genome
+
+    def neighbours(self, genome: Sequence[Any]) -> Iterator[Genome]:
+        """Every genome that differs in one categorical decision; what that activates takes its first candidate."""
+        seen = {tuple(genome)}
+        for p in self.movable:
+            if genome[p] is None or self.points[p].range is not None:
+                continue
+            for changed in self._variants(genome, p):
+                filled = self.fill(changed, self.firsts, self._below[p]) if self._below[p] else changed
+                if tuple(filled) not in seen:
+                    seen.add(tuple(filled))
+                    yield filled
+
+    def _variants(self, genome: Sequence[Any], p: int) -> Iterator[Genome]:
+        point = self.points[p]
+        group = point.group
+        old = genome[p]
+        for value in self._slot_options(group, list(genome), old) if group else point.distinct_candidates:
+            changed = list(genome)
+            if group:
+                self._set_slot(group, changed, p, value)
+                yield changed
+            elif value != old:
+                changed[p] = value
+                yield changed
+
+    def forced(self, genome: Sequence[Any], p: int, value: int, preferred: Sequence[Any]) -> Genome:
+        """`genome` with candidate `value` at point `p`, its ancestors changed where they must, the rest as in `preferred`."""
+        changed = list(genome)
+        path = [(p, frozenset({value}))]
+        while (point := self.points[path[-1][0]]).parent >= 0:
+            path.append((point.parent, point.allowed))
+        for q, allowed in reversed(path):
+            if changed[q] in allowed:
+                continue
+            best = preferred[q] if preferred[q] in allowed else max(allowed)
+            group = self.points[q].group
+            if group:
+                self._set_slot(group, changed, q, best)
+            else:
+                changed[q] = best
+            changed = self.fill(changed, preferred, self._below[q])
+        return changed
+
+    # -- all of them -------------------------------------------------------------------------------------------
+
+    def enumerate(self) -> Iterator[Genome]:
+        """Every genome without floats once, in lexicographic order of the decisions (controllers before what they control)."""
+        genome = self.fill([None] * self.n, self.firsts)
+        while True:
+            yield list(genome)
+            for i in reversed(range(len(self.units))):
+                if self._advance(genome, self.units[i]):
+                    for _, _, _, _, group in (later := self.units[i + 1 :]):
+                        assert group is None or group.slots
+                    for p, _, _, _, group in later:
+                        for slot in group.slots if group else (p,):
+                            genome[slot] = None
+                    genome = self.fill(genome, self.firsts, later)
+                    break
+            else:
+                return
+
+    def _advance(self, genome: Genome, unit: Unit) -> bool:
+        p, _, _, point, group = unit
+        if genome[p] is None or point.range is not None:
+            return False
+        if group:
+            values = group.next([genome[slot] for slot in group.slots])
+            for slot, value in zip(group.slots, values or (), strict=False):
+                genome[slot] = value
+            return values is not None
+        value = next((c for c in point.distinct_candidates if c > genome[p]), None)
+        if value is None:
+            return False
+        genome[p] = value
+        return True
+
+    @cached_property
+    def size(self) -> int:
+        """Exact number of genomes; a float counts once."""
+        return math.prod(self._unit_size(unit) for unit in self.children.get(-1, ()))
+
+    def _unit_size(self, unit: Unit) -> int:
+        p, _, _, point, group = unit
+        if group:
+            return _group_size(group, [self._weights(slot) for slot in group.slots])
+        return 1 if point.range is not None else sum(self._weights(p))
+
+    def _weights(self, p: int) -> list[int]:
+        """For each different candidate of `p` the number of genomes of what it activates."""
+        sizes = [(unit[2], self._unit_size(unit)) for unit in self.children.get(p, ())]
+        return [math.prod(size for allowed, size in sizes if c in allowed) for c in self.points[p].distinct_candidates]
+
+    # -- checking ----------------------------------------------------------------------------------------------
+
+    def activity(self, genome: Sequence[Any]) -> list[bool]:
+        """For each point whether it is active, given the values of the others."""
+        active = [False] * self.n
+        for p, parent, allowed, _, group in self.units:
+            if parent == self.n or (active[parent] and genome[parent] in allowed):
+                for slot in group.slots if group else (p,):
+                    active[slot] = True
+        return active
+
+
+def _repaired(group: Group, values: list[int]) -> list[int]:
+    if group.distinct:
+        free = (c for c in range(group.n) if c not in set(values))
+        seen: set[int] = set()
+        for j, value in enumerate(values):
+            values[j] = next(free) if value in seen else value
+            seen.add(values[j])
+    return sorted(values) if group.sorted else values
+
+
+def _group_size(group: Group, weights: list[list[int]]) -> int:
+    """Number of valid assignments of candidates to slots, each weighted by `weights[slot][candidate]`."""
+    if group.sorted:
+        return _sorted_size(weights, strict=group.distinct)
+    assert group.distinct, "slots without a rule are independent points"
+    if all(w == weights[0] for w in weights):
+        # k! e_k(w): elementary symmetric polynomial, one candidate at a time.
+        e = [1] + [0] * len(weights)
+        for w in weights[0]:
+            for j in range(len(weights), 0, -1):
+                e[j] += w * e[j - 1]
+        return math.factorial(len(weights)) * e[-1]
+    return _permanent(weights)
+
+
+def _sorted_size(weights: list[list[int]], *, strict: bool) -> int:
+    """Weighted count of (strictly) increasing index sequences: ways[c] = sequences so far that end in c."""
+    ways = list(weights[0])
+    for row in weights[1:]:
+        sums = [0, *itertools.accumulate(ways)]
+        ways = [row[c] * sums[c if strict else c + 1] for c in range(len(row))]
+    return sum(ways)
+
+
+def _permanent(weights: list[list[int]]) -> int:
+    """Weighted count of injective assignments when slots differ; exponential in the slots only (compile bounds them)."""
+    k = len(weights)
+    ways = {0: 1}
+    for c in range(len(weights[0])):
+        new = dict(ways)
+        for used, count in ways.items():
+            for j in range(k):
+                if not used >> j & 1:
+                    new[used | 1 << j] = new.get(used | 1 << j, 0) + count * weights[j][c]
+        ways = new
+    return ways.get((1 << k) - 1, 0)
+
+
+Fill = Callable[[Sequence[Any]], Genome]
