@@ -1,0 +1,41 @@
+"""Training one supernet for every arch of its space.
+
+`train(supernet, task, sampler=…, loss=…)`: a sampler says which archs a step trains, a loss says what each is taught;
+the two are independent and any pair works.
+
+Task:       Task, Batch, Classification, recipe, digits, Shift
+Samplers:   Sampler, Uniform, Sandwich
+Losses:     Loss, Step, Labels, Teacher, InPlace, distillation
+Training:   Training, TrainResult, train, Schedule, subnet_metrics
+"""
+
+from nas.train.data import Shift, digits
+from nas.train.losses import InPlace, Labels, Loss, Step, Teacher, distillation
+from nas.train.samplers import Sampler, Sandwich, Uniform
+from nas.train.schedule import Schedule
+from nas.train.task import Batch, Classification, Task, recipe
+from nas.train.trainer import Training, TrainResult, train
+from nas.train.validate import subnet_metrics
+
+__all__ = [
+    "Batch",
+    "Classification",
+    "InPlace",
+    "Labels",
+    "Loss",
+    "Sampler",
+    "Sandwich",
+    "Schedule",
+    "Shift",
+    "Step",
+    "Task",
+    "Teacher",
+    "TrainResult",
+    "Training",
+    "Uniform",
+    "digits",
+    "distillation",
+    "recipe",
+    "subnet_metrics",
+    "train",
+]

@@ -1,0 +1,198 @@
+"""The loop over the steps of a training, and what of it a checkpoint holds."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nas.errors import TrainError
+from nas.train import rng, state
+from nas.train.health import Health
+from nas.train.log import Log, Reporter
+from nas.train.losses import Step
+from nas.train.task import Batch, mixed
+from nas.train.validate import subnet_metrics
+
+if TYPE_CHECKING:
+    from nas.space import Arch, Space
+    from nas.train.trainer import Training
+
+LOG_EVERY = 10
+
+
+class Run:
+    """One run of a training, from a checkpoint or from the start.
+
+    Args:
+        training: its settings.
+        found: the committed state of the training's path, None to start.
+    """
+
+    def __init__(self, training: Training, found: state.State | None) -> None:
+        self.training, self.supernet, self.task = training, training.supernet, training.task
+        self.supernet.to(training.device)
+        training.loss.prepare(training.device)
+        self.optimizer = training.make_optimizer()
+        self.scaler = torch.amp.GradScaler(training.device.type, enabled=training.precision == "fp16")
+        self.state = found or state.State(config=training.config)
+        if found is not None and training.path is not None:
+            state.load(training.path, found, self.supernet, None if found.finished else self.optimizer)
+            rng.restore(found.rng)
+            if found.scaler:
+                self.scaler.load_state_dict(found.scaler)
+        self.health = Health(**self.state.health)
+        self.watched = watched(self.supernet.space, training.seed)
+        self.parameters = list(self.supernet.parameters())
+        self.started = time.monotonic() - self.state.seconds
+        self.unseen: list[tuple[int, Tensor]] = []  # (step, loss and gradient norm) that nobody has looked at yet
+        # Looking at a number makes the CPU wait for the GPU.
+        self.look_every = 1 if training.device.type == "cpu" else LOG_EVERY
+
+    def finish(self, progress: bool, interrupted: Callable[[], bool]) -> None:
+        """Makes the steps that are left.  A finished training has none."""
+        if self.state.finished:
+            self.supernet.eval()
+            return
+        if self.state.step:
+            self.supernet.zero_grad()
+        columns = [f"{label}_{name}" for label in self.watched for name in self.task.metric_names]
+        log = Log(self.training.path, ["step", "epoch", "lr", "loss", "seconds", *columns], self.state.history)
+        try:
+            with Reporter(self.training.steps, show=progress) as reporter:
+                self._loop(log, reporter, interrupted)
+        finally:
+            log.close()
+            self.supernet.zero_grad()
+            self.supernet.eval()
+
+    def _loop(self, log: Log, reporter: Reporter, interrupted: Callable[[], bool]) -> None:
+        training, steps = self.training, self.training.steps
+        self.supernet.train()
+        for batch in itertools.islice(self._batches(), steps - self.state.step):
+            self._step(batch)
+            done = self.state.step
+            stop = interrupted() and done < steps
+            if done % LOG_EVERY == 0 or done == steps:
+                self._look()
+                self._row(log, reporter, measure=done % training.validate_every == 0 or done == steps)
+            if done % training.checkpoint_every == 0 or done == steps or stop:
+                self._look()
+                self._commit()
+            if stop:
+                kept = f"; '{training.path}' holds a checkpoint" if training.path else ""
+                reporter.say(f"interrupted after step {done} of {steps}{kept}")
+                raise KeyboardInterrupt
+
+    def _batches(self) -> Iterator[Batch]:
+        """From the first batch that was not yet trained on, epoch after epoch."""
+        per_epoch = self.task.steps_per_epoch
+        if per_epoch < 1:
+            raise TrainError("the task has no training batches; give it more data or a smaller batch")
+        first, skip = divmod(self.state.step, per_epoch)
+        for epoch in itertools.count(first):
+            batches = itertools.islice(self.task.train_batches(epoch), per_epoch)
+            yield from itertools.islice(batches, skip if epoch == first else 0, None)
+
+    def _step(self, batch: Batch) -> None:
+        """One optimizer step; the gradients of its archs are summed."""
+        training, number = self.training, self.state.step
+        for group in self.optimizer.param_groups:
+            group["lr"] = training.schedule(number)
+        loss = self._teach(batch.to(training.device), number)
+        self.state.step += 1
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, training.clip or math.inf)
+        if self.scaler.is_enabled():  # an overflow is the scaler's business: it skips the step
+            norm = torch.zeros_like(norm)
+        self.unseen.append((self.state.step, torch.stack([loss, norm])))
+        if len(self.unseen) >= self.look_every:
+            self._look()  # before the weights are touched
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.supernet.zero_grad()
+
+    def _teach(self, batch: Batch, number: int) -> Tensor:
+        """Forward and backward of each arch of a step; the mean of their losses."""
+        training, space = self.training, self.supernet.space
+        draw = random.Random(mixed(training.seed, "archs", number))
+        archs = training.loss.archs(training.sampler.archs(space, number, draw), space)
+        if not archs:
+            raise TrainError(f"{training.sampler!r} gave no arch for step {number + 1}")
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(training.precision)
+        step = Step(number, self.task, space, archs, archs[0])
+        total = torch.zeros((), device=training.device)
+        for arch in archs:
+            step.arch = arch
+            binding = self.supernet.bind(arch)
+            with torch.autocast(training.device.type, dtype=dtype, enabled=dtype is not None):
+                loss = training.loss(binding(batch.inputs), batch, step)
+            binding.backward(self.scaler.scale(loss))
+            total += loss.detach().float()
+        return total / len(archs)
+
+    def _look(self) -> None:
+        """Reads the losses that are still on the device, and stops where one of them is wrong."""
+        for number, values in self.unseen:
+            loss, norm = values.tolist()
+            try:
+                self.health.look(number, loss, norm, self.training.divergence)
+            except TrainError as error:
+                kept = f"; '{self.training.path}' keeps the last checkpoint" if self.training.path else ""
+                raise TrainError(f"{error}{kept}") from None
+            self.state.recent.append(loss)
+        self.unseen.clear()
+
+    def _row(self, log: Log, reporter: Reporter, *, measure: bool) -> None:
+        """One row of the history: mean loss since the last one, and the watched subnets if `measure`."""
+        done, recent = self.state.step, self.state.recent
+        self.state.seconds = time.monotonic() - self.started
+        row: dict[str, float] = {
+            "step": done,
+            "epoch": done / self.task.steps_per_epoch,
+            "lr": self.training.schedule(done - 1),
+            "loss": sum(recent) / len(recent),
+            "seconds": round(self.state.seconds, 3),
+        }
+        recent.clear()
+        if measure:
+            measured = {label: subnet_metrics(self.supernet, arch, self.task) for label, arch in self.watched.items()}
+            row |= {f"{label}_{name}": value for label, values in measured.items() for name, value in values.items()}
+            first = self.task.metric_names[0]
+            shown = "  ".join(f"{label} {values[first]:.4f}" for label, values in measured.items())
+            reporter.say(f"step {done}/{self.training.steps}  loss {row['loss']:.4f}  {first}: {shown}")
+        self.state.history.append(row)
+        log.add(row)
+        reporter.step(done, f"loss {row['loss']:.4f}")
+
+    def _commit(self) -> None:
+        self.state.finished = self.state.step == self.training.steps
+        if self.training.path is None:
+            return
+        self.state.seconds = time.monotonic() - self.started
+        self.state.rng = rng.capture()
+        self.state.health = vars(self.health).copy()
+        self.state.scaler = self.scaler.state_dict() if self.scaler.is_enabled() else None
+        state.write(self.training.path, self.state, self.supernet, self.optimizer)
+
+
+def watched(space: Space, seed: int) -> dict[str, Arch]:
+    """The subnets whose metrics a training shows: largest, smallest, and two random ones, the same throughout."""
+    draw = random.Random(mixed(seed, "watched"))
+    archs = {
+        "largest": space.largest,
+        "smallest": space.smallest,
+        "random1": space.sample(draw),
+        "random2": space.sample(draw),
+    }
+    labels: dict[Arch, str] = {}
+    for label, arch in archs.items():
+        labels.setdefault(arch, label)
+    return {label: arch for arch, label in labels.items()}

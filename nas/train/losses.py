@@ -1,0 +1,168 @@
+"""What each arch of a training step is taught."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas.errors import TrainError
+from nas.supernet.inputs import call
+from nas.train.task import Batch, Task
+
+if TYPE_CHECKING:
+    from nas.space import Arch, Space
+
+
+@dataclass
+class Step:
+    """What a loss knows while one step is made; it is made anew for the next."""
+
+    number: int
+    task: Task
+    space: Space
+    archs: Sequence[Arch]
+    arch: Arch
+    """The arch whose output is judged now."""
+    shared: dict[str, Any] = field(default_factory=dict)
+    """What one arch of the step leaves for those after it."""
+
+
+class Loss(ABC):
+    """Teaches the archs of a step.  A loss holds no state: what it keeps within a step is in `Step.shared`."""
+
+    def archs(self, archs: Sequence[Arch], space: Space) -> list[Arch]:  # noqa: ARG002
+        """The archs of a step, in the order and with the additions that this loss needs."""
+        return list(archs)
+
+    def prepare(self, device: torch.device) -> None:  # noqa: B027 (most losses have nothing to move)
+        """Called once before a training: move what the loss computes with to `device`."""
+
+    @abstractmethod
+    def __call__(self, output: Any, batch: Batch, step: Step) -> Tensor:
+        """Mean loss of `step.arch` on the batch: a scalar.
+
+        Args:
+            output: what the subnet gave for `batch.inputs`, with its graph.
+            batch: on the training's device.
+            step: what this step is about.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able name and options."""
+        options: dict[str, Any] = dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}
+        return {"class": type(self).__qualname__, **options}
+
+
+def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """T² · KL(softmax(teacher / T) ‖ softmax(student / T)), mean over all but the last dimension.
+
+    T² keeps the gradient's size independent of T (Hinton et al. 2015, "Distilling the Knowledge in a Neural Network").
+
+    Args:
+        student: (…, classes) logits.
+        teacher: the same shape; no gradient goes to it.
+    """
+    if student.shape != teacher.shape:
+        raise TrainError(
+            f"the student's logits are {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}; they must agree"
+        )
+    classes = student.shape[-1]
+    log_q = functional.log_softmax(student.float() / temperature, -1).reshape(-1, classes)
+    log_p = functional.log_softmax(teacher.detach().float() / temperature, -1).reshape(-1, classes)
+    return functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2
+
+
+def _check(name: str, weight: float, temperature: float) -> None:
+    if not 0.0 <= weight <= 1.0:
+        raise TrainError(f"{name} has a weight of {weight}; it is a fraction between 0 and 1")
+    if not temperature > 0.0:
+        raise TrainError(f"{name} has temperature={temperature}; it is a positive number")
+
+
+@dataclass(frozen=True)
+class Labels(Loss):
+    """The task's own loss for every arch."""
+
+    def __call__(self, output: Any, batch: Batch, step: Step) -> Tensor:
+        """`task.loss`."""
+        return step.task.loss(output, batch)
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher(Loss):
+    """Labels and a fixed model's soft outputs (Hinton et al. 2015): (1 − weight) · labels + weight · distillation.
+
+    Args:
+        module: takes the task's inputs; is put in eval mode and never trained.
+        weight: of the teacher.
+        temperature: softens both distributions.
+    """
+
+    module: nn.Module
+    weight: float = 0.5
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check("Teacher", self.weight, self.temperature)
+
+    def prepare(self, device: torch.device) -> None:
+        """The module goes to `device`, in eval mode."""
+        self.module.to(device).eval()
+
+    def __call__(self, output: Any, batch: Batch, step: Step) -> Tensor:
+        """The teacher looks at each batch once, however many archs the step has."""
+        if "teacher" not in step.shared:
+            with torch.no_grad():
+                step.shared["teacher"] = step.task.logits(call(self.module, batch.inputs))
+        soft = distillation(step.task.logits(output), step.shared["teacher"], self.temperature)
+        return (1.0 - self.weight) * step.task.loss(output, batch) + self.weight * soft
+
+    def describe(self) -> dict[str, Any]:
+        """Options and a digest of the teacher's weights."""
+        digest = hashlib.blake2b(digest_size=8)
+        for name, tensor in self.module.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        teacher = {"class": type(self.module).__qualname__, "weights": digest.hexdigest()}
+        return {"class": "Teacher", "module": teacher, "weight": self.weight, "temperature": self.temperature}
+
+
+@dataclass(frozen=True)
+class InPlace(Loss):
+    """The largest arch learns from the labels, the others from its detached soft outputs of the same step.
+
+    Yu & Huang 2019, "Universally Slimmable Networks"; BigNAS (Yu et al. 2020) gives the others no labels, the default here.
+
+    Args:
+        temperature: softens both distributions.
+        labels: weight of the labels in the loss of the others; the rest is the distillation's.
+    """
+
+    temperature: float = 1.0
+    labels: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check("InPlace", self.labels, self.temperature)
+
+    def archs(self, archs: Sequence[Arch], space: Space) -> list[Arch]:
+        """The largest arch first: it is added where the sampler did not choose it."""
+        return [space.largest, *(arch for arch in archs if arch != space.largest)]
+
+    def __call__(self, output: Any, batch: Batch, step: Step) -> Tensor:
+        """Labels for the largest, distillation for the rest."""
+        scores = step.task.logits(output)
+        if step.arch == step.space.largest:
+            step.shared["largest"] = scores.detach()
+            return step.task.loss(output, batch)
+        soft = distillation(scores, step.shared["largest"], self.temperature)
+        if not self.labels:
+            return soft
+        return self.labels * step.task.loss(output, batch) + (1.0 - self.labels) * soft

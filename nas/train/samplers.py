@@ -1,0 +1,66 @@
+"""Which archs a training step trains."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nas.errors import TrainError
+
+if TYPE_CHECKING:
+    from nas.space import Arch, Space
+
+
+class Sampler(ABC):
+    """Chooses the archs of one step.  A sampler holds no state: the same step and random numbers, the same archs."""
+
+    @abstractmethod
+    def archs(self, space: Space, step: int, rng: random.Random) -> list[Arch]:
+        """At least one arch, each once.
+
+        Args:
+            space: where the archs come from.
+            step: 0, 1, …: for samplers that change with time.
+            rng: seeded by the training's seed and the step.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able name and options."""
+        options: dict[str, Any] = dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}
+        return {"class": type(self).__qualname__, **options}
+
+
+def _check(n: int, least: int, name: str) -> None:
+    if not isinstance(n, int) or n < least:
+        raise TrainError(f"{name}(n={n!r}) samples no whole number of archs; choose {least} or more")
+
+
+@dataclass(frozen=True)
+class Uniform(Sampler):
+    """`n` random archs a step (single-path one-shot: Guo et al. 2020)."""
+
+    n: int = 1
+
+    def __post_init__(self) -> None:
+        _check(self.n, 1, "Uniform")
+
+    def archs(self, space: Space, step: int, rng: random.Random) -> list[Arch]:  # noqa: ARG002
+        """Drawn independently; fewer where the same arch was drawn twice."""
+        return list(dict.fromkeys(space.sample(rng) for _ in range(self.n)))
+
+
+@dataclass(frozen=True)
+class Sandwich(Sampler):
+    """The largest, the smallest and `n` random archs a step (Yu & Huang 2019, "Universally Slimmable Networks")."""
+
+    n: int = 2
+
+    def __post_init__(self) -> None:
+        _check(self.n, 0, "Sandwich")
+
+    def archs(self, space: Space, step: int, rng: random.Random) -> list[Arch]:  # noqa: ARG002
+        """Largest first, because it may teach the others."""
+        return list(dict.fromkeys([space.largest, space.smallest, *(space.sample(rng) for _ in range(self.n))]))

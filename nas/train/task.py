@@ -1,0 +1,292 @@
+"""A task: the data, what is right about an output, and how good a model is."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, ParamSpec, SupportsIndex, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nas.errors import TrainError, suggest
+from nas.supernet.inputs import Inputs, batch_size
+
+Forward: TypeAlias = Callable[[Inputs], Any]
+Split: TypeAlias = Literal["valid", "test"]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def to_device(value: Any, device: torch.device | str) -> Any:
+    """`value` with every tensor in it on `device`: tensors, tuples, lists and mappings of such; the rest as it is."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: to_device(item, device) for name, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(to_device(item, device) for item in value)
+    return value
+
+
+def logits(output: Any) -> Tensor:
+    """The tensor that a model's output is about: itself, or its `logits`."""
+    if isinstance(output, Tensor):
+        return output
+    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(found, Tensor):
+        return found
+    if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
+        return output[0]
+    raise TrainError(
+        f"a model's output is a {type(output).__name__} without 'logits'; override Task.logits to say where"
+    )
+
+
+def mixed(*parts: object) -> int:
+    """A 63-bit seed that depends on every part, the same in every process."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Inputs for the model, and what the task needs to judge its output."""
+
+    inputs: Inputs
+    targets: Any
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on `device`."""
+        return Batch(to_device(self.inputs, device), to_device(self.targets, device))
+
+    def __len__(self) -> int:
+        """Number of samples: the leading size of the first tensor of the inputs."""
+        return batch_size(self.inputs)
+
+
+class Task(ABC):
+    """What a model is trained for.
+
+    The contract: batches are a function of the task's own seed and of the epoch alone, so that a training that was
+    killed goes on with the very batches it would have seen; nothing here holds state between calls; batches are on the CPU.
+    A task travels to worker processes by pickle: see `recipe`.
+    """
+
+    @property
+    @abstractmethod
+    def steps_per_epoch(self) -> int:
+        """Number of batches that `train_batches` gives."""
+
+    @property
+    @abstractmethod
+    def example(self) -> Inputs:
+        """Inputs of one sample, with a leading batch size of 1."""
+
+    @abstractmethod
+    def train_batches(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch: the same for the same epoch, whenever it is asked."""
+
+    @abstractmethod
+    def valid_batches(self) -> Iterator[Batch]:
+        """The batches that a search may look at."""
+
+    @abstractmethod
+    def test_batches(self) -> Iterator[Batch]:
+        """The batches that nobody decides anything by."""
+
+    @abstractmethod
+    def calibration_inputs(self) -> Iterator[Inputs]:
+        """Training inputs for BatchNorm statistics: the same at each call, not augmented."""
+
+    @abstractmethod
+    def loss(self, output: Any, batch: Batch) -> Tensor:
+        """Mean loss of the batch: a scalar."""
+
+    @abstractmethod
+    def metrics(self, output: Any, batch: Batch) -> Mapping[str, Tensor]:
+        """Mean of each metric over the batch; `metric_names` lists them."""
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of what `evaluate` gives, the one to watch first."""
+        return ("accuracy", "loss")
+
+    def logits(self, output: Any) -> Tensor:
+        """The part of an output that distillation compares: (..., classes)."""
+        return logits(output)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able facts that tell two tasks apart; a training refuses to resume with a different one."""
+        return {"class": type(self).__qualname__}
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        """As the call that made it, if that was a `recipe`."""
+        made_by = getattr(self, "_recipe", None)
+        if made_by is None:
+            return super().__reduce_ex__(protocol)
+        build, args, kwargs = made_by
+        return functools.partial(build, *args, **kwargs), ()
+
+    @torch.no_grad()
+    def evaluate(
+        self, forward: Forward, split: Split = "valid", *, device: torch.device | str = "cpu"
+    ) -> dict[str, float]:
+        """Mean metrics of `forward` over a split, each sample weighing the same.
+
+        Args:
+            forward: maps inputs to an output; given batches on `device`.
+            split: "valid" or "test".
+
+        Raises:
+            TrainError: there is no such split, or it is empty.
+        """
+        batches = {"valid": self.valid_batches, "test": self.test_batches}
+        if split not in batches:
+            raise TrainError(f"split {split!r} is not one of 'valid', 'test'{suggest(split, batches)}")
+        totals: dict[str, Tensor] = {}
+        count = 0
+        for batch in batches[split]():
+            moved, size = batch.to(device), len(batch)
+            count += size
+            for name, value in self.metrics(forward(moved.inputs), moved).items():
+                totals[name] = totals.get(name, torch.zeros((), device=device)) + value.float() * size
+        if not count:
+            raise TrainError(f"the task has no {split} data to evaluate on")
+        return {name: float(total) / count for name, total in totals.items()}
+
+
+Data: TypeAlias = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Classification(Task):
+    """Labelled samples in memory, one class each.
+
+    Training batches are drawn without replacement, in an order that depends on `(seed, epoch)`; the ragged last batch
+    is left out, because BatchNorm on a few samples is noise.
+
+    Args:
+        train: inputs (n, …) and classes (n,) int64.
+        valid: the same, for the search.
+        test: the same, for the end; None if there is none.
+        batch: samples a training batch.
+        smoothing: label smoothing of the training loss (Szegedy et al. 2016).
+        seed: of the order and the augmentation.
+        augment: maps a batch of training inputs and a generator to augmented inputs.
+        calibration: training samples for BatchNorm statistics (at most).
+
+    Raises:
+        TrainError: sizes that do not fit.
+    """
+
+    train: Data
+    valid: Data
+    test: Data | None = None
+    batch: int = 64
+    smoothing: float = 0.0
+    seed: int = 0
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    calibration: int = 1024
+
+    def __post_init__(self) -> None:
+        for name, data in (("train", self.train), ("valid", self.valid), ("test", self.test)):
+            if data is not None and len(data[0]) != len(data[1]):
+                raise TrainError(
+                    f"{name} has {len(data[0])} inputs and {len(data[1])} classes; give one class an input"
+                )
+        if not 1 <= self.batch <= len(self.train[0]):
+            raise TrainError(
+                f"batch={self.batch} does not fit {len(self.train[0])} training samples; choose 1 to that many"
+            )
+        if not 0.0 <= self.smoothing < 1.0:
+            raise TrainError(f"smoothing={self.smoothing} is not in [0, 1)")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches of the training data."""
+        return len(self.train[0]) // self.batch
+
+    @property
+    def example(self) -> Tensor:
+        """First training input: (1, …)."""
+        return self.train[0][:1]
+
+    def train_batches(self, epoch: int) -> Iterator[Batch]:
+        """Shuffled, augmented batches of one epoch."""
+        generator = torch.Generator().manual_seed(mixed(self.seed, epoch))
+        order = torch.randperm(len(self.train[0]), generator=generator)
+        for start in range(0, self.steps_per_epoch * self.batch, self.batch):
+            rows = order[start : start + self.batch]
+            inputs = self.train[0][rows]
+            yield Batch(self.augment(inputs, generator) if self.augment else inputs, self.train[1][rows])
+
+    def valid_batches(self) -> Iterator[Batch]:
+        """The validation split in order."""
+        return self._in_order(self.valid)
+
+    def test_batches(self) -> Iterator[Batch]:
+        """The test split in order."""
+        return self._in_order(self.test) if self.test is not None else iter(())
+
+    def calibration_inputs(self) -> Iterator[Tensor]:
+        """The first training inputs of a fixed random order, as they are."""
+        order = torch.randperm(
+            len(self.train[0]), generator=torch.Generator().manual_seed(mixed(self.seed, "calibration"))
+        )
+        yield from torch.split(self.train[0][order[: self.calibration]], max(self.batch, 256))
+
+    def loss(self, output: Any, batch: Batch) -> Tensor:
+        """Cross entropy with label smoothing."""
+        return functional.cross_entropy(self.logits(output), batch.targets, label_smoothing=self.smoothing)
+
+    def metrics(self, output: Any, batch: Batch) -> dict[str, Tensor]:
+        """Fraction that is right, and the cross entropy without smoothing."""
+        scores = self.logits(output).float()
+        right = (scores.argmax(-1) == batch.targets).float().mean()
+        return {"accuracy": right, "loss": functional.cross_entropy(scores, batch.targets)}
+
+    def describe(self) -> dict[str, Any]:
+        """Sizes, options and a digest of the data."""
+        return {
+            "class": type(self).__qualname__,
+            "samples": [len(self.train[0]), len(self.valid[0])],
+            "shape": list(self.train[0].shape[1:]),
+            "batch": self.batch,
+            "smoothing": self.smoothing,
+            "seed": self.seed,
+            "augment": repr(self.augment),
+            "data": self._digest,
+        }
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        digest = hashlib.blake2b(digest_size=8)
+        for tensor in (*self.train, *self.valid):
+            digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def _in_order(self, data: Data) -> Iterator[Batch]:
+        size = max(self.batch, 256)  # without gradients larger batches cost less
+        for inputs, targets in zip(torch.split(data[0], size), torch.split(data[1], size), strict=True):
+            yield Batch(inputs, targets)
+
+
+def recipe(build: Callable[P, T]) -> Callable[P, T]:
+    """Decorator of an importable function that makes a task: what it returns pickles as the call, not as the data.
+
+    >>> @nas.train.recipe
+    ... def flowers(folder: str) -> Task: ...
+    """
+
+    @functools.wraps(build)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        made = build(*args, **kwargs)
+        object.__setattr__(made, "_recipe", (wrapper, args, kwargs))
+        return made
+
+    return wrapper

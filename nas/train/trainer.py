@@ -1,0 +1,251 @@
+"""Trains one supernet for every arch of its space: any sampler with any loss."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import torch
+
+from nas.errors import DeviceError, TrainError, suggest
+from nas.train import rng, state
+from nas.train.interrupt import interruptible
+from nas.train.loop import Run
+from nas.train.losses import InPlace, Loss
+from nas.train.samplers import Sampler, Sandwich
+from nas.train.schedule import Schedule
+from nas.train.task import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nas.supernet import Supernet
+
+Optimizer: TypeAlias = Literal["adamw", "sgd"]
+Precision: TypeAlias = Literal["auto", "float32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training gave."""
+
+    supernet: Supernet
+    history: pd.DataFrame
+    """One row every ten steps: step, epoch, lr, loss, seconds; now and then the metrics of the watched subnets."""
+    steps: int
+    seconds: float
+
+
+class Training:
+    """A training of a supernet, with everything that decides its outcome.
+
+    The same arguments give the same weights (bit for bit on one CPU), killed and resumed or not: batches, archs and learning rate
+    are functions of the seed and the step; the rest is in the checkpoint.
+
+    Args:
+        supernet: is trained in place.
+        task: data and loss.
+        path: folder of the checkpoints and logs; None keeps nothing.
+        sampler: which archs a step trains.
+        loss: what each is taught.
+        steps: optimizer steps.
+        lr: highest learning rate; linear warm-up, then a cosine to `floor`.
+        weight_decay: decoupled for AdamW; not on norms and biases (parameters with less than two dimensions).
+        warmup: steps of the warm-up; None is a twentieth of `steps`.
+        floor: last learning rate as a fraction of `lr`.
+        clip: largest norm of the gradient, which is summed over the archs of a step; None does not clip.
+        optimizer: "adamw" or "sgd" (Nesterov, momentum 0.9).
+        device: where to train: "cpu", "cuda", "cuda:1".
+        precision: "auto" is bf16 autocast on CUDA and float32 on a CPU; "fp16" scales the loss and needs CUDA.
+        checkpoint_every: steps between checkpoints; None is a tenth of `steps`.
+        validate_every: steps between measurements of the watched subnets; None is a tenth of `steps`.
+        divergence: stop when the loss of the last 50 steps is this many times that of the first 50.
+        seed: of the archs, and of dropout.
+
+    Raises:
+        TrainError: an argument is not what it must be.
+        DeviceError: the device is not there.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        task: Task,
+        *,
+        path: str | Path | None = None,
+        sampler: Sampler | None = None,
+        loss: Loss | None = None,
+        steps: int = 1000,
+        lr: float = 2e-3,
+        weight_decay: float = 0.01,
+        warmup: int | None = None,
+        floor: float = 0.0,
+        clip: float | None = 1.0,
+        optimizer: Optimizer = "adamw",
+        device: str = "cpu",
+        precision: Precision = "auto",
+        checkpoint_every: int | None = None,
+        validate_every: int | None = None,
+        divergence: float = 10.0,
+        seed: int = 0,
+    ) -> None:
+        self.supernet, self.task, self.seed = supernet, task, seed
+        self.path = Path(path) if path is not None else None
+        self.sampler, self.loss = sampler or Sandwich(2), loss or InPlace()
+        self.schedule = Schedule(lr, steps, min(steps - 1, steps // 20) if warmup is None else warmup, floor)
+        self.steps, self.weight_decay, self.clip, self.divergence = steps, weight_decay, clip, divergence
+        self.checkpoint_every = _period("checkpoint_every", checkpoint_every, steps)
+        self.validate_every = _period("validate_every", validate_every, steps)
+        self.optimizer_name, self.device = optimizer, _device(device)
+        self.precision = _precision(precision, self.device)
+        if optimizer not in ("adamw", "sgd"):
+            raise TrainError(f"optimizer {optimizer!r} is not 'adamw' or 'sgd'{suggest(optimizer, ('adamw', 'sgd'))}")
+        if clip is not None and not clip > 0:
+            raise TrainError(f"clip={clip} is not a positive norm; give None to clip nothing")
+        if weight_decay < 0:
+            raise TrainError(f"weight_decay={weight_decay} is negative")
+        for name, value, kind in (("sampler", self.sampler, Sampler), ("loss", self.loss, Loss), ("task", task, Task)):
+            if not isinstance(value, kind):
+                raise TrainError(f"{name} is a {type(value).__name__} and must be a nas.train.{kind.__name__}")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Everything that decides the weights, JSON-able; the device and the periods of checkpoints and logs do not."""
+        space = self.supernet.space
+        config = {
+            "space": {"name": space.name, "version": space.version, "fingerprint": space.fingerprint},
+            "task": self.task.describe(),
+            "sampler": self.sampler.describe(),
+            "loss": self.loss.describe(),
+            "steps": self.steps,
+            "lr": self.schedule.lr,
+            "warmup": self.schedule.warmup,
+            "floor": self.schedule.floor,
+            "weight_decay": self.weight_decay,
+            "clip": self.clip,
+            "optimizer": self.optimizer_name,
+            "precision": self.precision,
+            "seed": self.seed,
+        }
+        return dict(json.loads(json.dumps(config)))  # as it reads back: lists for tuples
+
+    @property
+    def trained(self) -> bool:
+        """True when `path` holds the finished supernet of this very configuration.
+
+        Raises:
+            TrainError: it holds one of another configuration.
+        """
+        found = self._found()
+        return found is not None and found.finished
+
+    def load(self) -> Supernet:
+        """The trained supernet, memory-mapped from `path`.
+
+        Raises:
+            TrainError: there is none yet.
+        """
+        if self.path is None or not self.trained:
+            where = f"in '{self.path}'" if self.path else "because the training has no path"
+            raise TrainError(f"no trained supernet is found {where}; call run() with a path first")
+        return type(self.supernet).load(self.path / state.SUPERNET, self.supernet.space)
+
+    def run(self, progress: bool = True, resume: bool = True) -> TrainResult:
+        """Trains to the end; with a path it goes on from the last checkpoint, and a finished training is only loaded.
+
+        Ctrl-C ends the step that is being made, leaves a checkpoint and raises KeyboardInterrupt; a second one is immediate.
+        The process's random states are afterwards what they were before.
+
+        Args:
+            progress: show a bar on a terminal, else a line every few seconds (on stderr).
+            resume: False deletes what an earlier training left in `path`.
+
+        Raises:
+            TrainError: the loss is not finite or has diverged (the last checkpoint stays); the path holds another
+                training, or belongs to a running one.
+            CheckpointError: the checkpoint cannot be read.
+        """
+        import pandas as pd
+
+        with contextlib.ExitStack() as stack:
+            if self.path is not None:
+                stack.enter_context(state.locked(self.path))
+                if not resume:
+                    state.clear(self.path)
+            stack.enter_context(rng.forked(self.seed))
+            interrupted = stack.enter_context(interruptible())
+            run = Run(self, self._found())
+            run.finish(progress, interrupted)
+        history = pd.DataFrame(run.state.history)
+        return TrainResult(self.supernet, history, run.state.step, run.state.seconds)
+
+    def _found(self) -> state.State | None:
+        found = state.read(self.path) if self.path is not None else None
+        if found is not None and found.config != self.config:
+            raise TrainError(
+                f"'{self.path}' holds a training {_difference(found.config, self.config)}; use that, or another path"
+            )
+        return found
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Matrices and kernels decay; norms and biases do not."""
+        parameters = list(self.supernet.parameters())
+        decayed = [one for one in parameters if one.ndim >= 2]
+        free = [one for one in parameters if one.ndim < 2]
+        groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": free, "weight_decay": 0.0}]
+        return [group for group in groups if group["params"]]
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """A fresh optimizer over the supernet's parameters, where they are now."""
+        groups, lr = self.parameter_groups(), self.schedule(0)
+        if self.optimizer_name == "sgd":
+            return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=True)
+        return torch.optim.AdamW(groups, lr=lr, fused=True)
+
+
+def train(supernet: Supernet, task: Task, *, progress: bool = True, resume: bool = True, **options: Any) -> TrainResult:
+    """`Training(supernet, task, **options).run(progress, resume)`."""
+    return Training(supernet, task, **options).run(progress, resume)
+
+
+def _period(name: str, given: int | None, steps: int) -> int:
+    period = max(1, steps // 10) if given is None else given
+    if period < 1:
+        raise TrainError(f"{name}={given} is not a positive number of steps")
+    return period
+
+
+def _device(name: str) -> torch.device:
+    there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    if name not in (*there, *["cuda"][: len(there) - 1]):
+        raise DeviceError(f"device {name!r} is not there; there are: {', '.join(there)}{suggest(name, there)}")
+    return torch.device(name)
+
+
+def _precision(name: str, device: torch.device) -> Precision:
+    if name == "auto":
+        return "bf16" if device.type == "cuda" else "float32"
+    known: dict[str, Precision] = {"float32": "float32", "bf16": "bf16", "fp16": "fp16"}
+    if name not in known:
+        raise TrainError(f"precision {name!r} is not one of auto, {', '.join(known)}{suggest(name, known)}")
+    if name == "fp16" and device.type != "cuda":
+        raise TrainError("precision 'fp16' needs a CUDA device; a CPU trains in 'float32' or 'bf16'")
+    return known[name]
+
+
+def _difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """ "with lr=0.1, not lr=0.2": the settings that differ, at most three."""
+    parts = []
+    for name in dict.fromkeys([*stored, *given]):
+        old, new = stored.get(name), given.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping) and old.keys() == new.keys():
+            parts += [(f"{name}.{key}", old[key], new[key]) for key in old if old[key] != new[key]]
+        elif old != new:
+            parts.append((name, old, new))
+    before = ", ".join(f"{name}={old!r}" for name, old, _ in parts[:3])
+    after = ", ".join(f"{name}={new!r}" for name, _, new in parts[:3])
+    return f"with {before}, not {after}"
