@@ -78,15 +78,17 @@ def ranks(points: ArrayLike) -> NDArray[np.int64]:
     return np.asarray(moocore.pareto_rank(_ordered(array)), dtype=np.int64).reshape(len(array))
 
 
-def crowding(points: ArrayLike) -> Array:
+def crowding(points: ArrayLike, fronts: NDArray[np.int64] | None = None) -> Array:
     """How much room each point has among `points`: the larger, the lonelier.
 
     For each objective, the distance between a point's two neighbours over the objective's range, summed over
-    objectives; the first and the last of an objective have infinite room (Deb et al. 2002, section III-B).  Points are
-    expected to be of one front.  An objective without a range adds 0 to all; ties are taken in the order given.
+    objectives; the first and the last of an objective have infinite room (Deb et al. 2002, section III-B).
+    An objective without a range adds 0 to all; ties are taken in the order given.
 
     Args:
         points: (n, m), minimised; n may be 0.
+        fronts: (n,) label of the front that each point is on, as `ranks` gives it: room is counted within a front.
+            None when all are of one front.
 
     Returns:
         (n,) distances in [0, inf].
@@ -95,18 +97,27 @@ def crowding(points: ArrayLike) -> Array:
         ValueError: not (n, m), or a value is NaN.
     """
     array = _points(points)
-    distance = np.zeros(len(array))
-    if len(array) < 3:
-        return np.full(len(array), np.inf)
+    size = len(array)
+    if size == 0:
+        return np.zeros(0)
+    labels = np.zeros(size, dtype=np.int64) if fronts is None else np.asarray(fronts)
+    distance = np.zeros(size)
     for column in array.T:
-        order = column.argsort(kind="stable")
-        ordered = column[order]
-        if ordered[0] == ordered[-1]:
-            continue
-        distance[order[0]] = distance[order[-1]] = np.inf
-        with np.errstate(invalid="ignore", over="ignore"):  # inf - inf: infinite values say nothing about room
-            gaps = (ordered[2:] - ordered[:-2]) / (ordered[-1] - ordered[0])
-        distance[order[1:-1]] += np.nan_to_num(gaps, nan=0.0, posinf=np.inf)
+        order = np.lexsort((column, labels))
+        ordered, label = column[order], labels[order]
+        border = np.flatnonzero(label[1:] != label[:-1]) + 1
+        first, last = np.append(0, border), np.append(border, size) - 1
+        lengths = last - first + 1
+        room = np.zeros(size)
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # inf - inf: infinities say nothing of room
+            span = np.repeat(ordered[last] - ordered[first], lengths)
+            room[1:-1] = (ordered[2:] - ordered[:-2]) / span[1:-1]
+        room[np.isnan(room)] = 0.0
+        room[first] = room[last] = np.inf
+        # Equal ends, or infinite ones of one sign, leave no range; a front of one or two is all ends.
+        flat = np.repeat((ordered[first] == ordered[last]) & (lengths > 2), lengths)
+        room[flat] = 0.0
+        distance[order] += room
     return distance
 
 

@@ -86,6 +86,33 @@ def test_crowding_is_never_nan_and_ends_are_lonely(points: np.ndarray) -> None:
         assert np.isinf(room[points[:, 0].argmin()])
 
 
+def slow_crowding(points: np.ndarray) -> np.ndarray:
+    """As the paper writes it, one front and one objective at a time; finite points."""
+    room = np.zeros(len(points))
+    if len(points) < 3:
+        return np.full(len(points), np.inf)
+    for column in points.T:
+        order = sorted(range(len(points)), key=lambda i: column[i])
+        low, high = column[order[0]], column[order[-1]]
+        if low == high:
+            continue
+        room[order[0]] = room[order[-1]] = np.inf
+        for at in range(1, len(order) - 1):
+            room[order[at]] += (column[order[at + 1]] - column[order[at - 1]]) / (high - low)
+    return room
+
+
+@given(clouds(objectives=(1, 4)))
+def test_crowding_is_the_papers_within_each_front(points: np.ndarray) -> None:
+    points = np.clip(points, -9, 9)
+    depth = ranks(points)
+    expected = np.zeros(len(points))
+    for level in set(depth.tolist()):
+        expected[depth == level] = slow_crowding(points[depth == level])
+    np.testing.assert_allclose(crowding(points, depth), expected, rtol=1e-12)
+    np.testing.assert_allclose(crowding(points), slow_crowding(points), rtol=1e-12)
+
+
 def test_crowding_of_equal_points_is_zero() -> None:
     assert crowding(np.ones((4, 2))).tolist() == [0.0] * 4
 

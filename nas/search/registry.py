@@ -1,0 +1,38 @@
+"""Algorithms by name, for the command line and for studies that are resumed."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from nas.errors import AlgorithmError, suggest
+from nas.search.base import Algorithm
+from nas.search.nsga2 import NSGA2
+from nas.search.regularized import RegularizedEvolution
+from nas.search.simple import Exhaustive, RandomSearch
+
+ALGORITHMS: dict[str, type[Algorithm]] = {
+    kind.name: kind for kind in (RandomSearch, Exhaustive, RegularizedEvolution, NSGA2)
+}
+
+
+def make(name: str, **options: Any) -> Algorithm:
+    """The algorithm of that name, with these options.
+
+    >>> make("nsga2", population=50)
+    NSGA2(population=50, crossover=0.9, mutation=None, seed=0, synchronous=False)
+
+    Raises:
+        AlgorithmError: no algorithm has that name, it has no such option, or an option's value is not what it must be.
+    """
+    kind = ALGORITHMS.get(name)
+    if kind is None:
+        raise AlgorithmError(
+            f"no algorithm is named {name!r}; there are {', '.join(ALGORITHMS)}{suggest(name, ALGORITHMS)}"
+        )
+    known = list(inspect.signature(kind).parameters)
+    for option in options:
+        if option not in known:
+            has = f"its options are {', '.join(known)}" if known else "it has none"
+            raise AlgorithmError(f"{name} has no option {option!r}; {has}{suggest(option, known)}")
+    return kind(**options)
