@@ -1,0 +1,44 @@
+"""Durable studies and trials; needs neither torch nor pyglove, so results can be read anywhere.
+
+- `open_store(path)` gives a `Store`: `create_study`, `open_study`, `studies`, `delete_study`, `current`, `upgrade`.
+- `StudyRecord` writes (`add`, `claim`, `heartbeat`, `report`, `wave`, `measure`, `release`, `requeue_expired`, `import_trials`)
+  and reads (`history`, `front`, `trials`, `trial`, `lookup`, `keys`, `counts`, `curve`).
+- Records: `NewTrial`, `Added`, `Claim`, `Report`, `Receipt`, `ImportedTrial`, `History`, `Pending`, `TrialRecord`, `StudySummary`.
+"""
+
+from nas.store.records import (
+    FINISHED,
+    STATES,
+    Added,
+    Claim,
+    History,
+    ImportedTrial,
+    NewTrial,
+    Pending,
+    Receipt,
+    Report,
+    State,
+    StudySummary,
+    TrialRecord,
+)
+from nas.store.store import Store, open_store
+from nas.store.study import StudyRecord
+
+__all__ = [
+    "FINISHED",
+    "STATES",
+    "Added",
+    "Claim",
+    "History",
+    "ImportedTrial",
+    "NewTrial",
+    "Pending",
+    "Receipt",
+    "Report",
+    "State",
+    "Store",
+    "StudyRecord",
+    "StudySummary",
+    "TrialRecord",
+    "open_store",
+]

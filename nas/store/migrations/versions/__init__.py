@@ -1,0 +1,1 @@
+"""One module a revision; `nas.store.schema.REVISIONS` lists them in order."""

@@ -1,0 +1,134 @@
+"""Tables of the results database, in terms that SQLite and PostgreSQL share.
+
+A trial is `(study_id, number)`: numbers count 0, 1, 2… within a study, so that measurements of one metric are a column indexed by
+trial number, and no identity has to be read back after an insert.  Structured values are compact JSON *text*; times are seconds since
+the epoch.  The tables are created by the migrations; a test asserts that the two agree.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+#: Every revision of the schema, oldest first; the last one is what this code reads and writes.
+REVISIONS = ("0001",)
+HEAD = REVISIONS[-1]
+
+#: `measurements.step` of a final value.  Intermediate values have the steps 0, 1, 2….
+FINAL = -1
+
+metadata = sa.MetaData()
+
+# A space's schema gives names and labels to the numbers in `trials.arch`.  Never changed: a changed space is another row.
+spaces = sa.Table(
+    "spaces",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("schema", sa.Text, nullable=False),
+    sa.UniqueConstraint("fingerprint", "name", "version", name="uq_spaces_fingerprint"),
+)
+
+# The counters are written by the transactions that finish or add trials; whoever locks this row may write the study.
+studies = sa.Table(
+    "studies",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("space_id", sa.Integer, sa.ForeignKey("spaces.id"), nullable=False),
+    sa.Column("objectives", sa.Text, nullable=False),
+    sa.Column("constraints", sa.Text, nullable=False),
+    sa.Column("settings", sa.Text, nullable=False),
+    sa.Column("next_number", sa.Integer, nullable=False),
+    sa.Column("finished", sa.Integer, nullable=False),  # trials finished so far = the last finish_seq
+    sa.Column("completed", sa.Integer, nullable=False),
+    sa.Column("infeasible", sa.Integer, nullable=False),
+    sa.Column("failed", sa.Integer, nullable=False),
+    sa.Column("front_version", sa.Integer, nullable=False),  # grows with every change of the front
+    sa.UniqueConstraint("name", name="uq_studies_name"),
+)
+
+trials = sa.Table(
+    "trials",
+    metadata,
+    sa.Column("study_id", sa.Integer, sa.ForeignKey("studies.id"), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("space_id", sa.Integer, sa.ForeignKey("spaces.id"), nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("arch", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("worker", sa.Text),
+    sa.Column("attempt", sa.Integer, nullable=False),  # claims so far: with `worker` it fences late reports
+    sa.Column("lost", sa.Integer, nullable=False),  # workers that vanished while they held it
+    sa.Column("lease_until", sa.Double),
+    sa.Column("seed", sa.BigInteger),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("started", sa.Double),
+    sa.Column("finished", sa.Double),
+    sa.Column(
+        "finish_seq", sa.Integer
+    ),  # 1, 2, 3… in the order in which the study's trials finished; NULL while pending
+    sa.Column("duration_s", sa.Double),
+    sa.Column("violation", sa.Double),
+    sa.Column("reason", sa.Text),
+    sa.PrimaryKeyConstraint("study_id", "number", name="pk_trials"),
+    sa.UniqueConstraint("study_id", "key", name="uq_trials_key"),
+)
+
+# Finished trials in finish order with their state: history and fronts never touch the wide rows.
+_finished = trials.c.finish_seq.is_not(None)
+sa.Index(
+    "ix_trials_finished",
+    trials.c.study_id,
+    trials.c.finish_seq,
+    trials.c.state,
+    trials.c.number,
+    unique=True,
+    sqlite_where=_finished,
+    postgresql_where=_finished,
+)
+
+# The few that wait or run, whatever the number of finished ones.
+_pending = trials.c.finish_seq.is_(None)
+sa.Index(
+    "ix_trials_pending",
+    trials.c.study_id,
+    trials.c.state,
+    trials.c.number,
+    sqlite_where=_pending,
+    postgresql_where=_pending,
+)
+
+metrics = sa.Table(
+    "metrics",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("study_id", sa.Integer, sa.ForeignKey("studies.id"), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("unit", sa.Text, nullable=False),
+    sa.UniqueConstraint("study_id", "name", name="uq_metrics_name"),
+)
+
+# Clustered by (metric, step): the final values of a metric, or everybody's values at a step, are one range scan.
+measurements = sa.Table(
+    "measurements",
+    metadata,
+    sa.Column("metric_id", sa.Integer, sa.ForeignKey("metrics.id"), nullable=False),
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("value", sa.Double, nullable=False),
+    sa.PrimaryKeyConstraint("metric_id", "step", "number", name="pk_measurements"),
+    sqlite_with_rowid=False,
+)
+
+# The Pareto front of the study's objectives over its COMPLETED trials, kept by the transactions that report.
+front = sa.Table(
+    "front",
+    metadata,
+    sa.Column("study_id", sa.Integer, sa.ForeignKey("studies.id"), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.PrimaryKeyConstraint("study_id", "number", name="pk_front"),
+    sqlite_with_rowid=False,
+)

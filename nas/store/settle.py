@@ -1,0 +1,114 @@
+"""From what was reported to what is true of a trial: the one place that decides COMPLETED, INFEASIBLE or FAILED."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nas.errors import StoreError
+from nas.metrics import Constraint, Metric
+from nas.store.records import FINISHED, State
+
+#: Columns of a trial that a filter can name beside its metrics and decisions.
+TRIAL_COLUMNS = ("number", "state", "worker", "attempt", "duration_s", "violation", "reason")
+#: Names that no metric can have, since tables and filters use them.
+RESERVED = frozenset({*TRIAL_COLUMNS, "choices", "key"})
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a trial ended.  `note` says why this is not what was reported, or is empty."""
+
+    state: State
+    measurements: dict[str, float]
+    violation: float | None
+    reason: str | None
+    note: str = ""
+
+
+def name_fault(name: object) -> str | None:
+    """Why `name` cannot name a metric; None if it can."""
+    if not isinstance(name, str) or not _NAME.match(name):
+        return f"metric name {name!r} is not an identifier"
+    return f"metric name {name!r} is reserved for a column of trials" if name in RESERVED else None
+
+
+def settle(
+    state: State,
+    measurements: Mapping[str, float],
+    violation: float | None,
+    reason: str | None,
+    objectives: Sequence[Metric],
+    constraints: Sequence[Constraint],
+) -> Outcome:
+    """Judge a result: a COMPLETED trial has a number for every metric, all objectives, and meets all constraints.
+
+    A trial reported COMPLETED is FAILED when a measurement is no number or an objective or a constraint's metric is missing, and INFEASIBLE
+    when a constraint is violated.  Of INFEASIBLE and FAILED trials the measurements that are numbers are kept.
+
+    Raises:
+        StoreError: `state` is not one in which a trial ends.
+    """
+    if state not in FINISHED:
+        raise StoreError(f"a trial cannot be reported as {state!r}; it ends as one of {', '.join(FINISHED)}")
+    values, fault = _numbers(measurements)
+    if state != "COMPLETED":
+        if violation is None and state == "INFEASIBLE":
+            violation = _violation(values, constraints)
+        return Outcome(state, values, violation, reason)
+    fault = fault or _missing(values, objectives, constraints)
+    if fault:
+        return Outcome("FAILED", values, None, fault, fault)
+    beyond = max(_violation(values, constraints) or 0.0, violation or 0.0)
+    if beyond > 0.0:
+        broken = reason or _broken(values, constraints)
+        return Outcome("INFEASIBLE", values, beyond, broken, broken)
+    return Outcome(state, values, 0.0, reason)
+
+
+def _numbers(measurements: Mapping[str, float]) -> tuple[dict[str, float], str | None]:
+    """The measurements that are numbers, and the first fault among the others."""
+    values: dict[str, float] = {}
+    fault: str | None = None
+    for name, given in measurements.items():
+        wrong = name_fault(name)
+        if wrong is None:
+            try:
+                value = given if type(given) is float else float(given)
+            except (TypeError, ValueError):
+                value = math.nan
+            if value == value:
+                values[name] = value
+                continue
+            wrong = f"metric {name!r} is {given!r}, which is not a number"
+        fault = fault or wrong
+    return values, fault
+
+
+def _missing(
+    values: Mapping[str, float], objectives: Sequence[Metric], constraints: Sequence[Constraint]
+) -> str | None:
+    for metric in objectives:
+        if metric.name not in values:
+            return f"objective {metric.name!r} was not measured"
+    for constraint in constraints:
+        if constraint.metric not in values:
+            return f"metric {constraint.metric!r} of the constraint '{constraint}' was not measured"
+    return None
+
+
+def _violation(values: Mapping[str, float], constraints: Sequence[Constraint]) -> float | None:
+    """Sum over the constraints whose metric was measured; None when there is none."""
+    known = [c.violation(values[c.metric]) for c in constraints if c.metric in values]
+    return math.fsum(known) if known else None
+
+
+def _broken(values: Mapping[str, float], constraints: Sequence[Constraint]) -> str:
+    for constraint in constraints:
+        if constraint.violation(values[constraint.metric]) > 0.0:
+            return f"{constraint.metric} = {values[constraint.metric]:g} violates '{constraint}'"
+    return "a constraint is violated"

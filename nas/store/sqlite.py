@@ -1,0 +1,114 @@
+"""SQLite: one file, write-ahead log, one writer at a time and any number of readers beside it.
+
+A write transaction takes its lock at once (`BEGIN IMMEDIATE`): a deferred one that reads before it writes is refused under contention,
+whatever the time-out.  With `synchronous=NORMAL` a commit survives the death of any process at any moment; the loss of power may cost the
+last commits, never the file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+import sqlalchemy as sa
+
+from nas.errors import StoreError
+
+#: Seconds that a writer waits for another one before it gives up.
+BUSY_S = 10.0
+
+
+class Sqlite:
+    """Where the file is, how to connect to it, and what its errors mean."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.shown = repr(str(path))
+
+    def exists(self) -> bool:
+        """Whether there is a database to open.
+
+        Raises:
+            StoreError: the path is a folder.
+        """
+        if self.path.is_dir():
+            raise StoreError(
+                f"database {self.shown} is a folder; give the path of a file, as in {self.shown[1:-1]}/nas.db"
+            )
+        return self.path.exists()
+
+    def writer(self) -> sa.Engine:
+        """An engine whose transactions hold the write lock; makes the file, and its folder, when there is none."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return _engine(self._connect_writer, "BEGIN IMMEDIATE")
+
+    def reader(self) -> sa.Engine:
+        """An engine whose transactions are snapshots and which can change nothing; never makes a file."""
+        return _engine(self._connect_reader, "BEGIN")
+
+    def _open(self, options: str) -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"file:{quote(str(self.path.absolute()))}?{options}",
+            uri=True,
+            timeout=BUSY_S,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+
+    def _connect_writer(self) -> sqlite3.Connection:
+        connection = self._open("mode=rwc")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA cache_size=-65536")  # KiB: the index of random keys stays in memory
+        return connection
+
+    def _connect_reader(self) -> sqlite3.Connection:
+        connection = self._open("mode=rw")
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        except sqlite3.OperationalError:
+            # A log needs a writable folder beside it.  Without a log there is nobody to wait for.
+            connection.close()
+            log = Path(f"{self.path}-wal")
+            if log.exists() and log.stat().st_size:
+                raise
+            connection = self._open("immutable=1")
+        connection.execute("PRAGMA query_only=ON")
+        return connection
+
+    def explain(self, error: BaseException) -> str:
+        """The sentence for an error of the driver."""
+        name = getattr(error, "sqlite_errorname", "") or ""
+        database = f"database {self.shown}"
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return (
+                f"{database} is locked: another process has been writing it for more than {BUSY_S:g} s; "
+                "end that process, or use PostgreSQL for many writers"
+            )
+        if name.startswith("SQLITE_READONLY"):
+            return (
+                f"{database} cannot be written: the file or its folder is read-only; change its permissions or copy it"
+            )
+        if name.startswith("SQLITE_FULL"):
+            return f"{database} cannot grow: the disk is full; make room, nothing that was committed is lost"
+        if name.startswith("SQLITE_NOTADB"):
+            return f"{self.shown} is not a database of supernas: the file has another format; give another path"
+        if name.startswith("SQLITE_CORRUPT"):
+            return f"{database} is damaged ({error}); restore a copy, or save what is readable with 'sqlite3 FILE .recover'"
+        if name.startswith("SQLITE_CANTOPEN"):
+            return f"{database} cannot be opened: check that its folder exists and that you may read and write it"
+        if name.startswith("SQLITE_IOERR"):
+            return f"{database} cannot be read or written ({error}); check the disk and its free space"
+        return f"{database} failed: {error}"
+
+
+def _engine(connect: object, begin: str) -> sa.Engine:
+    engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.QueuePool)
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine

@@ -1,0 +1,233 @@
+"""Every statement that writes a study or leads a write, in Core constructs that SQLite and PostgreSQL share."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam as p
+
+from nas.store.schema import FINAL, front, measurements, metrics, spaces, studies, trials
+from nas.store.sql import Among, Statement
+
+_TRIAL = (trials.c.study_id == p("study"), trials.c.number == p("no"))
+_RUNNING = (
+    trials.c.study_id == p("study"),
+    trials.c.finish_seq.is_(None),
+    trials.c.state == sa.literal_column("'RUNNING'"),
+)
+_WAITING = (
+    trials.c.study_id == p("study"),
+    trials.c.finish_seq.is_(None),
+    trials.c.state == sa.literal_column("'WAITING'"),
+)
+
+# Locks the study's row where rows can be locked: the writers of one study go one after the other.
+# `created` makes sure that it still is the same study: identities may be used again after a deletion.
+STUDY_HEAD = Statement(
+    sa.select(
+        studies.c.next_number,
+        studies.c.finished,
+        studies.c.completed,
+        studies.c.infeasible,
+        studies.c.failed,
+        studies.c.front_version,
+    )
+    .where(studies.c.id == p("study"), studies.c.created == p("made"))
+    .with_for_update(),
+    "study made",
+)
+SET_STUDY_HEAD = Statement(
+    sa.update(studies)
+    .where(studies.c.id == p("study"))
+    .values(
+        next_number=p("a"), finished=p("b"), completed=p("c"), infeasible=p("d"), failed=p("e"), front_version=p("f")
+    ),
+    "a b c d e f study",
+)
+SET_STUDY_SPACE = Statement(
+    sa.update(studies).where(studies.c.id == p("study")).values(space_id=p("space")), "space study"
+)
+
+FIND_SPACE = Statement(
+    sa.select(spaces.c.id).where(
+        spaces.c.fingerprint == p("fingerprint"), spaces.c.name == p("label"), spaces.c.version == p("version")
+    ),
+    "fingerprint label version",
+)
+ADD_SPACE = Statement(
+    sa.insert(spaces).values(fingerprint=p("a"), name=p("b"), version=p("c"), schema=p("d")), "a b c d"
+)
+
+FIND_STUDY = Statement(sa.select(studies.c.id).where(studies.c.name == p("label")), "label")
+STUDY_NAMES = Statement(sa.select(studies.c.name).order_by(studies.c.name))
+ADD_STUDY = Statement(
+    sa.insert(studies).values(
+        name=p("a"),
+        created=p("b"),
+        space_id=p("c"),
+        objectives=p("d"),
+        constraints=p("e"),
+        settings=p("f"),
+        next_number=sa.literal_column("0"),
+        finished=sa.literal_column("0"),
+        completed=sa.literal_column("0"),
+        infeasible=sa.literal_column("0"),
+        failed=sa.literal_column("0"),
+        front_version=sa.literal_column("0"),
+    ),
+    "a b c d e f",
+)
+DELETE_STUDY = [
+    Statement(
+        sa.delete(measurements).where(
+            measurements.c.metric_id.in_(sa.select(metrics.c.id).where(metrics.c.study_id == p("study")))
+        ),
+        "study",
+    ),
+    *(Statement(sa.delete(table).where(table.c.study_id == p("study")), "study") for table in (metrics, front, trials)),
+    Statement(sa.delete(studies).where(studies.c.id == p("study")), "study"),
+    Statement(
+        sa.delete(spaces).where(
+            spaces.c.id.not_in(sa.select(studies.c.space_id)),
+            spaces.c.id.not_in(sa.select(trials.c.space_id)),
+        )
+    ),
+]
+
+TRIALS_BY_KEY = Among(
+    lambda keys: sa.select(trials.c.key, trials.c.number, trials.c.state).where(
+        trials.c.study_id == p("study"), trials.c.key.in_(keys)
+    ),
+    "study",
+)
+LEASES = Among(
+    lambda numbers: sa.select(
+        trials.c.number, trials.c.state, trials.c.worker, trials.c.attempt, trials.c.reason
+    ).where(trials.c.study_id == p("study"), trials.c.number.in_(numbers)),
+    "study",
+)
+ADD_TRIAL = Statement(
+    sa.insert(trials).values(
+        study_id=p("a"),
+        number=p("b"),
+        space_id=p("c"),
+        key=p("d"),
+        arch=p("e"),
+        state=p("f"),
+        worker=p("g"),
+        attempt=p("h"),
+        lost=sa.literal_column("0"),
+        lease_until=p("i"),
+        seed=p("j"),
+        created=p("k"),
+        started=p("l"),
+    ),
+    "a b c d e f g h i j k l",
+)
+ADD_FINISHED = Statement(
+    sa.insert(trials).values(
+        study_id=p("a"),
+        number=p("b"),
+        space_id=p("c"),
+        key=p("d"),
+        arch=p("e"),
+        state=p("f"),
+        attempt=sa.literal_column("0"),
+        lost=sa.literal_column("0"),
+        seed=p("g"),
+        created=p("h"),
+        finished=p("i"),
+        finish_seq=p("j"),
+        duration_s=p("k"),
+        violation=p("l"),
+        reason=p("m"),
+    ),
+    "a b c d e f g h i j k l m",
+)
+FINISH = Statement(
+    sa.update(trials)
+    .where(*_TRIAL)
+    .values(
+        state=p("a"),
+        finished=p("b"),
+        finish_seq=p("c"),
+        duration_s=p("d"),
+        violation=p("e"),
+        reason=p("f"),
+        started=sa.func.coalesce(p("g"), trials.c.started),
+        lease_until=sa.null(),
+    ),
+    "a b c d e f g study no",
+)
+NEXT_WAITING = Statement(
+    sa.select(trials.c.number, trials.c.attempt, trials.c.key, trials.c.arch, trials.c.seed, trials.c.space_id)
+    .where(*_WAITING)
+    .order_by(trials.c.number)
+    .limit(p("n")),
+    "study n",
+)
+LEASE = Statement(
+    sa.update(trials)
+    .where(*_TRIAL)
+    .values(state=sa.literal_column("'RUNNING'"), worker=p("a"), attempt=p("b"), lease_until=p("c"), started=p("d")),
+    "a b c d study no",
+)
+EXTEND = Statement(
+    sa.update(trials).where(*_RUNNING, trials.c.worker == p("owner")).values(lease_until=p("until")),
+    "until study owner",
+)
+RELEASE = Statement(
+    sa.update(trials)
+    .where(*_RUNNING, trials.c.worker == p("owner"))
+    .values(state=sa.literal_column("'WAITING'"), worker=sa.null(), lease_until=sa.null(), started=sa.null()),
+    "study owner",
+)
+RUNNING = Statement(
+    sa.select(trials.c.number, trials.c.worker, trials.c.lease_until, trials.c.lost).where(*_RUNNING), "study"
+)
+REQUEUE = Statement(
+    sa.update(trials)
+    .where(*_TRIAL)
+    .values(
+        state=sa.literal_column("'WAITING'"),
+        worker=sa.null(),
+        lease_until=sa.null(),
+        started=sa.null(),
+        lost=p("lost_now"),
+    ),
+    "lost_now study no",
+)
+
+METRICS = Statement(sa.select(metrics.c.name, metrics.c.id).where(metrics.c.study_id == p("study")), "study")
+ADD_METRIC = Statement(sa.insert(metrics).values(study_id=p("a"), name=p("b"), unit=p("c")), "a b c")
+ADD_MEASUREMENT = Statement(
+    sa.insert(measurements).values(metric_id=p("a"), step=p("b"), number=p("c"), value=p("d")), "a b c d"
+)
+SET_MEASUREMENT = Statement(
+    sa.update(measurements)
+    .where(measurements.c.metric_id == p("m"), measurements.c.step == p("s"), measurements.c.number == p("n"))
+    .values(value=p("v")),
+    "v m s n",
+)
+FINALS_OF_TRIAL = Statement(
+    sa.select(metrics.c.name, measurements.c.value)
+    .join_from(metrics, measurements, measurements.c.metric_id == metrics.c.id)
+    .where(metrics.c.study_id == p("study"), measurements.c.step == sa.literal_column(str(FINAL)))
+    .where(measurements.c.number == p("number")),
+    "study number",
+)
+
+FRONT_VALUES = Statement(
+    sa.select(front.c.number, measurements.c.value)
+    .join_from(front, measurements, measurements.c.number == front.c.number)
+    .where(
+        front.c.study_id == p("study"),
+        measurements.c.metric_id == p("metric"),
+        measurements.c.step == sa.literal_column(str(FINAL)),
+    )
+    .order_by(front.c.number),
+    "study metric",
+)
+ENTER_FRONT = Statement(sa.insert(front).values(study_id=p("a"), number=p("b")), "a b")
+LEAVE_FRONT = Statement(
+    sa.delete(front).where(front.c.study_id == p("study"), front.c.number == p("number")), "study number"
+)

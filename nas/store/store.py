@@ -1,0 +1,180 @@
+"""The results database: studies by name."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam as p
+
+from nas.errors import StoreError, suggest
+from nas.metrics import Constraint, Metric
+from nas.store import statements as s
+from nas.store.database import Database, locate
+from nas.store.schema import HEAD, spaces, studies
+from nas.store.settle import name_fault
+from nas.store.sql import Statement
+from nas.store.study import StudyRecord, register_space
+
+_STUDY = Statement(
+    sa.select(
+        studies.c.id,
+        studies.c.created,
+        studies.c.objectives,
+        studies.c.constraints,
+        studies.c.settings,
+        studies.c.space_id,
+        spaces.c.schema,
+    )
+    .join_from(studies, spaces, spaces.c.id == studies.c.space_id)
+    .where(studies.c.name == p("label")),
+    "label",
+)
+
+
+def open_store(url: str | Path, *, create: bool = True, read_only: bool = False, any_revision: bool = False) -> Store:
+    """Open the results database at a path (`results.db`) or URL (`sqlite:///results.db`).
+
+    Args:
+        url: where it is.
+        create: make it when it is missing.
+        read_only: never write; implies that nothing is made.
+        any_revision: open an older or newer database too, to ask `current()` or to `upgrade()` it.
+
+    Raises:
+        StoreError: it is missing, not a database, somebody else's, older or newer than this code, locked or unreadable.
+    """
+    backend = locate(url)
+    making = create and not read_only
+    if not making and not backend.exists():
+        raise StoreError(f"database {backend.shown} does not exist; check the path, or run a study with it first")
+    database = Database(backend, read_only=read_only)
+    try:
+        if making and database.revision() is None:
+            database.upgrade()
+        if not any_revision:
+            database.check()
+    except BaseException:
+        database.close()
+        raise
+    return Store(database)
+
+
+class Store:
+    """Durable studies.  Use `open_store`; close it, or use it in a `with` statement."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Store({self._database.shown})"
+
+    def close(self) -> None:
+        """Close every connection; the store and its studies cannot be used any more."""
+        self._database.close()
+
+    def current(self) -> tuple[str | None, str]:
+        """Revision of the database's tables (None: it has none) and the newest one that this code knows."""
+        return self._database.revision(), HEAD
+
+    def upgrade(self) -> None:
+        """Bring the tables to the newest revision.
+
+        Raises:
+            StoreError: they are newer than this code.
+        """
+        self._database.upgrade()
+
+    def create_study(
+        self,
+        name: str,
+        *,
+        space_schema: Mapping[str, Any],
+        objectives: Sequence[Metric],
+        constraints: Sequence[Constraint] = (),
+        settings: Mapping[str, Any] | None = None,
+    ) -> StudyRecord:
+        """A new study.
+
+        Args:
+            name: unique in this database.
+            space_schema: `Space.schema()`.
+            objectives: one or more; the first one sorts the front.
+            constraints: what a COMPLETED trial must meet.
+            settings: anything JSON that describes how it is run.
+
+        Raises:
+            StoreError: there is a study of that name, or no objective, or a metric's name is a column of trials.
+        """
+        _check_study(name, objectives)
+        schema = dict(space_schema)
+        record = [
+            json.dumps([{"name": m.name, "goal": m.goal, "unit": m.unit} for m in objectives]),
+            json.dumps([[c.metric, c.op, c.bound] for c in constraints]),
+            _dumps(settings or {}),
+        ]
+        with self._database.write() as sql:
+            if sql.one(s.FIND_STUDY, (name,)) is not None:
+                raise StoreError(
+                    f"study {name!r} already exists in database {self._database.shown}; open it, or choose another name"
+                )
+            sql.run(s.ADD_STUDY, (name, time.time(), register_space(sql, schema), *record))
+        return self.open_study(name)
+
+    def open_study(self, name: str) -> StudyRecord:
+        """The study of that name.
+
+        Raises:
+            StoreError: there is none; the names that there are are listed.
+        """
+        with self._database.read() as sql:
+            row = sql.one(_STUDY, (name,))
+            names = [] if row else [str(other[0]) for other in sql.all(s.STUDY_NAMES)]
+        if row is None:
+            raise StoreError(self._unknown(name, names))
+        study_id, created, objectives, constraints, settings, space_id, schema = row
+        return StudyRecord(
+            self._database,
+            study_id,
+            created,
+            name,
+            [Metric(**fields) for fields in json.loads(objectives)],
+            [Constraint(*fields) for fields in json.loads(constraints)],
+            json.loads(settings),
+            space_id,
+            json.loads(schema),
+        )
+
+    def _unknown(self, name: str, names: Sequence[str]) -> str:
+        shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+        have = f"it holds {shown}" if names else "it holds no study yet"
+        return f"database {self._database.shown} has no study {name!r}{suggest(name, names)}; {have}"
+
+
+def _check_study(name: str, objectives: Sequence[Metric]) -> None:
+    if not isinstance(name, str) or not name.strip():
+        raise StoreError(f"study name {name!r} is empty; give it a name to find it by")
+    if not objectives:
+        raise StoreError(f"study {name!r} has no objective; give one, as in 'max accuracy'")
+    names = [metric.name for metric in objectives]
+    for metric in names:
+        fault = name_fault(metric) or (f"objective {metric!r} is given twice" if names.count(metric) > 1 else None)
+        if fault:
+            raise StoreError(f"study {name!r} cannot be created: {fault}")
+
+
+def _dumps(settings: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(dict(settings))
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"settings of a study must be JSON: {error}") from error
