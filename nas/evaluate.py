@@ -1,0 +1,385 @@
+"""Evaluators: from an arch to measurements.
+
+An evaluator is any callable that maps an arch to named numbers: `lambda arch: {"params": 10}` is one.  It may say more
+about itself with attributes: `metrics` (the names it yields), `cost` ("cheap" runs before "dear", the default),
+`exclusive` (True: nothing else of ours runs on the machine meanwhile), `check()` (raises what is missing before workers
+are started) and `describe()` (JSON-able: a study is resumed with the same).  `Evaluation` makes one of several.
+
+Evaluators travel to workers by pickle and hold no tensors: weights are a path and a hash, data a recipe.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import EvaluationError, Infeasible, suggest
+from nas.hardware import Device, exclusive, measure, shared
+from nas.metrics import Constraint, parse_constraint
+from nas.supernet import Supernet
+from nas.supernet.inputs import Inputs, call
+from nas.train import Task, Training, subnet_metrics
+from nas.train.task import Split
+from nas.train.validate import evaluating
+
+if TYPE_CHECKING:
+    from nas.space import Arch, Space
+
+Source: TypeAlias = Supernet | Training | Path | str
+Cost: TypeAlias = Literal["cheap", "dear"]
+
+
+class Evaluator(Protocol):
+    """Anything that maps an arch to measurements; raises `Infeasible` for an arch that cannot be used."""
+
+    def __call__(self, arch: Arch, /) -> Mapping[str, float]:
+        """The measurements of `arch`."""
+
+
+class Weights:
+    """Where an evaluator's supernet comes from: itself, the training that makes it, or the folder it was saved to.
+
+    A training or a folder is read when the first arch comes, memory-mapped.  In a pickle all three are a path and a hash.
+    """
+
+    def __init__(self, source: Source) -> None:
+        if not isinstance(source, (Supernet, Training, str, Path)):
+            raise EvaluationError(
+                f"a {type(source).__name__} holds no supernet; give a Supernet, a Training or a folder"
+            )
+        self.source = source
+        self._loaded: Supernet | None = source if isinstance(source, Supernet) else None
+
+    def get(self, space: Space) -> Supernet:
+        """The supernet of `space`.
+
+        Raises:
+            TrainError: the training has not finished.
+            CheckpointError: the folder holds no supernet of this space.
+        """
+        if self._loaded is None:
+            self._loaded = (
+                Supernet.load(self.source, space) if isinstance(self.source, (str, Path)) else self._trained()
+            )
+        return self._loaded
+
+    def check(self) -> None:
+        """Raises what `get` would raise, as far as that is known without the space."""
+        if isinstance(self.source, (str, Path)) and not Path(self.source).is_dir():
+            raise EvaluationError(f"there is no supernet in '{self.source}'; train one and save it there")
+        if isinstance(self.source, Training) and self._loaded is None:
+            self._loaded = self._trained()
+
+    def describe(self) -> Any:
+        """JSON-able: what the weights are, or how they are made."""
+        if isinstance(self.source, Training):
+            return self.source.config
+        if isinstance(self.source, Supernet):
+            return self.source.source[1] if self.source.source else "in memory"
+        return str(self.source)
+
+    def __reduce__(self) -> tuple[type[Weights], tuple[Supernet | Path | str]]:
+        """As the supernet that was loaded, if it was: a checkpoint that changes in between is then noticed."""
+        if self._loaded is not None or isinstance(self.source, Supernet):
+            return Weights, (self._loaded or self.source,)  # type: ignore[return-value]
+        return Weights, (self._trained() if isinstance(self.source, Training) else self.source,)
+
+    def _trained(self) -> Supernet:
+        assert isinstance(self.source, Training)
+        return self.source.supernet if self.source.path is None else self.source.load()
+
+
+class Accuracy:
+    """Quality of the subnet of an arch, with BatchNorm statistics of its own: what the task's `evaluate` gives.
+
+    Args:
+        source: a supernet, a training or a checkpoint's folder.
+        task: gives data and metrics.
+        split: "valid" for a search; "test" for its end.
+        calibrate: False keeps the supernet's BatchNorm statistics, to see what recalibration is worth.
+    """
+
+    cost: ClassVar[Cost] = "dear"
+    exclusive: ClassVar[bool] = False
+
+    def __init__(self, source: Source, task: Task, *, split: Split = "valid", calibrate: bool = True) -> None:
+        if split not in ("valid", "test"):
+            raise EvaluationError(f"split {split!r} is not 'valid' or 'test'{suggest(split, ('valid', 'test'))}")
+        if not isinstance(task, Task):
+            raise EvaluationError(f"task is a {type(task).__name__} and must be a nas.train.Task")
+        self.weights, self.task, self.split, self.calibrate = Weights(source), task, split, calibrate
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Those of the task: ("accuracy", "loss")."""
+        return self.task.metric_names
+
+    @property
+    def example(self) -> Inputs:
+        """Inputs that every subnet takes."""
+        return self.task.example
+
+    def __call__(self, arch: Arch) -> dict[str, float]:
+        """Measurements on the split; the same for the same arch, whatever was evaluated before."""
+        return subnet_metrics(self.weights.get(arch.space), arch, self.task, self.split, calibrate=self.calibrate)
+
+    def extract(self, arch: Arch) -> nn.Module:
+        """The evaluated subnet as an ordinary module that shares nothing with the supernet, calibrated, in eval mode."""
+        supernet = self.weights.get(arch.space)
+        return supernet.extract(arch, self._buffers(supernet, arch))
+
+    def measure_module(self, module: nn.Module) -> dict[str, float]:
+        """Metrics of an ordinary module on the same split."""
+        with evaluating(module):
+            return self.task.evaluate(lambda inputs: call(module, inputs), self.split)
+
+    def difference(self, module: nn.Module, arch: Arch) -> float:
+        """Largest absolute difference between the outputs of `module` and of the supernet's subnet on the example."""
+        supernet = self.weights.get(arch.space)
+        with torch.no_grad(), evaluating(supernet), evaluating(module):
+            ours = self.task.logits(supernet(self.example, arch, self._buffers(supernet, arch)))
+            theirs = self.task.logits(call(module, self.example))
+        return float((ours - theirs).abs().max()) if ours.shape == theirs.shape else math.inf
+
+    def check(self) -> None:
+        """Whether the weights are there."""
+        self.weights.check()
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able name, weights and options."""
+        options = {"split": self.split, "calibrate": self.calibrate}
+        return {"name": "Accuracy", "supernet": self.weights.describe(), "task": self.task.describe(), **options}
+
+    def _buffers(self, supernet: Supernet, arch: Arch) -> dict[str, Tensor] | None:
+        return supernet.calibrate(arch, self.task.calibration_inputs()) if self.calibrate else None
+
+
+class Costs:
+    """Exact counts: parameters (ties once) and multiply-accumulates of one sample."""
+
+    cost: ClassVar[Cost] = "cheap"
+    exclusive: ClassVar[bool] = False
+    metrics: ClassVar[tuple[str, ...]] = ("params", "macs")
+
+    def __init__(self, source: Source) -> None:
+        self.weights = Weights(source)
+
+    def __call__(self, arch: Arch) -> dict[str, float]:
+        """Counts, as numbers."""
+        supernet = self.weights.get(arch.space)
+        return {"params": supernet.params(arch), "macs": supernet.macs(arch)}
+
+    def check(self) -> None:
+        """Whether the supernet is there."""
+        self.weights.check()
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able name."""
+        return {"name": "Costs"}
+
+
+class Latency:
+    """Time of one call of the extracted subnet on a device, alone on the machine.
+
+    Args:
+        source: a supernet, a training or a checkpoint's folder; gives the example input, which is repeated to the device's batch.
+        device: default: one sample on one thread of the CPU.
+        repeats: timed runs; None is as many as fit the budget.
+        budget_s: time for the timed runs.
+    """
+
+    cost: ClassVar[Cost] = "dear"
+    exclusive: ClassVar[bool] = True
+    metrics: ClassVar[tuple[str, ...]] = ("latency_ms", "latency_p10_ms", "latency_spread_ms", "latency_noisy", "load")
+
+    def __init__(
+        self, source: Source, device: Device | None = None, *, repeats: int | None = None, budget_s: float = 0.08
+    ) -> None:
+        self.weights, self.device = Weights(source), device or Device()
+        self.repeats, self.budget_s = repeats, budget_s
+
+    def __call__(self, arch: Arch) -> dict[str, float]:
+        """Median, 10th percentile and interquartile range in ms, 1.0 if they are not to be trusted, and the machine's load."""
+        supernet = self.weights.get(arch.space)
+        if supernet.example is None:
+            raise EvaluationError("latency needs inputs to measure with; give the supernet an example=")
+        module = supernet.extract(arch)
+        with exclusive():
+            found = measure(
+                module, one_sample(supernet.example), self.device, repeats=self.repeats, budget_s=self.budget_s
+            )
+        return {
+            "latency_ms": found.median_ms,
+            "latency_p10_ms": found.p10_ms,
+            "latency_spread_ms": found.spread_ms,
+            "latency_noisy": float(found.noisy),
+            "load": found.load,
+        }
+
+    def check(self) -> None:
+        """Whether the supernet and the device are there."""
+        self.weights.check()
+        self.device.check()
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able name and device."""
+        return {
+            "name": "Latency",
+            "device": vars(self.device).copy(),
+            "repeats": self.repeats,
+            "budget_s": self.budget_s,
+        }
+
+
+class Evaluation:
+    """Several evaluators as one: cheap ones first, stopping at the first violated constraint.
+
+    Args:
+        evaluators: callables from an arch to measurements.
+        constraints: `"params <= 50_000"`; checked as soon as the metric is known, so that an arch that is too large is never
+            evaluated for accuracy.
+
+    Raises:
+        EvaluationError: there is no evaluator, one cannot be called, or two yield the same metric.
+        MetricError: a constraint is ill-formed.
+    """
+
+    def __init__(
+        self, evaluators: Evaluator | Iterable[Evaluator], constraints: Iterable[str | Constraint] = ()
+    ) -> None:
+        given: list[Any] = [evaluators] if callable(evaluators) else list(evaluators)
+        if not given:
+            raise EvaluationError("there is nothing to evaluate; give at least one evaluator")
+        for one in given:
+            if not callable(one):
+                raise EvaluationError(
+                    f"evaluator {one!r} cannot be called; give a function from an arch to a dict of numbers"
+                )
+        self.evaluators: Sequence[Evaluator] = sorted(given, key=lambda one: getattr(one, "cost", "dear") != "cheap")
+        self.constraints = tuple(parse_constraint(one) for one in constraints)
+        self._check_names()
+
+    @property
+    def metrics(self) -> tuple[str, ...] | None:
+        """What all evaluators together yield; None when one of them does not say."""
+        declared = [getattr(one, "metrics", None) for one in self.evaluators]
+        return None if None in declared else tuple(name for names in declared for name in names or ())
+
+    def check(self) -> None:
+        """Asks every evaluator whether what it needs is there."""
+        for one in self.evaluators:
+            check: Callable[[], None] | None = getattr(one, "check", None)
+            if check is not None:
+                check()
+
+    def __call__(self, arch: Arch) -> dict[str, float]:
+        """All measurements of `arch`.
+
+        Raises:
+            Infeasible: a constraint is violated, or an evaluator says so; with what was measured until then.
+            EvaluationError: an evaluator gave something else than named finite numbers, or what another gave already.
+        """
+        measured: dict[str, float] = {}
+        for evaluator in self.evaluators:
+            try:
+                with exclusive() if getattr(evaluator, "exclusive", False) else shared():
+                    given = evaluator(arch)
+            except Infeasible as reason:
+                raise Infeasible(reason.reason, measured | reason.measurements) from reason
+            found = checked(evaluator, given)
+            for name in found:
+                if name in measured:
+                    raise EvaluationError(
+                        f"evaluator '{_name(evaluator)}' yields {name!r}, which another gave already; rename one"
+                    )
+            measured |= found
+            self._enforce(measured, found)
+        return measured
+
+    def _enforce(self, measured: Mapping[str, float], new: Mapping[str, float]) -> None:
+        for constraint in self.constraints:
+            if constraint.metric in new and constraint.violation(new[constraint.metric]) > 0:
+                raise Infeasible(
+                    f"{constraint.metric} is {new[constraint.metric]:g}, not {constraint.op} {constraint.bound:g}",
+                    dict(measured),
+                )
+
+    def _check_names(self) -> None:
+        owners: dict[str, Evaluator] = {}
+        for one in self.evaluators:
+            for name in getattr(one, "metrics", None) or ():
+                if name in owners:
+                    raise EvaluationError(
+                        f"evaluators '{_name(owners[name])}' and '{_name(one)}' both yield {name!r}; rename one"
+                    )
+                owners[name] = one
+
+
+def checked(evaluator: Evaluator, given: Any) -> dict[str, float]:
+    """What an evaluator gave, if it is measurements: its declared names, finite numbers.
+
+    Raises:
+        EvaluationError: it is not; with the metric's name and what came.
+    """
+    who = f"evaluator '{_name(evaluator)}'"
+    if not isinstance(given, Mapping):
+        raise EvaluationError(
+            f"{who} returned {_short(given)}; it must return a dict of numbers, as in {{'accuracy': 0.9}}"
+        )
+    if not given:
+        raise EvaluationError(
+            f"{who} returned no measurement; it must return a dict of numbers, as in {{'accuracy': 0.9}}"
+        )
+    declared = getattr(evaluator, "metrics", None)
+    if declared is not None:
+        for name in declared:
+            if name not in given:
+                raise EvaluationError(
+                    f"{who} returned no {name!r}; it gave {', '.join(map(str, given))}{suggest(name, given)}"
+                )
+        for name in given:
+            if name not in declared:
+                raise EvaluationError(
+                    f"{who} returned {name!r}, which its metrics {tuple(declared)} do not announce; add it there"
+                )
+    for name, value in given.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise EvaluationError(
+                f"{who} named a metric {name!r}; a name has letters, digits and '_', as in 'latency_ms'"
+            )
+        if not isinstance(value, numbers.Real):
+            raise EvaluationError(f"metric {name!r} of {who} came back as {_short(value)}; it must be a number")
+        if not math.isfinite(value):
+            raise EvaluationError(f"metric {name!r} of {who} came back as {float(value)}; it must be a finite number")
+    return {name: _plain(value) for name, value in given.items()}
+
+
+def one_sample(inputs: Inputs) -> Inputs:
+    """The first sample of a batch of inputs, with a leading size of 1."""
+    if isinstance(inputs, Mapping):
+        return {
+            name: value[:1] if isinstance(value, Tensor) and value.ndim else value for name, value in inputs.items()
+        }
+    if isinstance(inputs, tuple):
+        return tuple(value[:1] if isinstance(value, Tensor) and value.ndim else value for value in inputs)
+    return inputs[:1]
+
+
+def _plain(value: Any) -> float:
+    """An int stays an int: counts are exact."""
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def _name(evaluator: Any) -> str:
+    return str(getattr(evaluator, "__qualname__", type(evaluator).__qualname__))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
