@@ -1,0 +1,72 @@
+"""Running statistics of one subnet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from nas.errors import SupernetError
+from nas.supernet.binding import Binding
+from nas.supernet.inputs import Inputs, call
+
+
+def calibrate(binding: Binding, batches: Iterable[Inputs]) -> dict[str, Tensor]:
+    """Statistics of the normalisation layers of `binding` over `batches`; see `Supernet.calibrate`."""
+    layers = {
+        name: layer
+        for name, layer in binding.module.named_modules()
+        if isinstance(layer, _NormBase) and layer.running_mean is not None
+    }
+    if not layers:
+        return {}
+    buffers = {
+        f"{name}.{key}".lstrip("."): value.detach().clone()
+        for name, layer in layers.items()
+        for key, value in layer._buffers.items()
+        if value is not None
+    }
+    was_training, momenta = binding.module.training, {name: layer.momentum for name, layer in layers.items()}
+    handles = [layer.register_forward_pre_hook(_Average()) for layer in layers.values()]
+    count = 0
+    try:
+        binding.module.eval()
+        for layer in layers.values():
+            layer.train()
+        with torch.no_grad(), binding.buffers(buffers):
+            for batch in batches:
+                call(binding.module, batch)
+                count += 1
+    finally:
+        for handle in handles:
+            handle.remove()
+        for name, layer in layers.items():
+            layer.momentum = momenta[name]
+        binding.module.train(was_training)
+    if not count:
+        raise SupernetError("calibration got no batch; give at least one batch of inputs")
+    for name, tensor in buffers.items():
+        if name.endswith("num_batches_tracked"):
+            tensor.fill_(count)
+    return buffers
+
+
+class _Average:
+    """Sets a layer's momentum before each call so that its running statistics become the average so far.
+
+    Each call weighs as much as its elements, and the first replaces whatever was there.  A layer that the model calls
+    twice averages both.
+    """
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def __call__(self, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+        inputs: Tensor = arguments[0]
+        count = inputs.numel() // inputs.shape[1]
+        self._seen += count
+        assert isinstance(layer, _NormBase)
+        layer.momentum = count / self._seen

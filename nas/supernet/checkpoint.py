@@ -1,0 +1,267 @@
+"""A supernet on disk: a folder with the weights as safetensors and everything else as JSON.  Nothing in it is code.
+
+`supernet.json` names the weights file, which is called after its own hash; replacing that one small file is what makes a
+save atomic.  Weights are mapped, not read: processes of a machine share their pages, and what one writes stays its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nas.errors import CheckpointError, LayoutError
+from nas.space import Space
+from nas.supernet.inputs import Inputs, describe, zeros
+from nas.supernet.layouts import Cut
+from nas.supernet.union import Union
+
+if TYPE_CHECKING:
+    from nas.supernet.supernet import Supernet
+
+FORMAT = "supernas.supernet"
+VERSION = 1
+INDEX = "supernet.json"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a checkpoint holds."""
+
+    union: Union
+    values: dict[str, Tensor]
+    example: Inputs | None
+    digest: str
+
+
+def save(path: Path, space: Space, union: Union, state: Mapping[str, Tensor], example: Inputs | None) -> str:
+    """Write the folder `path`; the hash of the weights."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        digest, weights = _write_weights(path, state)
+        index = _index(space, union, state, example) | {
+            "weights": {"file": weights.name, "sha256": digest, "bytes": weights.stat().st_size}
+        }
+        _write(path / INDEX, json.dumps(index, indent=1).encode())
+    except OSError as error:
+        raise CheckpointError(f"supernet cannot be saved in {str(path)!r}: {error.strerror or error}") from error
+    for old in path.glob("weights-*.safetensors"):
+        if old != weights:
+            old.unlink(missing_ok=True)
+    return digest
+
+
+def _write_weights(path: Path, state: Mapping[str, Tensor]) -> tuple[str, Path]:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    handle, name = tempfile.mkstemp(prefix=".weights-", dir=path)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        save_file(tensors, temporary, metadata={"format": FORMAT})
+        digest = _hash(temporary)
+        weights = path / f"weights-{digest[:16]}.safetensors"
+        _sync(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(weights)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return digest, weights
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace `path` in one step, durably."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        _sync(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _index(space: Space, union: Union, state: Mapping[str, Tensor], example: Inputs | None) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "torch": torch.__version__,
+        "space": {"name": space.name, "version": space.version, "fingerprint": space.fingerprint},
+        "parameters": {
+            name: {
+                "shape": list(union.shapes[name]),
+                "trainable": state[name].requires_grad,
+                "names": [alias for alias, canonical in union.ties.items() if canonical == name],
+                **({"cut": union.cuts[name].to_json()} if name in union.cuts else {}),
+            }
+            for name in dict.fromkeys(union.ties.values())
+        },
+        "names": list(union.ties),
+        "buffers": {
+            name: {
+                "shape": list(union.shapes[name]),
+                **({"cut": union.cuts[name].to_json()} if name in union.cuts else {}),
+            }
+            for name in sorted(union.buffers)
+        },
+        "example": None if example is None else describe(example),
+    }
+
+
+def load(path: Path, space: Space, *, verify: bool = True, digest: str | None = None) -> Loaded:
+    """Read the folder `path`, saved with `space`; with `digest`, only if that is the hash of its weights.
+
+    Raises:
+        CheckpointError: missing, truncated, foreign, newer, altered, or of another space.
+    """
+    index = _read_index(path)
+    _check_space(path, index["space"], space)
+    recorded = index["weights"]
+    if digest is not None and recorded["sha256"] != digest:
+        raise CheckpointError(
+            f"checkpoint {str(path)!r} holds weights {recorded['sha256'][:12]}, not {digest[:12]}: it was saved again since; "
+            "use the supernet that is there now"
+        )
+    values = _read_weights(path / recorded["file"], recorded, verify=verify)
+    union = _union(path, index)
+    for name, shape in union.shapes.items():
+        if name not in values or tuple(values[name].shape) != shape:
+            raise CheckpointError(
+                f"checkpoint {str(path)!r} has no weights for {name!r} of shape {shape}; save it again"
+            )
+        union.dtypes[name] = values[name].dtype
+    example = None if index["example"] is None else zeros(index["example"])
+    return Loaded(union, values, example, recorded["sha256"])
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    try:
+        index = json.loads((path / INDEX).read_text())
+    except FileNotFoundError:
+        what = "is not a supernet checkpoint: it has no supernet.json" if path.exists() else "does not exist"
+        raise CheckpointError(f"checkpoint {str(path)!r} {what}; give the folder that Supernet.save wrote") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{str(path / INDEX)!r} cannot be read: {error}; save the supernet again") from error
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        raise CheckpointError(f"{str(path / INDEX)!r} was not written by Supernet.save; give the folder that it wrote")
+    if not isinstance(index.get("version"), int) or index["version"] > VERSION:
+        raise CheckpointError(
+            f"checkpoint {str(path)!r} has format version {index.get('version')}, and this code reads up to {VERSION}; "
+            "upgrade supernas"
+        )
+    missing = {"space", "parameters", "names", "buffers", "weights", "example"} - set(index)
+    if missing:
+        raise CheckpointError(f"{str(path / INDEX)!r} lacks {', '.join(sorted(missing))}; save the supernet again")
+    return index
+
+
+def _check_space(path: Path, saved: Mapping[str, Any], space: Space) -> None:
+    if saved["fingerprint"] == space.fingerprint:
+        return
+    raise CheckpointError(
+        f"checkpoint {str(path)!r} is of space {saved['name']!r} version {saved['version']} ({saved['fingerprint'][:8]}), not of "
+        f"{space.name!r} version {space.version} ({space.fingerprint[:8]}); load it with the space that it was saved with"
+    )
+
+
+def _read_weights(path: Path, recorded: Mapping[str, Any], *, verify: bool) -> dict[str, Tensor]:
+    try:
+        size = path.stat().st_size
+    except OSError:
+        raise CheckpointError(
+            f"weights {str(path)!r} are missing; copy the whole folder, or save the supernet again"
+        ) from None
+    if size != recorded["bytes"]:
+        raise CheckpointError(
+            f"weights {str(path)!r} have {size} bytes and were saved with {recorded['bytes']}; copy the folder again"
+        )
+    if verify and _hash(path) != recorded["sha256"]:
+        raise CheckpointError(
+            f"weights {str(path)!r} are not those that were saved (their hash differs); copy the folder again"
+        )
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"weights {str(path)!r} cannot be read: {error}; copy the folder again") from error
+
+
+def _union(path: Path, index: Mapping[str, Any]) -> Union:
+    union = Union(buffers=set(index["buffers"]))
+    canonical = {alias: name for name, entry in index["parameters"].items() for alias in entry["names"]}
+    union.ties = {alias: canonical[alias] for alias in index["names"]}
+    union.trainable = {name: entry["trainable"] for name, entry in index["parameters"].items()}
+    for name, entry in {**index["parameters"], **index["buffers"]}.items():
+        union.shapes[name] = tuple(entry["shape"])
+        if "cut" in entry:
+            try:
+                union.cuts[name] = Cut.from_json(entry["cut"])
+            except (LayoutError, TypeError) as error:
+                raise CheckpointError(f"checkpoint {str(path)!r}, parameter {name!r}: {error}") from error
+    return union
+
+
+# -- is a supernet what was saved?
+
+Saved = dict[str, tuple["weakref.ref[Tensor]", int, int]]
+"""Every tensor as it was, by name: itself, its version counter, its storage."""
+
+
+def stamp(state: Mapping[str, Tensor]) -> Saved:
+    """What `unchanged` compares with."""
+    return {name: (weakref.ref(tensor), tensor._version, tensor.data_ptr()) for name, tensor in state.items()}
+
+
+def unchanged(saved: Saved, state: Mapping[str, Tensor]) -> bool:
+    """Is nothing of `state` replaced, moved or written to since `stamp`?  Writing through `.data` goes unseen."""
+    return all(
+        saved[name][0]() is tensor and saved[name][1:] == (tensor._version, tensor.data_ptr())
+        for name, tensor in state.items()
+    )
+
+
+# -- travelling to another process
+
+_revived: weakref.WeakValueDictionary[tuple[str, str], Supernet] = weakref.WeakValueDictionary()
+
+
+def revive(space: Space, path: str, digest: str) -> Supernet:
+    """The supernet saved in `path` with hash `digest`: loaded at its first use, and once in a process."""
+    from nas.supernet.supernet import Supernet
+
+    known = _revived.get((path, digest))
+    if known is not None and known.space.fingerprint == space.fingerprint and known.source is not None:
+        return known
+    supernet = _revived[path, digest] = Supernet.later(space, Path(path), digest)
+    return supernet

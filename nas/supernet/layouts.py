@@ -1,0 +1,346 @@
+"""How a subnet's parameter is cut from the supernet's parameter of the same name.
+
+The rule is the *leading corner*; a `Cut` declared for a parameter is the exception:
+
+- `Layout("(qkv heads dim) in", qkv=3, dim=64)` for parameters that fuse several axes into one,
+- `CentreCrop((2, 3))` for convolution kernels that shrink around their centre,
+- `KernelTransform((7, 5, 3))` for the same with learned matrices (Cai et al. 2020, "Once-for-All").
+
+Every cut is a strided *window* on the supernet's parameter, plus, for learned transforms, a function of that window.
+Forward, gradients, extraction and initialisation all go through these two methods.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nas.errors import LayoutError, suggest
+
+Shape = tuple[int, ...]
+
+_AXIS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_TOKEN = re.compile(r"[()]|[^\s()]+")
+
+
+class Cut(ABC):
+    """How the part of shape `shape` is taken from a whole parameter.
+
+    A subclass that has another way to say it registers itself under its `kind`, which checkpoints store.
+    """
+
+    kind: ClassVar[str]
+    kinds: ClassVar[dict[str, type[Cut]]] = {}
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        Cut.kinds[cls.kind] = cls
+
+    @abstractmethod
+    def window(self, whole: Tensor, shape: Shape) -> Tensor:
+        """Strided view of `whole` on the elements that the part of shape `shape` is made of.
+
+        The view has the part's elements in the part's order; it may have more axes than the part (a fused axis taken apart).
+
+        Raises:
+            LayoutError: the shapes do not fit the cut.
+        """
+
+    def apply(self, window: Tensor, shape: Shape, helpers: Mapping[str, Tensor]) -> Tensor:
+        """The part of shape `shape`, as a differentiable function of its window and of the cut's own parameters."""
+        del helpers
+        return window if window.shape == shape else window.reshape(shape)
+
+    def helpers(self, shape: Shape) -> dict[str, Tensor]:
+        """Initial values of the cut's own trainable parameters for a whole of shape `shape`, by suffix."""
+        del shape
+        return {}
+
+    def needs(self, shape: Shape) -> tuple[str, ...]:
+        """Suffixes of the helpers that a part of shape `shape` is computed with."""
+        del shape
+        return ()
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able arguments, with `kind`."""
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Cut:
+        """The cut that `to_json` described.
+
+        Raises:
+            LayoutError: its kind is unknown here.
+        """
+        arguments = dict(data)
+        kind = arguments.pop("kind", None)
+        if kind not in Cut.kinds:
+            raise LayoutError(
+                f"cut of kind {kind!r} is unknown; import the module that defines it first{suggest(str(kind), Cut.kinds)}"
+            )
+        return Cut.kinds[kind](**arguments)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cut) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __repr__(self) -> str:
+        arguments = {key: value for key, value in self.to_json().items() if key != "kind"}
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
+
+
+class Corner(Cut):
+    """The leading corner: the first rows, columns, channels.  The rule where nothing else is declared."""
+
+    kind = "corner"
+
+    def window(self, whole: Tensor, shape: Shape) -> Tensor:
+        """`whole[:shape[0], :shape[1], …]`."""
+        if whole.shape == shape:
+            return whole
+        return whole[tuple([slice(length) for length in shape])]
+
+    def to_json(self) -> dict[str, Any]:
+        """No arguments."""
+        return {"kind": self.kind}
+
+
+class CentreCrop(Cut):
+    """The centre along `dims`, the leading corner along the others: convolution kernels that shrink to their centre.
+
+    >>> CentreCrop((2, 3)).window(torch.zeros(8, 4, 7, 7), (8, 4, 3, 3)).shape
+    torch.Size([8, 4, 3, 3])
+    """
+
+    kind = "centre_crop"
+
+    def __init__(self, dims: Sequence[int]) -> None:
+        self.dims = tuple(dims)
+        if not self.dims or any(not isinstance(dim, int) or dim < 0 for dim in self.dims):
+            raise LayoutError(
+                f"CentreCrop dims {dims!r} are not axis numbers from 0 upwards; a Conv2d kernel has (2, 3)"
+            )
+
+    def window(self, whole: Tensor, shape: Shape) -> Tensor:
+        """The crop of `whole` to `shape`."""
+        if whole.shape == shape:
+            return whole
+        return whole[tuple([self._slice(dim, whole.shape, shape) for dim in range(len(shape))])]
+
+    def _slice(self, dim: int, whole: Shape, shape: Shape) -> slice:
+        if dim not in self.dims:
+            return slice(shape[dim])
+        margin = whole[dim] - shape[dim]
+        if margin % 2:
+            raise LayoutError(
+                f"{self}: length {shape[dim]} has no centre in length {whole[dim]}; make both odd or both even"
+            )
+        return slice(margin // 2, margin // 2 + shape[dim])
+
+    def to_json(self) -> dict[str, Any]:
+        """`dims`."""
+        return {"kind": self.kind, "dims": list(self.dims)}
+
+
+class KernelTransform(Cut):
+    """Kernels that shrink around their centre through learned matrices, one for each step of `sizes`.
+
+    The 5×5 kernel is `M₅ · (centre 5×5 of the 7×7 kernel)`, the 3×3 is `M₃ · (centre 3×3 of that 5×5)`, with M (k² × k²)
+    shared by all channels of the layer and the identity at first.  The matrices are parameters of the supernet, named
+    after the weight (`conv.weight_7to5`), trained and saved with it.  Cai et al. 2020, "Once-for-All".
+
+    Args:
+        sizes: kernel lengths from the largest down, of one parity.  All axes from the third on are kernel axes.
+    """
+
+    kind = "kernel_transform"
+
+    def __init__(self, sizes: Sequence[int] = (7, 5, 3)) -> None:
+        self.sizes = tuple(sizes)
+        falling = all(
+            big > small > 0 and (big - small) % 2 == 0 for big, small in zip(self.sizes, self.sizes[1:], strict=False)
+        )
+        if len(self.sizes) < 2 or not falling:
+            raise LayoutError(f"KernelTransform sizes {sizes!r} do not fall in even steps; give them as in (7, 5, 3)")
+
+    def window(self, whole: Tensor, shape: Shape) -> Tensor:
+        """The whole kernels of the leading channels: the transform starts from them whatever the part's size."""
+        lengths = set(shape[2:])
+        if len(shape) < 3 or len(lengths) != 1 or not lengths <= set(self.sizes):
+            raise LayoutError(f"{self}: a kernel of shape {shape} is not one of its sizes")
+        if set(whole.shape[2:]) != {self.sizes[0]}:
+            raise LayoutError(f"{self}: the largest kernel is {tuple(whole.shape[2:])}; begin sizes with its length")
+        return whole[: shape[0], : shape[1]]
+
+    def apply(self, window: Tensor, shape: Shape, helpers: Mapping[str, Tensor]) -> Tensor:
+        """Crop and multiply down to the length of `shape`."""
+        kernel = window
+        for suffix, length in zip(self.needs(shape), self.sizes[1:], strict=False):
+            margin = (kernel.shape[2] - length) // 2
+            for axis in range(2, len(shape)):
+                kernel = kernel.narrow(axis, margin, length)
+            # (out, in, k, k) -> (out, in, k·k) · Mᵀ -> (out, in, k, k)
+            kernel = functional.linear(kernel.flatten(2), helpers[suffix]).reshape(kernel.shape)
+        return kernel
+
+    def helpers(self, shape: Shape) -> dict[str, Tensor]:
+        """Identity matrices for every step of `sizes`."""
+        axes = len(shape) - 2
+        return {
+            suffix: torch.eye(length**axes) for suffix, length in zip(self._suffixes(), self.sizes[1:], strict=True)
+        }
+
+    def needs(self, shape: Shape) -> tuple[str, ...]:
+        """The matrices from the largest size down to that of `shape`."""
+        return self._suffixes()[: self.sizes.index(shape[2])]
+
+    def _suffixes(self) -> tuple[str, ...]:
+        return tuple(f"{big}to{small}" for big, small in zip(self.sizes, self.sizes[1:], strict=False))
+
+    def to_json(self) -> dict[str, Any]:
+        """`sizes`."""
+        return {"kind": self.kind, "sizes": list(self.sizes)}
+
+
+class Layout(Cut):
+    """Axes of a fused parameter, in einops' grammar; each axis is cut to its leading part on its own.
+
+    Axes in parentheses are fused into one dimension, slowest first.  Sizes given by keyword are fixed; in each dimension
+    the one axis without a size is the elastic one, and its length follows from the dimension's.
+
+    With `"(qkv heads dim) in", qkv=3, dim=64` a weight of shape (3·6·64, 384) = (1152, 384) holds 6 heads, and a subnet's
+    weight of shape (3·4·64, 256) = (768, 256) is made of the first 4 heads of the queries, of the keys and of the values:
+
+    >>> layout = Layout("(qkv heads dim) in", qkv=3, dim=64)
+    >>> layout.window(torch.zeros(1152, 384), (768, 256)).shape
+    torch.Size([3, 4, 64, 256])
+
+    Args:
+        pattern: one name or one group of names in parentheses for each dimension.
+        sizes: lengths of the fixed axes.
+
+    Raises:
+        LayoutError: the pattern does not parse, an axis is named twice, a size is no positive number or names no axis,
+            or a dimension has more than one open axis.
+    """
+
+    kind = "layout"
+
+    def __init__(self, pattern: str, **sizes: int) -> None:
+        self.pattern = pattern
+        self.sizes = sizes
+        self._groups = _parse(pattern)
+        self._check()
+        # What a window needs for each dimension: lengths of axes before and after the open one (None: no open axis).
+        self._plans = [self._plan(group) for group in self._groups]
+
+    def _check(self) -> None:
+        axes = [axis for group in self._groups for axis in group]
+        twice = next((axis for axis in axes if axes.count(axis) > 1), None)
+        if twice:
+            raise LayoutError(f"{self.pattern!r} names axis {twice!r} twice; give each axis its own name")
+        for axis, size in self.sizes.items():
+            if axis not in axes:
+                raise LayoutError(f"{self.pattern!r} has no axis {axis!r} to give a size{suggest(axis, axes)}")
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise LayoutError(f"{self.pattern!r}: size {axis}={size!r} is not a positive whole number")
+        for group in self._groups:
+            free = [axis for axis in group if axis not in self.sizes]
+            if len(free) > 1:
+                raise LayoutError(
+                    f"{self.pattern!r}, dimension ({' '.join(group)}): axes {' and '.join(map(repr, free))} have no size; "
+                    "give a size to all but one"
+                )
+
+    def _plan(self, group: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+        """Fixed lengths before the open axis, and after it; (all, None) without an open axis."""
+        for index, axis in enumerate(group):
+            if axis not in self.sizes:
+                before = tuple(self.sizes[name] for name in group[:index])
+                return before, tuple(self.sizes[name] for name in group[index + 1 :])
+        return tuple(self.sizes[name] for name in group), None
+
+    def window(self, whole: Tensor, shape: Shape) -> Tensor:
+        """`whole` with its fused axes taken apart where they are cut, each cut to its leading part."""
+        if not len(whole.shape) == len(shape) == len(self._groups):
+            raise LayoutError(
+                f"{self.pattern!r} has {len(self._groups)} dimensions; the parameter's shape is {tuple(whole.shape)}"
+            )
+        if whole.shape == shape:
+            return whole
+        split: list[int] = []
+        cut: list[slice] = []
+        for dim, length in enumerate(shape):
+            for axis, part in self._axes(dim, whole.shape[dim], length):
+                split.append(axis)
+                cut.append(slice(part))
+        return whole.view(split)[tuple(cut)]
+
+    def _axes(self, dim: int, whole: int, part: int) -> list[tuple[int, int]]:
+        """(length, length of the part) of the axes that dimension `dim` is taken apart into."""
+        before, after = self._plans[dim]
+        whole_open, part_open = self._open(dim, whole), self._open(dim, part)
+        if whole == part:  # not cut: no need to take it apart
+            return [(whole, part)]
+        assert after is not None, "a dimension without an open axis has one length"
+        inner = _product(after)
+        # Only the open axis is cut, so those before it stay together, and those after it too.
+        axes = [(_product(before), _product(before)), (whole_open, part_open), (inner, inner)]
+        return [axis for axis in axes if axis != (1, 1)]
+
+    def _open(self, dim: int, length: int) -> int:
+        """Length of the open axis when the dimension is `length` long."""
+        before, after = self._plans[dim]
+        fixed = _product(before) * _product(after or ())
+        if length % fixed or (after is None and length != fixed):
+            group = self._groups[dim]
+            given = {axis: self.sizes[axis] for axis in group if axis in self.sizes}
+            raise LayoutError(f"{self.pattern!r}, dimension ({' '.join(group)}): length {length} does not fit {given}")
+        return length // fixed
+
+    def to_json(self) -> dict[str, Any]:
+        """`pattern` and the sizes."""
+        return {"kind": self.kind, "pattern": self.pattern, **self.sizes}
+
+
+def _product(lengths: Sequence[int]) -> int:
+    product = 1
+    for length in lengths:
+        product *= length
+    return product
+
+
+def _parse(pattern: str) -> list[tuple[str, ...]]:
+    """Axis names of each dimension: `"(a b) c"` is `[("a", "b"), ("c",)]`."""
+    groups: list[tuple[str, ...]] = []
+    group: list[str] | None = None
+    for token in _TOKEN.findall(pattern):
+        if token == "(":
+            if group is not None:
+                raise LayoutError(f"{pattern!r} opens a parenthesis inside another; one level is all there is")
+            group = []
+        elif token == ")":
+            if not group:
+                reason = "closes a parenthesis that is not open" if group is None else "has empty parentheses"
+                raise LayoutError(f"{pattern!r} {reason}; write groups as in '(qkv dim) in'")
+            groups.append(tuple(group))
+            group = None
+        elif not _AXIS.match(token):
+            raise LayoutError(f"{pattern!r}: {token!r} is not an axis name; use names, and give sizes by keyword")
+        elif group is None:
+            groups.append((token,))
+        else:
+            group.append(token)
+    if group is not None:
+        raise LayoutError(f"{pattern!r} does not close its parenthesis; write groups as in '(qkv dim) in'")
+    if not groups:
+        raise LayoutError(f"{pattern!r} names no axis; write one name or group a dimension, as in '(qkv dim) in'")
+    return groups

@@ -1,0 +1,223 @@
+"""What a supernet holds: every parameter that some arch of the space has, as large as the largest of them has it.
+
+The archs looked at are `space.covering()`: each candidate of each decision at least once, everything else at its largest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import LayoutError, SupernetError, suggest
+from nas.space import Arch, Space
+from nas.supernet.layouts import Corner, Cut, Layout, Shape
+from nas.supernet.skeleton import buffers_of, build, build_skeleton, check_no_meta, parameters_of, quiet, statistics_of
+
+CORNER = Corner()
+
+
+@dataclass
+class Union:
+    """Names, shapes and ties of everything that a supernet holds.
+
+    Attributes:
+        ties: canonical name of every parameter name; the same for names that are one parameter.
+        shapes: largest shape of every canonical parameter name and learnt buffer.
+        trainable: `requires_grad` of every canonical parameter name.
+        buffers: names of the learnt buffers (running statistics, and buffers that a cut is declared for).
+        cuts: canonical name -> cut, where it is not the leading corner.
+        archs: the archs looked at, largest first, with the shape of each of their tensors.
+    """
+
+    ties: dict[str, str] = field(default_factory=dict)
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    dtypes: dict[str, torch.dtype] = field(default_factory=dict)
+    trainable: dict[str, bool] = field(default_factory=dict)
+    buffers: set[str] = field(default_factory=set)
+    cuts: dict[str, Cut] = field(default_factory=dict)
+    archs: list[tuple[Arch, dict[str, Shape]]] = field(default_factory=list)
+
+    def cut(self, name: str) -> Cut:
+        """The cut of canonical name `name`."""
+        return self.cuts.get(name, CORNER)
+
+
+def survey(space: Space, layouts: Mapping[str, Cut]) -> Union:
+    """The union over the covering archs of `space`.
+
+    Raises:
+        SupernetError: archs disagree about a name (axes, type, ties), or a declared layout matches no parameter.
+        LayoutError: a layout does not fit its parameter.
+    """
+    union = Union()
+    used: set[str] = set()
+    for arch in _covering(space):
+        module = build_skeleton(space, arch)
+        check_no_meta(module)
+        owners = dict(module.named_modules(remove_duplicate=False))
+        shapes: dict[str, Shape] = {}
+        for entry in parameters_of(module):
+            name = _tie(union, entry.names)
+            if name in shapes:
+                raise _tied_apart(name, entry.names[0])
+            _grow(union, name, entry.tensor)
+            union.trainable[name] = entry.tensor.requires_grad
+            shapes[name] = tuple(entry.shape)
+            if name not in union.cuts:
+                _resolve(union, entry.names, owners, layouts, used)
+        for name, buffer in _learnt_buffers(module, layouts).items():
+            union.buffers.add(name)
+            _grow(union, name, buffer)
+            shapes[name] = tuple(buffer.shape)
+            _resolve(union, [name], owners, layouts, used)
+        union.archs.append((arch, shapes))
+    union.cuts = {name: cut for name, cut in union.cuts.items() if cut != CORNER}
+    _check_cuts(union)
+    for pattern in layouts:
+        if pattern not in used:
+            raise SupernetError(
+                f"layout pattern {pattern!r} matches no parameter of space {space.name!r}{suggest(pattern, union.ties)}"
+            )
+    return union
+
+
+def _covering(space: Space) -> list[Arch]:
+    """Largest first, each once."""
+    return list(dict.fromkeys([space.largest, *space.covering(), space.smallest]))
+
+
+def _learnt_buffers(module: nn.Module, layouts: Mapping[str, Cut]) -> dict[str, Tensor]:
+    """Buffers that are data: running statistics, and those that a layout is declared for by a pattern of their own."""
+    statistics = statistics_of(module)
+    return {
+        name: table[key]
+        for name, (table, key) in buffers_of(module).items()
+        if name in statistics or any(fnmatchcase(name, pattern) for pattern in layouts)
+    }
+
+
+def _tie(union: Union, names: list[str]) -> str:
+    """Canonical name of the parameter with these names; what was seen tied stays tied."""
+    known = list(dict.fromkeys(union.ties[name] for name in names if name in union.ties))
+    canonical = known[0] if known else names[0]
+    if len(known) > 1:
+        raise _tied_apart(*known[:2])
+    for name in names:
+        union.ties[name] = canonical
+    return canonical
+
+
+def _tied_apart(first: str, second: str) -> SupernetError:
+    return SupernetError(
+        f"parameters {first!r} and {second!r} are one parameter in some archs and two in others; "
+        "a supernet needs them the same everywhere"
+    )
+
+
+def _grow(union: Union, name: str, tensor: Tensor) -> None:
+    """Enlarge what is held under `name` to hold `tensor`."""
+    shape = tuple(tensor.shape)
+    known = union.shapes.get(name, shape)
+    if len(known) != len(shape):
+        raise SupernetError(
+            f"parameter {name!r} has shape {known} in one arch and {shape} in another; give the two modules different names"
+        )
+    if union.dtypes.setdefault(name, tensor.dtype) != tensor.dtype:
+        raise SupernetError(
+            f"parameter {name!r} is {union.dtypes[name]} in one arch and {tensor.dtype} in another; use one type"
+        )
+    union.shapes[name] = tuple(map(max, known, shape))
+
+
+def _resolve(
+    union: Union, names: list[str], owners: Mapping[str, nn.Module], layouts: Mapping[str, Cut], used: set[str]
+) -> None:
+    """Settle how a tensor is cut: the first declared pattern that matches one of its names, or what is known of its layer."""
+    name = union.ties.get(names[0], names[0])
+    for pattern, cut in layouts.items():
+        if any(fnmatchcase(alias, pattern) for alias in names):
+            used.add(pattern)
+            union.cuts[name] = cut
+            return
+    prefix, _, leaf = name.rpartition(".")
+    union.cuts[name] = known_layout(prefix, leaf, owners[prefix]) or CORNER
+
+
+_FUSED = {"qkv": 3, "c_attn": 3, "gate_up_proj": 2}
+"""Layers whose output axis is several projections, one after the other: timm's qkv, GPT-2's c_attn, gated MLPs."""
+
+
+def known_layout(prefix: str, leaf: str, owner: nn.Module) -> Layout | None:
+    """Layout of a well-known fused parameter: `leaf` of the module `owner` called `prefix`; None for others."""
+    if isinstance(owner, nn.MultiheadAttention) and leaf in ("in_proj_weight", "in_proj_bias"):
+        fused, leaf = 3, leaf.removeprefix("in_proj_")
+    else:
+        fused = _FUSED.get(prefix.rpartition(".")[2], 0)
+        if prefix.endswith("crossattention.c_attn"):  # keys and values only
+            fused = 2
+    if not fused or leaf not in ("weight", "bias"):
+        return None
+    if leaf == "bias":
+        return Layout("(fused out)", fused=fused)
+    # transformers' Conv1D keeps its weight transposed: (in, out)
+    pattern = "in (fused out)" if type(owner).__name__ == "Conv1D" else "(fused out) in"
+    return Layout(pattern, fused=fused)
+
+
+def _check_cuts(union: Union) -> None:
+    """Try each declared cut on the shapes of each arch: errors belong here, with the parameter's name."""
+    for name, cut in union.cuts.items():
+        whole = torch.empty(union.shapes[name], device="meta")
+        for _, shapes in union.archs:
+            if name in shapes:
+                try:
+                    cut.window(whole, shapes[name])
+                except LayoutError as error:
+                    raise LayoutError(f"parameter {name!r}: {error}") from error
+
+
+def initialise(space: Space, union: Union, seed: int) -> dict[str, Tensor]:
+    """Initial values of everything in `union`, as the model's own constructor draws them.
+
+    The largest arch is built first and fills what it has.  Then the other archs looked at fill what is still empty, each
+    in turn.  A corner that no single arch has (the largest width of one and the largest length of another) is drawn
+    from the values around it: ones stay ones, zeros zeros, and a normal stays that normal.
+    """
+    values = {name: torch.empty(shape, dtype=union.dtypes[name]) for name, shape in union.shapes.items()}
+    empty = {name: torch.ones(shape, dtype=torch.bool) for name, shape in union.shapes.items()}
+    with quiet():
+        torch.manual_seed(seed)
+        for arch, shapes in union.archs:
+            if not empty:
+                break
+            if any(_window(union, name, empty[name], shapes[name]).any() for name in shapes if name in empty):
+                _fill(union, values, empty, build(space, arch))
+        for name, mask in empty.items():
+            known = values[name][~mask]
+            values[name][mask] = known[torch.randint(len(known), (int(mask.sum()),))]
+    return values
+
+
+def _window(union: Union, name: str, whole: Tensor, shape: Shape) -> Tensor:
+    return union.cut(name).window(whole, shape)
+
+
+def _fill(union: Union, values: dict[str, Tensor], empty: dict[str, Tensor], module: nn.Module) -> None:
+    """Copy what `module` has and `values` lacks; forget the masks that are full."""
+    tensors = {union.ties[entry.names[0]]: entry.tensor.detach() for entry in parameters_of(module)}
+    tensors |= {name: table[key] for name, (table, key) in buffers_of(module).items() if name in union.buffers}
+    for name, tensor in tensors.items():
+        if name not in empty:
+            continue
+        mask = _window(union, name, empty[name], tuple(tensor.shape))
+        if mask.numel() != tensor.numel():  # a smaller kernel of a learned transform: the larger one fills it
+            continue
+        target = _window(union, name, values[name], tuple(tensor.shape))
+        target.copy_(torch.where(mask, tensor.reshape(mask.shape), target))
+        mask.zero_()
+        if not empty[name].any():
+            del empty[name]

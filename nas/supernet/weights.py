@@ -1,0 +1,63 @@
+"""Pretrained weights into a supernet's initial values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import SupernetError, suggest
+from nas.space import Space
+from nas.supernet.skeleton import buffers_of, build, parameters_of, quiet
+from nas.supernet.union import Union
+
+
+def fill_from(space: Space, union: Union, values: dict[str, Tensor], weights: nn.Module | Mapping[str, Tensor]) -> None:
+    """Overwrite what the largest arch has of `values` with `weights`, so that it computes what their model does.
+
+    Buffers that the constructor computes may be left out of `weights`; one that is there with another value than the
+    constructor's is data, and is an error unless a cut is declared for it.
+
+    Raises:
+        SupernetError: a name is missing, unknown or of another shape.
+    """
+    given = dict(weights.state_dict() if isinstance(weights, nn.Module) else weights)
+    with quiet():
+        largest = build(space, space.largest)
+    for entry in parameters_of(largest):
+        alias = next((alias for alias in entry.names if alias in given), None)
+        if alias is None:
+            raise SupernetError(
+                f"weights have no {entry.names[0]!r}, which the largest arch has{suggest(entry.names[0], given)}"
+            )
+        _put(union, values, union.ties[entry.names[0]], entry.tensor, given[alias])
+    for alias in (alias for entry in parameters_of(largest) for alias in entry.names):
+        given.pop(alias, None)
+    buffers = buffers_of(largest)
+    for name in union.buffers & set(buffers):
+        if name not in given:
+            raise SupernetError(f"weights have no {name!r}, which the largest arch has{suggest(name, given)}")
+        _put(union, values, name, buffers[name][0][buffers[name][1]], given.pop(name))
+    for name, tensor in given.items():
+        _expect_same(buffers, name, tensor)
+
+
+def _put(union: Union, values: dict[str, Tensor], name: str, part: Tensor, given: Tensor) -> None:
+    if given.shape != part.shape:
+        raise SupernetError(
+            f"weights have {name!r} of shape {tuple(given.shape)}, and the largest arch needs {tuple(part.shape)}"
+        )
+    window = union.cut(name).window(values[name], tuple(part.shape))
+    window.copy_(given.detach().reshape(window.shape))
+
+
+def _expect_same(buffers: Mapping[str, tuple[dict[str, Tensor], str]], name: str, given: Tensor) -> None:
+    """What is left over must be what the constructor computes anyway."""
+    if name not in buffers:
+        raise SupernetError(f"weights have {name!r}, which the largest arch has not{suggest(name, buffers)}")
+    built = buffers[name][0][buffers[name][1]]
+    if built.shape != given.shape or not torch.equal(built, given.to(built)):
+        raise SupernetError(
+            f"buffer {name!r} of the weights is not what the constructor computes; declare a cut for it in layouts= to keep it"
+        )
