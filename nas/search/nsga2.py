@@ -6,6 +6,7 @@ Deb, Pratap, Agarwal, Meyarivan 2002, "A Fast and Elitist Multiobjective Genetic
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import le
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -22,16 +23,39 @@ if TYPE_CHECKING:
 
 
 class _Pool(NamedTuple):
-    """Columns of solutions: who they are, how good, how far from feasible, and their place in the order (0 is best)."""
+    """Columns of solutions: who they are, how good, how far from feasible, and how lonely (crowding distance)."""
 
     who: NDArray[np.int64]
     values: NDArray[np.float64]
     violations: NDArray[np.float64]
-    places: NDArray[np.int64]
+    room: NDArray[np.float64]
+
+
+class _Parent(NamedTuple):
+    """A row of the pool of survivors."""
+
+    arch: Arch
+    values: tuple[float, ...]
+    violation: float
+    room: float
+
+    def beats(self, other: _Parent) -> bool:
+        """Whether it wins a tournament in which it was drawn first."""
+        if self.violation or other.violation:
+            return self.violation <= other.violation
+        if self.values != other.values:
+            if all(map(le, self.values, other.values)):
+                return True
+            if all(map(le, other.values, self.values)):
+                return False
+        return self.room >= other.room
 
 
 class NSGA2(Algorithm):
-    """Parents by binary tournament on (violation, rank, room), crossover, mutation; the best `population` survive.
+    """Parents by binary tournament, crossover, mutation; the best `population` by constrained rank, then room, survive.
+
+    A tournament is won by the smaller violation, else by dominance, else by room.  So do the authors' own program and
+    pymoo; comparing ranks first, as the paper has it, gave smaller hypervolumes on discrete landscapes.
 
     The survivors are chosen anew whenever `population` trials have finished since the last time, from the parents and these
     trials together: as dear as the generational method, without its barrier.  Until the first time, archs are sampled at
@@ -66,9 +90,8 @@ class NSGA2(Algorithm):
         self.synchronous = switch(self.name, "synchronous", synchronous)
         self._generations = 0
         self._arrivals: list[Finished] = []  # finished since the survivors were chosen, at most `population`
-        self._parents: list[Arch] = []
-        self._places: list[int] = []  # of the parents
-        self._pool: _Pool | None = None  # the parents' columns; `who` is their position in `_parents`
+        self._parents: list[_Parent] = []
+        self._pool: _Pool | None = None  # the parents as columns; `who` is their position in `_parents`
 
     def _check(self, space: Space) -> None:
         decisions = max(1, len(space.decisions))
@@ -94,9 +117,9 @@ class NSGA2(Algorithm):
         return child
 
     def _parent(self, rng: random.Random) -> Arch:
-        size = len(self._parents)
-        one, other = int(rng.random() * size), int(rng.random() * size)
-        return self._parents[one if self._places[one] <= self._places[other] else other]
+        parents = self._parents
+        one, other = parents[int(rng.random() * len(parents))], parents[int(rng.random() * len(parents))]
+        return one.arch if one.beats(other) else other.arch
 
     def _tell(self, trials: Sequence[Finished]) -> None:
         for trial in trials:
@@ -109,7 +132,7 @@ class NSGA2(Algorithm):
         alive = [trial for trial in self._arrivals if trial.state != "FAILED"]
         if self.synchronous:
             alive.sort(key=lambda trial: trial.number)
-        archs = self._parents + [trial.arch for trial in alive]
+        archs = [parent.arch for parent in self._parents] + [trial.arch for trial in alive]
         unmeasured = (np.nan,) * len(self.objectives)
         values = [trial.values if is_feasible(trial) and trial.values else unmeasured for trial in alive]
         arrivals = _columns(
@@ -123,8 +146,9 @@ class NSGA2(Algorithm):
 
     def _settle(self, pool: _Pool, archs: Sequence[Arch]) -> None:
         """Makes `pool`, whose `who` are positions in `archs`, the parents."""
-        self._parents = [archs[who] for who in pool.who.tolist()]
-        self._places = pool.places.tolist()
+        values = map(tuple, pool.values.tolist())
+        columns = zip(pool.who.tolist(), values, pool.violations.tolist(), pool.room.tolist(), strict=True)
+        self._parents = [_Parent(archs[who], *rest) for who, *rest in columns]
         self._pool = pool._replace(who=np.arange(len(self._parents)))
 
     def _restore(self, history: History, rows: NDArray[np.int64]) -> None:
@@ -148,7 +172,7 @@ class NSGA2(Algorithm):
 
 
 def _columns(who: NDArray[np.int64], values: NDArray[np.float64], violations: NDArray[np.float64]) -> _Pool:
-    return _Pool(who, values, violations, np.zeros(len(who), dtype=np.int64))
+    return _Pool(who, values, violations, np.zeros(len(who)))
 
 
 def _survive(parents: _Pool | None, arrivals: _Pool, size: int) -> _Pool:
@@ -159,7 +183,7 @@ def _survive(parents: _Pool | None, arrivals: _Pool, size: int) -> _Pool:
             np.concatenate([arrivals.who, parents.who]),
             np.concatenate([arrivals.values, parents.values]),
             np.concatenate([arrivals.violations, parents.violations]),
-            np.concatenate([arrivals.places, parents.places]),
+            np.concatenate([arrivals.room, parents.room]),
         )
-    rows, places = survivors(pool.values, pool.violations, size)
-    return _Pool(pool.who[rows], pool.values[rows], pool.violations[rows], places)
+    rows, room = survivors(pool.values, pool.violations, size)
+    return _Pool(pool.who[rows], pool.values[rows], pool.violations[rows], room)

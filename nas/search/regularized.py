@@ -60,10 +60,12 @@ class RegularizedEvolution(Algorithm):
         queue = self._queue
         candidates = [queue[int(rng.random() * len(queue))] for _ in range(self.sample)]
         if len(self.objectives) == 1:
-            return min(candidates, key=_fitness)[2]
-        values = np.array([candidate[1] for candidate in candidates])
-        best, _ = survivors(values, np.array([candidate[0] for candidate in candidates]), 1)
-        return candidates[best[0]][2]
+            best = min(candidates, key=_fitness)
+        else:
+            values = np.array([candidate[1] for candidate in candidates])
+            rows, _ = survivors(values, np.array([candidate[0] for candidate in candidates]), 1)
+            best = candidates[int(rows[0])]
+        return best[2]
 
     def _tell(self, trials: Sequence[Finished]) -> None:
         unmeasured = (float("nan"),) * len(self.objectives)

@@ -38,8 +38,8 @@ def constrained_ranks(values: Floats, violations: Floats) -> tuple[Ints, Floats]
     return rank, room
 
 
-def survivors(values: Floats, violations: Floats, size: int) -> tuple[Ints, Ints]:
-    """The best `size` solutions, best first, and their places: equal places are equally good.
+def survivors(values: Floats, violations: Floats, size: int) -> tuple[Ints, Floats]:
+    """The best `size` solutions, best first, and the room that each had.
 
     Of equally good solutions the earlier rows come first.
 
@@ -49,12 +49,8 @@ def survivors(values: Floats, violations: Floats, size: int) -> tuple[Ints, Ints
         size: how many survive, at most.
 
     Returns:
-        (k,) rows and (k,) places, k = min(n, size).
+        (k,) rows and (k,) crowding distances, k = min(n, size).
     """
     rank, room = constrained_ranks(values, violations)
     order = np.lexsort((-room, rank))[:size]
-    rank, room = rank[order], room[order]
-    steps = (rank[1:] != rank[:-1]) | (room[1:] != room[:-1])
-    places = np.zeros(len(order), dtype=np.int64)
-    np.cumsum(steps, out=places[1:])
-    return order, places
+    return order, room[order]
