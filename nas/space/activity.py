@@ -1,7 +1,7 @@
 """`active_when`: conditions for flat spellings, laid onto the points of a compiled space.
 
-A flat spelling writes the decisions of every layer side by side and a depth beside them; the layers beyond the depth are not used, so
-genomes that differ only there are one model.  `{"blocks[2]": ("depth", {3, 4})}` says so.
+A flat spelling writes the decisions of every layer side by side and a depth beside them; layers beyond the depth are not used,
+so genomes that differ only there are one model.  `{"blocks[2]": ("depth", {3, 4})}` says so.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from nas.errors import SpaceError, suggest
+from nas.space.checking import expected, index_of
 from nas.space.compiling import Decision
 from nas.space.labels import short
 
@@ -81,41 +82,12 @@ def _allowed(prefix: str, controller: Decision, values: Collection[Any]) -> froz
         c = index_of(controller, value)
         if c is None:
             raise SpaceError(
-                f"active_when[{prefix!r}]: {short(value)} is no candidate of {controller.name!r}; it is one of "
-                f"{candidates_text(controller)}"
+                f"active_when[{prefix!r}]: {short(value)} is no candidate of {controller.name!r}, which is {expected(controller)}"
             )
         allowed.add(c)
     if not allowed:
         raise SpaceError(f"active_when[{prefix!r}] gives no value of {controller.name!r}; it would never be active")
     return frozenset(allowed)
-
-
-def index_of(decision: Decision, value: Any) -> int | None:
-    """The canonical index of the candidate that is `value` or is called so; None when there is none."""
-    for c, label in enumerate(decision.labels):
-        if type(label) is type(value) and label == value:
-            return decision.point.canonical[c]
-    from nas.space.labels import identity
-
-    try:
-        wanted = identity(value)
-    except SpaceError:
-        return None
-    for c, candidate in enumerate(decision.candidates):
-        if identity(candidate) == wanted:
-            return decision.point.canonical[c]
-    # 3.0 for 3, True for 1: numbers are compared by value when nothing fits exactly.
-    if isinstance(value, bool | int | float):
-        for c, label in enumerate(decision.labels):
-            if isinstance(label, bool | int | float) and label == value:
-                return decision.point.canonical[c]
-    return None
-
-
-def candidates_text(decision: Decision) -> str:
-    """The candidates of a decision for a message: all, or the first ten."""
-    labels = [str(label) for label in dict.fromkeys(decision.labels)]
-    return ", ".join(labels[:10]) + (f", ... ({len(labels)} in all)" if len(labels) > 10 else "")
 
 
 def _refuse_cycles(decisions: list[Decision]) -> None:

@@ -20,6 +20,8 @@ class Arch:
 
     _space: Space
     _genome: tuple[Any, ...]
+    _key: str
+    _value: Any
 
     def __init__(self, space: Space, genome: tuple[Any, ...]) -> None:
         self._space = space

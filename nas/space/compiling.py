@@ -1,7 +1,7 @@
 """From a symbolic value with open choices to points and a plan that closes it.
 
-The walk visits hyper values in the order in which PyGlove's `DNASpec` lists them, so that a genome without its inactive entries is
-exactly `DNA.to_numbers()`.  `pg.dna_spec` itself is not needed: it costs 0.1-0.4 s for 40 decisions.
+The walk visits hyper values in the order in which PyGlove's `DNASpec` lists them, so that a genome without its inactive entries
+is exactly `DNA.to_numbers()`.  `pg.dna_spec` itself is not needed: it costs 0.1-0.4 s for 40 decisions.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import pyglove as pg
 
 from nas.errors import SpaceError
 from nas.space import nodes
-from nas.space.forest import Group, Point
+from nas.space.forest import Point
+from nas.space.group import Group
 from nas.space.labels import Label, identity, labels_of, object_items, raw_elements, raw_items, short
+from nas.space.magnitude import magnitude, overlap
 from nas.space.scale import Range
 
 MOST_CANDIDATES = 1000
@@ -126,12 +128,12 @@ class _Walk:
                 return nodes.Object(value, items, (start, len(self.decisions)))
         elif isinstance(value, pg.Dict):
             items = [(key, self.node(item, place.item(key))) for key, item in raw_items(value)]
-            if len(self.decisions) > start:
-                return nodes.Dict(value, items)
+            if not all(_is_leaf(item) for _, item in items):
+                return nodes.Dict(items)
         elif isinstance(value, pg.List):
             elements = [self.node(item, place.item(i)) for i, item in enumerate(raw_elements(value))]
-            if len(self.decisions) > start:
-                return nodes.List(value, elements)
+            if not all(map(_is_leaf, elements)):
+                return nodes.List(elements)
         else:
             _refuse_hidden(value, place)
         return nodes.Const(value)
@@ -192,14 +194,18 @@ class _Walk:
             self.decisions[p],
             labels=choice.labels,
             candidates=choice.candidates,
-            tops=tuple(nodes.magnitude(plan, max) for plan in plans),
-            bottoms=tuple(nodes.magnitude(plan, min) for plan in plans),
+            tops=tuple(magnitude(plan, max) for plan in plans),
+            bottoms=tuple(magnitude(plan, min) for plan in plans),
         )
         return nodes.One(p, plans, choice.canonical)
 
     def _add(self, place: Place, point: Point) -> int:
         self.decisions.append(Decision(len(self.decisions), place.name, point))
         return len(self.decisions) - 1
+
+
+def _is_leaf(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Const) and not isinstance(node.value, pg.Symbolic)
 
 
 def _choice(value: Any, place: Place) -> Choice:
@@ -244,7 +250,7 @@ def _refuse_overlap(place: Place, plans: Sequence[nodes.Node], choice: Choice) -
         for j, other in enumerate(plans):
             if choice.canonical[j] != j or i == j:
                 continue
-            if nodes.overlap(plan, other):
+            if overlap(plan, other):
                 raise SpaceError(
                     f"candidates {choice.labels[min(i, j)]!r} and {choice.labels[max(i, j)]!r} of {place.name!r} can close to "
                     "the same value; make them different, or put all into one choice"

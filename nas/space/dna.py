@@ -7,6 +7,7 @@ from typing import Any
 
 from nas.errors import SpaceError
 from nas.space import nodes
+from nas.space.magnitude import parts
 
 
 def to_numbers(node: nodes.Node, genome: Sequence[Any]) -> list[Any]:
@@ -21,7 +22,7 @@ def _numbers(node: nodes.Node, genome: Sequence[Any]) -> Iterator[Any]:
     elif isinstance(node, nodes.Real):
         yield genome[node.point]
     else:
-        for part in _parts(node):
+        for part in parts(node):
             yield from _numbers(part, genome)
 
 
@@ -53,15 +54,5 @@ def _read(node: nodes.Node, left: Iterator[Any], genome: list[Any]) -> None:
     elif isinstance(node, nodes.Real):
         genome[node.point] = next(left)
     else:
-        for part in _parts(node):
+        for part in parts(node):
             _read(part, left, genome)
-
-
-def _parts(node: nodes.Node) -> Sequence[nodes.Node]:
-    if isinstance(node, nodes.Many):
-        return node.slots
-    if isinstance(node, nodes.List):
-        return node.items
-    if isinstance(node, nodes.Dict | nodes.Object):
-        return [item for _, item in node.items]
-    return ()

@@ -83,8 +83,9 @@ class Encoder:
         if range_.low == range_.high:
             return np.where(np.isnan(values), np.nan, 0.0)
         low, high = range_.low, range_.high
+        units: Floats = (values - low) / (high - low)
         if range_.scale == "log":
-            return np.log(values / low) / np.log(high / low)
+            units = np.log(values / low) / np.log(high / low)
         if range_.scale == "rlog":
-            return 1.0 - np.log((high + low - values) / low) / np.log(high / low)
-        return (values - low) / (high - low)
+            units = 1.0 - np.log((high + low - values) / low) / np.log(high / low)
+        return units

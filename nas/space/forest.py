@@ -1,94 +1,26 @@
 """Genomes and what can be done with them: a forest of decisions, in flat tables, without a symbolic object in sight.
 
-A genome is a list with one entry a decision: the index of a candidate, a float, or None where the decision is inactive.  A decision is
-active when it is a root, or when its parent has one of the `allowed` candidates (an inactive parent has None, which is never allowed).
-The slots of a `manyof` that must be distinct or sorted form a `Group`, which is drawn, moved and enumerated as one unit.
+A genome is a list with one entry a decision: the index of a candidate, a float, or None where the decision is inactive.  A
+decision is active when it is a root, or when its parent has one of the `allowed` candidates (an inactive parent has None, which
+is never allowed).  Slots of a `manyof` that must be distinct or sorted form a `Group`: drawn, moved and enumerated as one unit.
 
 Every method takes and gives canonical genomes: of equal candidates the first one's index, None exactly where inactive.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from random import Random
 from typing import Any
 
+from nas.space.group import Group, group_size, repaired
 from nas.space.scale import Range
 
 # A gene is int | float | None; `Any` keeps the inner loops free of casts.
 Genome = list[Any]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Slots of one `manyof` whose candidates constrain each other.
-
-    Args:
-        slots: the points of the slots, in order; slot j and all that is nested in it are the points
-            `slots[j] .. slots[j] + stride - 1`.
-        stride: number of points of one slot.
-        n: number of candidates.
-        distinct: no candidate twice.
-        sorted: candidate indices do not decrease.
-    """
-
-    slots: tuple[int, ...]
-    stride: int
-    n: int
-    distinct: bool
-    sorted: bool
-
-    def next(self, values: Sequence[int]) -> list[int] | None:
-        """The lexicographically next valid values, or None after the last."""
-        for j in reversed(range(len(values))):
-            head = list(values[:j])
-            for c in range(values[j] + 1, self.n):
-                filled = self._complete([*head, c]) if self._fits(head, c) else None
-                if filled is not None:
-                    return filled
-        return None
-
-    def first(self) -> list[int]:
-        """The lexicographically first valid values."""
-        filled = self._complete([])
-        assert filled is not None, "PyGlove refuses a distinct manyof with too few candidates"
-        return filled
-
-    def fault(self, values: Sequence[int]) -> str | None:
-        """Why `values` break the rule of this group, or None."""
-        if self.distinct and len(set(values)) < len(values):
-            return "must be distinct"
-        if self.sorted and any(a > b for a, b in itertools.pairwise(values)):
-            return "must be in the order of the candidates"
-        return None
-
-    def draw(self, rng: Random) -> list[int]:
-        """Valid values, uniformly (sorted with repetition: sorted independent draws, as PyGlove does)."""
-        k = len(self.slots)
-        values = rng.sample(range(self.n), k) if self.distinct else [int(rng.random() * self.n) for _ in range(k)]
-        return sorted(values) if self.sorted else values
-
-    @property
-    def movable(self) -> bool:
-        """Whether one slot can change at all."""
-        if not self.distinct:
-            return self.n > 1
-        return self.n > len(self.slots) or (not self.sorted and self.n > 1)
-
-    def _fits(self, head: Sequence[int], c: int) -> bool:
-        return not (self.distinct and c in head) and not (self.sorted and head and c < head[-1])
-
-    def _complete(self, head: list[int]) -> list[int] | None:
-        while len(head) < len(self.slots):
-            c = next((c for c in range(self.n) if self._fits(head, c)), None)
-            if c is None:
-                return None
-            head.append(c)
-        return head
 
 
 @dataclass
@@ -133,6 +65,7 @@ class Forest:
         self.points = tuple(points)
         self.n = len(self.points)
         self.units = self._ordered_units()
+        self.groups = tuple(unit[4] for unit in self.units if unit[4])
         self.movable = tuple(p for p, point in enumerate(self.points) if point.movable)
         self._flat = self._flat_counts()
         self._below = [self._descendants(p) for p in range(self.n)]
@@ -225,19 +158,17 @@ class Forest:
     def firsts(self) -> tuple[Any, ...]:
         """For each point its first candidate (lower bound of a float), as if everything were active."""
         firsts: list[Any] = [point.range.low if point.range else 0 for point in self.points]
-        for _, _, _, _, group in self.units:
-            if group:
-                for slot, value in zip(group.slots, group.first(), strict=True):
-                    firsts[slot] = value
+        for group in self.groups:
+            for slot, value in zip(group.slots, group.first(), strict=True):
+                firsts[slot] = value
         return tuple(firsts)
 
     def repair(self, numbers: Sequence[Any]) -> Genome:
         """The genome of a full vector (a number for every point): inactive ones dropped, groups made valid from the left."""
         numbers = list(numbers)
-        for _, _, _, _, group in self.units:
-            if group and group.fault([numbers[slot] for slot in group.slots]):
-                for slot, value in zip(group.slots, _repaired(group, [numbers[s] for s in group.slots]), strict=True):
-                    numbers[slot] = value
+        for group in self.groups:
+            for slot, value in zip(group.slots, repaired(group, [numbers[s] for s in group.slots]), strict=True):
+                numbers[slot] = value
         return self.fill([None] * self.n, numbers)
 
     # -- moving ------------------------------------------------------------------------------------------------
@@ -339,8 +270,12 @@ class Forest:
                 changed[p] = value
                 yield changed
 
-    def forced(self, genome: Sequence[Any], p: int, value: int, preferred: Sequence[Any]) -> Genome:
-        """`genome` with candidate `value` at point `p`, its ancestors changed where they must, the rest as in `preferred`."""
+    def forced(self, genome: Sequence[Any], p: int, value: int, preferred: Sequence[Any]) -> Genome | None:
+        """`genome` with candidate `value` at point `p`, its ancestors changed where they must, the rest as in `preferred`.
+
+        Returns:
+            None when no genome has it: the last candidate cannot stand in the first of two sorted, distinct slots.
+        """
         changed = list(genome)
         path = [(p, frozenset({value}))]
         while (point := self.points[path[-1][0]]).parent >= 0:
@@ -351,7 +286,11 @@ class Forest:
             best = preferred[q] if preferred[q] in allowed else max(allowed)
             group = self.points[q].group
             if group:
-                self._set_slot(group, changed, q, best)
+                values = group.holding([changed[slot] for slot in group.slots], group.slots.index(q), best)
+                if values is None:
+                    return None
+                for slot, c in zip(group.slots, values, strict=True):
+                    changed[slot] = c
             else:
                 changed[q] = best
             changed = self.fill(changed, preferred, self._below[q])
@@ -366,8 +305,7 @@ class Forest:
             yield list(genome)
             for i in reversed(range(len(self.units))):
                 if self._advance(genome, self.units[i]):
-                    for _, _, _, _, group in (later := self.units[i + 1 :]):
-                        assert group is None or group.slots
+                    later = self.units[i + 1 :]
                     for p, _, _, _, group in later:
                         for slot in group.slots if group else (p,):
                             genome[slot] = None
@@ -385,11 +323,9 @@ class Forest:
             for slot, value in zip(group.slots, values or (), strict=False):
                 genome[slot] = value
             return values is not None
-        value = next((c for c in point.distinct_candidates if c > genome[p]), None)
-        if value is None:
-            return False
-        genome[p] = value
-        return True
+        later = [c for c in point.distinct_candidates if c > genome[p]]
+        genome[p] = later[0] if later else genome[p]
+        return bool(later)
 
     @cached_property
     def size(self) -> int:
@@ -399,7 +335,7 @@ class Forest:
     def _unit_size(self, unit: Unit) -> int:
         p, _, _, point, group = unit
         if group:
-            return _group_size(group, [self._weights(slot) for slot in group.slots])
+            return group_size(group, [self._weights(slot) for slot in group.slots])
         return 1 if point.range is not None else sum(self._weights(p))
 
     def _weights(self, p: int) -> list[int]:
@@ -409,6 +345,21 @@ class Forest:
 
     # -- checking ----------------------------------------------------------------------------------------------
 
+    def valid(self, genome: Sequence[Any]) -> bool:
+        """Whether a list of canonical genes is a genome: active ones there, inactive ones None, floats and groups right."""
+        if self._flat is not None:
+            return None not in genome
+        looked: Genome = [*genome, 0]
+        for p, parent, allowed, point, group in self.units:
+            active = looked[parent] in allowed
+            if group is not None:
+                values = [looked[slot] for slot in group.slots]
+                if values.count(None) != (0 if active else len(values)) or (active and group.fault(values)):
+                    return False
+            elif active is (looked[p] is None) or (active and point.range and not point.range.holds(looked[p])):
+                return False
+        return True
+
     def activity(self, genome: Sequence[Any]) -> list[bool]:
         """For each point whether it is active, given the values of the others."""
         active = [False] * self.n
@@ -417,54 +368,3 @@ class Forest:
                 for slot in group.slots if group else (p,):
                     active[slot] = True
         return active
-
-
-def _repaired(group: Group, values: list[int]) -> list[int]:
-    if group.distinct:
-        free = (c for c in range(group.n) if c not in set(values))
-        seen: set[int] = set()
-        for j, value in enumerate(values):
-            values[j] = next(free) if value in seen else value
-            seen.add(values[j])
-    return sorted(values) if group.sorted else values
-
-
-def _group_size(group: Group, weights: list[list[int]]) -> int:
-    """Number of valid assignments of candidates to slots, each weighted by `weights[slot][candidate]`."""
-    if group.sorted:
-        return _sorted_size(weights, strict=group.distinct)
-    assert group.distinct, "slots without a rule are independent points"
-    if all(w == weights[0] for w in weights):
-        # k! e_k(w): elementary symmetric polynomial, one candidate at a time.
-        e = [1] + [0] * len(weights)
-        for w in weights[0]:
-            for j in range(len(weights), 0, -1):
-                e[j] += w * e[j - 1]
-        return math.factorial(len(weights)) * e[-1]
-    return _permanent(weights)
-
-
-def _sorted_size(weights: list[list[int]], *, strict: bool) -> int:
-    """Weighted count of (strictly) increasing index sequences: ways[c] = sequences so far that end in c."""
-    ways = list(weights[0])
-    for row in weights[1:]:
-        sums = [0, *itertools.accumulate(ways)]
-        ways = [row[c] * sums[c if strict else c + 1] for c in range(len(row))]
-    return sum(ways)
-
-
-def _permanent(weights: list[list[int]]) -> int:
-    """Weighted count of injective assignments when slots differ; exponential in the slots only (compile bounds them)."""
-    k = len(weights)
-    ways = {0: 1}
-    for c in range(len(weights[0])):
-        new = dict(ways)
-        for used, count in ways.items():
-            for j in range(k):
-                if not used >> j & 1:
-                    new[used | 1 << j] = new.get(used | 1 << j, 0) + count * weights[j][c]
-        ways = new
-    return ways.get((1 << k) - 1, 0)
-
-
-Fill = Callable[[Sequence[Any]], Genome]

@@ -46,8 +46,10 @@ def identity(value: Any) -> Hashable:
     Raises:
         SpaceError: `value` holds something that cannot be stored.
     """
-    if is_scalar(value) or isinstance(value, float):
-        return type(value).__name__, value if value == value else "nan"
+    if isinstance(value, float):
+        return "float", value if not math.isnan(value) else "nan"
+    if is_scalar(value):
+        return type(value).__name__, value
     if isinstance(value, pg.Object):
         items = tuple((key, identity(item)) for key, item in object_items(value))
         return type(value), items
@@ -137,8 +139,8 @@ def _forms(value: Any, index: int) -> list[Label]:
     if is_scalar(value):
         return [value]
     text = short(value)
-    name = type(value).__name__ if not isinstance(value, type | types.FunctionType) else value.__name__
-    name = {"List": "list", "Dict": "dict", "OneOf": "oneof", "ManyOf": "manyof", "Float": "floatv"}.get(name, name)
+    named = isinstance(value, type | types.FunctionType)
+    name = value.__name__ if named else type(value).__name__
     fallback = f"{name}#{index}"
     first = name if isinstance(value, pg.Object) and not isinstance(value, pg.hyper.HyperValue) else text
-    return [form if len(form) <= _LONGEST else fallback for form in (first, text)] + [fallback]
+    return [first if len(first) <= _LONGEST else fallback, text if len(text) <= _LONGEST else fallback, fallback]

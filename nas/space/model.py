@@ -1,40 +1,122 @@
-"""`nas.model`: model functions."""
+"""`nas.model`: makes model functions, whose call with open arguments is a search space."""
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pyglove as pg
 
 
+class _Class(type(pg.Functor)):  # type: ignore[misc]  # PyGlove's metaclass, under our own name for `copyreg`
+    """Class of model functions, so that pickle asks us how to find one."""
+
+
+class ModelFunction(pg.Functor, metaclass=_Class):  # type: ignore[misc]
+    """Base of what `model` makes: `_nas_origin` is the function or class that was given, `_nas_target` what calls it."""
+
+    auto_schema = False
+
+
+class _Signature(type(pg.Functor.__signature__), inspect.Signature):  # type: ignore[misc]
+    """PyGlove's signature, which `inspect.signature` and `help` understand as well."""
+
+    __repr__ = inspect.Signature.__repr__
+    __str__ = inspect.Signature.__str__
+
+
 def model(target: Callable[..., Any]) -> Any:
-    """Make a model function of a function or class: calling it with open arguments gives a symbolic value.
+    """Make a model function: called with open arguments it gives a symbolic value, which a `Space` takes.
+
+    A decorator for functions of your own, and a wrapper of functions and classes that you do not own:
 
     >>> import pyglove as pg
     >>> @model
-    ... def mlp(width, depth=2):
+    ... def widths(width, depth=2):
     ...     return [width] * depth
-    >>> mlp(width=pg.oneof([8, 16])).width.candidates
+    >>> widths(width=pg.oneof([8, 16])).width.candidates
     [8, 16]
+    >>> model(dict)(a=pg.oneof([1, 2]))(override_args=True, a=3)
+    {'a': 3}
+
+    Arguments may be open at any depth: in lists, dicts, symbolic objects, and calls of other model functions.  A function gets
+    symbolic objects and calls of model functions as they are, and calls the latter itself; a *class* knows nothing of them, so
+    they are called for it: `model(BertModel)(config=model(BertConfig)(num_hidden_layers=pg.oneof([2, 4])))`.
+
+    `Space.build` shares symbolic objects between builds and therefore seals them: `clone().seal(False)` one before changing it.
 
     Args:
-        target: a function or class; may be somebody else's: `nas.model(BertModel)`.
+        target: a function or class with any signature that names its arguments, or takes `**kwargs`.
 
     Returns:
-        A `pg.Functor` class with the target's signature and docstring.
+        A `pg.Functor` class with the target's signature and docstring.  It pickles when `target` can be imported.
+    """
+    if isinstance(target, _Class):
+        return target
+    return _wrapped(target)
+
+
+@functools.cache
+def _wrapped(target: Callable[..., Any]) -> Any:
+    """The model function of `target`: the same one each time, so that an unpickled value equals the original."""
+    function = _caller(target)
+    cls = pg.functor(base_class=ModelFunction)(function)
+    cls._nas_origin, cls._nas_target = staticmethod(target), staticmethod(function)
+    signature = _Signature.__new__(_Signature)
+    signature.__dict__.update(cls.__signature__.__dict__)
+    inspect.Signature.__init__(signature, list(inspect.signature(target).parameters.values()))
+    cls.__signature__ = signature
+    return cls
+
+
+def _caller(target: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that calls `target`; when that is a class, the model functions among its arguments first.
+
+    It shows PyGlove no annotations, which may name what cannot be imported, and which it would enforce on the result.
     """
     if inspect.isfunction(target):
-        return pg.functor(target)
-    return pg.functor(_as_function(target))
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return target(*args, **kwargs)
+    else:
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return target(*map(called, args), **{key: called(value) for key, value in kwargs.items()})
+
+    for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
+        setattr(call, attribute, getattr(target, attribute, None))
+    parameters = [p.replace(annotation=p.empty) for p in inspect.signature(target).parameters.values()]
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return call
 
 
-def _as_function(target: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(target, updated=())
-    def build(*args: Any, **kwargs: Any) -> Any:
-        return target(*args, **kwargs)
+def called(value: Any) -> Any:
+    """`value` with calls of model functions in it (through lists, tuples and dicts) carried out, containers plain."""
+    if isinstance(value, ModelFunction):
+        return value()
+    if isinstance(value, list):
+        return [called(item) for item in value]
+    if isinstance(value, dict):
+        return {key: called(item) for key, item in value.items()}
+    return tuple(map(called, value)) if type(value) is tuple else value
 
-    build.__signature__ = inspect.signature(target)  # type: ignore[attr-defined]
-    return build
+
+def _by_name(module: str, qualname: str) -> Any:
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _reduce(cls: _Class) -> Any:
+    """A decorated function by its name, which is the class's; a wrapped one by what it wraps."""
+    if "_nas_origin" not in cls.__dict__ or _by_name(cls.__module__, cls.__qualname__) is cls:
+        return cls.__qualname__
+    return _wrapped, (cls._nas_origin,)
+
+
+copyreg.pickle(_Class, _reduce)

@@ -19,6 +19,10 @@ class Range:
     high: float
     scale: str | None = None
 
+    def holds(self, value: float) -> bool:
+        """Whether `value` is within the bounds; NaN is not."""
+        return self.low <= value <= self.high
+
     def unit(self, value: float) -> float:
         """Where `value` lies in the scaled range, 0 to 1; 0 when the range is a single value."""
         if self.low == self.high:
@@ -32,9 +36,9 @@ class Range:
     def value(self, unit: float) -> float:
         """The value at `unit` of the scaled range, within the bounds whatever the rounding."""
         if self.scale == "log":
-            value = self.low * (self.high / self.low) ** unit
+            value = self.low * math.pow(self.high / self.low, unit)
         elif self.scale == "rlog":
-            value = self.high + self.low - self.low * (self.high / self.low) ** (1.0 - unit)
+            value = self.high + self.low - self.low * math.pow(self.high / self.low, 1.0 - unit)
         else:
             value = self.low + unit * (self.high - self.low)
         # + 0.0 turns -0.0 into 0.0: equal values have one key.

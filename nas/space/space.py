@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,14 +12,16 @@ from typing import Any
 
 import pyglove as pg
 
-from nas.errors import SpaceError, suggest
+from nas.errors import SpaceError
 from nas.space import dna, nodes
-from nas.space.activity import Conditions, apply_conditions, candidates_text, index_of
+from nas.space.activity import Conditions, apply_conditions
 from nas.space.arch import Arch
+from nas.space.checking import Checker
 from nas.space.compiling import Decision, compile_value
+from nas.space.extremes import covering, preferred
 from nas.space.features import Encoder, Floats, Kind
 from nas.space.forest import Forest
-from nas.space.labels import short
+from nas.space.labels import is_scalar, short
 from nas.space.rows import RowMap
 
 
@@ -63,13 +66,13 @@ class Space:
         apply_conditions(compiled.decisions, self._options[0])
         self.decisions: tuple[Decision, ...] = tuple(compiled.decisions)
         self.names: tuple[str, ...] = tuple(decision.name for decision in self.decisions)
-        self._index = {name: decision.index for name, decision in zip(self.names, self.decisions, strict=True)}
         self._node = compiled.node
         self._derived = compiled.derived
+        self._direct = None if compiled.derived else nodes.direct_call(compiled.node)
         self._forest = Forest([decision.point for decision in self.decisions])
-        self._lookup = [_lookup(decision) for decision in self.decisions]
-        self._top = self._preferred(self._options[1], "largest")
-        self._bottom = self._preferred(self._options[2], "smallest")
+        self._checker = Checker(self.decisions, self._forest)
+        self._top = preferred(self._checker, self._options[1], "largest")
+        self._bottom = preferred(self._checker, self._options[2], "smallest")
         self._row_maps: dict[str, RowMap] = {}
         self._encoders: dict[str, Encoder] = {}
 
@@ -94,7 +97,6 @@ class Space:
             described.append(
                 [
                     entry,
-                    [repr(label) for label in decision.labels],
                     list(point.canonical),
                     [point.parent, sorted(point.allowed)],
                     [group.slots[0], group.distinct, group.sorted] if group else None,
@@ -129,7 +131,7 @@ class Space:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self.value, self.name, self.version, *self._options)
+        return _restore, (self.value, self.name, self.version, self._options)
 
     # -- archs -------------------------------------------------------------------------------------------------
 
@@ -139,24 +141,12 @@ class Space:
         Raises:
             SpaceError: a name or value is not there, an active decision is missing, an inactive one given.
         """
-        genome: list[Any] = []
-        found = 0
+        if not isinstance(choices, Mapping):
+            raise SpaceError(f"an arch of space {self.name!r} is given by a dict of choices, not {short(choices)}")
         try:
-            for name, lookup in zip(self.names, self._lookup, strict=True):
-                if name in choices:
-                    found += 1
-                    genome.append(lookup[choices[name]])
-                else:
-                    genome.append(None)
-        except (KeyError, TypeError):
-            genome = [self._gene(d, choices[d.name]) if d.name in choices else None for d in self.decisions]
-            found = sum(gene is not None for gene in genome)
-        if found < len(choices):
-            stranger = next(name for name in choices if name not in self._index)
-            raise self._outside(choices, f"it has no decision {stranger!r}{suggest(str(stranger), self.names)}")
-        if reason := self._fault(genome):
-            raise self._outside(choices, reason)
-        return Arch(self, tuple(genome))
+            return Arch(self, tuple(self._checker.from_choices(choices)))
+        except SpaceError as error:
+            raise SpaceError(f"arch {_shown(choices)} is outside space {self.name!r}: {error}") from None
 
     def from_genome(self, numbers: Sequence[Any]) -> Arch:
         """The arch of a genome: per decision the index of a candidate, a float, or None where it is inactive.
@@ -164,14 +154,10 @@ class Space:
         Raises:
             SpaceError: it is not a genome of this space.
         """
-        if len(numbers) != len(self.decisions):
-            raise SpaceError(
-                f"a genome of {len(numbers)} numbers does not fit space {self.name!r} of {len(self.decisions)} decisions"
-            )
-        genome = [None if x is None else self._number(d, x) for d, x in zip(self.decisions, numbers, strict=True)]
-        if reason := self._fault(genome):
-            raise SpaceError(f"genome {list(numbers)} is outside space {self.name!r}: {reason}")
-        return Arch(self, tuple(genome))
+        try:
+            return Arch(self, tuple(self._checker.from_numbers(numbers)))
+        except SpaceError as error:
+            raise SpaceError(f"genome {_shown(list(numbers))} is outside space {self.name!r}: {error}") from None
 
     def repair(self, numbers: Sequence[Any]) -> Arch:
         """The arch of a full vector, a number for *every* decision: inactive ones are dropped, clashing slots moved.
@@ -181,10 +167,15 @@ class Space:
         Raises:
             SpaceError: a number is missing or is no candidate.
         """
-        if len(numbers) != len(self.decisions) or any(number is None for number in numbers):
+        if len(numbers) != len(self.decisions) or None in numbers:
             raise SpaceError(f"space {self.name!r} needs a number for each of its {len(self.decisions)} decisions")
-        full = [self._number(decision, number) for decision, number in zip(self.decisions, numbers, strict=True)]
-        return Arch(self, tuple(self._forest.repair(full)))
+        genes = [
+            min(max(number, d.point.range.low), d.point.range.high) + 0.0
+            if d.point.range
+            else d.point.canonical[min(max(int(number), 0), len(d.labels) - 1)]
+            for d, number in zip(self.decisions, numbers, strict=True)
+        ]
+        return Arch(self, tuple(self._forest.repair(genes)))
 
     def why_not(self, choices: Mapping[str, Any]) -> str | None:
         """Why `choices` are no arch of this space, in one sentence; None when they are one."""
@@ -207,16 +198,21 @@ class Space:
         """A different arch: one active decision changed, or each with `probability` but at least one.
 
         What becomes active is drawn.  Gives an equal arch only when the space has no other.
+
+        Raises:
+            SpaceError: `probability` is no probability.
         """
-        return Arch(self, tuple(self._forest.mutate(arch.genome, rng, probability)))
+        if probability is not None and not 0.0 <= probability <= 1.0:
+            raise SpaceError(f"mutation probability {probability} is not within 0 and 1")
+        return Arch(self, tuple(self._forest.mutate(self._own(arch), rng, probability)))
 
     def crossover(self, a: Arch, b: Arch, rng: Random) -> Arch:
         """An arch that takes each decision from `a` or `b`; slots that must be distinct or sorted from one of them."""
-        return Arch(self, tuple(self._forest.crossover(a.genome, b.genome, rng)))
+        return Arch(self, tuple(self._forest.crossover(self._own(a), self._own(b), rng)))
 
     def neighbours(self, arch: Arch) -> Iterator[Arch]:
         """Every arch that differs in one categorical decision; what that activates takes its first candidate."""
-        return (Arch(self, tuple(genome)) for genome in self._forest.neighbours(arch.genome))
+        return (Arch(self, tuple(genome)) for genome in self._forest.neighbours(self._own(arch)))
 
     def enumerate(self) -> Iterator[Arch]:
         """Every arch once, in lexicographic order.
@@ -241,15 +237,8 @@ class Space:
 
     def covering(self) -> list[Arch]:
         """Archs in which every candidate of every decision occurs, everything else being largest; the largest first."""
-        archs = [self.largest]
-        covered = set(enumerate(self.largest.genome))
-        for decision in self.decisions:
-            for c in decision.point.distinct_candidates:
-                if (decision.index, c) not in covered:
-                    genome = self._forest.forced(self.largest.genome, decision.index, c, self._top)
-                    covered.update(enumerate(genome))
-                    archs.append(Arch(self, tuple(genome)))
-        return archs
+        genomes = covering(self.decisions, self._checker, self.largest.genome, self._top)
+        return [Arch(self, tuple(genome)) for genome in genomes]
 
     # -- outside forms -----------------------------------------------------------------------------------------
 
@@ -276,19 +265,20 @@ class Space:
         Raises:
             SpaceError: the model function failed; its exception is the cause.
         """
-        value = self._close(arch.genome)
-        if not isinstance(value, pg.Functor):
-            return value
+        genome = self._own(arch)
         try:
-            return value()
+            if self._direct is not None:
+                return self._direct(self._full(genome))
+            value = self._close(genome)
+            return value() if isinstance(value, pg.Functor) else value
         except Exception as error:
             raise SpaceError(
-                f"arch {arch.choices} of space {self.name!r} cannot be built: {type(error).__name__}: {error}"
+                f"arch {_shown(arch.choices)} of space {self.name!r} cannot be built: {type(error).__name__}: {error}"
             ) from error
 
     def to_dna(self, arch: Arch) -> pg.DNA:
         """The arch as PyGlove's DNA, with its spec."""
-        genome = self._full(arch.genome)
+        genome = self._full(self._own(arch))
         return pg.DNA.from_numbers(dna.to_numbers(self._node, genome), self._spec)
 
     def from_dna(self, value: pg.DNA) -> Arch:
@@ -323,13 +313,32 @@ class Space:
 
     def rows_to_archs(self, rows: Iterable[Sequence[Any]]) -> list[Arch]:
         """The archs of many rows of this very space, which are trusted."""
-        return [Arch(self, genome) for genome in map(tuple, rows)]
+        # 100,000 archs are 100,000 objects for the garbage collector, which would walk them again and again (5 times slower).
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return [Arch(self, genome) for genome in map(tuple, rows)]
+        finally:
+            if collecting:
+                gc.enable()
 
     # -- inside ------------------------------------------------------------------------------------------------
 
     @cached_property
     def _spec(self) -> pg.DNASpec:
         return pg.dna_spec(self.value)
+
+    def _own(self, arch: Arch) -> tuple[Any, ...]:
+        """The genome of an arch of this space, or of one with the same fingerprint.
+
+        Raises:
+            SpaceError: it is of another space.
+        """
+        if arch._space is not self and arch._space.fingerprint != self.fingerprint:
+            raise SpaceError(
+                f"{arch!r} is of space {arch._space.name!r}, not of {self.name!r}; make it with this space"
+            )
+        return arch._genome
 
     def _choices(self, genome: Sequence[Any]) -> dict[str, Any]:
         return {
@@ -345,121 +354,9 @@ class Space:
         return [first if gene is None else gene for gene, first in zip(genome, self._forest.firsts, strict=True)]
 
     def _close(self, genome: Sequence[Any]) -> Any:
-        return self._node.close(self._full(genome))
-
-    def _outside(self, choices: Mapping[str, Any], reason: str) -> SpaceError:
-        return SpaceError(f"arch {short(dict(choices))} is outside space {self.name!r}: {reason}")
-
-    def _gene(self, decision: Decision, value: Any) -> Any:
-        """The gene of a value of a decision, or the value itself when it is none (`_fault` says why)."""
-        if decision.kind == "float":
-            return value + 0.0 if isinstance(value, int | float) and not isinstance(value, bool) else _Stranger(value)
-        c = index_of(decision, value)
-        return _Stranger(value) if c is None else c
-
-    def _number(self, decision: Decision, number: Any) -> Any:
-        if decision.kind == "float":
-            return self._gene(decision, number)
-        if isinstance(number, float) and number.is_integer():
-            number = int(number)
-        if isinstance(number, int) and 0 <= number < len(decision.labels):
-            return decision.point.canonical[number]
-        return _Stranger(number)
-
-    def _fault(self, genome: Sequence[Any]) -> str | None:
-        """Why a full-length list of genes is no genome, or None."""
-        return next(self._faults(genome), None)
-
-    def _faults(self, genome: Sequence[Any]) -> Iterator[str]:
-        for decision, gene in zip(self.decisions, genome, strict=True):
-            if isinstance(gene, _Stranger):
-                yield f"{decision.name} is {_expected(decision)}, not {short(gene.value)}"
-            elif decision.point.range and gene is not None:
-                range_ = decision.point.range
-                if not range_.low <= gene <= range_.high:
-                    yield f"{decision.name} is {_expected(decision)}, not {gene}"
-        for decision, gene, active in zip(self.decisions, genome, self._forest.activity(genome), strict=True):
-            if active and gene is None:
-                yield f"{decision.name} is missing; it is {_expected(decision)}"
-            elif not active and gene is not None:
-                yield f"{decision.name} is not active here; leave it out"
-            elif active and (group := decision.point.group) and group.slots[0] == decision.index:
-                values = [genome[slot] for slot in group.slots]
-                if None not in values and (rule := group.fault(values)):
-                    yield f"{decision.name.removesuffix('[0]')} {rule}"
-
-    def _preferred(self, overrides: Mapping[str, Any], option: str) -> list[Any]:
-        """For each point the value that is its extreme, as if everything were active."""
-        top = option == "largest"
-        preferred: list[Any] = []
-        for decision in self.decisions:
-            if decision.point.range:
-                preferred.append(decision.point.range.high if top else decision.point.range.low)
-            else:
-                preferred.append(_ranked(decision, top)[0])
-        for _, _, _, point, group in self._forest.units:
-            if group:
-                for slot, c in zip(group.slots, _best_slots(self.decisions[group.slots[0]], top), strict=True):
-                    preferred[slot] = c
-            del point
-        for name, value in overrides.items():
-            if name not in self._index:
-                raise SpaceError(f"{option}= names {name!r}, which is no decision{suggest(name, self.names)}")
-            decision = self.decisions[self._index[name]]
-            gene = self._gene(decision, value)
-            if isinstance(gene, _Stranger):
-                raise SpaceError(f"{option}= gives {short(value)} for {name!r}, which is {_expected(decision)}")
-            preferred[decision.index] = gene
-        genome = self._forest.fill([None] * len(self.decisions), preferred)
-        if reason := self._fault(genome):
-            raise SpaceError(f"{option}= of space {self.name!r} is no arch: {reason}")
-        return preferred
-
-
-class _Stranger:
-    """Stands in a genome for a value that is no candidate."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
-class _Floats(dict[Any, Any]):
-    """Lookup of a float decision: every float is itself; the range is checked later."""
-
-    def __missing__(self, value: Any) -> float:
-        if type(value) is float:
-            return value + 0.0
-        raise KeyError(value)
-
-
-def _lookup(decision: Decision) -> dict[Any, Any]:
-    """Label -> gene, where that is unambiguous; everything else takes the slow way."""
-    if decision.kind == "float":
-        return _Floats()
-    labels = set(decision.labels)
-    if len(labels) < len(decision.point.distinct_candidates):
-        return {}  # 1 and True, say
-    return dict(zip(decision.labels, decision.point.canonical, strict=True))
-
-
-def _expected(decision: Decision) -> str:
-    range_ = decision.point.range
-    return f"a float from {range_.low} to {range_.high}" if range_ else f"one of {candidates_text(decision)}"
-
-
-def _ranked(decision: Decision, top: bool) -> list[int]:
-    """Different candidates, the most extreme first: ties go to the later when largest, to the earlier when smallest."""
-    if top:
-        return sorted(decision.point.distinct_candidates, key=lambda c: (decision.tops[c], c), reverse=True)
-    return sorted(decision.point.distinct_candidates, key=lambda c: (decision.bottoms[c], c))
-
-
-def _best_slots(decision: Decision, top: bool) -> list[int]:
-    """The k most extreme candidates for the slots of a group, in the order of the candidates."""
-    group = decision.point.group
-    assert group is not None
-    ranked = _ranked(decision, top)
-    return sorted(ranked[: len(group.slots)]) if group.distinct else [ranked[0]] * len(group.slots)
+        value = self._node.close(self._full(genome))
+        # References to other parts of the value can only be followed once those are closed.
+        return pg.template(value).decode(pg.DNA(None)) if self._derived else value
 
 
 def _symbolic(value: Any) -> Any:
@@ -470,12 +367,20 @@ def _symbolic(value: Any) -> Any:
     return value
 
 
+def _shown(value: Any) -> str:
+    """A value as Python writes it, cut to a length that fits a message."""
+    if isinstance(value, Mapping):
+        items = (f"{key!r}: {item!r}" if is_scalar(item) else f"{key!r}: {short(item)}" for key, item in value.items())
+        text = "{" + ", ".join(items) + "}"
+    else:
+        text = repr(value)
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
 def _power(size: int) -> str:
     return str(size) if size < 10**6 else f"about 1e{len(str(size)) - 1}"
 
 
-def _restore(value: Any, name: str, version: int, active_when: Any, largest: Any, smallest: Any) -> Space:
+def _restore(value: Any, name: str, version: int, options: tuple[Any, Any, Any]) -> Space:
+    active_when, largest, smallest = options
     return Space(value, name=name, version=version, active_when=active_when, largest=largest, smallest=smallest)
-
-
-__all__ = ["Space", "nodes"]
