@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.metrics import Metric
+from nas.metrics import Constraint, Metric
 
 #: A trial waits, runs, and then is finished for ever in one of the last three states.
 State = Literal["WAITING", "RUNNING", "COMPLETED", "INFEASIBLE", "FAILED"]
@@ -18,6 +18,20 @@ FINISHED: tuple[State, ...] = ("COMPLETED", "INFEASIBLE", "FAILED")
 
 #: An arch as numbers in the order of its space's decisions; None = inactive.
 ArchRow = Sequence[float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class StudyInfo:
+    """What a study was created with, and the space that new trials are of."""
+
+    id: int
+    created: float
+    name: str
+    objectives: tuple[Metric, ...]
+    constraints: tuple[Constraint, ...]
+    settings: dict[str, Any]
+    space_id: int
+    schema: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +96,8 @@ class Report:
 class Receipt:
     """What became of a report.
 
-    `accepted` is False when the reporter no longer holds the lease: nothing was changed, `why` says why.  `state` is the trial's now; it
-    differs from the report's when the measurements did not bear that out (`why` says how).
+    `accepted` is False when the reporter no longer holds the lease: nothing was changed, `why` says why.  `state` is the
+    trial's now; it differs from the report's when the measurements did not bear that out (`why` says how).
     """
 
     number: int
@@ -111,8 +125,8 @@ class ImportedTrial:
 class TrialRecord:
     """Everything that is stored about one trial.
 
-    `choices` has label or value by decision name, active decisions only; `measurements` final values by metric name; `curves` the intermediate
-    (step, value) pairs.
+    `choices` has label or value by decision name, active decisions only; `measurements` final values by metric name;
+    `curves` the intermediate (step, value) pairs.
     """
 
     number: int
@@ -182,7 +196,10 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class StudySummary:
-    """One line of a list of studies.  `best` is the best value of each objective among COMPLETED trials; absent when there are none."""
+    """One line of a list of studies.
+
+    `best` has the best value of each objective among COMPLETED trials; it is empty when there are none.
+    """
 
     name: str
     created: float

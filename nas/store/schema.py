@@ -1,8 +1,8 @@
 """Tables of the results database, in terms that SQLite and PostgreSQL share.
 
-A trial is `(study_id, number)`: numbers count 0, 1, 2… within a study, so that measurements of one metric are a column indexed by
-trial number, and no identity has to be read back after an insert.  Structured values are compact JSON *text*; times are seconds since
-the epoch.  The tables are created by the migrations; a test asserts that the two agree.
+A trial is `(study_id, number)`: numbers count 0, 1, 2… within a study, so that measurements of one metric are a column
+indexed by trial number, and no identity has to be read back after an insert.  Structured values are compact JSON *text*;
+times are seconds since the epoch.  The migrations create the tables; a test asserts that the two agree.
 """
 
 from __future__ import annotations
@@ -48,6 +48,15 @@ studies = sa.Table(
     sa.Column("failed", sa.Integer, nullable=False),
     sa.Column("front_version", sa.Integer, nullable=False),  # grows with every change of the front
     sa.UniqueConstraint("name", name="uq_studies_name"),
+)
+
+# Every space that trials of a study may come from.
+study_spaces = sa.Table(
+    "study_spaces",
+    metadata,
+    sa.Column("study_id", sa.Integer, sa.ForeignKey("studies.id"), nullable=False),
+    sa.Column("space_id", sa.Integer, sa.ForeignKey("spaces.id"), nullable=False),
+    sa.PrimaryKeyConstraint("study_id", "space_id", name="pk_study_spaces"),
 )
 
 trials = sa.Table(

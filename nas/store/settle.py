@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nas.errors import StoreError
 from nas.metrics import Constraint, Metric
-from nas.store.records import FINISHED, State
+from nas.store.records import FINISHED, ImportedTrial, Report, State
 
 #: Columns of a trial that a filter can name beside its metrics and decisions.
 TRIAL_COLUMNS = ("number", "state", "worker", "attempt", "duration_s", "violation", "reason")
@@ -37,25 +37,19 @@ def name_fault(name: object) -> str | None:
     return f"metric name {name!r} is reserved for a column of trials" if name in RESERVED else None
 
 
-def settle(
-    state: State,
-    measurements: Mapping[str, float],
-    violation: float | None,
-    reason: str | None,
-    objectives: Sequence[Metric],
-    constraints: Sequence[Constraint],
-) -> Outcome:
+def settle(result: Report | ImportedTrial, objectives: Sequence[Metric], constraints: Sequence[Constraint]) -> Outcome:
     """Judge a result: a COMPLETED trial has a number for every metric, all objectives, and meets all constraints.
 
-    A trial reported COMPLETED is FAILED when a measurement is no number or an objective or a constraint's metric is missing, and INFEASIBLE
-    when a constraint is violated.  Of INFEASIBLE and FAILED trials the measurements that are numbers are kept.
+    A trial reported COMPLETED is FAILED when a measurement is no number or an objective or a constraint's metric is missing,
+    and INFEASIBLE when a constraint is violated.  Of INFEASIBLE and FAILED trials the measurements that are numbers are kept.
 
     Raises:
-        StoreError: `state` is not one in which a trial ends.
+        StoreError: the state is not one in which a trial ends.
     """
+    state, violation, reason = result.state, result.violation, result.reason
     if state not in FINISHED:
         raise StoreError(f"a trial cannot be reported as {state!r}; it ends as one of {', '.join(FINISHED)}")
-    values, fault = _numbers(measurements)
+    values, fault = _numbers(result.measurements)
     if state != "COMPLETED":
         if violation is None and state == "INFEASIBLE":
             violation = _violation(values, constraints)
@@ -81,7 +75,7 @@ def _numbers(measurements: Mapping[str, float]) -> tuple[dict[str, float], str |
                 value = given if type(given) is float else float(given)
             except (TypeError, ValueError):
                 value = math.nan
-            if value == value:
+            if not math.isnan(value):
                 values[name] = value
                 continue
             wrong = f"metric {name!r} is {given!r}, which is not a number"

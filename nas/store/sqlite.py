@@ -1,8 +1,8 @@
 """SQLite: one file, write-ahead log, one writer at a time and any number of readers beside it.
 
-A write transaction takes its lock at once (`BEGIN IMMEDIATE`): a deferred one that reads before it writes is refused under contention,
-whatever the time-out.  With `synchronous=NORMAL` a commit survives the death of any process at any moment; the loss of power may cost the
-last commits, never the file.
+A write transaction takes its lock at once (`BEGIN IMMEDIATE`): a deferred one that reads before it writes is refused
+under contention, whatever the time-out.  With `synchronous=NORMAL` a commit survives the death of any process at any
+moment; the loss of power may cost the last commits, never the file.
 """
 
 from __future__ import annotations
@@ -80,28 +80,30 @@ class Sqlite:
 
     def explain(self, error: BaseException) -> str:
         """The sentence for an error of the driver."""
-        name = getattr(error, "sqlite_errorname", "") or ""
-        database = f"database {self.shown}"
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            return (
-                f"{database} is locked: another process has been writing it for more than {BUSY_S:g} s; "
-                "end that process, or use PostgreSQL for many writers"
-            )
-        if name.startswith("SQLITE_READONLY"):
-            return (
-                f"{database} cannot be written: the file or its folder is read-only; change its permissions or copy it"
-            )
-        if name.startswith("SQLITE_FULL"):
-            return f"{database} cannot grow: the disk is full; make room, nothing that was committed is lost"
-        if name.startswith("SQLITE_NOTADB"):
-            return f"{self.shown} is not a database of supernas: the file has another format; give another path"
-        if name.startswith("SQLITE_CORRUPT"):
-            return f"{database} is damaged ({error}); restore a copy, or save what is readable with 'sqlite3 FILE .recover'"
-        if name.startswith("SQLITE_CANTOPEN"):
-            return f"{database} cannot be opened: check that its folder exists and that you may read and write it"
-        if name.startswith("SQLITE_IOERR"):
-            return f"{database} cannot be read or written ({error}); check the disk and its free space"
-        return f"{database} failed: {error}"
+        name = str(getattr(error, "sqlite_errorname", ""))
+        sentence = next(
+            (text for code, text in _SENTENCES.items() if name.startswith(code)), "database {shown} failed: {error}"
+        )
+        return sentence.format(shown=self.shown, error=error)
+
+
+# By the start of SQLite's name for the error.
+_BUSY = (
+    f"database {{shown}} is locked: another process has been writing it for more than {BUSY_S:g} s; "
+    "end that process, then try again"
+)
+_SENTENCES = {
+    "SQLITE_BUSY": _BUSY,
+    "SQLITE_LOCKED": _BUSY,
+    "SQLITE_READONLY": "database {shown} cannot be written: the file or its folder is read-only; "
+    "change its permissions or copy it",
+    "SQLITE_FULL": "database {shown} cannot grow: the disk is full; make room, nothing that was committed is lost",
+    "SQLITE_NOTADB": "{shown} is not a database of supernas: the file has another format; give another path",
+    "SQLITE_CORRUPT": "database {shown} is damaged ({error}); restore a copy, or save what is readable with "
+    "'sqlite3 FILE .recover'",
+    "SQLITE_CANTOPEN": "database {shown} cannot be opened: check that its folder exists and that you may read and write it",
+    "SQLITE_IOERR": "database {shown} cannot be read or written ({error}); check the disk and its free space",
+}
 
 
 def _engine(connect: object, begin: str) -> sa.Engine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy import bindparam as p
 
-from nas.store.schema import FINAL, front, measurements, metrics, spaces, studies, trials
+from nas.store.schema import FINAL, front, measurements, metrics, spaces, studies, study_spaces, trials
 from nas.store.sql import Among, Statement
 
 _TRIAL = (trials.c.study_id == p("study"), trials.c.number == p("no"))
@@ -57,6 +57,14 @@ ADD_SPACE = Statement(
     sa.insert(spaces).values(fingerprint=p("a"), name=p("b"), version=p("c"), schema=p("d")), "a b c d"
 )
 
+STUDY_SPACE = Statement(
+    sa.select(study_spaces.c.space_id).where(
+        study_spaces.c.study_id == p("study"), study_spaces.c.space_id == p("space")
+    ),
+    "study space",
+)
+ADD_STUDY_SPACE = Statement(sa.insert(study_spaces).values(study_id=p("a"), space_id=p("b")), "a b")
+
 FIND_STUDY = Statement(sa.select(studies.c.id).where(studies.c.name == p("label")), "label")
 STUDY_NAMES = Statement(sa.select(studies.c.name).order_by(studies.c.name))
 ADD_STUDY = Statement(
@@ -76,22 +84,18 @@ ADD_STUDY = Statement(
     ),
     "a b c d e f",
 )
+# In this order; the last one takes no study: it deletes the spaces that no study has any more.
 DELETE_STUDY = [
-    Statement(
-        sa.delete(measurements).where(
-            measurements.c.metric_id.in_(sa.select(metrics.c.id).where(metrics.c.study_id == p("study")))
-        ),
-        "study",
-    ),
-    *(Statement(sa.delete(table).where(table.c.study_id == p("study")), "study") for table in (metrics, front, trials)),
-    Statement(sa.delete(studies).where(studies.c.id == p("study")), "study"),
-    Statement(
-        sa.delete(spaces).where(
-            spaces.c.id.not_in(sa.select(studies.c.space_id)),
-            spaces.c.id.not_in(sa.select(trials.c.space_id)),
-        )
-    ),
-]
+    (Statement(sa.delete(table).where(condition), "study"), True)
+    for table, condition in (
+        (measurements, measurements.c.metric_id.in_(sa.select(metrics.c.id).where(metrics.c.study_id == p("study")))),
+        (metrics, metrics.c.study_id == p("study")),
+        (front, front.c.study_id == p("study")),
+        (trials, trials.c.study_id == p("study")),
+        (study_spaces, study_spaces.c.study_id == p("study")),
+        (studies, studies.c.id == p("study")),
+    )
+] + [(Statement(sa.delete(spaces).where(spaces.c.id.not_in(sa.select(study_spaces.c.space_id)))), False)]
 
 TRIALS_BY_KEY = Among(
     lambda keys: sa.select(trials.c.key, trials.c.number, trials.c.state).where(

@@ -13,12 +13,16 @@ from sqlalchemy import bindparam as p
 
 from nas.errors import StoreError, suggest
 from nas.metrics import Constraint, Metric
+from nas.store import history
 from nas.store import statements as s
+from nas.store.columns import Catalog, Columns
 from nas.store.database import Database, locate
+from nas.store.records import StudyInfo, StudySummary
 from nas.store.schema import HEAD, spaces, studies
 from nas.store.settle import name_fault
-from nas.store.sql import Statement
-from nas.store.study import StudyRecord, register_space
+from nas.store.spaces import register
+from nas.store.sql import Row, Statement, Transaction
+from nas.store.study import StudyRecord
 
 _STUDY = Statement(
     sa.select(
@@ -33,6 +37,11 @@ _STUDY = Statement(
     .join_from(studies, spaces, spaces.c.id == studies.c.space_id)
     .where(studies.c.name == p("label")),
     "label",
+)
+_STUDIES = Statement(
+    sa.select(studies.c.id, studies.c.name, studies.c.created, studies.c.objectives, spaces.c.name)
+    .join_from(studies, spaces, spaces.c.id == studies.c.space_id)
+    .order_by(studies.c.created, studies.c.id)
 )
 
 
@@ -117,7 +126,6 @@ class Store:
             StoreError: there is a study of that name, or no objective, or a metric's name is a column of trials.
         """
         _check_study(name, objectives)
-        schema = dict(space_schema)
         record = [
             json.dumps([{"name": m.name, "goal": m.goal, "unit": m.unit} for m in objectives]),
             json.dumps([[c.metric, c.op, c.bound] for c in constraints]),
@@ -128,7 +136,11 @@ class Store:
                 raise StoreError(
                     f"study {name!r} already exists in database {self._database.shown}; open it, or choose another name"
                 )
-            sql.run(s.ADD_STUDY, (name, time.time(), register_space(sql, schema), *record))
+            space_id = register(sql, space_schema)
+            sql.run(s.ADD_STUDY, (name, time.time(), space_id, *record))
+            found = sql.one(s.FIND_STUDY, (name,))
+            assert found is not None
+            sql.run(s.ADD_STUDY_SPACE, (found[0], space_id))
         return self.open_study(name)
 
     def open_study(self, name: str) -> StudyRecord:
@@ -142,23 +154,51 @@ class Store:
             names = [] if row else [str(other[0]) for other in sql.all(s.STUDY_NAMES)]
         if row is None:
             raise StoreError(self._unknown(name, names))
-        study_id, created, objectives, constraints, settings, space_id, schema = row
-        return StudyRecord(
-            self._database,
-            study_id,
-            created,
-            name,
-            [Metric(**fields) for fields in json.loads(objectives)],
-            [Constraint(*fields) for fields in json.loads(constraints)],
-            json.loads(settings),
-            space_id,
-            json.loads(schema),
+        study, created, objectives, constraints, settings, space_id, schema = row
+        info = StudyInfo(
+            id=study,
+            created=created,
+            name=name,
+            objectives=tuple(Metric(**fields) for fields in json.loads(objectives)),
+            constraints=tuple(Constraint(*fields) for fields in json.loads(constraints)),
+            settings=json.loads(settings),
+            space_id=space_id,
+            schema=json.loads(schema),
         )
+        return StudyRecord(self._database, info)
+
+    def studies(self) -> list[StudySummary]:
+        """Every study, oldest first."""
+        with self._database.read() as sql:
+            return [_summary(sql, row) for row in sql.all(_STUDIES)]
+
+    def delete_study(self, name: str) -> None:
+        """Delete a study with its trials.  Handles on it, here and in other processes, refuse to write from then on.
+
+        Raises:
+            StoreError: there is none of that name.
+        """
+        study = self.open_study(name).id
+        with self._database.write() as sql:
+            for statement, own in s.DELETE_STUDY:
+                sql.run(statement, (study,) if own else ())
 
     def _unknown(self, name: str, names: Sequence[str]) -> str:
         shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
         have = f"it holds {shown}" if names else "it holds no study yet"
         return f"database {self._database.shown} has no study {name!r}{suggest(name, names)}; {have}"
+
+
+def _summary(sql: Transaction, row: Row) -> StudySummary:
+    study, name, created, objectives, space = row
+    metrics = tuple(Metric(**fields) for fields in json.loads(objectives))
+    numbers = history.on_front(sql, study)
+    by_state, size = history.counts(sql, study)
+    best: dict[str, float] = {}
+    if len(numbers):  # the best value of an objective is on the front
+        values = Columns(sql, Catalog(sql, study), numbers, size).load(metric.name for metric in metrics)
+        best = {m.name: float((values[m.name] * m.sign).min()) * m.sign for m in metrics}
+    return StudySummary(name, created, space, metrics, by_state, len(numbers), best)
 
 
 def _check_study(name: str, objectives: Sequence[Metric]) -> None:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from nas.metrics import Constraint, Metric
-from nas.store import reader
-from nas.store import statements as s
+from nas.errors import StoreError
+from nas.metrics import Metric
+from nas.store import frames, history
+from nas.store.columns import schemas
 from nas.store.database import Database
 from nas.store.ledger import Ledger
-from nas.store.records import Added, Claim, History, ImportedTrial, NewTrial, Receipt, Report
-from nas.store.sql import Transaction
+from nas.store.records import (
+    Added,
+    Claim,
+    History,
+    ImportedTrial,
+    NewTrial,
+    Receipt,
+    Report,
+    State,
+    StudyInfo,
+    TrialRecord,
+)
 
 
 class StudyRecord:
@@ -23,35 +32,25 @@ class StudyRecord:
 
     It may be used from any thread.  Several handles, in several processes, may write the same study.
 
-    Attributes:
-        id, name: which study.
-        objectives, constraints, settings: as it was created.
-        schema: of the space that the rows of this handle's new trials belong to.
+    Args:
+        database: where it is.
+        study: what it was created with.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        study_id: int,
-        created: float,
-        name: str,
-        objectives: Sequence[Metric],
-        constraints: Sequence[Constraint],
-        settings: dict[str, Any],
-        space_id: int,
-        schema: dict[str, Any],
-    ) -> None:
-        self.id = study_id
-        self.created = created
-        self.name = name
-        self.objectives = tuple(objectives)
-        self.constraints = tuple(constraints)
-        self.settings = settings
-        self.schema = schema
+    def __init__(self, database: Database, study: StudyInfo) -> None:
+        self.id = study.id
+        self.name = study.name
+        self.created = study.created
+        self.objectives = study.objectives
+        self.constraints = study.constraints
+        self.settings = study.settings
         self._database = database
-        self._ledger = Ledger(
-            database, study_id, created, name, objectives, constraints, space_id, len(schema["decisions"])
-        )
+        self._ledger = Ledger(database, study)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Schema of the space that the rows of this handle's new trials are of."""
+        return self._ledger.study.schema
 
     def __repr__(self) -> str:
         return f"StudyRecord({self.name!r} in {self._database.shown})"
@@ -69,15 +68,18 @@ class StudyRecord:
         Raises:
             StoreError: a row does not fit the space, or the database cannot be written.
         """
-        return self._ledger.add(rows, worker, lease_s)
+        with self._ledger.write() as wave:
+            return wave.add(rows, worker, lease_s)
 
     def claim(self, worker: str, n: int, lease_s: float = 60) -> list[Claim]:
         """Up to `n` WAITING trials, lowest numbers first; they become RUNNING and no other worker gets them."""
-        return self._ledger.claim(worker, n, lease_s)
+        with self._ledger.write() as wave:
+            return wave.claim(worker, n, lease_s)
 
     def heartbeat(self, worker: str, lease_s: float = 60) -> int:
         """Extend every lease of `worker` to `lease_s` from now; how many it holds."""
-        return self._ledger.heartbeat(worker, lease_s)
+        with self._ledger.write() as wave:
+            return wave.heartbeat(worker, lease_s)
 
     def report(self, reports: Sequence[Report]) -> list[Receipt]:
         """How trials ended, in one transaction; a receipt for each, in order.
@@ -88,13 +90,15 @@ class StudyRecord:
         Raises:
             StoreError: a finished trial is reported by its own worker with another result (nothing is recorded then).
         """
-        return self._ledger.report(reports)
+        with self._ledger.write() as wave:
+            return wave.report(reports)
 
     def wave(
         self, reports: Sequence[Report], new_trials: Sequence[NewTrial], worker: str | None = None, lease_s: float = 60
     ) -> tuple[list[Receipt], list[Added]]:
         """`report` then `add` in one transaction: what a driver does when evaluations come back."""
-        return self._ledger.wave(reports, new_trials, worker, lease_s)
+        with self._ledger.write() as wave:
+            return wave.report(reports), wave.add(new_trials, worker, lease_s)
 
     def measure(self, number: int, name: str, value: float, step: int) -> None:
         """An intermediate value of a RUNNING trial; the same step again replaces it.
@@ -102,11 +106,13 @@ class StudyRecord:
         Raises:
             StoreError: the trial is not RUNNING, or `value` is not a number.
         """
-        self._ledger.measure(number, name, value, step)
+        with self._ledger.write() as wave:
+            wave.measure(number, name, value, step)
 
     def release(self, worker: str) -> int:
         """Give the RUNNING trials of `worker` back to WAITING, as it stops; how many."""
-        return self._ledger.release(worker)
+        with self._ledger.write() as wave:
+            return wave.release(worker)
 
     def requeue_expired(
         self, now: float | None = None, dead: Callable[[str], bool] | None = None, max_attempts: int = 3
@@ -128,14 +134,13 @@ class StudyRecord:
 
         Give some ten thousand at a time: other writers wait meanwhile.
         """
-        return self._ledger.import_trials(trials)
+        some = list(trials)
+        with self._ledger.write() as wave:
+            return wave.import_trials(some)
 
     def update_space(self, schema: dict[str, Any]) -> None:
         """Register a changed space: the rows that follow are of this one.  Trials keep the space they were added with."""
-        with self._database.write() as sql:
-            space_id = register_space(sql, schema)
-        self._ledger.set_space(space_id, len(schema["decisions"]))
-        self.schema = schema
+        self._ledger.update_space(schema)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -146,27 +151,81 @@ class StudyRecord:
             after: `History.last` of an earlier call, to get only what is new since.
         """
         with self._database.read() as sql:
-            return reader.history(sql, self.id, [metric.name for metric in self.objectives], after)
+            return history.history(sql, self.id, [metric.name for metric in self.objectives], after)
 
-    def front(self) -> pd.DataFrame:
-        """The Pareto front."""
-        names = [metric.name for metric in self.objectives]
+    def front(self, where: str | None = None, objectives: Sequence[Metric] | None = None) -> pd.DataFrame:
+        """The Pareto front of the COMPLETED trials, best first in the first objective.
+
+        Without arguments it is read from the front that is kept, whatever the number of trials; with them it is computed
+        from columns.
+
+        Args:
+            where: a filter (`nas.store.filters`), as in `"latency_ms <= 2 and params < 50_000"`.
+            objectives: other metrics, or goals, than the study's.
+
+        Returns:
+            index: trial number; columns: the objectives, the other metrics, and `choices` (label by decision name).
+
+        Raises:
+            FilterError: the filter does not parse, or names a column that is not there.
+            StoreError: an objective was never measured.
+        """
         with self._database.read() as sql:
-            numbers, rows, columns = reader.front_columns(sql, self.id, names)
-            choices = reader.choices_of(rows, reader.schemas(sql, self.id)) if rows else []
-        first = self.objectives[0]
-        order = np.argsort(columns[first.name] * first.sign, kind="stable")
-        data: dict[str, Any] = {name: values[order] for name, values in columns.items()}
-        data["choices"] = pd.Series([choices[i] for i in order], dtype=object).to_numpy()
-        return pd.DataFrame(data, index=pd.Index(numbers[order], name="number"))
+            return frames.front(sql, self.id, self.objectives, where, objectives)
 
+    def trials(
+        self, where: str | None = None, columns: Sequence[str] | None = None, limit: int | None = None
+    ) -> pd.DataFrame:
+        """Trials in every state, by number.
 
-def register_space(sql: Transaction, schema: dict[str, Any]) -> int:
-    """Identity of the space with this schema, which is stored when it is new."""
-    which = (schema["fingerprint"], schema["name"], schema["version"])
-    found = sql.one(s.FIND_SPACE, which)
-    if found is None:
-        sql.run(s.ADD_SPACE, (*which, json.dumps(schema, separators=(",", ":"))))
-        found = sql.one(s.FIND_SPACE, which)
-    assert found is not None
-    return int(found[0])
+        Args:
+            where: a filter (`nas.store.filters`).
+            columns: metrics, columns of trials, decisions, or `choices`; None = all but single decisions.
+            limit: the first so many.
+
+        Raises:
+            FilterError: the filter does not parse, or a column is not there.
+        """
+        with self._database.read() as sql:
+            return frames.trials(sql, self.id, where, columns, limit)
+
+    def curve(self) -> pd.DataFrame:
+        """Objective values of the COMPLETED trials in the order of finishing: (index `finish_seq`)."""
+        with self._database.read() as sql:
+            return frames.curve(sql, self.id, self.objectives)
+
+    def trial(self, number: int) -> TrialRecord:
+        """Everything about one trial.
+
+        Raises:
+            StoreError: there is no such trial.
+        """
+        with self._database.read() as sql:
+            found = history.record(sql, self.id, number=number)
+            size = 0 if found else history.counts(sql, self.id)[1]
+        if found is None:
+            have = f"its trials are 0 to {size - 1}" if size else "it has no trials yet"
+            raise StoreError(f"study {self.name!r} has no trial {number!r}; {have}")
+        return found
+
+    def lookup(self, key: str) -> TrialRecord | None:
+        """The trial of the arch with this key, if there is one."""
+        with self._database.read() as sql:
+            return history.record(sql, self.id, key=key)
+
+    def keys(self) -> set[str]:
+        """Keys of the archs of all trials."""
+        with self._database.read() as sql:
+            return history.keys(sql, self.id)
+
+    def counts(self) -> dict[State, int]:
+        """Trials by state."""
+        with self._database.read() as sql:
+            return history.counts(sql, self.id)[0]
+
+    def schema_of(self, space_id: int) -> dict[str, Any]:
+        """The schema of the space that a claim's row is of."""
+        if space_id == self._ledger.study.space_id:
+            return self.schema
+        with self._database.read() as sql:
+            return schemas(sql, self.id)[space_id]

@@ -46,6 +46,14 @@ def upgrade() -> None:
         sa.UniqueConstraint("name", name="uq_studies_name"),
     )
     op.create_table(
+        "study_spaces",
+        sa.Column("study_id", sa.Integer(), nullable=False),
+        sa.Column("space_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["space_id"], ["spaces.id"]),
+        sa.ForeignKeyConstraint(["study_id"], ["studies.id"]),
+        sa.PrimaryKeyConstraint("study_id", "space_id", name="pk_study_spaces"),
+    )
+    op.create_table(
         "front",
         sa.Column("study_id", sa.Integer(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),

@@ -1,0 +1,269 @@
+"""The columns of a study by name: of trials, of metrics, of decisions; loaded when they are asked for.
+
+Rows come from a bare cursor and become arrays at once: as objects, a million of them cost fourteen times as much.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from sqlalchemy import bindparam as p
+
+from nas.store.filters import Column, Kind, column_key
+from nas.store.schema import FINAL, measurements, metrics, spaces, study_spaces, trials
+from nas.store.spaces import decoder, parse_rows
+from nas.store.sql import Among, Row, Statement, Transaction
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+#: Columns of a trial, and whether they hold numbers or text.
+TRIAL_COLUMNS: dict[str, Kind] = {
+    "number": "number",
+    "state": "text",
+    "worker": "text",
+    "attempt": "number",
+    "duration_s": "number",
+    "violation": "number",
+    "reason": "text",
+}
+_BATCH = 50_000
+
+_METRICS = Statement(
+    sa.select(metrics.c.name, metrics.c.id).where(metrics.c.study_id == p("study")).order_by(metrics.c.id), "study"
+)
+_SCHEMAS = Statement(
+    sa.select(spaces.c.id, spaces.c.schema)
+    .join_from(study_spaces, spaces, spaces.c.id == study_spaces.c.space_id)
+    .where(study_spaces.c.study_id == p("study"))
+    .order_by(spaces.c.id),
+    "study",
+)
+_FINAL = measurements.c.step == sa.literal_column(str(FINAL))
+_VALUES = sa.select(measurements.c.number, measurements.c.value).where(measurements.c.metric_id == p("metric"), _FINAL)
+_METRIC = Statement(_VALUES, "metric")
+_METRIC_AMONG = Among(lambda numbers: _VALUES.where(measurements.c.number.in_(numbers)), "metric")
+
+
+def _of_trials(*names: str) -> tuple[Statement, Among]:
+    """Columns of all trials of a study, and of some of them; the number comes first."""
+    select = sa.select(trials.c.number, *(trials.c[name] for name in names)).where(trials.c.study_id == p("study"))
+    return Statement(select, "study"), Among(lambda numbers: select.where(trials.c.number.in_(numbers)), "study")
+
+
+_TRIAL = {name: _of_trials(name) for name in TRIAL_COLUMNS if name != "number"}
+_ARCHS = _of_trials("arch", "space_id")
+
+
+def metric_ids(sql: Transaction, study: int) -> dict[str, int]:
+    """Identities of the study's metrics by name, in the order in which they were first measured."""
+    return dict(sql.all(_METRICS, (study,)))
+
+
+def schemas(sql: Transaction, study: int) -> dict[int, dict[str, Any]]:
+    """Schemas of the study's spaces by identity, oldest first."""
+    return {identity: json.loads(text) for identity, text in sql.all(_SCHEMAS, (study,))}
+
+
+def transpose(rows: Sequence[Row], width: int) -> list[tuple[Any, ...]]:
+    """Columns of rows; `width` empty ones when there are no rows."""
+    return list(zip(*rows, strict=True)) if rows else [()] * width
+
+
+def column(sql: Transaction, metric: int | None, size: int) -> Floats:
+    """(size,) final values of a metric by trial number; NaN where there is none."""
+    values = np.full(size, np.nan)
+    if metric is not None:
+        _scatter(values, None, sql.all(_METRIC, (metric,)))
+    return values
+
+
+def _scatter(values: NDArray[Any], numbers: Integers | None, rows: Sequence[Row]) -> None:
+    """Put the second column of `rows` where the first one says: at that index, or at that number's place in `numbers`."""
+    at, found = transpose(rows, 2)
+    index = np.array(at, dtype=np.int64)
+    places = index if numbers is None else np.searchsorted(numbers, index)
+    values[places] = np.array(found, dtype=values.dtype)
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """Where a decision is in the rows of each space, and what its numbers mean there."""
+
+    name: str
+    places: dict[int, tuple[int, list[Any] | None]] = field(default_factory=dict)  # space → index, labels
+
+    @property
+    def labels(self) -> list[Any]:
+        return [label for _, labels in self.places.values() for label in labels or ()]
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        kinds: set[Kind] = {
+            "text" if isinstance(label, str) else "number" for label in self.labels if label is not None
+        }
+        if not kinds or any(labels is None for _, labels in self.places.values()):
+            kinds.add("number")
+        return frozenset(kinds)
+
+
+class Catalog:
+    """What columns a study has: by name, and by the way a filter spells it.
+
+    A name that several have means the trial's column, then the metric; `choices["name"]` always means the decision.
+    """
+
+    def __init__(self, sql: Transaction, study: int) -> None:
+        self.study = study
+        self.metrics = metric_ids(sql, study)
+        self.schemas = schemas(sql, study)
+        self._decisions: dict[str, _Decision] = {}
+        for space, schema in self.schemas.items():
+            for index, entry in enumerate(schema["decisions"]):
+                decision = self._decisions.setdefault(entry["name"], _Decision(entry["name"]))
+                decision.places[space] = (index, entry.get("candidates"))
+        self.decisions: dict[str, _Decision] = {}
+        for name, decision in self._decisions.items():
+            for spelling in (name, column_key(name), column_key(f"choices[{name!r}]")):
+                if spelling is not None:
+                    self.decisions.setdefault(spelling, decision)
+
+    @property
+    def kinds(self) -> dict[str, frozenset[Kind]]:
+        """Kind of every column by the way a filter spells it, metrics first."""
+        kinds: dict[str, frozenset[Kind]] = {name: frozenset({"number"}) for name in self.metrics}
+        kinds |= {name: frozenset({kind}) for name, kind in TRIAL_COLUMNS.items()}
+        for spelling, decision in self.decisions.items():
+            if spelling == column_key(spelling):
+                kinds.setdefault(spelling, decision.kinds)
+        return kinds
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.metrics or name in TRIAL_COLUMNS or name in self.decisions
+
+
+class Columns:
+    """Columns of some trials of a study, aligned with their numbers.
+
+    Args:
+        numbers: (n,) trial numbers, in any order.
+        size: how many trials the study has, to choose between a scan and a search.
+    """
+
+    def __init__(self, sql: Transaction, catalog: Catalog, numbers: Integers, size: int) -> None:
+        self._sql = sql
+        self._catalog = catalog
+        self._order = np.argsort(numbers, kind="stable")
+        self._sorted = numbers[self._order]
+        self._numbers = numbers
+        self._few = len(numbers) * 8 < size
+        self._size = size
+
+    def load(self, names: Iterable[str]) -> dict[str, Column]:
+        """Columns by name: float64 with NaN, or objects with None, where a trial has no value."""
+        wanted = list(dict.fromkeys(names))
+        catalog = self._catalog
+        loaded: dict[str, Column] = {}
+        decisions = []
+        for name in wanted:
+            if name in TRIAL_COLUMNS:
+                loaded[name] = self._trial(name)
+            elif name in catalog.metrics:
+                loaded[name] = self._metric(catalog.metrics[name])
+            else:
+                decisions.append(name)
+        if decisions:
+            loaded |= self._decided({name: catalog.decisions[name] for name in decisions})
+        return {name: loaded[name] for name in wanted}
+
+    def choices(self) -> Column:
+        """Label or value by decision name, a dictionary a trial."""
+        decoders = {space: decoder(schema) for space, schema in self._catalog.schemas.items()}
+        values = np.empty(len(self._numbers), dtype=object)
+        for at, archs, space_ids in self._archs():
+            values[at] = [decoders[space](row) for row, space in zip(parse_rows(archs), space_ids, strict=True)]
+        return self._given_order(values)
+
+    def _given_order(self, values: Column) -> Column:
+        """From the order of numbers, in which rows arrive, to the order in which the numbers were given."""
+        given = np.empty_like(values)
+        given[self._order] = values
+        return given
+
+    def _metric(self, metric: int) -> Column:
+        if not self._few:
+            return column(self._sql, metric, self._size)[self._numbers]
+        values = np.full(len(self._sorted), np.nan)
+        _scatter(values, self._sorted, _METRIC_AMONG.all(self._sql, (metric,), self._sorted.tolist()))
+        return self._given_order(values)
+
+    def _trial(self, name: str) -> Column:
+        if name == "number":
+            return self._numbers.astype(np.float64)
+        scan, among = _TRIAL[name]
+        rows = among.all(self._sql, (self._catalog.study,), self._sorted.tolist()) if self._few else self._scan(scan)
+        values = np.empty(len(self._sorted), dtype=object if TRIAL_COLUMNS[name] == "text" else np.float64)
+        if self._few:
+            _scatter(values, self._sorted, rows)
+            return self._given_order(values)
+        every = np.empty(self._size, dtype=values.dtype)
+        _scatter(every, None, rows)
+        return every[self._numbers]
+
+    def _scan(self, statement: Statement) -> list[Row]:
+        return self._sql.all(statement, (self._catalog.study,))
+
+    def _archs(self) -> Iterable[tuple[Integers, tuple[str, ...], tuple[int, ...]]]:
+        """Batches of (places in the order of numbers, archs, spaces)."""
+        scan, among = _ARCHS
+        study = (self._catalog.study,)
+        if self._few:
+            batches: Iterable[list[Row]] = [among.all(self._sql, study, self._sorted.tolist())]
+        else:
+            batches = self._sql.batches(scan, study, _BATCH)
+        wanted = None
+        if not self._few and len(self._sorted) < self._size:
+            wanted = np.zeros(self._size, dtype=np.bool_)
+            wanted[self._sorted] = True
+        for batch in batches:
+            rows = batch if wanted is None else [row for row in batch if wanted[row[0]]]
+            numbers, archs, space_ids = transpose(rows, 3)
+            yield np.searchsorted(self._sorted, np.array(numbers, dtype=np.int64)), archs, space_ids
+
+    def _decided(self, decisions: dict[str, _Decision]) -> dict[str, Column]:
+        """Values of decisions, one pass over the archs for all of them."""
+        numeric = {name: decision.kinds == {"number"} for name, decision in decisions.items()}
+        n = len(self._sorted)
+        values: dict[str, Column] = {
+            name: np.full(n, np.nan) if numeric[name] else np.full(n, None, dtype=object) for name in decisions
+        }
+        for at, archs, space_ids in self._archs():
+            rows = parse_rows(archs)
+            spaces_here = np.array(space_ids, dtype=np.int64)
+            for space in np.unique(spaces_here).tolist():
+                mine = np.flatnonzero(spaces_here == space)
+                for name, decision in decisions.items():
+                    if space in decision.places:
+                        index, labels = decision.places[space]
+                        raw = np.array([rows[i][index] for i in mine.tolist()], dtype=np.float64)
+                        values[name][at[mine]] = _labelled(raw, labels, numeric[name])
+        return {name: self._given_order(column) for name, column in values.items()}
+
+
+def _labelled(raw: Floats, labels: list[Any] | None, numeric: bool) -> Column:
+    """What the numbers of a decision mean: values as they are, indices as their labels; NaN is inactive."""
+    if labels is None:
+        if numeric:
+            return raw
+        mixed = raw.astype(object)
+        mixed[np.isnan(raw)] = None
+        return mixed
+    table = np.empty(len(labels) + 1, dtype=np.float64 if numeric else object)
+    table[:] = [*(label if label is None or isinstance(label, str) else float(label) for label in labels), None]
+    return table[np.where(np.isnan(raw), len(labels), raw).astype(np.int64)]

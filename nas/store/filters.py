@@ -1,0 +1,269 @@
+"""`where` filters: a small part of Python's expressions, evaluated on columns.
+
+    latency_ms <= 2 and params < 50_000
+    0.9 < accuracy and not layers[0].kernel in (5, 7)
+    state == "FAILED" or choices["block=MBConv.kernel"] == 3
+
+Comparisons (chained too), `and`, `or`, `not`, parentheses, numbers, text, True and False, and `in` with a list of those.
+Names are columns: of trials, metrics, decisions; `choices["…"]` reaches a decision of any name.  The text is parsed by `ast`
+and never evaluated, and never reaches the database.
+
+A trial without a value satisfies no comparison on it, whether negated or not: `not (latency_ms > 2)` is `latency_ms <= 2`
+(three-valued logic, as in SQL).
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.errors import FilterError, suggest
+
+Kind = Literal["number", "text"]
+#: What a column holds: float64 with NaN where there is no value, or objects (float, str) with None.
+Column = NDArray[Any]
+Mask = NDArray[np.bool_]
+#: Where a condition is true, and where it is false; neither where a value is missing.
+Truth = tuple[Mask, Mask]
+Columns = Mapping[str, Column]
+
+_OPERATORS: dict[type[ast.cmpop], str] = {
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+}
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "<": np.less,
+    "<=": np.less_equal,
+    ">": np.greater,
+    ">=": np.greater_equal,
+    "==": np.equal,
+    "!=": np.not_equal,
+}
+_GRAMMAR = "write comparisons joined by and, or, not, as in 'latency_ms <= 2 and params < 50_000'"
+
+
+@dataclass(frozen=True)
+class _Name:
+    name: str
+
+
+@dataclass(frozen=True)
+class _Value:
+    value: float | str
+
+
+_Operand = _Name | _Value
+
+
+def column_key(name: str) -> str | None:
+    """How a filter spells the column `name`; None when it cannot (then `choices["…"]` can)."""
+    try:
+        node = ast.parse(name.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return ast.unparse(node) if isinstance(node, ast.Name | ast.Attribute | ast.Subscript) else None
+
+
+class Filter:
+    """A parsed filter.
+
+    Args:
+        text: the expression.
+
+    Attributes:
+        names: columns that it needs, each once, in the order of their first use.
+
+    Raises:
+        FilterError: the text is not such an expression.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._names: dict[str, None] = {}
+        self._pairs: list[tuple[_Operand, str, _Operand]] = []
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                tree = ast.parse(text.strip(), mode="eval")
+            self._truth = self._compile(tree.body)
+        except (RecursionError, MemoryError):
+            raise FilterError(f"filter {text[:40]!r}… is nested too deeply; simplify it") from None
+        except (SyntaxError, ValueError) as error:
+            hint = "; compare with '==', not '='" if _single_equals(text) else f"; {_GRAMMAR}"
+            message = getattr(error, "msg", None) or str(error)
+            raise FilterError(f"filter {text!r} does not parse ({message}){hint}") from None
+        self.names = tuple(self._names)
+
+    def check(self, kinds: Mapping[str, frozenset[Kind]]) -> None:
+        """Whether the filter fits columns of these kinds.
+
+        Raises:
+            FilterError: a name is unknown, or text is compared with numbers.
+        """
+        for name in self.names:
+            if name not in kinds:
+                plain = [key for key in kinds if not key.startswith("choices[")]
+                shown = ", ".join(plain[:20]) + (", …" if len(plain) > 20 else "")
+                raise FilterError(
+                    f"filter {self.text!r}: there is no column {name!r}{suggest(name, kinds)}; there are {shown}"
+                )
+        for left, operator, right in self._pairs:
+            if _kinds(left, kinds).isdisjoint(_kinds(right, kinds)):
+                raise FilterError(
+                    f"filter {self.text!r}: '{_shown(left)} {operator} {_shown(right)}' compares {_a(left, kinds)} "
+                    f"with {_a(right, kinds)}; compare numbers with numbers and text with text"
+                )
+
+    def mask(self, columns: Columns, size: int) -> Mask:
+        """(size,) where the filter is true, given the columns that it names (checked before)."""
+        true, _ = self._truth(columns)
+        return np.broadcast_to(true, (size,))
+
+    # -- from syntax to closures -------------------------------------------------------------------------------------
+
+    def _compile(self, node: ast.expr) -> Callable[[Columns], Truth]:
+        if isinstance(node, ast.BoolOp):
+            parts = [self._compile(value) for value in node.values]
+            return lambda columns: _join([part(columns) for part in parts], isinstance(node.op, ast.And))
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            inner = self._compile(node.operand)
+            return lambda columns: inner(columns)[::-1]
+        if isinstance(node, ast.Compare):
+            return self._compare(node)
+        raise self._refuse(node, "is not a comparison")
+
+    def _compare(self, node: ast.Compare) -> Callable[[Columns], Truth]:
+        sides = [node.left, *node.comparators]
+        parts = [
+            self._membership(left, right, isinstance(op, ast.NotIn))
+            if isinstance(op, ast.In | ast.NotIn)
+            else self._pair(node, left, op, right)
+            for left, op, right in zip(sides, node.ops, sides[1:], strict=False)
+        ]
+        return lambda columns: _join([part(columns) for part in parts], True)
+
+    def _pair(self, node: ast.Compare, left: ast.expr, op: ast.cmpop, right: ast.expr) -> Callable[[Columns], Truth]:
+        operator = _OPERATORS.get(type(op))
+        if operator is None:
+            raise self._refuse(node, "uses 'is'; compare with ==")
+        return self._test(node, self._operand(left), operator, self._operand(right))
+
+    def _membership(self, left: ast.expr, right: ast.expr, negated: bool) -> Callable[[Columns], Truth]:
+        if not isinstance(right, ast.Tuple | ast.List | ast.Set) or not right.elts:
+            raise self._refuse(right, "is not a list of values; write NAME in (3, 5)")
+        operand = self._operand(left)
+        parts = [self._test(left, operand, "==", self._operand(value)) for value in right.elts]
+
+        def truth(columns: Columns) -> Truth:
+            found = _join([part(columns) for part in parts], False)
+            return found[::-1] if negated else found
+
+        return truth
+
+    def _test(self, node: ast.expr, left: _Operand, operator: str, right: _Operand) -> Callable[[Columns], Truth]:
+        if isinstance(left, _Value) and isinstance(right, _Value):
+            raise self._refuse(node, "compares two values; name a column")
+        self._pairs.append((left, operator, right))
+        return lambda columns: _evaluate(_read(left, columns), operator, _read(right, columns))
+
+    def _operand(self, node: ast.expr) -> _Operand:
+        if isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
+            name = ast.unparse(node)
+            self._names[name] = None
+            return _Name(name)
+        sign = 1.0
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+            sign = -1.0 if isinstance(node.op, ast.USub) else 1.0
+            node = node.operand
+            if isinstance(node, ast.Constant) and isinstance(node.value, str | bool):
+                raise self._refuse(node, "has a sign but is not a number")
+        if isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float):
+            try:
+                return _Value(sign * float(node.value))
+            except OverflowError:
+                return _Value(sign * math.inf)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return _Value(node.value)
+        raise self._refuse(node, "is neither a column nor a number, a text, True or False")
+
+    def _refuse(self, node: ast.expr, why: str) -> FilterError:
+        return FilterError(f"filter {self.text!r}: '{ast.unparse(node)}' {why}; {_GRAMMAR}")
+
+
+def _single_equals(text: str) -> bool:
+    return any(
+        character == "="
+        for before, character, after in zip(" " + text, text, text[1:] + " ", strict=False)
+        if before not in "=<>!" and after != "="
+    )
+
+
+def _kinds(operand: _Operand, kinds: Mapping[str, frozenset[Kind]]) -> frozenset[Kind]:
+    if isinstance(operand, _Name):
+        return kinds[operand.name]
+    return frozenset({"text" if isinstance(operand.value, str) else "number"})
+
+
+def _shown(operand: _Operand) -> str:
+    if isinstance(operand, _Name):
+        return operand.name
+    return repr(operand.value) if isinstance(operand.value, str) else f"{operand.value:g}"
+
+
+def _a(operand: _Operand, kinds: Mapping[str, frozenset[Kind]]) -> str:
+    return "a number" if "number" in _kinds(operand, kinds) else "text"
+
+
+def _read(operand: _Operand, columns: Columns) -> Any:
+    return columns[operand.name] if isinstance(operand, _Name) else operand.value
+
+
+def _join(parts: Sequence[Truth], conjunction: bool) -> Truth:
+    """Kleene's `and` (or `or`): true where all (any) are, false where any (all) are."""
+    true, false = parts[0]
+    for other_true, other_false in parts[1:]:
+        true = true & other_true if conjunction else true | other_true
+        false = false | other_false if conjunction else false & other_false
+    return true, false
+
+
+def _evaluate(left: Any, operator: str, right: Any) -> Truth:
+    """A comparison, known only where both sides have a value."""
+    compare = _COMPARE[operator]
+    if _is_float(left) and _is_float(right):
+        known = ~(np.isnan(left) | np.isnan(right))
+        true = compare(left, right) & known
+        return true, known & ~true
+    lefts, rights = np.broadcast_arrays(np.asarray(left, dtype=object), np.asarray(right, dtype=object))
+    known = _present(lefts) & _present(rights)
+    if operator not in ("==", "!="):  # there is an order among numbers and among texts, none between them
+        known = known & (_is_text(lefts) == _is_text(rights))
+    true = np.zeros(lefts.shape, dtype=np.bool_)
+    true[known] = np.asarray(compare(lefts[known], rights[known]), dtype=np.bool_)
+    return true, known & ~true
+
+
+def _is_float(side: Any) -> bool:
+    return isinstance(side, float) or (isinstance(side, np.ndarray) and side.dtype == np.float64)
+
+
+def _present(values: Column) -> Mask:
+    """Neither None nor NaN."""
+    return np.asarray(np.not_equal(values, np.array(None)) & np.equal(values, values), dtype=np.bool_)
+
+
+def _is_text(values: Column) -> Mask:
+    return np.fromiter((isinstance(value, str) for value in values.flat), dtype=np.bool_, count=values.size).reshape(
+        values.shape
+    )

@@ -1,0 +1,123 @@
+"""Tables of trials and fronts, as pandas frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from nas.errors import FilterError, StoreError, suggest
+from nas.metrics import Metric
+from nas.store import history
+from nas.store.columns import TRIAL_COLUMNS, Catalog, Columns, Integers
+from nas.store.filters import Column, Filter
+from nas.store.sql import Transaction
+
+
+def front(
+    sql: Transaction, study: int, own: Sequence[Metric], where: str | None, objectives: Sequence[Metric] | None
+) -> pd.DataFrame:
+    """See `StudyRecord.front`."""
+    condition = Filter(where) if where is not None else None
+    catalog = Catalog(sql, study)
+    _, size = history.counts(sql, study)
+    chosen = tuple(own if objectives is None else objectives)
+    if condition is None and chosen == tuple(own):
+        numbers = history.on_front(sql, study)
+    else:
+        numbers = _computed_front(sql, catalog, size, condition, chosen)
+    return _front_frame(Columns(sql, catalog, numbers, size), catalog, numbers, chosen)
+
+
+def _computed_front(
+    sql: Transaction, catalog: Catalog, size: int, condition: Filter | None, objectives: Sequence[Metric]
+) -> Integers:
+    """Non-dominated COMPLETED trials that meet the condition and have every objective; of equal ones, the first to finish."""
+    from nas.pareto import non_dominated
+
+    _check_objectives(catalog, objectives)
+    numbers, _ = history.completed(sql, catalog.study)
+    numbers = numbers[_where(sql, catalog, numbers, size, condition)]
+    columns = Columns(sql, catalog, numbers, size).load(
+        metric.name for metric in objectives if metric.name in catalog.metrics
+    )
+    if not len(numbers) or len(columns) < len(objectives):
+        return numbers[:0]
+    points = np.stack([columns[metric.name] * metric.sign for metric in objectives], axis=1)
+    whole = ~np.isnan(points).any(axis=1)
+    numbers, points = numbers[whole], points[whole]
+    return numbers[non_dominated(points)]
+
+
+def _check_objectives(catalog: Catalog, objectives: Sequence[Metric]) -> None:
+    if not objectives:
+        raise StoreError("a front needs an objective; give one, as in 'max accuracy'")
+    for metric in objectives:
+        if catalog.metrics and metric.name not in catalog.metrics:
+            raise StoreError(
+                f"metric {metric.name!r} was not measured in this study{suggest(metric.name, catalog.metrics)}; "
+                f"there are {', '.join(catalog.metrics)}"
+            )
+
+
+def _front_frame(columns: Columns, catalog: Catalog, numbers: Integers, objectives: Sequence[Metric]) -> pd.DataFrame:
+    names = [metric.name for metric in objectives]
+    loaded: dict[str, Any] = dict.fromkeys(names)
+    loaded |= columns.load(name for name in dict.fromkeys([*names, *catalog.metrics]) if name in catalog.metrics)
+    loaded = {name: np.full(len(numbers), np.nan) if values is None else values for name, values in loaded.items()}
+    loaded["choices"] = columns.choices()
+    # Best first; `numbers` breaks ties so that the table does not depend on how it was computed.
+    order = np.lexsort((numbers, loaded[names[0]] * objectives[0].sign))
+    return _frame(numbers[order], {name: values[order] for name, values in loaded.items()})
+
+
+def trials(
+    sql: Transaction, study: int, where: str | None, wanted: Sequence[str] | None, limit: int | None
+) -> pd.DataFrame:
+    """See `StudyRecord.trials`."""
+    condition = Filter(where) if where is not None else None
+    catalog = Catalog(sql, study)
+    names = list(wanted) if wanted is not None else _all_columns(catalog)
+    for name in names:
+        if name != "choices" and name not in catalog:
+            known = [*_all_columns(catalog), *catalog.decisions]
+            raise FilterError(f"there is no column {name!r}{suggest(name, known)}; there are {', '.join(known[:20])}")
+    numbers = history.every(sql, study)
+    size = len(numbers)
+    numbers = numbers[_where(sql, catalog, numbers, size, condition)][:limit]
+    columns = Columns(sql, catalog, numbers, size)
+    loaded = columns.load(name for name in names if name != "choices")
+    if "choices" in names:
+        loaded["choices"] = columns.choices()
+    return _frame(numbers, {name: loaded[name] for name in names})
+
+
+def _all_columns(catalog: Catalog) -> list[str]:
+    trial = [name for name in TRIAL_COLUMNS if name not in ("number", "state")]
+    return ["state", *catalog.metrics, *trial, "choices"]
+
+
+def curve(sql: Transaction, study: int, objectives: Sequence[Metric]) -> pd.DataFrame:
+    """See `StudyRecord.curve`."""
+    numbers, places = history.completed(sql, study)
+    _, size = history.counts(sql, study)
+    catalog = Catalog(sql, study)
+    columns = Columns(sql, catalog, numbers, size).load(m.name for m in objectives if m.name in catalog.metrics)
+    data = {"number": numbers, **{metric.name: columns.get(metric.name) for metric in objectives}}
+    return pd.DataFrame(data, index=pd.Index(places, name="finish_seq"))
+
+
+def _where(
+    sql: Transaction, catalog: Catalog, numbers: Integers, size: int, condition: Filter | None
+) -> NDArray[np.bool_]:
+    if condition is None:
+        return np.ones(len(numbers), dtype=np.bool_)
+    condition.check(catalog.kinds)
+    return condition.mask(Columns(sql, catalog, numbers, size).load(condition.names), len(numbers))
+
+
+def _frame(numbers: Integers, columns: dict[str, Column]) -> pd.DataFrame:
+    return pd.DataFrame(columns, index=pd.Index(numbers, name="number"))

@@ -1,0 +1,187 @@
+"""A study as it happened: finished trials in the order of finishing, single trials, and counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy import bindparam as p
+
+from nas.store.columns import Integers, column, metric_ids, schemas, transpose
+from nas.store.records import History, Pending, State, TrialRecord
+from nas.store.schema import FINAL, front, measurements, metrics, spaces, studies, trials
+from nas.store.spaces import decoder, parse_rows
+from nas.store.sql import Statement, Transaction
+
+_MINE = trials.c.study_id == p("study")
+
+_FINISHED = Statement(
+    sa.select(
+        trials.c.number,
+        trials.c.key,
+        trials.c.arch,
+        trials.c.space_id,
+        trials.c.state,
+        trials.c.violation,
+        trials.c.finish_seq,
+    )
+    .where(_MINE, trials.c.finish_seq > p("after"))
+    .order_by(trials.c.finish_seq),
+    "study after",
+)
+_PENDING = Statement(
+    sa.select(
+        trials.c.number,
+        trials.c.key,
+        trials.c.arch,
+        trials.c.space_id,
+        trials.c.state,
+        trials.c.worker,
+        trials.c.attempt,
+        trials.c.seed,
+    )
+    .where(_MINE, trials.c.finish_seq.is_(None))
+    .order_by(trials.c.number),
+    "study",
+)
+_COMPLETED = Statement(
+    sa.select(trials.c.number, trials.c.finish_seq)
+    .where(_MINE, trials.c.finish_seq > sa.literal_column("0"), trials.c.state == sa.literal_column("'COMPLETED'"))
+    .order_by(trials.c.finish_seq),
+    "study",
+)
+_NUMBERS = Statement(sa.select(trials.c.number).where(_MINE).order_by(trials.c.number), "study")
+_KEYS = Statement(sa.select(trials.c.key).where(_MINE), "study")
+_FRONT = Statement(sa.select(front.c.number).where(front.c.study_id == p("study")), "study")
+_COUNTS = Statement(
+    sa.select(studies.c.completed, studies.c.infeasible, studies.c.failed, studies.c.next_number).where(
+        studies.c.id == p("study")
+    ),
+    "study",
+)
+_PENDING_COUNTS = Statement(
+    sa.select(trials.c.state, sa.func.count()).where(_MINE, trials.c.finish_seq.is_(None)).group_by(trials.c.state),
+    "study",
+)
+_RECORD = sa.select(
+    trials.c.number,
+    trials.c.key,
+    trials.c.state,
+    trials.c.arch,
+    spaces.c.schema,
+    trials.c.worker,
+    trials.c.attempt,
+    trials.c.seed,
+    trials.c.created,
+    trials.c.started,
+    trials.c.finished,
+    trials.c.duration_s,
+    trials.c.violation,
+    trials.c.reason,
+).join_from(trials, spaces, spaces.c.id == trials.c.space_id)
+_BY_NUMBER = Statement(_RECORD.where(_MINE, trials.c.number == p("no")), "study no")
+_BY_KEY = Statement(_RECORD.where(_MINE, trials.c.key == p("arch_key")), "study arch_key")
+_MEASURED = Statement(
+    sa.select(metrics.c.name, measurements.c.step, measurements.c.value)
+    .join_from(metrics, measurements, measurements.c.metric_id == metrics.c.id)
+    .where(metrics.c.study_id == p("study"), measurements.c.number == p("no"))
+    .order_by(metrics.c.id, measurements.c.step),
+    "study no",
+)
+
+
+def history(sql: Transaction, study: int, objectives: Sequence[str], after: int) -> History:
+    """See `StudyRecord.history`."""
+    rows = sql.all(_FINISHED, (study, after))
+    numbers, keys, archs, space_ids, states, violations, places = transpose(rows, 7)
+    at = np.array(numbers, dtype=np.int64)
+    ids = metric_ids(sql, study)
+    size = int(at.max()) + 1 if len(at) else 0
+    values = np.empty((len(at), len(objectives)))
+    for i, name in enumerate(objectives):
+        values[:, i] = column(sql, ids.get(name), size)[at]
+    return History(
+        numbers=at,
+        keys=list(keys),
+        rows=parse_rows(archs),
+        space_ids=np.array(space_ids, dtype=np.int64),
+        states=list(states),
+        values=values,
+        violations=np.array(violations, dtype=np.float64),  # None becomes NaN
+        schemas=schemas(sql, study),
+        pending=[Pending(row[0], row[1], json.loads(row[2]), *row[3:]) for row in sql.all(_PENDING, (study,))],
+        last=places[-1] if places else after,
+    )
+
+
+def completed(sql: Transaction, study: int) -> tuple[Integers, Integers]:
+    """Numbers of the COMPLETED trials in the order in which they finished, and their places in it among all finished ones."""
+    numbers, places = transpose(sql.all(_COMPLETED, (study,)), 2)
+    return np.array(numbers, dtype=np.int64), np.array(places, dtype=np.int64)
+
+
+def every(sql: Transaction, study: int) -> Integers:
+    """Numbers of all trials."""
+    return np.array([row[0] for row in sql.all(_NUMBERS, (study,))], dtype=np.int64)
+
+
+def keys(sql: Transaction, study: int) -> set[str]:
+    """Keys of all trials."""
+    return {row[0] for row in sql.all(_KEYS, (study,))}
+
+
+def on_front(sql: Transaction, study: int) -> Integers:
+    """Numbers of the trials on the maintained front."""
+    return np.array([row[0] for row in sql.all(_FRONT, (study,))], dtype=np.int64)
+
+
+def counts(sql: Transaction, study: int) -> tuple[dict[State, int], int]:
+    """Trials by state, and all of them; the counters of the study, and the pending ones counted."""
+    row = sql.one(_COUNTS, (study,)) or (0, 0, 0, 0)
+    pending: dict[str, int] = dict(sql.all(_PENDING_COUNTS, (study,)))
+    by_state: dict[State, int] = {
+        "WAITING": pending.get("WAITING", 0),
+        "RUNNING": pending.get("RUNNING", 0),
+        "COMPLETED": row[0],
+        "INFEASIBLE": row[1],
+        "FAILED": row[2],
+    }
+    return by_state, row[3]
+
+
+def record(sql: Transaction, study: int, *, number: int | None = None, key: str | None = None) -> TrialRecord | None:
+    """The trial with this number or key, if there is one."""
+    row = sql.one(_BY_KEY, (study, key)) if number is None else sql.one(_BY_NUMBER, (study, number))
+    if row is None:
+        return None
+    finals: dict[str, float] = {}
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for name, step, value in sql.all(_MEASURED, (study, row[0])):
+        if step == FINAL:
+            finals[name] = value
+        else:
+            curves.setdefault(name, []).append((step, value))
+    numbers = json.loads(row[3])
+    schema: dict[str, Any] = json.loads(row[4])
+    return TrialRecord(
+        number=row[0],
+        key=row[1],
+        state=row[2],
+        row=numbers,
+        choices=decoder(schema)(numbers),
+        schema=schema,
+        worker=row[5],
+        attempt=row[6],
+        seed=row[7],
+        created=row[8],
+        started=row[9],
+        finished=row[10],
+        duration_s=row[11],
+        violation=row[12],
+        reason=row[13],
+        measurements=finals,
+        curves=curves,
+    )

@@ -1,0 +1,332 @@
+"""One transaction on a study: its trials, leases, reports, measurements, and the front that is kept with them."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from nas.errors import StoreError
+from nas.metrics import unit_of
+from nas.pareto import Front
+from nas.store import statements as s
+from nas.store.records import Added, ArchRow, Claim, ImportedTrial, NewTrial, Receipt, Report, State, StudyInfo
+from nas.store.schema import FINAL
+from nas.store.settle import Outcome, name_fault, settle
+from nas.store.sql import Row, Transaction
+
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+@dataclass(slots=True)
+class Head:
+    """The study's counters, as the transaction found them and leaves them."""
+
+    next_number: int
+    finished: int
+    completed: int
+    infeasible: int
+    failed: int
+    front_version: int
+
+    def row(self) -> Row:
+        """The counters in the order of their columns."""
+        return (self.next_number, self.finished, self.completed, self.infeasible, self.failed, self.front_version)
+
+    def number(self) -> int:
+        """The next trial's."""
+        self.next_number += 1
+        return self.next_number - 1
+
+    def finish(self, state: State) -> int:
+        """One more trial ends in `state`; its place in the order of finishing."""
+        self.finished += 1
+        if state == "COMPLETED":
+            self.completed += 1
+        elif state == "INFEASIBLE":
+            self.infeasible += 1
+        else:
+            self.failed += 1
+        return self.finished
+
+
+@dataclass(slots=True)
+class Copies:
+    """What this process remembers of the database; thrown away whenever a transaction fails."""
+
+    metrics: dict[str, int] = field(default_factory=dict)
+    front: Front | None = None
+    front_version: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Lease:
+    """Who holds, or held, a trial."""
+
+    number: int
+    state: State
+    worker: str | None
+    attempt: int
+    reason: str | None
+
+
+class Wave:
+    """What a writer does to a study inside one transaction.
+
+    Args:
+        study: which one.
+        sql: the transaction.
+        head: counters, to be written back by whoever owns the transaction.
+        copies: of the metrics and the front.
+    """
+
+    def __init__(self, study: StudyInfo, sql: Transaction, head: Head, copies: Copies) -> None:
+        self.sql = sql
+        self.head = head
+        self._study = study
+        self._id = study.id
+        self._copies = copies
+        self._now = time.time()
+
+    # -- trials ------------------------------------------------------------------------------------------------------
+
+    def add(self, trials: Sequence[NewTrial], worker: str | None, lease_s: float) -> list[Added]:
+        """See `StudyRecord.add`."""
+        known = self._known(trial.key for trial in trials)
+        state: State = "WAITING" if worker is None else "RUNNING"
+        until, started, attempt = (None, None, 0) if worker is None else (self._now + lease_s, self._now, 1)
+        answers: list[Added] = []
+        inserts: list[Row] = []
+        for trial in trials:
+            found = known.get(trial.key)
+            if found is not None:
+                answers.append(found)
+                continue
+            added = Added(self.head.number(), trial.key, False, state)
+            what = (self._id, added.number, self._study.space_id, trial.key, self._arch(trial.row), state)
+            inserts.append((*what, worker, attempt, until, trial.seed, self._now, started))
+            known[trial.key] = Added(added.number, trial.key, True, state)
+            answers.append(added)
+        self.sql.many(s.ADD_TRIAL, inserts)
+        return answers
+
+    def import_trials(self, trials: Sequence[ImportedTrial]) -> list[Added]:
+        """See `StudyRecord.import_trials`."""
+        known = self._known(trial.key for trial in trials)
+        answers: list[Added] = []
+        inserts: list[Row] = []
+        ended: list[tuple[int, Outcome]] = []
+        for trial in trials:
+            found = known.get(trial.key)
+            if found is not None:
+                answers.append(found)
+                continue
+            outcome = settle(trial, self._study.objectives, self._study.constraints)
+            added = Added(self.head.number(), trial.key, False, outcome.state)
+            what = (self._id, added.number, self._study.space_id, trial.key, self._arch(trial.row), outcome.state)
+            when = (self._now, self._now, self.head.finish(outcome.state), trial.duration_s)
+            inserts.append((*what, trial.seed, *when, outcome.violation, outcome.reason))
+            ended.append((added.number, outcome))
+            known[trial.key] = Added(added.number, trial.key, True, outcome.state)
+            answers.append(added)
+        self.sql.many(s.ADD_FINISHED, inserts)
+        self._record(ended)
+        return answers
+
+    def _known(self, keys: Iterable[str]) -> dict[str, Added]:
+        rows = s.TRIALS_BY_KEY.all(self.sql, (self._id,), keys)
+        return {key: Added(number, key, True, state) for key, number, state in rows}
+
+    def _arch(self, row: ArchRow) -> str:
+        width = len(self._study.schema["decisions"])
+        if len(row) != width:
+            raise StoreError(
+                f"an arch of {len(row)} numbers does not fit study {self._study.name!r}, whose space has {width} decisions; "
+                "register a changed space with update_space"
+            )
+        return _encode(row)
+
+    def use_space(self, space_id: int) -> None:
+        """Make this the study's space."""
+        self.sql.run(s.SET_STUDY_SPACE, (space_id, self._id))
+        if self.sql.one(s.STUDY_SPACE, (self._id, space_id)) is None:
+            self.sql.run(s.ADD_STUDY_SPACE, (self._id, space_id))
+
+    # -- leases ------------------------------------------------------------------------------------------------------
+
+    def claim(self, worker: str, n: int, lease_s: float) -> list[Claim]:
+        """See `StudyRecord.claim`."""
+        rows = self.sql.all(s.NEXT_WAITING, (self._id, n))
+        until = self._now + lease_s
+        self.sql.many(s.LEASE, [(worker, row[1] + 1, until, self._now, self._id, row[0]) for row in rows])
+        return [
+            Claim(number, attempt + 1, key, json.loads(arch), seed, space_id)
+            for number, attempt, key, arch, seed, space_id in rows
+        ]
+
+    def heartbeat(self, worker: str, lease_s: float) -> int:
+        """See `StudyRecord.heartbeat`."""
+        return self.sql.run(s.EXTEND, (self._now + lease_s, self._id, worker))
+
+    def release(self, worker: str) -> int:
+        """See `StudyRecord.release`."""
+        return self.sql.run(s.RELEASE, (self._id, worker))
+
+    def requeue(self, now: float, gone: set[str], max_attempts: int) -> int:
+        """See `StudyRecord.requeue_expired`."""
+        taken = 0
+        for number, worker, lease_until, lost in self.sql.all(s.RUNNING, (self._id,)):
+            if worker not in gone and lease_until >= now:
+                continue
+            taken += 1
+            if lost + 1 < max_attempts:
+                self.sql.run(s.REQUEUE, (lost + 1, self._id, number))
+            else:
+                self._finish(number, Outcome("FAILED", {}, None, f"lost {lost + 1} worker{'s' if lost else ''}"))
+        return taken
+
+    # -- reports -----------------------------------------------------------------------------------------------------
+
+    def report(self, reports: Sequence[Report]) -> list[Receipt]:
+        """See `StudyRecord.report`."""
+        rows = s.LEASES.all(self.sql, (self._id,), (report.number for report in reports))
+        leases = {row[0]: _Lease(*row) for row in rows}
+        outcomes: dict[int, Outcome] = {}  # of the trials that end here
+        receipts: list[Receipt | None] = []  # None: to be written when the front knows
+        for report in reports:
+            outcome = settle(report, self._study.objectives, self._study.constraints)
+            lease = leases.get(report.number)
+            receipt = self._refuse(report, lease)
+            if receipt is None and lease is not None and lease.state != "RUNNING":
+                receipt = self._repeated(report, outcome, lease, outcomes.get(report.number))
+            if receipt is None:
+                self._finish(report.number, outcome, report.duration_s, report.started)
+                outcomes[report.number] = outcome
+                leases[report.number] = _Lease(
+                    report.number, outcome.state, report.worker, report.attempt, outcome.reason
+                )
+            receipts.append(receipt)
+        entered = self._record(list(outcomes.items()))
+        new = (
+            Receipt(number, True, outcome.note, enters, outcome.state)
+            for (number, outcome), enters in zip(outcomes.items(), entered, strict=True)
+        )
+        return [next(new) if receipt is None else receipt for receipt in receipts]
+
+    def _refuse(self, report: Report, lease: _Lease | None) -> Receipt | None:
+        """The receipt of a reporter that holds no lease."""
+        if lease is None:
+            why = f"study {self._study.name!r} has no trial {report.number}"
+            return Receipt(report.number, False, why, False, report.state)
+        if (lease.worker, lease.attempt) == (report.worker, report.attempt):
+            return None
+        return Receipt(report.number, False, _fenced(report, lease), False, lease.state)
+
+    def _repeated(self, report: Report, outcome: Outcome, lease: _Lease, here: Outcome | None) -> Receipt:
+        """A finished trial may be reported again by whoever finished it, with the same result only."""
+        stored = here.measurements if here else dict(self.sql.all(s.FINALS_OF_TRIAL, (self._id, report.number)))
+        if (outcome.state, outcome.reason, outcome.measurements) != (lease.state, lease.reason, stored):
+            raise StoreError(_finished_already(report, lease))
+        return Receipt(report.number, True, "already recorded", False, lease.state)
+
+    def _finish(
+        self, number: int, outcome: Outcome, duration_s: float | None = None, started: float | None = None
+    ) -> None:
+        what = (
+            outcome.state,
+            self._now,
+            self.head.finish(outcome.state),
+            duration_s,
+            outcome.violation,
+            outcome.reason,
+        )
+        self.sql.run(s.FINISH, (*what, started, self._id, number))
+
+    # -- measurements and the front ----------------------------------------------------------------------------------
+
+    def measure(self, number: int, name: str, value: float, step: int) -> None:
+        """See `StudyRecord.measure`."""
+        fault = name_fault(name)
+        if fault is None and step < 0:
+            fault = f"step {step} is negative"
+        if fault is None and math.isnan(value):
+            fault = f"metric {name!r} is {value!r}, which is not a number"
+        lease = s.LEASES.all(self.sql, (self._id,), [number])
+        if fault is None and (not lease or lease[0][1] != "RUNNING"):
+            fault = f"it {'is ' + lease[0][1] if lease else 'does not exist'}, and only RUNNING trials have intermediate values"
+        if fault is not None:
+            raise StoreError(f"trial {number} cannot be measured: {fault}")
+        metric = self._metric(name)
+        if not self.sql.run(s.SET_MEASUREMENT, (float(value), metric, step, number)):
+            self.sql.run(s.ADD_MEASUREMENT, (metric, step, number, float(value)))
+
+    def _metric(self, name: str) -> int:
+        """Identity of a metric; a name that was never measured becomes one."""
+        known = self._copies.metrics
+        if name not in known:
+            known.update(self.sql.all(s.METRICS, (self._id,)))
+        if name not in known:
+            self.sql.run(s.ADD_METRIC, (self._id, name, unit_of(name)))
+            known.update(self.sql.all(s.METRICS, (self._id,)))
+        return known[name]
+
+    def _record(self, ended: Sequence[tuple[int, Outcome]]) -> list[bool]:
+        """Store final values and keep the front; which of the trials entered it (a later one may have driven it out)."""
+        rows = [
+            (self._metric(name), FINAL, number, value)
+            for number, outcome in ended
+            for name, value in outcome.measurements.items()
+        ]
+        self.sql.many(s.ADD_MEASUREMENT, rows)
+        entered = [False] * len(ended)
+        came: set[int] = set()
+        left: set[int] = set()
+        for i, (number, outcome) in enumerate(ended):
+            if outcome.state == "COMPLETED":
+                entered[i], evicted = self._front().add(number, self._point(outcome))
+                left.update(evicted)
+                if entered[i]:
+                    came.add(number)
+        if came:
+            self.sql.many(s.LEAVE_FRONT, [(self._id, number) for number in left - came])
+            self.sql.many(s.ENTER_FRONT, [(self._id, number) for number in came - left])
+            self.head.front_version += 1
+            self._copies.front_version = self.head.front_version
+        return entered
+
+    def _point(self, outcome: Outcome) -> tuple[float, ...]:
+        return tuple([outcome.measurements[metric.name] * metric.sign for metric in self._study.objectives])
+
+    def _front(self) -> Front:
+        """The front in memory, loaded again when another process changed the stored one."""
+        copies = self._copies
+        if copies.front is None or copies.front_version != self.head.front_version:
+            copies.front = self._load_front()
+            copies.front_version = self.head.front_version
+        return copies.front
+
+    def _load_front(self) -> Front:
+        objectives = self._study.objectives
+        columns = [self.sql.all(s.FRONT_VALUES, (self._id, self._metric(metric.name))) for metric in objectives]
+        front = Front(len(objectives))
+        for values in zip(*columns, strict=True):
+            point = [value * metric.sign for (_, value), metric in zip(values, objectives, strict=True)]
+            front.add(values[0][0], point)
+        return front
+
+
+def _fenced(report: Report, lease: _Lease) -> str:
+    mine = f"worker {report.worker!r} (attempt {report.attempt})"
+    if lease.state == "RUNNING":
+        return (
+            f"trial {report.number} is leased to worker {lease.worker!r} (attempt {lease.attempt}), no longer to {mine}"
+        )
+    if lease.state == "WAITING":
+        return f"trial {report.number} is WAITING: {mine} holds no lease on it"
+    return _finished_already(report, lease)
+
+
+def _finished_already(report: Report, lease: _Lease) -> str:
+    return f"trial {report.number} is {lease.state} and cannot be reported again (worker {report.worker!r}); claim a new trial"
