@@ -50,6 +50,23 @@ class Block(nn.Module):
         return x + y if self.residual else y
 
 
+class ConvNet(nn.Module):
+    """Stem, stages, average over the image, classifier."""
+
+    def __init__(self, stem: nn.Module, stages: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.stem = stem
+        self.stages = stages
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, channels, h, w) -> (n, classes)."""
+        # Depthwise convolutions train three times as fast with the channels last in memory (CPU).
+        x = self.stem(images).contiguous(memory_format=torch.channels_last)
+        y: Tensor = self.head(self.stages(x).mean((2, 3)))
+        return y
+
+
 @nas.model  # type: ignore[untyped-decorator]
 def conv_net(
     *,
@@ -81,17 +98,12 @@ def conv_net(
             blocks.append(Block(inputs, width, ratio * width, kernel, stride))
             inputs = width
         stages.append(nn.Sequential(*blocks))
-    model = nn.Sequential()
-    model.stem = ConvNorm(channels, stem, 3)
-    model.stages = nn.Sequential(*stages)
-    model.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    model.head = nn.Linear(inputs, classes)
-    return model
+    return ConvNet(ConvNorm(channels, stem, 3), nn.Sequential(*stages), nn.Linear(inputs, classes))
 
 
 def space(
     *,
-    widths: Sequence[Sequence[int]] = ((16, 24), (32, 48)),
+    widths: Sequence[Sequence[int]] = ((12, 16), (24, 40)),
     depths: Sequence[int] = (1, 2, 3),
     kernels: Sequence[int] = (3, 5, 7),
     ratios: Sequence[int] = (1, 2, 3),
