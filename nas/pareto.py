@@ -101,22 +101,23 @@ def crowding(points: ArrayLike, fronts: NDArray[np.int64] | None = None) -> Arra
     if size == 0:
         return np.zeros(0)
     labels = np.zeros(size, dtype=np.int64) if fronts is None else np.asarray(fronts)
-    distance = np.zeros(size)
+    # Sorted by front first, every column has its fronts in the same places.
+    label = np.sort(labels)
+    starts = np.concatenate([[True], label[1:] != label[:-1]])
+    first = starts.nonzero()[0]
+    last = np.concatenate([first[1:], [size]]) - 1
+    front = starts.cumsum() - 1
+    several = last - first > 1  # a front of one or two is all ends
+    distance, room = np.zeros(size), np.zeros(size)
     for column in array.T:
         order = np.lexsort((column, labels))
-        ordered, label = column[order], labels[order]
-        border = np.flatnonzero(label[1:] != label[:-1]) + 1
-        first, last = np.append(0, border), np.append(border, size) - 1
-        lengths = last - first + 1
-        room = np.zeros(size)
+        ordered = column[order]
+        low, high = ordered[first], ordered[last]
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # inf - inf: infinities say nothing of room
-            span = np.repeat(ordered[last] - ordered[first], lengths)
-            room[1:-1] = (ordered[2:] - ordered[:-2]) / span[1:-1]
+            room[1:-1] = (ordered[2:] - ordered[:-2]) / (high - low)[front[1:-1]]
         room[np.isnan(room)] = 0.0
         room[first] = room[last] = np.inf
-        # Equal ends, or infinite ones of one sign, leave no range; a front of one or two is all ends.
-        flat = np.repeat((ordered[first] == ordered[last]) & (lengths > 2), lengths)
-        room[flat] = 0.0
+        room[((low == high) & several)[front]] = 0.0
         distance[order] += room
     return distance
 
