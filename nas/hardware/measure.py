@@ -16,6 +16,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -156,7 +157,7 @@ def _summary(times: list[float], references: list[float]) -> Measured:
 def _environment() -> tuple[tuple[str, str], ...]:
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
-        lines = open("/proc/cpuinfo").read().splitlines()  # noqa: SIM115
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
     facts = {"torch": str(torch.__version__), "python": platform.python_version(), "cpu": name}
     if torch.cuda.is_available():
