@@ -1,9 +1,11 @@
 """Durable studies and trials; needs neither torch nor pyglove, so results can be read anywhere.
 
 - `open_store(path)` gives a `Store`: `create_study`, `open_study`, `studies`, `delete_study`, `current`, `upgrade`.
-- `StudyRecord` writes (`add`, `claim`, `heartbeat`, `report`, `wave`, `measure`, `release`, `requeue_expired`,
-  `import_trials`, `update_space`) and reads (`history`, `front`, `trials`, `trial`, `lookup`, `keys`, `counts`, `curve`).
-- Records: `NewTrial`, `Added`, `Claim`, `Report`, `Receipt`, `ImportedTrial`, `History`, `Pending`, `TrialRecord`, `StudySummary`.
+- `StudyRecord` writes (`add`, `claim`, `heartbeat`, `report`, `wave`, `measure`, `release`,
+  `requeue_expired`, `import_trials`, `update_space`) and reads (`history`, `front`, `trials`, `trial`, `lookup`, `keys`,
+  `counts`, `curve`).
+- Records: `NewTrial`, `Added`, `Claim`, `Report`, `Receipt`, `ImportedTrial`, `History`, `Pending`, `TrialRecord`,
+  `StudySummary`.
 """
 
 from nas.store.records import (

@@ -25,6 +25,7 @@ def front(
     catalog = Catalog(sql, study)
     _, size = history.counts(sql, study)
     chosen = tuple(own if objectives is None else objectives)
+    _check_objectives(catalog, own, chosen)
     if condition is None and chosen == tuple(own):
         numbers = history.on_front(sql, study)
     else:
@@ -33,12 +34,15 @@ def front(
 
 
 def _computed_front(
-    sql: Transaction, catalog: Catalog, size: int, condition: Filter | None, objectives: Sequence[Metric]
+    sql: Transaction,
+    catalog: Catalog,
+    size: int,
+    condition: Filter | None,
+    objectives: Sequence[Metric],
 ) -> Integers:
     """Non-dominated COMPLETED trials that meet the condition and have every objective; of equal ones, the first to finish."""
     from nas.pareto import non_dominated
 
-    _check_objectives(catalog, objectives)
     numbers, _ = history.completed(sql, catalog.study)
     numbers = numbers[_where(sql, catalog, numbers, size, condition)]
     columns = Columns(sql, catalog, numbers, size).load(
@@ -52,14 +56,15 @@ def _computed_front(
     return numbers[non_dominated(points)]
 
 
-def _check_objectives(catalog: Catalog, objectives: Sequence[Metric]) -> None:
+def _check_objectives(catalog: Catalog, own: Sequence[Metric], objectives: Sequence[Metric]) -> None:
     if not objectives:
         raise StoreError("a front needs an objective; give one, as in 'max accuracy'")
+    known = dict.fromkeys([*(metric.name for metric in own), *catalog.metrics])
     for metric in objectives:
-        if catalog.metrics and metric.name not in catalog.metrics:
+        if metric.name not in known:
             raise StoreError(
-                f"metric {metric.name!r} was not measured in this study{suggest(metric.name, catalog.metrics)}; "
-                f"there are {', '.join(catalog.metrics)}"
+                f"metric {metric.name!r} was not measured in this study{suggest(metric.name, known)}; "
+                f"there are {', '.join(known)}"
             )
 
 

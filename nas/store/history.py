@@ -10,7 +10,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy import bindparam as p
 
-from nas.store.columns import Integers, column, metric_ids, schemas, transpose
+from nas.store.columns import Catalog, Columns, Integers, transpose
 from nas.store.records import History, Pending, State, TrialRecord
 from nas.store.schema import FINAL, front, measurements, metrics, spaces, studies, trials
 from nas.store.spaces import decoder, parse_rows
@@ -98,11 +98,12 @@ def history(sql: Transaction, study: int, objectives: Sequence[str], after: int)
     rows = sql.all(_FINISHED, (study, after))
     numbers, keys, archs, space_ids, states, violations, places = transpose(rows, 7)
     at = np.array(numbers, dtype=np.int64)
-    ids = metric_ids(sql, study)
-    size = int(at.max()) + 1 if len(at) else 0
-    values = np.empty((len(at), len(objectives)))
+    catalog = Catalog(sql, study)
+    columns = Columns(sql, catalog, at, counts(sql, study)[1])
+    measured = columns.load(name for name in objectives if name in catalog.metrics)
+    values = np.full((len(at), len(objectives)), np.nan)
     for i, name in enumerate(objectives):
-        values[:, i] = column(sql, ids.get(name), size)[at]
+        values[:, i] = measured.get(name, np.nan)
     return History(
         numbers=at,
         keys=list(keys),
@@ -111,7 +112,7 @@ def history(sql: Transaction, study: int, objectives: Sequence[str], after: int)
         states=list(states),
         values=values,
         violations=np.array(violations, dtype=np.float64),  # None becomes NaN
-        schemas=schemas(sql, study),
+        schemas=catalog.schemas,
         pending=[Pending(row[0], row[1], json.loads(row[2]), *row[3:]) for row in sql.all(_PENDING, (study,))],
         last=places[-1] if places else after,
     )

@@ -6,7 +6,6 @@ construct, compiles it once per dialect, and hands tuples of parameters to a bar
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -39,17 +38,15 @@ class Statement:
         assert isinstance(self._construct, sa.ClauseElement)
         compiled: Any = self._construct.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
         text = str(compiled)
-        constants = {name: value for name, value in compiled.params.items() if name not in self._names}
-        assert not constants, f"parameters without a place: {constants}"
+        # What the dialect itself adds, as SQLite does the offset of a limit, goes after the caller's values.
+        extra = {name: value for name, value in compiled.params.items() if name not in self._names}
+        names, constants = (*self._names, *extra), tuple(extra.values())
         if not compiled.positional:
-            names = self._names
-            return text, lambda values: dict(zip(names, values, strict=True))
-        order = [self._names.index(name) for name in compiled.positiontup]
+            return text, lambda values: dict(zip(names, values + constants, strict=True))
+        order = [names.index(name) for name in compiled.positiontup]
         if order == list(range(len(self._names))):
             return text, None
-        if len(order) == 1:
-            return text, lambda values: (values[order[0]],)
-        return text, operator.itemgetter(*order)
+        return text, lambda values: tuple([(values + constants)[i] for i in order])
 
 
 class Transaction:

@@ -30,17 +30,26 @@ class Sqlite:
         """Whether there is a database to open.
 
         Raises:
-            StoreError: the path is a folder.
+            StoreError: the path is a folder, or may not be looked at.
         """
-        if self.path.is_dir():
+        try:
+            is_folder, exists = self.path.is_dir(), self.path.exists()
+        except OSError as error:
+            raise StoreError(f"database {self.shown} cannot be opened: {error.strerror}; check the path") from error
+        if is_folder:
             raise StoreError(
                 f"database {self.shown} is a folder; give the path of a file, as in {self.shown[1:-1]}/nas.db"
             )
-        return self.path.exists()
+        return exists
 
     def writer(self) -> sa.Engine:
         """An engine whose transactions hold the write lock; makes the file, and its folder, when there is none."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"database {self.shown} cannot be made: no folder {str(self.path.parent)!r} ({error.strerror})"
+            ) from error
         return _engine(self._connect_writer, "BEGIN IMMEDIATE")
 
     def reader(self) -> sa.Engine:

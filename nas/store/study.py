@@ -84,8 +84,8 @@ class StudyRecord:
     def report(self, reports: Sequence[Report]) -> list[Receipt]:
         """How trials ended, in one transaction; a receipt for each, in order.
 
-        Reporting the same result again changes nothing and is accepted.  A report by a worker whose lease went to somebody else is
-        refused in its receipt and does not hinder the others.
+        Reporting the same result again changes nothing and is accepted.  A report by a worker whose lease went to somebody
+        else is refused in its receipt and does not hinder the others.
 
         Raises:
             StoreError: a finished trial is reported by its own worker with another result (nothing is recorded then).

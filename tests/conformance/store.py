@@ -1,55 +1,34 @@
-"""What every results database must do.  Inherit `StoreConformance` and give it a fixture `url`."""
+"""What every results database must do.  Inherit `StoreConformance` and give it a fixture `url` of an empty database."""
 
 from __future__ import annotations
 
+import itertools
+import json
 import random
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from nas.errors import StoreError
+from nas.errors import FilterError, StoreError
 from nas.metrics import Metric, parse_constraint
-from nas.store import NewTrial, Report, Store, StudyRecord, open_store
-
-OBJECTIVES = (Metric("accuracy", "max"), Metric("latency_ms", "min"))
-
-
-def schema(
-    decisions: int = 3, *, labels: Sequence[Any] = (3, 5, 7), name: str = "toy", version: int = 1
-) -> dict[str, Any]:
-    """A space of `decisions` choices between `labels` and one float."""
-    return {
-        "name": name,
-        "version": version,
-        "fingerprint": f"{name}-{decisions}-{list(labels)}",
-        "decisions": [
-            *(
-                {"name": f"layers[{i}].kernel", "kind": "categorical", "candidates": list(labels)}
-                for i in range(decisions)
-            ),
-            {"name": "rate", "kind": "float", "min": 0.0, "max": 1.0, "scale": None},
-        ],
-    }
-
-
-def new_trial(rng: random.Random, decisions: int = 3) -> NewTrial:
-    row = [*(rng.randrange(3) for _ in range(decisions)), rng.random()]
-    return NewTrial(f"{rng.getrandbits(128):032x}", row, rng.getrandbits(62))
-
-
-def completed(
-    number: int, accuracy: float, latency_ms: float, worker: str = "w", attempt: int = 1, **more: float
-) -> Report:
-    values = {"accuracy": accuracy, "latency_ms": latency_ms, **more}
-    return Report(number, worker, attempt, "COMPLETED", values, duration_s=0.5)
-
-
-def make_study(store: Store, name: str = "toy", constraints: Sequence[str] = ()) -> StudyRecord:
-    parsed = [parse_constraint(text) for text in constraints]
-    return store.create_study(
-        name, space_schema=schema(), objectives=OBJECTIVES, constraints=parsed, settings={"seed": 1}
-    )
+from nas.store import ImportedTrial, NewTrial, Receipt, Report, State, Store, StudyRecord, open_store
+from tests.conformance.store_processes import end, kill_writers, start
+from tests.conformance.store_tools import (
+    OBJECTIVES,
+    audit,
+    completed,
+    make_study,
+    new_trial,
+    operate,
+    schema,
+    slow_front,
+)
 
 
 class StoreConformance:
@@ -64,31 +43,526 @@ class StoreConformance:
     def study(self, store: Store) -> StudyRecord:
         return make_study(store)
 
+    # -- trials and waves --------------------------------------------------------------------------------------------
+
     def test_wave_records_results_and_leases_the_next(self, study: StudyRecord) -> None:
         rng = random.Random(0)
         first = study.add([new_trial(rng), new_trial(rng)], worker="w")
         receipts, second = study.wave([completed(0, 0.9, 2.0), completed(1, 0.8, 1.0)], [new_trial(rng)], worker="w")
-        assert [a.number for a in first + second] == [0, 1, 2]
+        assert [(a.number, a.existing, a.state) for a in first + second] == [(n, False, "RUNNING") for n in range(3)]
         assert all(receipt.accepted and receipt.entered_front for receipt in receipts)
         history = study.history()
         assert history.states == ["COMPLETED", "COMPLETED"]
         assert history.values.tolist() == [[0.9, 2.0], [0.8, 1.0]]
-        assert [(p.number, p.state, p.worker) for p in history.pending] == [(2, "RUNNING", "w")]
-        front = study.front()
-        assert front.index.tolist() == [0, 1]
-        assert list(front.columns) == ["accuracy", "latency_ms", "choices"]
+        assert history.violations.tolist() == [0.0, 0.0]
+        assert [(p.number, p.state, p.worker, p.attempt) for p in history.pending] == [(2, "RUNNING", "w", 1)]
+        audit(study)
 
     def test_an_arch_is_stored_once(self, study: StudyRecord) -> None:
-        new = new_trial(random.Random(0))
+        new, other = new_trial(random.Random(0)), new_trial(random.Random(1))
         study.add([new], worker="w")
         study.report([completed(0, 0.9, 2.0)])
-        again = study.add([new, new_trial(random.Random(1)), new])
+        again = study.add([new, other, other])
         assert [(a.number, a.existing, a.state) for a in again] == [
             (0, True, "COMPLETED"),
             (1, False, "WAITING"),
-            (0, True, "COMPLETED"),
+            (1, True, "WAITING"),
         ]
+        assert study.keys() == {new.key, other.key}
+        audit(study)
 
-    def test_unknown_study_is_one_sentence(self, store: Store, study: StudyRecord) -> None:
-        with pytest.raises(StoreError, match="no study 'toi'; did you mean 'toy'"):
+    def test_many_keys_at_once_are_all_found(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        trials = [new_trial(rng) for _ in range(1300)]
+        study.add(trials[:700])
+        answers = study.add(trials)
+        assert [a.existing for a in answers] == [True] * 700 + [False] * 600
+        assert [a.number for a in answers] == list(range(1300))
+
+    def test_trial_gives_everything_back(self, study: StudyRecord) -> None:
+        new = NewTrial("k" * 32, [0, 2, None, 0.25], 2**62)
+        study.add([new], worker="w")
+        study.measure(0, "accuracy", 0.5, step=0)
+        study.measure(0, "accuracy", 0.6, step=1)
+        study.measure(0, "accuracy", 0.7, step=1)
+        study.report([completed(0, 0.9, 2.0, params=12)])
+        trial = study.trial(0)
+        assert trial == study.lookup("k" * 32)
+        assert trial.choices == {"layers[0].kernel": 3, "layers[1].kernel": 7, "rate": 0.25}
+        assert (trial.row, trial.seed, trial.state, trial.duration_s) == ([0, 2, None, 0.25], 2**62, "COMPLETED", 0.5)
+        assert trial.measurements == {"accuracy": 0.9, "latency_ms": 2.0, "params": 12.0}
+        assert trial.curves == {"accuracy": [(0, 0.5), (1, 0.7)]}
+        assert trial.created <= (trial.started or 0) <= (trial.finished or 0)
+        assert study.history().rows == [[0, 2, None, 0.25]]
+        assert study.lookup("absent") is None
+
+    @pytest.mark.parametrize("number", [0, 7, -1])
+    def test_unknown_trial_is_one_sentence(self, study: StudyRecord, number: int) -> None:
+        with pytest.raises(StoreError, match=f"study 'toy' has no trial {number}; it has no trials yet"):
+            study.trial(number)
+
+    def test_row_that_does_not_fit_is_refused_and_nothing_stays(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        with pytest.raises(StoreError, match="2 numbers does not fit study 'toy', whose space has 4 decisions"):
+            study.add([new_trial(rng), NewTrial("x", [0, 1])])
+        assert len(study.trials()) == 0
+        assert study.add([new_trial(rng)])[0].number == 0
+
+    def test_intermediate_values_need_a_running_trial_and_a_number(self, study: StudyRecord) -> None:
+        study.add([new_trial(random.Random(0))])
+        with pytest.raises(StoreError, match="trial 0 cannot be measured: it is WAITING, and only RUNNING"):
+            study.measure(0, "accuracy", 0.5, step=0)
+        with pytest.raises(StoreError, match="trial 9 cannot be measured: it does not exist"):
+            study.measure(9, "accuracy", 0.5, step=0)
+        study.claim("w", 1)
+        for name, value, step, why in (
+            ("accuracy", float("nan"), 0, "not a number"),
+            ("accuracy", 0.5, -1, "step -1 is negative"),
+            ("state", 0.5, 0, "reserved"),
+            ("a b", 0.5, 0, "not an identifier"),
+        ):
+            with pytest.raises(StoreError, match=why):
+                study.measure(0, name, value, step)
+        assert study.trial(0).curves == {}
+
+    # -- reports -----------------------------------------------------------------------------------------------------
+
+    def test_the_same_report_again_changes_nothing(self, study: StudyRecord) -> None:
+        study.add([new_trial(random.Random(0))], worker="w")
+        assert study.report([completed(0, 0.9, 2.0)]) == [Receipt(0, True, "", True, "COMPLETED")]
+        before = study.trial(0)
+        assert (
+            study.report([completed(0, 0.9, 2.0)] * 2) == [Receipt(0, True, "already recorded", False, "COMPLETED")] * 2
+        )
+        assert study.trial(0) == before
+        audit(study)
+
+    def test_the_same_report_twice_in_one_batch_counts_once(self, study: StudyRecord) -> None:
+        study.add([new_trial(random.Random(0))], worker="w")
+        assert [r.accepted for r in study.report([completed(0, 0.9, 2.0)] * 2)] == [True, True]
+        audit(study)
+
+    def test_a_finished_trial_is_immutable(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        study.add([new_trial(rng), new_trial(rng)], worker="w")
+        study.report([completed(0, 0.9, 2.0)])
+        sentence = "trial 0 is COMPLETED and cannot be reported again .worker 'w'.; claim a new trial"
+        with pytest.raises(StoreError, match=sentence):
+            study.report([completed(1, 0.5, 1.0), completed(0, 0.99, 2.0)])
+        with pytest.raises(StoreError, match=sentence):
+            study.report([Report(0, "w", 1, "FAILED", reason="out of memory")])
+        assert study.trial(1).state == "RUNNING"
+        study.report([completed(1, 0.5, 1.0)])
+        assert study.trial(0).measurements["accuracy"] == 0.9
+        audit(study)
+
+    def test_a_worker_without_the_lease_is_refused_and_hinders_nobody(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        study.add([new_trial(rng) for _ in range(4)], worker="old", lease_s=1)
+        assert study.requeue_expired(now=time.time() + 2) == 4
+        study.claim("new", 2)
+        study.report([completed(1, 0.7, 1.0, "new", 2)])
+        study.claim("old", 1)  # the same worker again: another attempt
+        receipts = study.report(
+            [
+                completed(0, 0.1, 9.0, "old", 1),
+                completed(1, 0.1, 9.0, "old", 1),
+                completed(2, 0.1, 9.0, "old", 1),
+                completed(3, 0.1, 9.0, "old", 1),
+                completed(77, 0.1, 9.0, "old", 1),
+                completed(0, 0.9, 2.0, "new", 2),
+            ]
+        )
+        assert [r.accepted for r in receipts] == [False] * 5 + [True]
+        assert "leased to worker 'new' (attempt 2), no longer to worker 'old' (attempt 1)" in receipts[0].why
+        assert "COMPLETED and cannot be reported again" in receipts[1].why
+        assert "leased to worker 'old' (attempt 2)" in receipts[2].why
+        assert "is WAITING: worker 'old' (attempt 1) holds no lease" in receipts[3].why
+        assert "no trial 77" in receipts[4].why
+        assert study.trial(0).measurements["accuracy"] == 0.9
+        audit(study)
+
+    @pytest.mark.parametrize(
+        ("measurements", "reason"),
+        [
+            ({"accuracy": 0.9}, "objective 'latency_ms' was not measured"),
+            ({"accuracy": float("nan"), "latency_ms": 1.0}, "metric 'accuracy' is nan, which is not a number"),
+            ({"accuracy": "high", "latency_ms": 1.0}, "metric 'accuracy' is 'high', which is not a number"),
+            ({"accuracy": None, "latency_ms": 1.0}, "metric 'accuracy' is None, which is not a number"),
+            ({"accuracy": 0.9, "latency_ms": 1.0, "state": 3.0}, "metric name 'state' is reserved"),
+            ({"accuracy": 0.9, "latency_ms": 1.0, "a b": 3.0}, "metric name 'a b' is not an identifier"),
+            ({"accuracy": 0.9, "latency_ms": 1.0}, "metric 'params' of the constraint"),
+        ],
+    )
+    def test_completed_without_a_number_for_everything_is_failed(
+        self, store: Store, measurements: dict[str, Any], reason: str
+    ) -> None:
+        study = make_study(store, constraints=["params <= 100"])
+        study.add([new_trial(random.Random(0))], worker="w")
+        [receipt] = study.report([Report(0, "w", 1, "COMPLETED", measurements)])
+        assert (receipt.accepted, receipt.state) == (True, "FAILED")
+        assert reason in receipt.why
+        assert reason in str(study.trial(0).reason)
+        assert study.report([Report(0, "w", 1, "COMPLETED", measurements)])[0].why == "already recorded"
+        audit(study)
+
+    def test_violated_constraints_make_a_trial_infeasible(self, store: Store) -> None:
+        study = make_study(store, constraints=["params <= 100", "latency_ms <= 10"])
+        rng = random.Random(0)
+        study.add([new_trial(rng) for _ in range(4)], worker="w")
+        receipts = study.report(
+            [
+                completed(0, 0.99, 1.0, params=150),
+                completed(1, 0.5, 1.0, params=100),
+                Report(2, "w", 1, "INFEASIBLE", {"params": 300.0}, reason="too large"),
+                Report(3, "w", 1, "INFEASIBLE", reason="does not build"),
+            ]
+        )
+        assert [r.state for r in receipts] == ["INFEASIBLE", "COMPLETED", "INFEASIBLE", "INFEASIBLE"]
+        assert receipts[0].why == "params = 150 violates 'params <= 100'"
+        assert study.front().index.tolist() == [1]
+        history = study.history()
+        np.testing.assert_array_equal(history.violations, [0.5, 0.0, 2.0, np.nan])
+        assert history.values[0].tolist() == [0.99, 1.0]
+        assert np.isnan(history.values[2:]).all()
+        audit(study)
+
+    def test_a_state_that_is_no_end_is_refused(self, study: StudyRecord) -> None:
+        study.add([new_trial(random.Random(0))], worker="w")
+        with pytest.raises(StoreError, match="cannot be reported as 'RUNNING'; it ends as one of COMPLETED"):
+            study.report([Report(0, "w", 1, "RUNNING")])
+
+    # -- leases ------------------------------------------------------------------------------------------------------
+
+    def test_claims_are_by_number_and_exclusive(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        trials = [new_trial(rng) for _ in range(5)]
+        study.add(trials)
+        first, second = study.claim("a", 2), study.claim("b", 9)
+        assert [c.number for c in first + second] == [0, 1, 2, 3, 4]
+        assert [(c.attempt, c.key, list(c.row), c.seed) for c in first] == [
+            (1, t.key, list(t.row), t.seed) for t in trials[:2]
+        ]
+        assert study.schema_of(first[0].space_id) == study.schema
+        assert study.claim("a", 1) == []
+
+    def test_released_trials_can_be_claimed_at_once(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        study.add([new_trial(rng) for _ in range(3)], worker="a")
+        study.report([completed(0, 0.9, 2.0, "a")])
+        assert study.release("a") == 2
+        assert study.release("a") == 0
+        assert [(c.number, c.attempt) for c in study.claim("b", 9)] == [(1, 2), (2, 2)]
+        audit(study)
+
+    def test_a_lease_ends_unless_the_heart_beats(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        study.add([new_trial(rng)], worker="a", lease_s=10)
+        study.add([new_trial(rng)], worker="b", lease_s=10)
+        assert study.heartbeat("a", lease_s=100) == 1
+        assert study.requeue_expired() == 0
+        assert study.requeue_expired(now=time.time() + 50) == 1
+        assert study.counts()["RUNNING"] == 1
+        assert [c.number for c in study.claim("c", 9)] == [1]
+
+    def test_a_dead_owner_loses_its_trials_before_the_lease_ends(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        study.add([new_trial(rng)], worker="a", lease_s=1000)
+        study.add([new_trial(rng)], worker="b", lease_s=1000)
+        asked: list[str] = []
+        assert study.requeue_expired(dead=lambda worker: (asked.append(worker), worker == "a")[1]) == 1
+        assert sorted(asked) == ["a", "b"]
+        assert study.trial(0).state == "WAITING"
+
+    def test_a_trial_that_costs_too_many_workers_fails(self, study: StudyRecord) -> None:
+        study.add([new_trial(random.Random(0))])
+        for _ in range(2):
+            study.claim("w", 1)
+            study.release("w")  # a clean shutdown costs no worker
+        for attempt in range(3, 6):
+            assert [c.attempt for c in study.claim("w", 1)] == [attempt]
+            assert study.requeue_expired(dead=lambda _: True) == 1
+        trial = study.trial(0)
+        assert (trial.state, trial.reason) == ("FAILED", "lost 3 workers")
+        assert study.history().states == ["FAILED"]
+        assert not study.report([completed(0, 0.9, 2.0, attempt=4)])[0].accepted
+        audit(study)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def test_front_is_sorted_and_has_units_of_the_report(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        study.add([new_trial(rng) for _ in range(4)], worker="w")
+        study.report(
+            [completed(0, 0.5, 1.0, params=5), completed(1, 0.9, 2.0), completed(2, 0.4, 3.0), completed(3, 0.7, 1.5)]
+        )
+        front = study.front()
+        assert list(front.columns) == ["accuracy", "latency_ms", "params", "choices"]
+        assert front.index.tolist() == [1, 3, 0]
+        assert front["accuracy"].tolist() == [0.9, 0.7, 0.5]
+        assert front["params"].isna().tolist() == [True, True, False]
+        assert list(front["choices"][1]) == [d["name"] for d in study.schema["decisions"]]
+        assert study.front(where="latency_ms < 2").index.tolist() == [3, 0]
+        assert study.front(objectives=[Metric("latency_ms", "max")]).index.tolist() == [2]
+        assert study.front(objectives=[Metric("params", "min"), *OBJECTIVES]).index.tolist() == [0]
+
+    def test_empty_study_reads_as_empty(self, study: StudyRecord) -> None:
+        assert len(study.history()) == len(study.front()) == len(study.trials()) == len(study.curve()) == 0
+        assert study.history().values.shape == (0, 2)
+        assert list(study.front().columns) == ["accuracy", "latency_ms", "choices"]
+        assert study.front(objectives=OBJECTIVES[:1]).empty
+        assert study.counts() == {"WAITING": 0, "RUNNING": 0, "COMPLETED": 0, "INFEASIBLE": 0, "FAILED": 0}
+
+    def test_front_by_a_metric_that_nobody_measured_is_one_sentence(self, study: StudyRecord) -> None:
+        study.add([new_trial(random.Random(0))], worker="w")
+        study.report([completed(0, 0.9, 2.0)])
+        with pytest.raises(
+            StoreError, match="metric 'latency' was not measured in this study; did you mean 'latency_ms'"
+        ):
+            study.front(objectives=[Metric("latency", "min")])
+        with pytest.raises(StoreError, match="a front needs an objective"):
+            study.front(objectives=[])
+
+    def test_trials_are_filtered_by_metrics_columns_and_decisions(self, study: StudyRecord) -> None:
+        rows = [[0, 0, 0, 0.1], [1, 0, 0, 0.2], [2, None, 0, 0.3], [2, 1, 1, 0.4]]
+        study.add([NewTrial(f"k{i}", row) for i, row in enumerate(rows)], worker="w")
+        study.report([completed(0, 0.5, 1.0), completed(1, 0.6, 2.0), Report(2, "w", 1, "FAILED", reason="boom")])
+        for where, expected in {
+            "accuracy > 0.5": [1],
+            "not accuracy > 0.5": [0],
+            "layers[0].kernel == 7": [2, 3],
+            "layers[0].kernel in (5, 7) and layers[1].kernel == 3": [1],
+            "not layers[1].kernel == 3": [3],
+            'choices["layers[0].kernel"] < 7': [0, 1],
+            "0.15 <= rate < 0.4": [1, 2],
+            "state == 'FAILED' or number == 0": [0, 2],
+            "reason == 'boom'": [2],
+            "worker == 'w'": [0, 1, 2, 3],
+        }.items():
+            assert study.trials(where=where).index.tolist() == expected, where
+        table = study.trials(columns=["layers[0].kernel", "accuracy", "choices", "state"], limit=3)
+        assert list(table.columns) == ["layers[0].kernel", "accuracy", "choices", "state"]
+        assert table["layers[0].kernel"].tolist() == [3.0, 5.0, 7.0]
+        assert table["choices"][2] == {"layers[0].kernel": 7, "layers[2].kernel": 3, "rate": 0.3}
+        for where, sentence in {
+            "acuracy > 0.5": "no column 'acuracy'; did you mean 'accuracy'",
+            "layers[9].kernel == 3": "no column 'layers.9..kernel'",
+            "state > 3": "compares text with a number",
+        }.items():
+            with pytest.raises(FilterError, match=sentence):
+                study.trials(where=where)
+        with pytest.raises(FilterError, match="no column 'acuracy'; did you mean 'accuracy'"):
+            study.trials(columns=["acuracy"])
+
+    def test_history_continues_where_it_stopped(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        study.add([new_trial(rng) for _ in range(4)], worker="w")
+        study.report([completed(3, 0.5, 1.0), completed(1, 0.6, 2.0)])
+        first = study.history()
+        study.report([completed(0, 0.7, 3.0)])
+        rest = study.history(after=first.last)
+        assert first.numbers.tolist() == [3, 1]
+        assert rest.numbers.tolist() == [0]
+        assert rest.values.tolist() == [[0.7, 3.0]]
+        assert study.history(after=rest.last).last == rest.last
+        curve = study.curve()
+        assert (curve.index.tolist(), curve["number"].tolist()) == ([1, 2, 3], [3, 1, 0])
+        assert curve["accuracy"].tolist() == [0.5, 0.6, 0.7]
+
+    def test_trials_of_a_changed_space_keep_their_names(self, store: Store, study: StudyRecord) -> None:
+        study.add([NewTrial("old", [0, 1, 2, 0.5])], worker="w")
+        changed = schema(labels=(3, 5, 9, "skip"), decisions=2)
+        study.update_space(changed)
+        study.add([NewTrial("new", [2, 3, 0.5])], worker="w")
+        study.report([completed(0, 0.5, 1.0), completed(1, 0.6, 2.0)])
+        assert study.trial(0).choices == {
+            "layers[0].kernel": 3,
+            "layers[1].kernel": 5,
+            "layers[2].kernel": 7,
+            "rate": 0.5,
+        }
+        assert study.trial(1).choices == {"layers[0].kernel": 9, "layers[1].kernel": "skip", "rate": 0.5}
+        history = study.history()
+        assert [len(history.schemas[space]["decisions"]) for space in history.space_ids.tolist()] == [4, 3]
+        assert study.trials(where="layers[2].kernel == 7").index.tolist() == [0]
+        assert study.trials(where="layers[1].kernel == 'skip'").index.tolist() == [1]
+        assert study.trials(where="layers[1].kernel != 'skip'").index.tolist() == [0]
+        assert store.open_study("toy").schema == changed
+        assert study.front()["choices"][1]["layers[0].kernel"] == 9
+
+    def test_imported_trials_are_finished_trials(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        trials = [
+            ImportedTrial(new.key, new.row, {"accuracy": rng.randrange(8) / 8, "latency_ms": rng.randrange(1, 9)})
+            for new in (new_trial(rng) for _ in range(50))
+        ]
+        trials.append(ImportedTrial("failed", [0, 0, 0, 0.5], {}, state="FAILED", reason="boom", duration_s=3.0))
+        added = study.import_trials(trials)
+        assert [a.number for a in added] == list(range(51))
+        assert study.import_trials(trials[:3]) == [type(a)(a.number, a.key, True, a.state) for a in added[:3]]
+        assert (study.trial(50).reason, study.trial(50).duration_s) == ("boom", 3.0)
+        audit(study)
+        study.add([new_trial(rng)], worker="w")
+        assert study.report([completed(51, 1.0, 0.5)])[0].entered_front
+        assert study.front().index.tolist() == [51]
+
+    # -- studies -----------------------------------------------------------------------------------------------------
+
+    def test_reopened_study_is_as_it_was_created(self, url: str, store: Store) -> None:
+        study = make_study(store, constraints=["params <= 50_000"])
+        with open_store(url, create=False) as other:
+            again = other.open_study("toy")
+            assert (again.objectives, again.constraints) == (OBJECTIVES, (parse_constraint("params <= 50000"),))
+            assert (again.schema, again.settings) == (schema(), {"seed": 1})
+            assert (again.id, again.name) == (study.id, "toy")
+
+    def test_study_names_are_unique_and_unknown_ones_are_listed(self, store: Store, study: StudyRecord) -> None:
+        with pytest.raises(StoreError, match="study 'toy' already exists"):
+            make_study(store)
+        with pytest.raises(StoreError, match="no study 'toi'; did you mean 'toy'.; it holds toy"):
             store.open_study("toi")
+        with pytest.raises(StoreError, match="no study 'zzz'; it holds toy"):
+            store.delete_study("zzz")
+
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            ({"name": " "}, "is empty"),
+            ({"objectives": ()}, "has no objective"),
+            ({"objectives": (Metric("state", "min"),)}, "'state' is reserved"),
+            ({"objectives": (OBJECTIVES[0], OBJECTIVES[0])}, "'accuracy' is given twice"),
+            ({"settings": {"seed": object()}}, "settings of a study must be JSON"),
+            ({"space_schema": {"name": "x"}}, "space schema cannot be stored .KeyError: 'fingerprint'"),
+        ],
+    )
+    def test_study_that_cannot_be_created_is_one_sentence(
+        self, store: Store, change: dict[str, Any], sentence: str
+    ) -> None:
+        good: dict[str, Any] = {"name": "new", "space_schema": schema(), "objectives": OBJECTIVES}
+        given = good | change
+        with pytest.raises(StoreError, match=sentence):
+            store.create_study(given.pop("name"), **given)
+        assert store.studies() == []
+
+    def test_studies_are_summarised(self, store: Store, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        make_study(store, "empty")
+        study.add([new_trial(rng) for _ in range(4)], worker="w")
+        study.add([new_trial(rng)])
+        study.report([completed(0, 0.5, 1.0), completed(1, 0.6, 2.0), Report(2, "w", 1, "FAILED", reason="boom")])
+        first, second = store.studies()
+        assert (first.name, first.space, first.objectives, first.front_size) == ("toy", "toy", OBJECTIVES, 2)
+        assert first.best == {"accuracy": 0.6, "latency_ms": 1.0}
+        assert first.counts == {"WAITING": 1, "RUNNING": 1, "COMPLETED": 2, "INFEASIBLE": 0, "FAILED": 1}
+        assert (second.name, second.front_size, second.best) == ("empty", 0, {})
+
+    def test_deleted_study_leaves_nothing_and_its_handles_refuse(self, store: Store, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        other = make_study(store, "other")
+        for each in (study, other):
+            each.add([new_trial(rng) for _ in range(3)], worker="w")
+            each.report([completed(0, 0.5, 1.0), completed(1, 0.6, 2.0)])
+        store.delete_study("toy")
+        assert [summary.name for summary in store.studies()] == ["other"]
+        audit(other)
+        again = make_study(store)
+        assert len(again.trials()) == 0
+        for write in (lambda: study.add([new_trial(rng)]), lambda: study.claim("w", 1), lambda: study.heartbeat("w")):
+            with pytest.raises(StoreError, match="study 'toy' was deleted"):
+                write()
+        assert len(again.trials()) == 0
+
+    def test_studies_do_not_see_each_other(self, store: Store, study: StudyRecord) -> None:
+        other = make_study(store, "other")
+        new = new_trial(random.Random(0))
+        for each in (study, other):
+            assert not each.add([new], worker="w")[0].existing
+        study.report([completed(0, 0.5, 1.0, params=3.0)])
+        assert other.counts()["RUNNING"] == 1
+        assert other.front().empty
+        assert "params" not in other.trials().columns
+        audit(other)
+
+    # -- whatever the order ------------------------------------------------------------------------------------------
+
+    @given(data=st.data())
+    @settings(
+        max_examples=30,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    def test_random_operations_keep_every_promise(self, url: str, data: st.DataObject) -> None:
+        with open_store(url) as store:
+            name = f"s{len(store.studies())}"
+            make_study(store, name, constraints=["latency_ms <= 5"])
+            # Two handles on one study: neither's copy of the front may be trusted blindly.
+            handles = [store.open_study(name), store.open_study(name)]
+            rng = random.Random(data.draw(st.integers(0, 2**32), label="seed"))
+            leases: dict[int, tuple[str, int]] = {}
+            done: dict[int, tuple[State, dict[str, float]]] = {}
+            for _ in range(data.draw(st.integers(1, 25), label="operations")):
+                study = rng.choice(handles)
+                operate(study, rng, leases, done)
+            for number, (state, values) in done.items():
+                trial = handles[0].trial(number)
+                assert (trial.state, trial.measurements) == (state, values)
+            assert handles[0].counts()["RUNNING"] == len(leases)
+            for study in handles:
+                audit(study)
+
+    # -- several processes -------------------------------------------------------------------------------------------
+
+    def test_processes_never_claim_one_trial(self, url: str, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        study.add([new_trial(rng) for _ in range(300)])
+        workers = [start("claim_all", url, f"w{i}") for i in range(3)]
+        claimed = [json.loads(worker.communicate(timeout=60)[0]) for worker in workers]
+        assert [worker.returncode for worker in workers] == [0, 0, 0]
+        everything = sorted(itertools.chain(*claimed))
+        assert everything == list(range(300))
+        assert study.counts()["COMPLETED"] == 300
+        audit(study)
+
+    def test_killed_writers_lose_nothing(self, url: str, study: StudyRecord) -> None:
+        kill_writers(url, study, kills=3)
+
+    @pytest.mark.slow
+    def test_killed_writers_lose_nothing_many_times(self, url: str, study: StudyRecord) -> None:
+        kill_writers(url, study, kills=20)
+
+    def test_readers_see_whole_waves_while_a_process_writes(self, url: str, study: StudyRecord) -> None:
+        writer = start("write", url, "w")
+        faults: list[str] = []
+        stop = threading.Event()
+
+        def watch() -> None:
+            try:
+                with open_store(url, create=False, read_only=True) as store:
+                    mine = store.open_study("toy")
+                    last = 0
+                    while not stop.is_set():
+                        history = mine.history()
+                        # A wave reports 3 and adds 3: in every snapshot 3 are pending, and nothing that was seen goes away.
+                        if len(history.pending) not in (0, 3) or len(history) % 3 or history.last < last:
+                            faults.append(f"{len(history)} finished, {len(history.pending)} pending, was {last}")
+                        last = history.last
+                        front = mine.front()
+                        if len(slow_front(front.index.tolist(), front[["accuracy", "latency_ms"]].to_numpy())) != len(
+                            front
+                        ):
+                            faults.append(f"front dominates itself: {front}")
+            except Exception as error:
+                faults.append(repr(error))
+
+        readers = [threading.Thread(target=watch) for _ in range(3)]
+        for reader in readers:
+            reader.start()
+        assert writer.stdout is not None
+        for _, _line in zip(range(150), writer.stdout, strict=False):
+            pass
+        stop.set()
+        for reader in readers:
+            reader.join()
+        end(writer)
+        assert faults == []
+        audit(study)

@@ -1,13 +1,367 @@
 from __future__ import annotations
 
+import os
+import random
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import psycopg
 
+import nas.store.sqlite
+from nas.errors import NasError, StoreError
+from nas.store import columns, history, open_store, statements, store
+from nas.store.database import VERSION_TABLE
+from nas.store.schema import HEAD, REVISIONS, metadata
+from nas.store.sql import Among, Statement
 from tests.conformance.store import StoreConformance
+from tests.conformance.store_tools import completed, make_study, new_trial
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class TestSqlite(StoreConformance):
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/nas.db"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "results.db"
+
+
+def sentence(error: pytest.ExceptionInfo[NasError]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    assert "Traceback" not in text
+    return text
+
+
+# -- where it is -----------------------------------------------------------------------------------------------------
+
+
+def test_reading_never_creates_a_database(path: Path) -> None:
+    for options in ({"create": False}, {"read_only": True}):
+        with pytest.raises(StoreError) as error:
+            open_store(path, **options)
+        assert sentence(error) == (
+            f"database {str(path)!r} does not exist; check the path, or run a study with it first"
+        )
+    assert not path.exists()
+
+
+def test_path_and_url_are_the_same_database(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    with open_store("sqlite:///new folder/results%20.db") as first:
+        make_study(first)
+    for same in (
+        "new folder/results%20.db",
+        Path("new folder/results%20.db"),
+        f"sqlite:///{path.parent}/new folder/results%20.db",
+    ):
+        with open_store(same, create=False) as again:
+            assert again.open_study("toy").name == "toy"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgres://server/db", "is not supported; give a path or 'sqlite:///results.db'"),
+        ("mysql+pymysql://server/db", "is not supported"),
+        ("sqlite://", "names no file"),
+        ("sqlite:results.db", "names no file; write 'sqlite:///results.db'"),
+        ("sqlite:///:memory:", "names no file"),
+        (":memory:", "is not a file"),
+        ("", "is not a file"),
+    ],
+)
+def test_url_that_is_no_file_is_one_sentence(url: str, expected: str) -> None:
+    with pytest.raises(StoreError, match=expected) as error:
+        open_store(url)
+    sentence(error)
+
+
+# -- what is in it ---------------------------------------------------------------------------------------------------
+
+
+def test_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is a folder; give the path of a file") as error:
+        open_store(tmp_path)
+    sentence(error)
+
+
+def test_file_that_is_no_database_is_refused_and_kept(path: Path) -> None:
+    path.write_text("number,accuracy\n" * 100)
+    with pytest.raises(StoreError, match="is not a database of supernas: the file has another format") as error:
+        open_store(path)
+    sentence(error)
+    assert path.read_text() == "number,accuracy\n" * 100
+
+
+def test_foreign_database_is_refused_and_kept(path: Path) -> None:
+    with sqlite3.connect(path) as foreign:
+        foreign.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        foreign.execute("CREATE TABLE studies (study_id INTEGER)")
+    foreign.close()
+    with pytest.raises(StoreError, match=r"holds other tables \(alembic_version, studies\)") as error:
+        open_store(path)
+    sentence(error)
+
+
+def test_empty_file_becomes_a_database_only_when_it_may(path: Path) -> None:
+    path.touch()
+    with pytest.raises(StoreError, match="is empty; run a study in it first"):
+        open_store(path, create=False)
+    with open_store(path) as opened:
+        assert opened.current() == (HEAD, HEAD)
+
+
+def set_revision(path: Path, revision: str) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = ?", (revision,))
+    connection.close()
+
+
+def test_newer_database_is_refused(path: Path) -> None:
+    open_store(path).close()
+    set_revision(path, "9999")
+    with pytest.raises(StoreError, match="was written by a newer supernas .revision '9999'.*upgrade supernas") as error:
+        open_store(path)
+    sentence(error)
+    with open_store(path, any_revision=True) as opened:
+        assert opened.current() == ("9999", HEAD)
+        with pytest.raises(StoreError, match="newer supernas"):
+            opened.upgrade()
+
+
+def test_older_database_is_refused_until_upgraded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_store(path).close()
+    monkeypatch.setattr("nas.store.database.HEAD", "0002")
+    monkeypatch.setattr("nas.store.database.REVISIONS", ("0001", "0002"))
+    with pytest.raises(StoreError, match="has the older revision '0001'.*run 'nas db upgrade'") as error:
+        open_store(path)
+    sentence(error)
+    monkeypatch.undo()
+    with open_store(path, any_revision=True) as opened:
+        opened.upgrade()  # it is at the newest revision: nothing to do
+        assert opened.current() == (HEAD, HEAD)
+
+
+def test_damaged_database_is_one_sentence(path: Path) -> None:
+    with open_store(path) as opened:
+        study = make_study(opened)
+        study.add([new_trial(random.Random(i)) for i in range(200)])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(StoreError, match="is damaged") as error:
+        open_store(path).open_study("toy").trials()
+    sentence(error)
+
+
+# -- writing when it cannot be written -------------------------------------------------------------------------------
+
+
+def test_read_only_store_refuses_to_write(path: Path) -> None:
+    with open_store(path) as opened:
+        make_study(opened)
+    with open_store(path, read_only=True) as opened:
+        study = opened.open_study("toy")
+        with pytest.raises(StoreError, match="was opened for reading only") as error:
+            study.add([new_trial(random.Random(0))])
+        sentence(error)
+        assert len(study.trials()) == 0
+
+
+def test_locked_database_is_one_sentence_and_heals(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas.store.sqlite, "BUSY_S", 0.1)
+    with open_store(path) as opened:
+        study = make_study(opened)
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="is locked: another process has been writing it") as error:
+            study.add([new_trial(random.Random(0))])
+        sentence(error)
+        assert study.counts()["WAITING"] == 0  # readers are not locked out
+        other.execute("ROLLBACK")
+        other.close()
+        assert study.add([new_trial(random.Random(0))])[0].number == 0
+
+
+def test_full_disk_is_one_sentence_and_loses_nothing(path: Path) -> None:
+    with open_store(path) as opened:
+        study = make_study(opened)
+        study.add([new_trial(random.Random(0))], worker="w")
+        study.report([completed(0, 0.9, 2.0)])
+        limit = opened._database._writing().connection.dbapi_connection
+        assert limit is not None
+        limit.execute("PRAGMA max_page_count=40")
+        with pytest.raises(StoreError, match="cannot grow: the disk is full") as error:
+            study.add([new_trial(random.Random(i)) for i in range(1, 5000)])
+        sentence(error)
+        limit.execute("PRAGMA max_page_count=1000000")
+        assert study.counts() == {"WAITING": 0, "RUNNING": 0, "COMPLETED": 1, "INFEASIBLE": 0, "FAILED": 0}
+        assert study.add([new_trial(random.Random(1))], worker="w")[0].number == 1
+        study.report([completed(1, 0.8, 1.0)])
+        assert sorted(study.front().index) == [0, 1]
+
+
+def as_nobody(code: str, *arguments: object) -> str:
+    """Run `code` as a user whom permissions bind, as they do not bind root."""
+    drop = "import os\nif os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
+    imports = "import sys; from nas.store import open_store; from tests.conformance.store_tools import *\n"
+    return subprocess.run(
+        [sys.executable, "-c", imports + drop + code, *map(str, arguments)],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=True,
+    ).stdout.strip()
+
+
+@pytest.fixture
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that everybody may enter and list, but not write."""
+    folder = tmp_path_factory.mktemp("shared")
+    modes = {parent: parent.stat().st_mode for parent in (folder.parent, folder.parent.parent)}
+    for parent, mode in modes.items():
+        parent.chmod(mode | stat.S_IXOTH)
+    with open_store(folder / "results.db") as opened:
+        study = make_study(opened)
+        study.add([new_trial(random.Random(0))], worker="w")
+        study.report([completed(0, 0.9, 2.0)])
+    os.chmod(folder / "results.db", 0o444)
+    os.chmod(folder, 0o555)
+    yield folder
+    os.chmod(folder, 0o755)
+    for parent, mode in modes.items():
+        parent.chmod(mode)
+
+
+def test_read_only_file_is_read_and_refuses_to_be_written(shared: Path) -> None:
+    code = """
+study = open_store(sys.argv[1]).open_study("toy")
+print(study.front().index.tolist())
+try:
+    study.add([new_trial(random.Random(1))])
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    front, error = as_nobody(code, shared / "results.db").splitlines()
+    assert front == "[0]"
+    assert error.startswith("StoreError database ")
+    assert "cannot be written: the file or its folder is read-only" in error or "cannot be opened" in error
+
+
+def test_folder_that_cannot_be_written_is_one_sentence(shared: Path) -> None:
+    code = """
+try:
+    open_store(sys.argv[1])
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    assert "StoreError database" in as_nobody(code, shared / "new.db")
+    assert "StoreError database" in as_nobody(code, shared / "folder" / "new.db")
+
+
+# -- how it is made --------------------------------------------------------------------------------------------------
+
+
+def test_migrations_make_the_tables_of_the_code(path: Path) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    open_store(path).close()
+    engine = sa.create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        assert compare_metadata(context, metadata) == []
+        assert context.get_current_revision() == HEAD
+        # What autogenerate does not compare: the exact text of every table and index.
+        made = {sql for (sql,) in connection.exec_driver_sql("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")}
+    engine.dispose()
+    other = sa.create_engine("sqlite://")
+    with other.connect() as connection:
+        metadata.create_all(connection)
+        rows = connection.exec_driver_sql("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")
+        declared = {sql for (sql,) in rows}
+    other.dispose()
+
+    def normal(statements: set[str]) -> set[str]:
+        lines = {" ".join(sql.split()) for sql in statements if VERSION_TABLE not in sql}
+        # Foreign keys may be listed in another order.
+        return {" ".join(sorted(line.replace(",", " ").split())) for line in lines}
+
+    assert normal(made) == normal(declared)
+
+
+def test_revisions_are_those_of_the_migrations() -> None:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "nas/store/migrations"))
+    config.set_main_option("path_separator", "os")
+    scripts = ScriptDirectory.from_config(config)
+    assert [script.revision for script in scripts.walk_revisions()][::-1] == list(REVISIONS)
+
+
+def test_threads_that_create_one_database_at_once_agree(path: Path) -> None:
+    faults: list[BaseException] = []
+
+    def create(i: int) -> None:
+        try:
+            with open_store(path) as opened:
+                make_study(opened, f"s{i}")
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=create, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    with open_store(path) as opened:
+        assert sorted(summary.name for summary in opened.studies()) == [f"s{i}" for i in range(6)]
+
+
+def test_every_statement_is_one_that_postgresql_understands() -> None:
+    dialect = psycopg.dialect()
+    found = 0
+    for module in (statements, columns, history, store):
+        for value in vars(module).values():
+            parts = (
+                value if isinstance(value, list | tuple) else [*value.values()] if isinstance(value, dict) else [value]
+            )
+            for part in parts:
+                for each in part if isinstance(part, tuple) else (part,):
+                    texts = each._statements.values() if isinstance(each, Among) else [each]
+                    for statement in texts:
+                        if isinstance(statement, Statement):
+                            text, _ = statement.on(dialect)
+                            assert "?" not in text
+                            found += 1
+    assert found > 60
+
+
+def test_store_is_read_without_torch_and_pyglove(path: Path) -> None:
+    with open_store(path) as opened:
+        study = make_study(opened)
+        study.add([new_trial(random.Random(0))], worker="w")
+        study.report([completed(0, 0.9, 2.0)])
+    code = f"""
+import sys
+from nas.store import open_store
+front = open_store({str(path)!r}, read_only=True).open_study("toy").front(where="latency_ms <= 2")
+assert front.index.tolist() == [0]
+heavy = {{"torch", "pyglove", "ray", "optuna", "transformers"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

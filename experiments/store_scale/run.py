@@ -1,0 +1,145 @@
+"""How the store behaves at a million trials.  The last line printed is one JSON object."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from nas.metrics import Metric
+from nas.store import ImportedTrial, NewTrial, Report, Store, StudyRecord, open_store
+
+OBJECTIVES = (Metric("accuracy", "max"), Metric("latency_ms", "min"))
+DECISIONS = 40
+CHUNK = 10_000
+
+
+def schema() -> dict[str, Any]:
+    decisions = [
+        {"name": f"layers[{i}].kernel", "kind": "categorical", "candidates": [3, 5, 7, 9]} for i in range(DECISIONS)
+    ]
+    return {"name": "flat-40", "version": 1, "fingerprint": "flat-40", "decisions": decisions}
+
+
+def measurements(rng: random.Random) -> dict[str, float]:
+    """Accuracy saturates with latency, under noise: a front of some hundreds at a million."""
+    latency = rng.lognormvariate(1.0, 0.7)
+    accuracy = (1.0 - math.exp(-latency)) * (1.0 - 0.2 * rng.random() ** 2)
+    return {"accuracy": accuracy, "latency_ms": latency, "params": float(rng.randrange(1_000, 100_000))}
+
+
+def row(rng: random.Random) -> list[int]:
+    bits = rng.getrandbits(2 * DECISIONS)
+    return [(bits >> (2 * i)) & 3 for i in range(DECISIONS)]
+
+
+def trials(n: int, rng: random.Random) -> Iterator[ImportedTrial]:
+    for _ in range(n):
+        yield ImportedTrial(f"{rng.getrandbits(128):032x}", row(rng), measurements(rng), duration_s=0.02)
+
+
+def fill(study: StudyRecord, n: int, rng: random.Random) -> float:
+    """Seconds that the store took to import `n` trials."""
+    seconds = 0.0
+    for start in range(0, n, CHUNK):
+        chunk = list(trials(min(CHUNK, n - start), rng))
+        begin = time.perf_counter()
+        study.import_trials(chunk)
+        seconds += time.perf_counter() - begin
+    return seconds
+
+
+def timed(call: Callable[[], Any], repeats: int) -> dict[str, float]:
+    """Median, best and worst milliseconds of `call`, the first one (cold) apart."""
+    times = []
+    for _ in range(repeats + 1):
+        begin = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - begin) * 1e3)
+    cold, warm = times[0], times[1:]
+    return {"median": statistics.median(warm), "min": min(warm), "max": max(warm), "first": cold}
+
+
+def waves(study: StudyRecord, size: int, repeats: int, rng: random.Random) -> dict[str, float]:
+    """Microseconds a trial of `wave` with `size` reports and as many new trials."""
+    new = [[NewTrial(f"{rng.getrandbits(128):032x}", row(rng)) for _ in range(size)] for _ in range(repeats + 1)]
+    leased = study.add(new[0], worker="w")
+    times = []
+    for batch in new[1:]:
+        reports = [Report(a.number, "w", 1, "COMPLETED", measurements(rng), duration_s=0.02) for a in leased]
+        begin = time.perf_counter()
+        _, leased = study.wave(reports, batch, worker="w")
+        times.append((time.perf_counter() - begin) / size * 1e6)
+    study.release("w")
+    times.sort()
+    return {
+        "median": statistics.median(times),
+        "mean": statistics.fmean(times),
+        "p99": times[int(len(times) * 0.99)],
+        "max": times[-1],
+    }
+
+
+def measure(store: Store, path: Path, n: int, smaller: int, repeats: int) -> dict[str, Any]:
+    rng = random.Random(0)
+    large = store.create_study("large", space_schema=schema(), objectives=OBJECTIVES)
+    small = store.create_study("small", space_schema=schema(), objectives=OBJECTIVES)
+    seconds = fill(large, n, rng)
+    size = sum(file.stat().st_size for file in path.parent.glob(path.name + "*"))
+    fill(small, smaller, rng)
+    study = open_store(path, create=False, read_only=True).open_study("large")
+    result: dict[str, Any] = {
+        "trials": n,
+        "decisions": DECISIONS,
+        "import_trials_per_s": n / seconds,
+        "bytes_per_trial": size / n,
+        "front_size": len(study.front()),
+        "front_read_ms": timed(study.front, repeats),
+        "front_where_metrics_ms": timed(
+            lambda: study.front(where="latency_ms <= 2 and params < 50_000"), max(repeats // 10, 1)
+        ),
+        "front_where_decision_ms": timed(lambda: study.front(where="layers[3].kernel == 5"), 1),
+        "front_other_objectives_ms": timed(lambda: study.front(objectives=[*OBJECTIVES, Metric("params", "min")]), 1),
+        "summary_ms": timed(store.studies, max(repeats // 10, 1)),
+        "history_trials": smaller,
+        "history_ms": timed(store.open_study("small").history, 3),
+        "wave_1_us": waves(large, 1, repeats * 10, rng),
+        "wave_64_us": waves(large, 64, repeats, rng),
+    }
+    assert set(study.front().index) == set(study.front(where="number >= 0").index)
+    return result
+
+
+def rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=1_000_000)
+    parser.add_argument("--smoke", action="store_true", help="a small run, to see that it runs")
+    options = parser.parse_args()
+    n, smaller, repeats = (2_000, 1_000, 5) if options.smoke else (options.trials, 100_000, 100)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scale.db"
+        with open_store(path) as store:
+            result = measure(store, path, n, smaller, repeats)
+    for name, value in rounded(result).items():
+        print(f"{name:28} {value}")
+    machine = {"python": platform.python_version(), "cpus": os.cpu_count(), "load": os.getloadavg()[0]}
+    print(json.dumps(rounded({"experiment": "store_scale", **result, **machine})))
+
+
+if __name__ == "__main__":
+    main()
