@@ -37,7 +37,11 @@ def qualified_name(value: Any) -> str | None:
     found: Any = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part, None)
-    return f"{module}.{name}" if found is value else None
+    if found is value:
+        return f"{module}.{name}"
+    # A model function made of somebody's class is found by what it was made of.
+    origin = qualified_name(getattr(value, "_nas_origin", None))
+    return f"nas.model({origin})" if origin else None
 
 
 def identity(value: Any) -> Hashable:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pyglove as pg
 
+from nas.errors import SpaceError
+
 
 class _Class(type(pg.Functor)):  # type: ignore[misc]  # PyGlove's metaclass, under our own name for `copyreg`
     """Class of model functions, so that pickle asks us how to find one."""
@@ -40,8 +42,9 @@ def model(target: Callable[..., Any]) -> Any:
     ...     return [width] * depth
     >>> widths(width=pg.oneof([8, 16])).width.candidates
     [8, 16]
-    >>> model(dict)(a=pg.oneof([1, 2]))(override_args=True, a=3)
-    {'a': 3}
+    >>> from fractions import Fraction
+    >>> model(Fraction)(numerator=3, denominator=4)()
+    Fraction(3, 4)
 
     Arguments may be open at any depth: in lists, dicts, symbolic objects, and calls of other model functions.  A function gets
     symbolic objects and calls of model functions as they are, and calls the latter itself; a *class* knows nothing of them, so
@@ -54,9 +57,18 @@ def model(target: Callable[..., Any]) -> Any:
 
     Returns:
         A `pg.Functor` class with the target's signature and docstring.  It pickles when `target` can be imported.
+
+    Raises:
+        SpaceError: `target` has no signature that Python can read.
     """
     if isinstance(target, _Class):
         return target
+    try:
+        inspect.signature(target)
+    except (TypeError, ValueError) as error:
+        raise SpaceError(
+            f"nas.model cannot read the arguments of {target!r} ({error}); wrap it in a function"
+        ) from None
     return _wrapped(target)
 
 

@@ -67,9 +67,10 @@ class RowMap:
             if labels is None or indices is None:
                 genome[decision.index] = float(number)
                 continue
-            c = indices[int(number)] if 0 <= int(number) < len(indices) else None
+            index = int(number) if number in range(len(labels)) else None
+            c = None if index is None else indices[index]
             if c is None:
-                what = labels[int(number)] if 0 <= int(number) < len(labels) else number
+                what = number if index is None else labels[index]
                 raise SpaceError(
                     f"candidate {what!r} of decision {name!r} of stored space {self.title} is not in this space"
                 )

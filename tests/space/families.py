@@ -35,7 +35,7 @@ def values(draw: st.DrawFn, depth: int = 2, floats: bool = False) -> Any:
         open_ = ["manyof", "oneof", "box", "module", "list", "dict"] + (["float"] if floats else [])
         return make(draw(st.sampled_from(open_ + leaves if level else leaves)), level)
 
-    def make(kind: str, level: int) -> Any:
+    def make(kind: str, level: int) -> Any:  # noqa: PLR0911 (one a kind)
         n = next(counter)
         if kind == "int":
             return n

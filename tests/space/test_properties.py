@@ -8,11 +8,11 @@ import pickle
 from random import Random
 
 import pyglove as pg
-from tests.space.families import contents, plain, spaces
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import nas
+from tests.space.families import contents, plain, spaces
 
 quick = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 slower = settings(quick, max_examples=15)  # PyGlove takes 20-100 ms for a DNA or a value
