@@ -31,7 +31,6 @@ class Task:
 
     number: int
     row: tuple[float | None, ...]
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,287 @@
+"""The commands.  Nothing heavy is imported before a command needs it: `--help` must answer at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+import nas
+from nas.errors import NasError
+
+if TYPE_CHECKING:
+    from nas.store import Store
+
+DEFAULT_STORE = "nas.db"
+
+StoreOption = Annotated[
+    str | None,
+    Parameter(name="--store", help="Database: a path or URL. [default: $NAS_STORE, or nas.db in this folder]"),
+]
+JobArgument = Annotated[str, Parameter(help="A Python file that builds a nas.Study, or package.module:name.")]
+StudyArgument = Annotated[str, Parameter(help="Name of a study; 'nas studies' lists them.")]
+
+app = App(
+    name="nas",
+    help="Search a space of networks that share one set of weights, on your hardware.",
+    version=nas.__version__,
+    default_parameter=Parameter(negative=()),
+)
+db = App(name="db", help="The database's schema.")
+app.command(db)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    try:
+        app(list(arguments), exit_on_error=False, print_error=True)
+    except CycloptsError:
+        return 2  # cyclopts has printed what is wrong, with its suggestion
+    except NasError as error:
+        sys.stderr.write(f"nas: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("nas: interrupted\n")
+        return 130
+    except BrokenPipeError:  # `nas front ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+@app.command
+def train(job: JobArgument, *, restart: bool = False, quiet: bool = False) -> None:
+    """Train the supernet of a job; goes on where it stopped.
+
+    Args:
+        restart: begin anew, even if there is a checkpoint.
+        quiet: no progress.
+    """
+    from nas.cli.job import load_job
+    from nas.cli.output import print_text
+    from nas.errors import JobError
+
+    study = load_job(job)
+    if study.training is None:
+        raise JobError(f"job {job!r} has nothing to train; give its study Study(training=nas.Training(...))")
+    result = study.training.run(progress=not quiet, resume=not restart)
+    print_text(str(result))
+
+
+@app.command(name="run")
+def run_study(
+    job: JobArgument,
+    *,
+    trials: int | None = None,
+    workers: int = 2,
+    ray: bool = False,
+    name: str | None = None,
+    store: StoreOption = None,
+    time_limit: float | None = None,
+    dry_run: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Search: evaluate archs until the study has enough trials; goes on where it stopped.
+
+    Args:
+        trials: finished trials to go on to. [default: what the job says]
+        workers: worker processes; 0 evaluates in this one.
+        ray: use Ray actors as workers.
+        name: of the study, instead of the job's.
+        time_limit: stop an evaluation that takes longer than this many seconds.
+        dry_run: check everything and evaluate one arch here, without a record.
+        quiet: no progress.
+    """
+    from nas.cli.job import load_job
+    from nas.cli.output import print_json, print_text
+
+    study = load_job(job)
+    if name is not None or store is not None or "NAS_STORE" in os.environ:
+        study.rename(name or study.name, store=store or os.environ.get("NAS_STORE"))
+    if dry_run:
+        print_json(study.rehearse())
+        return
+    summary = study.run(trials, workers=workers, ray=ray, progress=not quiet, time_limit_s=time_limit)
+    print_text(str(summary))
+    print_text(f"see it with: nas front {_quoted(study.name)}{_store_hint(study.where)}")
+
+
+@app.command
+def studies(*, store: StoreOption = None, format: Literal["table", "json"] = "table") -> None:
+    """List the studies of a database."""
+    from nas.cli.output import print_json, print_table
+    from nas.store import STATES
+
+    found = _reading(store).studies()
+    if format == "json":
+        print_json(
+            [
+                {
+                    "study": summary.name,
+                    "space": summary.space,
+                    "objectives": [f"{metric.goal} {metric.name}" for metric in summary.objectives],
+                    "trials": summary.counts,
+                    "front": summary.front_size,
+                    "best": summary.best,
+                }
+                for summary in found
+            ]
+        )
+        return
+    print_table(
+        ["study", "space", "objectives", *(state.lower() for state in STATES), "front"],
+        [
+            [
+                summary.name,
+                summary.space,
+                ", ".join(f"{metric.goal} {metric.name}" for metric in summary.objectives),
+                *(summary.counts.get(state, 0) for state in STATES),
+                summary.front_size,
+            ]
+            for summary in found
+        ],
+    )
+
+
+@app.command
+def show(
+    study: StudyArgument,
+    *,
+    store: StoreOption = None,
+    state: Literal["WAITING", "RUNNING", "COMPLETED", "INFEASIBLE", "FAILED"] | None = None,
+    where: str | None = None,
+    limit: int = 20,
+    format: Literal["table", "json"] = "table",
+) -> None:
+    """Show what a study is, how far it is, and its latest trials.
+
+    Args:
+        state: only trials in this state.
+        where: only trials that satisfy this filter, as in "latency_ms <= 2".
+        limit: this many trials at the most.
+    """
+    from nas.cli.show import show_study
+
+    clauses = [f"({where})"] if where else []
+    clauses += [f"state == {state!r}"] if state else []
+    show_study(_reading(store).open_study(study), " and ".join(clauses) or None, limit, format)
+
+
+@app.command
+def front(
+    study: StudyArgument,
+    *,
+    store: StoreOption = None,
+    where: str | None = None,
+    format: Literal["table", "json", "csv", "html", "png"] | None = None,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+) -> None:
+    """Print or draw the Pareto front of a study.
+
+    Args:
+        where: the front of the trials that satisfy this filter, as in "latency_ms <= 2 and params < 50_000".
+        format: table unless given, or what the output's ending says.
+        output: file to write instead of printing; html and png need one. [default: STUDY-front.FORMAT]
+    """
+    from nas.cli.show import write_front
+
+    write_front(_reading(store).open_study(study), where, format, output)
+
+
+@app.command
+def extract(
+    study: StudyArgument,
+    trial: Annotated[int, Parameter(help="Number of a trial, as 'nas front' lists them.")],
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    job: Annotated[str | None, Parameter(help="The job, if it is not where the study was run from.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Take a trial's network home, after checking that it computes what was evaluated.
+
+    Writes DIR/model.safetensors, DIR/arch.json and DIR/load.py, whose load() gives an ordinary PyTorch module.
+
+    Args:
+        output: folder to write; it must not exist, or be empty.
+    """
+    from nas.cli.job import load_job
+    from nas.cli.output import print_text
+    from nas.errors import JobError
+    from nas.study.take_home import check_folder, take_home
+
+    check_folder(output)
+    opened = _reading(store)
+    record = opened.open_study(study)
+    reference = job or record.settings.get("job")
+    if reference is None:
+        raise JobError(f"study {study!r} was not run from a job file; say which builds it with --job")
+    declared = load_job(reference)
+    declared.rename(study, store=opened)
+    winner = take_home(declared, trial)
+    winner.write(output)
+    print_text(str(winner))
+    print_text(f"wrote {output}/: model.safetensors, arch.json, load.py")
+
+
+@app.command
+def doctor(*, store: StoreOption = None) -> None:
+    """Check versions, devices, threads and the database, and say what to mend."""
+    from nas.cli.doctor import examine
+    from nas.cli.output import print_table
+
+    findings = examine(_url(store))
+    print_table(["what", "found", "advice"], [[f.what, f.found, f.advice] for f in findings])
+    if any(finding.bad for finding in findings):
+        raise NasError("something needs mending: see the advice above")
+
+
+@db.command
+def upgrade(*, store: StoreOption = None) -> None:
+    """Bring the database to the schema of this version."""
+    from nas.cli.output import print_text
+
+    with _of_any_revision(store) as opened:
+        before, head = opened.current()
+        opened.upgrade()
+    done = "nothing to do" if before == head else f"upgraded from {before or 'none'}"
+    print_text(f"{_url(store)}: schema {head}, {done}")
+
+
+@db.command
+def current(*, store: StoreOption = None) -> None:
+    """Print the database's schema revision and the one this version needs."""
+    from nas.cli.output import print_text
+
+    with _of_any_revision(store) as opened:
+        revision, head = opened.current()
+    print_text(f"{_url(store)}: schema {revision or 'none'}, this version of supernas needs {head}")
+
+
+def _url(store: str | None) -> str:
+    return store or os.environ.get("NAS_STORE") or DEFAULT_STORE
+
+
+def _reading(store: str | None) -> Store:
+    """The database to read: it must exist."""
+    from nas.store import open_store
+
+    return open_store(_url(store), create=False)
+
+
+def _of_any_revision(store: str | None) -> Store:
+    from nas.store import open_store
+
+    return open_store(_url(store), create=False, any_revision=True)
+
+
+def _store_hint(where: str) -> str:
+    return "" if where == _url(None) else f" --store {_quoted(where)}"
+
+
+def _quoted(text: str) -> str:
+    import shlex
+
+    return shlex.quote(text)

@@ -1,0 +1,73 @@
+"""What commands print: tables for people, JSON and CSV for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+
+def console() -> Console:
+    """Standard output; wide enough for a table when it is not a terminal."""
+    found = Console()
+    return found if found.is_terminal else Console(width=160)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
+    """A table; numbers to the right, None as an empty cell."""
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        numeric = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
+        table.add_column(column, justify="right" if numeric and rows else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console().print(table)
+
+
+def print_text(text: str) -> None:
+    """One line to standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def print_json(value: Any) -> None:
+    """One JSON document."""
+    print_text(json.dumps(value, indent=2, allow_nan=False))
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON-able dicts, the trial's number first; a missing value is None."""
+    rows = []
+    for number, row in zip(frame.index, frame.to_dict("records"), strict=True):
+        rows.append({"trial": int(number), **{str(name): _plain(value) for name, value in row.items()}})
+    return rows
+
+
+def choices_text(choices: Any) -> str:
+    """`width=64 depth=3`, as short as it can be read."""
+    return " ".join(f"{name}={value}" for name, value in choices.items()) if isinstance(choices, dict) else str(choices)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _cell(value: Any) -> str:
+    value = _plain(value)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) >= 1000):
+        return f"{int(value):,}"
+    return f"{value:.4g}"

@@ -1,0 +1,128 @@
+"""What a study is and found: as text, as data, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from nas.cli.output import choices_text, console, print_json, print_table, print_text, records
+from nas.errors import NasError
+
+if TYPE_CHECKING:
+    from nas.store import StudyRecord
+
+_FORMATS = {".json": "json", ".csv": "csv", ".html": "html", ".png": "png"}
+
+
+def show_study(record: StudyRecord, where: str | None, limit: int, format: str) -> None:
+    """Print what the study is, and its latest trials."""
+    trials = record.trials(where=where, limit=limit)
+    facts = {
+        "study": record.name,
+        "objectives": [f"{metric.goal} {metric.name}" for metric in record.objectives],
+        "constraints": [str(constraint) for constraint in record.constraints],
+        "space": {
+            "name": record.schema["name"],
+            "version": record.schema["version"],
+            "decisions": len(record.schema["decisions"]),
+        },
+        "algorithm": record.settings.get("algorithm"),
+        "job": record.settings.get("job"),
+        "trials": record.counts(),
+        "front": len(record.front()),
+    }
+    if format == "json":
+        print_json({**facts, "latest": records(trials)})
+        return
+    for name, fact in facts.items():
+        print_text(f"{name + ':':13}{_fact(fact)}")
+    _print_frame(trials, record)
+
+
+def write_front(record: StudyRecord, where: str | None, format: str | None, output: Path | None) -> None:
+    """Print the front, or write it to a file."""
+    format = format or (_FORMATS.get(output.suffix) if output else None) or "table"
+    front = record.front(where=where)
+    if format in ("html", "png"):
+        output = output or Path(f"{_file_name(record.name)}-front.{format}")
+        _draw(record, front, where, format, output)
+        print_text(f"wrote {output}")
+        return
+    if output is not None:
+        _write(front, format, output)
+        print_text(f"wrote {output}")
+    elif format == "json":
+        print_json(records(front))
+    elif format == "csv":
+        print_text(_flat(front).to_csv().rstrip())
+    elif front.empty:
+        states = ", ".join(f"{count} {state}" for state, count in record.counts().items() if count) or "no trials yet"
+        print_text(f"study {record.name!r} has no feasible trial{f' where {where}' if where else ''} ({states})")
+    else:
+        _print_frame(front, record)
+
+
+def _write(front: pd.DataFrame, format: str, output: Path) -> None:
+    if format == "table":
+        raise NasError(
+            f"a table is not written to a file; give --format json, csv, html or png, or -o {output.stem}.csv"
+        )
+    if format == "csv":
+        _flat(front).to_csv(output)
+    else:
+        front.assign(trial=front.index).to_json(output, orient="records", indent=2)
+
+
+def _draw(record: StudyRecord, front: pd.DataFrame, where: str | None, format: str, output: Path) -> None:
+    from nas.plot import front_figure, page, png
+
+    columns = ["state", *(metric.name for metric in record.objectives)]
+    trials = record.trials(where=where, columns=columns)
+    figure = front_figure(record.name, record.objectives, trials, front)
+    if format == "png":
+        output.write_bytes(png(figure))
+    else:
+        output.write_text(page(record.name, figure, front), encoding="utf-8")
+
+
+def _print_frame(frame: pd.DataFrame, record: StudyRecord) -> None:
+    labels = {metric.name: metric.label for metric in record.objectives}
+    columns = ["trial", *(labels.get(name, _with_unit(name)) for name in frame.columns)]
+    rows = [[number, *map(_tidy, row)] for number, row in zip(frame.index, frame.itertuples(index=False), strict=True)]
+    if rows:
+        print_table(columns, rows)
+    else:
+        console().print("no trials")
+
+
+def _with_unit(name: str) -> str:
+    from nas.metrics import unit_of
+
+    unit = unit_of(str(name))
+    return f"{name} [{unit}]" if unit else str(name)
+
+
+def _tidy(value: Any) -> Any:
+    return choices_text(value) if isinstance(value, dict) else value
+
+
+def _flat(front: pd.DataFrame) -> pd.DataFrame:
+    """One column a decision instead of `choices`."""
+    if "choices" not in front.columns:
+        return front
+    choices = pd.DataFrame(front["choices"].tolist(), index=front.index)
+    return pd.concat([front.drop(columns="choices"), choices], axis=1)
+
+
+def _file_name(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
+
+
+def _fact(fact: Any) -> str:
+    if isinstance(fact, list):
+        return ", ".join(map(str, fact)) or "none"
+    if isinstance(fact, dict):
+        return ", ".join(f"{name} {value}" for name, value in fact.items())
+    return str(fact)

@@ -1,0 +1,63 @@
+"""A closed symbolic value as Python source, for people who take a network home."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+import pyglove as pg
+
+from nas.errors import SpaceError
+
+
+def python_source(value: Any) -> tuple[str, list[str]]:
+    """An expression that evaluates to `value`, and the modules that it needs imported.
+
+    >>> python_source([1, (2.0, "a"), None])
+    ("[1, (2.0, 'a'), None]", [])
+
+    Raises:
+        SpaceError: a part of it has no name that an importing module could use.
+    """
+    modules: set[str] = set()
+    return _expression(value, modules), sorted(modules)
+
+
+def _expression(value: Any, modules: set[str]) -> str:
+    if value is None or isinstance(value, (bool, int, str)):
+        return repr(value)
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else f"float({str(value)!r})"
+    if isinstance(value, tuple):
+        inner = ", ".join(_expression(item, modules) for item in value)
+        return f"({inner},)" if len(value) == 1 else f"({inner})"
+    if isinstance(value, list):
+        return "[" + ", ".join(_expression(item, modules) for item in value) + "]"
+    if isinstance(value, dict):
+        items = value.sym_items() if isinstance(value, pg.Dict) else value.items()
+        return "{" + ", ".join(f"{key!r}: {_expression(item, modules)}" for key, item in items) + "}"
+    if isinstance(value, pg.Object):
+        arguments = ", ".join(
+            f"{name}={_expression(item, modules)}"
+            for name, item in value.sym_init_args.items()
+            if item is not pg.MISSING_VALUE
+        )
+        return f"{_name(type(value), modules)}({arguments})"
+    if inspect.isclass(value) or inspect.isroutine(value):
+        return _name(value, modules)
+    raise SpaceError(
+        f"a {type(value).__name__} cannot be written as Python source; use JSON values, symbolic objects, classes"
+    )
+
+
+def _name(thing: Any, modules: set[str]) -> str:
+    module, name = thing.__module__, thing.__qualname__
+    if "<" in name:
+        raise SpaceError(
+            f"{name} is defined inside a function, so nobody can import it; move it to the top level of {module}"
+        )
+    if module == "builtins":
+        return str(name)
+    modules.add(module)
+    return f"{module}.{name}"

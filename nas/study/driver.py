@@ -1,0 +1,347 @@
+"""The loop of a search: propose, record, evaluate, record, tell.
+
+The driver is the one process that owns proposals.  A wave of results and the proposals that follow it are one transaction,
+written before the new tasks are handed out: whatever is killed, the record knows every finished trial and every started one.
+The algorithm is rebuilt from that record, so that a resumed search is the same code as a new one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas.errors import StudyError
+from nas.metrics import Constraint, Metric
+from nas.runners import InlineRunner, LocalRunner, Outcome, Runner, Task
+from nas.search import Algorithm, Exhausted, Finished, History, LazyArchs
+from nas.store import Added, NewTrial, Receipt, Report, State, StudyRecord, TrialRecord
+from nas.store import History as Stored
+from nas.store.settle import Outcome as Settled
+from nas.store.settle import settle
+from nas.study.owner import is_gone, owner_id
+from nas.study.progress import Reporter
+
+if TYPE_CHECKING:
+    from nas.space import Arch, Space
+
+LEASE_S = 60.0
+_WAIT_S = 1.0
+# Waves in a row of which proposals were known to the store (another driver's), before the space counts as exhausted.
+_KNOWN_WAVES = 1000
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run is run; see `Study.run`."""
+
+    trials: int
+    workers: int
+    ray: bool
+    batch: int | None
+    time_limit_s: float | None
+    max_failures: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Where a study stands when a run ends.
+
+    Args:
+        name: of the study.
+        counts: trials by state.
+        front: trials on the Pareto front.
+        best: objective name to its best feasible value.
+        evaluated: trials that this run finished.
+        seconds: that this run took.
+        message: why it ended.
+    """
+
+    name: str
+    counts: dict[State, int]
+    front: int
+    best: dict[str, float]
+    evaluated: int
+    seconds: float
+    message: str
+
+    def __str__(self) -> str:
+        states = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count)
+        best = "".join(f", best {name} {value:.4g}" for name, value in self.best.items())
+        return f"study {self.name!r}: {self.message}; {states or 'no trials'}; {self.front} on the front{best}"
+
+
+class Driver:
+    """Owns the proposals of one study in this process.
+
+    Args:
+        record: the study in the store.
+        space: the space that the job declares.
+        algorithm: new; it is rebuilt from the record here.
+        objectives: as the study declares them.
+        constraints: likewise.
+    """
+
+    def __init__(
+        self,
+        record: StudyRecord,
+        space: Space,
+        algorithm: Algorithm,
+        objectives: Sequence[Metric],
+        constraints: Sequence[Constraint],
+    ) -> None:
+        self._record, self._space, self._algorithm = record, space, algorithm
+        self._objectives, self._constraints = objectives, constraints
+        self._owner = owner_id()
+        self._attempts: dict[
+            int, int
+        ] = {}  # trials that this process holds: number to the attempt that fences its report
+        self._archs: dict[int, Arch] = {}
+        self._failures: list[str] = []
+        self._exhausted = False
+        self._started, self._evaluated = time.monotonic(), 0
+        self._next_heartbeat = time.monotonic() + LEASE_S / 3
+        algorithm.bind(space, objectives, constraints)
+        record.requeue_expired(dead=is_gone)
+        self.finished = self._rebuild()
+
+    # -- by hand --------------------------------------------------------------------------------------------------------
+
+    def ask(self, count: int) -> list[tuple[int, Arch]]:
+        """Up to `count` trials to evaluate, started in the record."""
+        tasks = self._claim(count)
+        tasks += self._wave([], count - len(tasks))
+        return [(task.number, self._archs[task.number]) for task in tasks]
+
+    def tell(self, number: int, measurements: Mapping[str, float] | None, reason: str) -> None:
+        """Record the outcome of an asked trial."""
+        if number not in self._attempts:
+            raise StudyError(f"trial {number} was not asked here, or is told already; ask() gives the trials to tell")
+        if measurements is None:
+            outcome = Outcome(number, "FAILED", reason=reason or "reported as failed", started=time.time())
+        else:
+            outcome = Outcome(number, "COMPLETED", dict(measurements), started=time.time())
+        self._wave([outcome], 0)
+
+    # -- the loop -------------------------------------------------------------------------------------------------------
+
+    def run(self, evaluation: Any, options: Options, progress: Reporter) -> Summary:
+        """Evaluate until `options.trials` are finished, the space is exhausted, or too many fail in a row."""
+        self._started, self._evaluated, self._failures = time.monotonic(), 0, []
+        progress.begin(self._record.name, self.finished, options.trials)
+        message = "done"
+        try:
+            with self._runner(evaluation, options) as runner:
+                message = self._loop(runner, options, progress)
+        except KeyboardInterrupt:
+            message = "interrupted, the same command goes on"
+        finally:
+            self._record.release(self._owner)
+            self._attempts.clear()
+            self._archs.clear()
+            progress.end()
+        return self.summary(message)
+
+    def summary(self, message: str) -> Summary:
+        """Where the study stands."""
+        front = self._record.front()
+        best = {}
+        for metric in self._objectives:
+            if len(front):
+                best[metric.name] = float((front[metric.name] * metric.sign).min() * metric.sign)
+        seconds = time.monotonic() - self._started
+        counts = self._record.counts()
+        if counts.get("INFEASIBLE") and not counts.get("COMPLETED"):
+            message += "; " + self._nothing_feasible(counts["INFEASIBLE"])
+        return Summary(self._record.name, counts, len(front), best, self._evaluated, seconds, message)
+
+    def _runner(self, evaluation: Any, options: Options) -> Runner:
+        if options.ray:
+            from nas.runners import RayRunner
+
+            return RayRunner(
+                self._space, evaluation, options.workers, batch=options.batch, time_limit_s=options.time_limit_s
+            )
+        if options.workers == 0:
+            if options.time_limit_s is not None or options.batch is not None:
+                raise StudyError(
+                    "workers=0 evaluates in this process, which knows no batch and no time_limit_s; use workers"
+                )
+            return InlineRunner(self._space, evaluation)
+        return LocalRunner(
+            self._space, evaluation, options.workers, batch=options.batch, time_limit_s=options.time_limit_s
+        )
+
+    def _loop(self, runner: Runner, options: Options, progress: Reporter) -> str:
+        runner.submit(self._claim(options.trials - self.finished))
+        outcomes: list[Outcome] = []
+        while True:
+            in_flight = len(self._attempts) - len(outcomes)
+            wanted = min(runner.capacity - in_flight, options.trials - self.finished - in_flight - len(outcomes))
+            if options.trials <= self.finished + len(outcomes) or (self._exhausted and not in_flight):
+                wanted = 0
+            runner.submit(self._wave(outcomes, wanted))
+            if outcomes:
+                progress.update(self.finished, self._state)
+            if len(self._failures) >= options.max_failures:
+                raise StudyError(self._too_many_failures())
+            if self.finished >= options.trials:
+                return f"{self.finished} trials"
+            if not self._attempts:
+                if self._exhausted:
+                    return "every arch of the space that can be proposed has been evaluated"
+                raise StudyError(f"algorithm {self._algorithm.name!r} proposes nothing and nothing is in flight")
+            outcomes = runner.wait(_WAIT_S)
+            self._keep_leases()
+
+    # -- one wave -------------------------------------------------------------------------------------------------------
+
+    def _wave(self, outcomes: Sequence[Outcome], wanted: int) -> list[Task]:
+        """Tell and record `outcomes`, propose and record up to `wanted` archs; the tasks to hand out."""
+        told = [self._report(outcome) for outcome in outcomes]
+        if told:
+            self._algorithm.tell([finished for _, finished in told])
+        reports = [report for report, _ in told]
+        tasks: list[Task] = []
+        for _ in range(_KNOWN_WAVES):
+            archs = self._propose(wanted - len(tasks))
+            if not (reports or archs):
+                return tasks
+            trials = [NewTrial(arch.key, arch.row()) for arch in archs]
+            receipts, added = self._record.wave(reports, trials, self._owner, LEASE_S)
+            if reports:
+                self._count(outcomes, receipts)
+                reports = []
+            tasks += self._take(archs, added)
+            if not any(trial.existing for trial in added):
+                return tasks
+        self._exhausted = True
+        return tasks
+
+    def _propose(self, wanted: int) -> list[Arch]:
+        if wanted <= 0 or self._exhausted:
+            return []
+        try:
+            return self._algorithm.ask(wanted)
+        except Exhausted:
+            self._exhausted = True
+            return []
+
+    def _take(self, archs: Sequence[Arch], added: Sequence[Added]) -> list[Task]:
+        """Tasks of the trials that are new; one that the store knows already is answered by it."""
+        tasks, answered = [], []
+        for arch, trial in zip(archs, added, strict=True):
+            if not trial.existing:
+                self._hold(trial.number, 1, arch)
+                tasks.append(Task(trial.number, tuple(arch.row())))
+            elif trial.state in ("COMPLETED", "INFEASIBLE", "FAILED"):
+                answered.append(self._finished(trial.number, arch, self._record.trial(trial.number)))
+        if answered:
+            self._algorithm.tell(answered)
+        return tasks
+
+    def _claim(self, count: int) -> list[Task]:
+        """Trials that wait in the record: what a run that was killed had started."""
+        tasks = []
+        for claim in self._record.claim(self._owner, count, LEASE_S) if count > 0 else ():
+            arch = self._space.from_row(claim.row, self._record.schema_of(claim.space_id))
+            self._hold(claim.number, claim.attempt, arch)
+            tasks.append(Task(claim.number, tuple(arch.row())))
+        return tasks
+
+    def _hold(self, number: int, attempt: int, arch: Arch) -> None:
+        self._attempts[number], self._archs[number] = attempt, arch
+
+    # -- from outcomes to the record ------------------------------------------------------------------------------------
+
+    def _report(self, outcome: Outcome) -> tuple[Report, Finished]:
+        """What the record is told, and what the algorithm is: the same judgement, `nas.store.settle`'s."""
+        report = Report(
+            number=outcome.number,
+            worker=self._owner,
+            attempt=self._attempts[outcome.number],
+            state=outcome.state,
+            measurements=outcome.measurements,
+            reason=outcome.reason or None,
+            duration_s=outcome.duration_s,
+            started=outcome.started,
+        )
+        settled = settle(report, self._objectives, self._constraints)
+        return report, self._finished(outcome.number, self._archs[outcome.number], settled)
+
+    def _finished(self, number: int, arch: Arch, trial: Settled | TrialRecord) -> Finished:
+        """A trial as the algorithm sees it; an infeasible one that does not say how far is worse than any that does."""
+        if trial.state == "COMPLETED":
+            values = tuple(trial.measurements[metric.name] * metric.sign for metric in self._objectives)
+            return Finished(number, arch, values, 0.0, "COMPLETED")
+        violation = trial.violation if trial.violation is not None else math.inf
+        return Finished(number, arch, None, violation, "INFEASIBLE" if trial.state == "INFEASIBLE" else "FAILED")
+
+    def _count(self, outcomes: Sequence[Outcome], receipts: Sequence[Receipt]) -> None:
+        for outcome, receipt in zip(outcomes, receipts, strict=True):
+            del self._attempts[outcome.number], self._archs[outcome.number]
+            if not receipt.accepted:
+                continue  # another driver took it over when our lease had ended, and reports it
+            self.finished += 1
+            self._evaluated += 1
+            failed = receipt.state == "FAILED"
+            self._failures = [*self._failures, receipt.why or outcome.reason] if failed else []
+
+    # -- the record as history ------------------------------------------------------------------------------------------
+
+    def _rebuild(self) -> int:
+        """Tell the algorithm everything that is stored; how many trials have finished."""
+        stored = self._record.history()
+        archs, keys = self._archs_of(stored)
+        pending = [self._space.from_row(trial.row, stored.schemas[trial.space_id]) for trial in stored.pending]
+        violations = np.where(np.isnan(stored.violations), math.inf, stored.violations)
+        values = stored.values * [metric.sign for metric in self._objectives]
+        states: Any = stored.states  # all of finished trials
+        self._algorithm.restore(History(keys, archs, stored.numbers, values, violations, states, pending))
+        return len(stored)
+
+    def _archs_of(self, stored: Stored) -> tuple[Sequence[Arch], Sequence[str]]:
+        """Archs and keys in the space as it is now, whatever space the trials were stored with."""
+        fingerprints = {space_id: schema["fingerprint"] for space_id, schema in stored.schemas.items()}
+        if all(fingerprint == self._space.fingerprint for fingerprint in fingerprints.values()):
+            return LazyArchs(self._space, stored.rows), stored.keys
+        archs = [
+            self._space.from_row(row, stored.schemas[space_id])
+            for row, space_id in zip(stored.rows, stored.space_ids.tolist(), strict=True)
+        ]
+        return archs, [arch.key for arch in archs]
+
+    def _keep_leases(self) -> None:
+        if time.monotonic() >= self._next_heartbeat:
+            self._record.heartbeat(self._owner, LEASE_S)
+            self._next_heartbeat = time.monotonic() + LEASE_S / 3
+
+    # -- sentences ------------------------------------------------------------------------------------------------------
+
+    def _state(self) -> str:
+        front = self._record.front()
+        best = "".join(
+            f", best {metric.name} {float((front[metric.name] * metric.sign).min() * metric.sign):.4g}"
+            for metric in self._objectives
+            if len(front)
+        )
+        return f"{len(front)} on the front{best}"
+
+    def _too_many_failures(self) -> str:
+        reasons = sorted(set(self._failures), key=self._failures.count, reverse=True)
+        return (
+            f"{len(self._failures)} evaluations in a row failed, so study {self._record.name!r} stops; "
+            f"{self._failures.count(reasons[0])} of them: {reasons[0]}; mend the evaluation and run again, "
+            f"or see all with: nas show {self._record.name} --state FAILED"
+        )
+
+    def _nothing_feasible(self, infeasible: int) -> str:
+        constraints = " and ".join(map(str, self._constraints)) or "the evaluators' own conditions"
+        closest = self._record.trials(where="state == 'INFEASIBLE'", columns=["violation", "reason"])
+        closest = closest.sort_values("violation").head(1)
+        nearest = "".join(f"; closest was trial {number}: {row['reason']}" for number, row in closest.iterrows())
+        return f"none of {infeasible} archs met {constraints}{nearest}; relax the constraint or widen the space"

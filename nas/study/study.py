@@ -1,0 +1,359 @@
+"""A study: a space, what counts, how archs are proposed and evaluated, and the record of all of it."""
+
+from __future__ import annotations
+
+import copy
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from nas.errors import Infeasible, MetricError, StudyError, suggest
+from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
+from nas.search import NSGA2, Algorithm, make
+from nas.store import Store, StudyRecord, open_store
+from nas.study.driver import Driver, Options, Summary
+from nas.study.progress import reporter
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nas.space import Arch, Space
+    from nas.train import Training
+
+Evaluator = Callable[["Arch"], Mapping[str, float]]
+
+_NAME = re.compile(r"[\w][\w .:+@-]{0,199}\Z")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial to evaluate by hand: give its number to `Study.tell`."""
+
+    number: int
+    arch: Arch
+
+
+class Study:
+    """Searches `space` for the archs that are best in `objectives`, and remembers every evaluation.
+
+    Making a study touches no file and starts nothing: a job file may build one at its top level.  The database is opened, and
+    the study created or resumed by its name, when it is first needed.
+
+    Args:
+        name: of the study in the database; the same name goes on where it stopped.
+        space: what to search.
+        objectives: `"max accuracy"`, `"min latency_ms"`, or `Metric`s; at least one.
+        evaluators: callables from an arch to measurements; together they must yield every objective and constraint.  May be
+            empty for a study that is only asked and told.
+        constraints: `"params <= 50_000"`; an arch that violates one is INFEASIBLE, and is not evaluated further.
+        algorithm: how archs are proposed; a name as the command line takes, or an `Algorithm`.  NSGA-II unless told.
+        training: trains the supernet that the evaluators read (`nas train JOB`).
+        store: database URL or path.
+        trials: how many finished trials `run` goes on to.
+        max_failures: this many failures in a row stop a run.
+
+    Raises:
+        StudyError: an argument is not usable.
+        MetricError: an objective or a constraint is ill-formed, or no evaluator yields it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        space: Space,
+        objectives: Sequence[str | Metric],
+        evaluators: Sequence[Evaluator] = (),
+        constraints: Sequence[str | Constraint] = (),
+        algorithm: str | Algorithm | None = None,
+        training: Training | None = None,
+        store: str | Path | Store = "nas.db",
+        trials: int = 100,
+        max_failures: int = 20,
+    ) -> None:
+        self.name = _checked_name(name)
+        self.space = space
+        self.objectives = tuple(parse_objective(objective) for objective in _sequence("objectives", objectives))
+        self.constraints = tuple(parse_constraint(constraint) for constraint in _sequence("constraints", constraints))
+        self.evaluators = tuple(_sequence("evaluators", evaluators))
+        self.training = training
+        self.trials_wanted = _positive("trials", trials)
+        self.max_failures = _positive("max_failures", max_failures)
+        self.algorithm = make(algorithm) if isinstance(algorithm, str) else algorithm or NSGA2()
+        self.job: str | None = None
+        self._where = store
+        self._store: Store | None = None
+        self._opened: StudyRecord | None = None
+        self._driver: Driver | None = None
+        self._check_metrics()
+
+    # -- what the study holds ------------------------------------------------------------------------------------------
+
+    @property
+    def where(self) -> str:
+        """The database's path or URL."""
+        return repr(self._where) if isinstance(self._where, Store) else str(self._where)
+
+    @property
+    def store(self) -> Store:
+        """The database, opened; created when it is not there."""
+        if self._store is None:
+            self._store = self._where if isinstance(self._where, Store) else open_store(self._where)
+        return self._store
+
+    @property
+    def record(self) -> StudyRecord:
+        """The study in the database: created when it is not there, checked against this declaration when it is."""
+        if self._opened is None:
+            self._opened = self._open()
+        return self._opened
+
+    def front(self, where: str | None = None) -> pd.DataFrame:
+        """The Pareto front of the study's objectives, best first in the first objective.
+
+        Args:
+            where: keep only trials that satisfy a filter, as in `"latency_ms <= 2 and params < 50_000"`, and take the front
+                of those.
+
+        Returns:
+            One row a trial, indexed by its number: the objectives, the other measurements, and `choices`.
+
+        Raises:
+            FilterError: the filter does not parse or names a column that is not there.
+        """
+        return self.record.front(where=where)
+
+    def trials(self, where: str | None = None) -> pd.DataFrame:
+        """All trials that satisfy `where`, one row each."""
+        return self.record.trials(where=where)
+
+    def best(self, objective: str | None = None, where: str | None = None) -> pd.Series[Any]:
+        """The row of the front that is best in one objective, the first unless named.
+
+        Raises:
+            StudyError: nothing is on the front (yet).
+            MetricError: `objective` is none of the study's.
+        """
+        names = [metric.name for metric in self.objectives]
+        name = objective or names[0]
+        if name not in names:
+            raise MetricError(
+                f"{name!r} is no objective of study {self.name!r}; it has {', '.join(names)}{suggest(name, names)}"
+            )
+        front = self.front(where)
+        if front.empty:
+            raise StudyError(
+                f"study {self.name!r} has no feasible trial{f' where {where}' if where else ''}; run it first"
+            )
+        metric = self.objectives[names.index(name)]
+        row: pd.Series[Any] = front.loc[(front[name] * metric.sign).idxmin()]
+        return row
+
+    def arch(self, number: int) -> Arch:
+        """The arch of a trial.
+
+        Raises:
+            StoreError: there is no such trial.
+        """
+        trial = self.record.trial(number)
+        return self.space.from_row(trial.row, trial.schema)
+
+    def extract(self, number: int) -> nn.Module:
+        """The subnet of a trial as an ordinary, independent module that computes what was evaluated.
+
+        Raises:
+            StudyError: no evaluator holds a supernet, or the module does not reproduce what the trial's record says.
+        """
+        from nas.study.take_home import take_home
+
+        return take_home(self, number).module
+
+    def rename(self, name: str, store: str | Path | Store | None = None) -> None:
+        """Another name, another database, before anything was asked of this one."""
+        self.name = _checked_name(name)
+        if store is not None:
+            self._where, self._store = store, None
+        self._opened = self._driver = None
+
+    def rehearse(self) -> dict[str, Any]:
+        """Check everything and evaluate the smallest arch here, without a record: a dry run.
+
+        Returns:
+            The study's size and settings, the arch, its measurements, and the seconds that it took.
+        """
+        self._check_ready()
+        arch = self.space.smallest
+        started = time.perf_counter()
+        try:
+            measurements = dict(self.evaluation()(arch))
+        except Infeasible as infeasible:
+            measurements = infeasible.measurements
+        missing = [metric.name for metric in self.objectives if metric.name not in measurements]
+        if missing and not self.constraints:
+            raise MetricError(
+                f"the evaluation gave no {', '.join(missing)}; it gave {', '.join(measurements) or 'nothing'}"
+            )
+        return {
+            "study": self.name,
+            "space": {"name": self.space.name, "decisions": len(self.space.decisions), "archs": self.space.size},
+            "algorithm": self.algorithm.describe(),
+            "arch": arch.choices,
+            "measurements": measurements,
+            "seconds": time.perf_counter() - started,
+        }
+
+    # -- running it -----------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        trials: int | None = None,
+        *,
+        workers: int = 2,
+        ray: bool = False,
+        progress: bool = True,
+        batch: int | None = None,
+        time_limit_s: float | None = None,
+    ) -> Summary:
+        """Evaluate until the study has `trials` finished trials; what it has already is not done again.
+
+        Args:
+            trials: finished trials to go on to; the declaration's unless given.
+            workers: processes, or Ray actors; 0 evaluates in this process.
+            ray: use Ray actors.
+            progress: show a bar on a terminal, lines in a log.
+            batch: evaluations in one message to a worker; chosen by their duration unless given.
+            time_limit_s: stop an evaluation that takes longer; it has failed.
+
+        Raises:
+            StudyError: too many failures in a row, or nothing to evaluate with.
+            RunnerError: the workers cannot be started.
+        """
+        if not self.evaluators:
+            raise StudyError(
+                f"study {self.name!r} has no evaluators; give Study(evaluators=[...]), or use ask and tell"
+            )
+        wanted = self.trials_wanted if trials is None else _positive("trials", trials)
+        self._check_ready()
+        driver = self._new_driver()
+        if driver.finished >= wanted:
+            return driver.summary(f"the study has {driver.finished} of {wanted} trials already")
+        options = Options(wanted, workers, ray, batch, time_limit_s, self.max_failures)
+        return driver.run(self.evaluation(), options, reporter(progress))
+
+    def ask(self, count: int = 1) -> list[Asked]:
+        """Up to `count` archs to evaluate by hand; fewer when the algorithm waits for results, none when it has no more."""
+        return [Asked(number, arch) for number, arch in self._hand_driver().ask(count)]
+
+    def tell(self, number: int, measurements: Mapping[str, float] | None, reason: str = "") -> None:
+        """Report an asked trial: its measurements, or None and why it failed.
+
+        Raises:
+            StudyError: the trial was not asked here, or is told already.
+            EvaluationError: an objective is missing, or a value is no finite number.
+        """
+        self._hand_driver().tell(number, measurements, reason)
+
+    def evaluation(self) -> Any:
+        """All evaluators as one callable, cheap ones first, stopping at a violated constraint."""
+        from nas.evaluate import Evaluation
+
+        return Evaluation(self.evaluators, constraints=self.constraints)
+
+    # -- inside ---------------------------------------------------------------------------------------------------------
+
+    def _new_driver(self) -> Driver:
+        return Driver(self.record, self.space, copy.deepcopy(self.algorithm), self.objectives, self.constraints)
+
+    def _hand_driver(self) -> Driver:
+        if self._driver is None:
+            self._driver = self._new_driver()
+        return self._driver
+
+    def _settings(self) -> dict[str, Any]:
+        described = [getattr(evaluator, "describe", lambda e=evaluator: _plain(e))() for evaluator in self.evaluators]
+        return {"algorithm": self.algorithm.describe(), "evaluators": described, "job": self.job}
+
+    def _open(self) -> StudyRecord:
+        known = [summary.name for summary in self.store.studies()]
+        if self.name not in known:
+            return self.store.create_study(
+                self.name,
+                space_schema=self.space.schema(),
+                objectives=self.objectives,
+                constraints=self.constraints,
+                settings=self._settings(),
+            )
+        record = self.store.open_study(self.name)
+        self._check_same(record)
+        if record.schema["fingerprint"] != self.space.fingerprint:
+            record.update_space(self.space.schema())
+        return record
+
+    def _check_same(self, record: StudyRecord) -> None:
+        settings = record.settings
+        pairs = [
+            (
+                "objectives",
+                [str(m.goal + " " + m.name) for m in record.objectives],
+                [m.goal + " " + m.name for m in self.objectives],
+            ),
+            ("constraints", [str(c) for c in record.constraints], [str(c) for c in self.constraints]),
+            ("algorithm", settings.get("algorithm"), self.algorithm.describe()),
+            ("evaluators", settings.get("evaluators"), self._settings()["evaluators"]),
+        ]
+        for what, was, now in pairs:
+            if was != now:
+                raise StudyError(
+                    f"study {self.name!r} was begun with {what} {was}, this job has {now}; "
+                    "restore them, or give the new study another name (--name)"
+                )
+
+    def _check_metrics(self) -> None:
+        if not self.objectives:
+            raise StudyError(f"study {self.name!r} has no objectives; give at least one, as in 'max accuracy'")
+        names = [metric.name for metric in self.objectives]
+        if len(set(names)) < len(names):
+            raise StudyError(f"study {self.name!r} has an objective twice: {', '.join(names)}")
+        declared = [getattr(evaluator, "metrics", None) for evaluator in self.evaluators]
+        if not declared or any(metrics is None for metrics in declared):
+            return  # a plain function does not say what it yields; its first result will
+        yielded = [name for metrics in declared for name in metrics or ()]
+        yields = f"no evaluator of study {self.name!r} yields"
+        for name in [*names, *(constraint.metric for constraint in self.constraints)]:
+            if name not in yielded:
+                raise MetricError(f"{yields} {name!r}; they yield {', '.join(yielded)}{suggest(name, yielded)}")
+
+    def _check_ready(self) -> None:
+        """Ask every evaluator that can say so whether what it needs is there, before workers are started."""
+        for evaluator in self.evaluators:
+            check = getattr(evaluator, "check", None)
+            if check is not None:
+                check()
+
+
+def _plain(evaluator: Evaluator) -> dict[str, Any]:
+    kind = evaluator if hasattr(evaluator, "__qualname__") else type(evaluator)
+    return {"name": getattr(kind, "__qualname__", str(kind))}
+
+
+def _checked_name(name: str) -> str:
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise StudyError(f"study name {name!r} is not usable; use up to 200 letters, digits, spaces and _ . : + @ -")
+    return name
+
+
+def _positive(what: str, value: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise StudyError(f"{what} is {value!r}; give a whole number of at least 1")
+    return value
+
+
+def _sequence(what: str, values: Iterable[Any]) -> Sequence[Any]:
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise StudyError(f"{what} is {values!r}; give a list")
+    return list(values)

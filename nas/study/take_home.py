@@ -1,0 +1,237 @@
+"""Take a winner home: an ordinary module, checked against what was evaluated, with a file that loads it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.errors import StudyError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nas.space import Arch
+    from nas.study.study import Study
+
+# A measurement that is computed again on the same machine is the same; on another one, sums are rounded differently.
+_RELATIVE = 1e-3
+_OUTPUT = 1e-4
+
+
+@dataclass(frozen=True)
+class Winner:
+    """A trial's network, independent of the supernet.
+
+    Args:
+        study: its study's name.
+        number: of the trial.
+        arch: what it is.
+        module: ordinary, in eval mode, with its own weights.
+        measurements: of the trial, as recorded.
+        checked: metrics that the module was found to reproduce.
+        example: inputs that it takes.
+        job: the job file or module, for what it defines.
+    """
+
+    study: str
+    number: int
+    arch: Arch
+    module: nn.Module
+    measurements: dict[str, float]
+    checked: dict[str, float]
+    example: Any
+    job: str | None
+
+    def __str__(self) -> str:
+        same = ", ".join(f"{name} {value:.6g}" for name, value in self.checked.items())
+        return f"trial {self.number} of study {self.study!r}: the extracted module computes what was evaluated ({same})"
+
+    def write(self, folder: Path) -> None:
+        """Write `model.safetensors`, `arch.json` and `load.py`, and run the last to see that it gives the same outputs.
+
+        The folder appears whole or not at all.
+
+        Raises:
+            StudyError: the folder is there and not empty, or what was written does not load to the same module.
+        """
+        check_folder(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            half = Path(scratch) / folder.name
+            half.mkdir()
+            self._write(half)
+            self._check(half)
+            if folder.exists():
+                folder.rmdir()
+            os.replace(half, folder)
+
+    def _write(self, folder: Path) -> None:
+        from safetensors.torch import save_model
+
+        save_model(self.module, str(folder / "model.safetensors"))
+        weights = (folder / "model.safetensors").read_bytes()
+        described = {
+            "study": self.study,
+            "trial": self.number,
+            "arch": self.arch.to_json(),
+            "measurements": self.measurements,
+            "checked": self.checked,
+            "sha256": hashlib.sha256(weights).hexdigest(),
+        }
+        (folder / "arch.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        (folder / "load.py").write_text(self._loader(folder), encoding="utf-8")
+        if hasattr(self.module, "save_pretrained"):
+            save_pretrained: Any = self.module.save_pretrained
+            save_pretrained(folder / "pretrained")
+
+    def _loader(self, folder: Path) -> str:
+        """Source of a module whose `load()` builds the network and loads its weights."""
+        from nas.space.source import python_source
+
+        expression, modules = python_source(self.arch.value)
+        imports = [f"import {module}" for module in modules]
+        for index, module in enumerate(modules):
+            if module.startswith("nas_job_"):  # defined in the job file itself: take that along
+                copy = f"{module}.py"
+                shutil.copyfile(str(sys.modules[module].__file__), folder / copy)
+                imports[index] = f"{module} = _beside({copy!r})"
+        call = "()" if callable(self.arch.value) else ""
+        return _LOADER.format(
+            title=f"Trial {self.number} of study {self.study!r}: "
+            + ", ".join(f"{name} {value:.6g}" for name, value in self.measurements.items()),
+            imports="\n".join(imports),
+            expression=f"{expression}{call}",
+        )
+
+    def _check(self, folder: Path) -> None:
+        """What was written gives the same outputs as the module in memory."""
+        name = f"nas_written_{os.getpid()}_{self.number}"
+        spec = importlib.util.spec_from_file_location(name, folder / "load.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        gap = largest_difference(module.load(), self.module, self.example)
+        if gap > 0:
+            raise StudyError(
+                f"the module that load.py builds differs from trial {self.number}'s by {gap:.2g}; nothing was written"
+            )
+
+
+_LOADER = '''"""{title}
+
+    from load import load
+    model = load()  # an ordinary torch.nn.Module in eval mode
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from safetensors.torch import load_model
+
+
+def _beside(name):
+    spec = importlib.util.spec_from_file_location(name.removesuffix(".py"), Path(__file__).with_name(name))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+{imports}
+
+
+def load():
+    """The network, with its weights."""
+    model = {expression}
+    load_model(model, Path(__file__).with_name("model.safetensors"))
+    return model.eval()
+'''
+
+
+def take_home(study: Study, number: int) -> Winner:
+    """The network of a trial, checked: it computes what the supernet computed, and measures what the record says.
+
+    Raises:
+        StudyError: the trial has no result, no evaluator holds a supernet, or the network is not what was evaluated.
+        StoreError: there is no such trial.
+    """
+    trial = study.record.trial(number)
+    if trial.state not in ("COMPLETED", "INFEASIBLE"):
+        raise StudyError(f"trial {number} of study {study.name!r} is {trial.state}; take one that 'nas front' lists")
+    source = next((evaluator for evaluator in study.evaluators if hasattr(evaluator, "extract")), None)
+    if source is None:
+        raise StudyError(
+            f"no evaluator of study {study.name!r} holds a supernet; take the module from your own evaluator"
+        )
+    arch = study.arch(number)
+    module = source.extract(arch)
+    again = source.measure_module(module)
+    wrong = [
+        f"{name} is {value:.6g} where the record has {trial.measurements[name]:.6g}"
+        for name, value in again.items()
+        if name in trial.measurements
+        and not math.isclose(value, trial.measurements[name], rel_tol=_RELATIVE, abs_tol=1e-6)
+    ]
+    if wrong:
+        raise StudyError(
+            f"trial {number} of study {study.name!r} is not what was evaluated: {', '.join(wrong)}; "
+            "the supernet or the data has changed since, so evaluate the study again under another name"
+        )
+    checked = {name: value for name, value in again.items() if name in trial.measurements}
+    gap = source.difference(module, arch)
+    if gap > _OUTPUT:
+        raise StudyError(
+            f"trial {number}'s extracted module differs from the supernet by {gap:.2g}; this is a defect, report it"
+        )
+    return Winner(study.name, number, arch, module, dict(trial.measurements), checked, source.example, study.job)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that would be overwritten.
+
+    Raises:
+        StudyError: it is a file, or a folder with something in it.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StudyError(f"{str(folder)!r} exists already; give a folder that is empty or not there")
+
+
+def largest_difference(first: nn.Module, second: nn.Module, inputs: Any) -> float:
+    """Largest absolute difference of the tensors that two modules give for the same inputs; inf when they are not alike."""
+    import torch
+
+    with torch.inference_mode():
+        return max(
+            (_gap(a, b) for a, b in zip(_tensors(_call(first, inputs)), _tensors(_call(second, inputs)), strict=True)),
+            default=math.inf,
+        )
+
+
+def _gap(a: Any, b: Any) -> float:
+    return float((a - b).abs().max()) if a.shape == b.shape else math.inf
+
+
+def _call(module: nn.Module, inputs: Any) -> Any:
+    if isinstance(inputs, dict):
+        return module(**inputs)
+    return module(*inputs) if isinstance(inputs, tuple) else module(inputs)
+
+
+def _tensors(output: Any) -> list[Any]:
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        return [output] if output.is_floating_point() else []
+    items = output.values() if hasattr(output, "values") else output if isinstance(output, (tuple, list)) else ()
+    return [tensor for item in items for tensor in _tensors(item)]

@@ -1,0 +1,119 @@
+"""kill -9 of the driver, of workers, of both, at random moments: nothing finished is lost or done twice, the search goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nas.study.owner import is_gone, owner_id
+from tests.study.landscapes import grid, study, suicidal
+
+_DRIVER = """
+import sys
+sys.path.insert(0, ".")
+from tests.study.landscapes import grid, slow_trade_off, study
+if __name__ == "__main__":
+    study(sys.argv[1], "killed", space=grid(8, 4), evaluators=[slow_trade_off], trials=150).run(workers=2)
+"""
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+@pytest.mark.parametrize("victims", ["driver", "worker", "both"])
+def test_a_search_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path, victims: str) -> None:
+    rng = random.Random(victims)
+    store, script = tmp_path / "nas.db", tmp_path / "driver.py"
+    script.write_text(_DRIVER)
+    seen: dict[int, object] = {}
+    for _ in range(4):
+        with subprocess.Popen([sys.executable, str(script), str(store)], stderr=subprocess.DEVNULL) as driver:
+            _wait_for_trials(store, driver, len(seen) + rng.randrange(1, 25))
+            children = _children(driver.pid)
+            if victims != "driver" and children:
+                _kill(rng.choice(children))
+            if victims != "worker":
+                driver.kill()
+            else:
+                time.sleep(0.2)
+                driver.kill()
+        now = _finished(store)
+        assert all(now[number] == result for number, result in seen.items()), "a finished trial was lost or changed"
+        seen = now
+    from tests.study.landscapes import slow_trade_off
+
+    survivor = study(store, "killed", space=grid(8, 4), evaluators=[slow_trade_off], trials=150)
+    survivor.run(workers=2, progress=False)
+    assert survivor.record.counts() == {**survivor.record.counts(), "COMPLETED": 150, "RUNNING": 0, "WAITING": 0}
+    calm = study(store, "calm", space=grid(8, 4), trials=150)
+    calm.run(workers=0, progress=False)
+    assert (
+        survivor.front()[["quality", "cost"]].to_numpy().tolist()
+        == calm.front()[["quality", "cost"]].to_numpy().tolist()
+    )
+    assert len({str(choices) for choices in survivor.trials()["choices"]}) == 150
+
+
+def test_workers_that_kill_themselves_cost_no_trial(tmp_path: Path) -> None:
+    search = study(tmp_path / "nas.db", space=grid(8, 4), evaluators=[suicidal], trials=60)
+    summary = search.run(workers=2, progress=False)
+    assert summary.counts["COMPLETED"] >= 58  # three deaths of one trial in a row are possible, if hardly
+    assert sum(summary.counts.values()) == 60
+
+
+def test_an_owner_is_gone_when_its_process_is() -> None:
+    assert not is_gone(owner_id())
+    assert not is_gone("another-host/1/1")
+    assert not is_gone("no owner at all")
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        start = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        host = owner_id().rsplit("/", 2)[0]
+        owner = f"{host}/{process.pid}/{start}"
+        assert not is_gone(owner)
+        assert is_gone(f"{host}/{process.pid}/1")
+        process.kill()
+        process.wait()
+        assert is_gone(owner)
+
+
+def _wait_for_trials(store: Path, driver: subprocess.Popen[bytes], count: int) -> None:
+    deadline = time.monotonic() + 60
+    while driver.poll() is None and time.monotonic() < deadline:
+        if store.exists() and len(_finished(store)) >= count:
+            return
+        time.sleep(0.02)
+    assert driver.poll() is not None or time.monotonic() < deadline, "the driver makes no progress"
+
+
+def _finished(store: Path) -> dict[int, object]:
+    """Finished trials as another process sees them."""
+    from nas.errors import StoreError
+    from nas.store import open_store
+
+    try:
+        frame = open_store(store, create=False).open_study("killed").trials(where="state == 'COMPLETED'")
+    except StoreError:
+        return {}  # the driver is still creating it
+    return {int(number): (row["quality"], row["cost"], str(row["choices"])) for number, row in frame.iterrows()}
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

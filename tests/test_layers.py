@@ -1,0 +1,101 @@
+"""Who may import whom: the arrows of docs/architecture.md."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Each layer may import itself and those of the layers named.
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "metrics": {"errors"},
+    "pareto": {"errors"},
+    "space": {"errors"},
+    "supernet": {"errors", "space"},
+    "train": {"errors", "space", "supernet"},
+    "hardware": {"errors"},
+    "search": {"errors", "metrics", "pareto", "space"},
+    "store": {"errors", "metrics", "pareto"},
+    "evaluate": {"errors", "metrics", "space", "supernet", "train", "hardware"},
+    "runners": {"errors"},
+    "plot": {"errors", "metrics", "pareto"},
+    "study": {"errors", "metrics", "space", "search", "store", "evaluate", "runners", "train"},
+    "cli": {"errors", "metrics", "plot", "store", "runners", "study"},
+}
+# Packages that are imported in these layers only.
+ONLY_IN = {
+    "torch": {"supernet", "train", "hardware", "evaluate", "study", "cli"},  # cli: the doctor looks at it
+    "pyglove": {"space"},
+    "ray": {"runners"},
+    "sqlalchemy": {"store"},
+    "alembic": {"store"},
+    "optuna": {"search"},
+    "matplotlib": {"plot"},
+    "cyclopts": {"cli"},
+    "moocore": {"pareto"},
+}
+
+
+def _imports(path: Path) -> set[str]:
+    """Full names of the modules that a file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names if node.module == "nas")
+    return found
+
+
+def _files() -> list[tuple[str, Path]]:
+    files = []
+    for path in sorted((ROOT / "nas").rglob("*.py")):
+        parts = path.relative_to(ROOT / "nas").parts
+        layer = parts[0].removesuffix(".py")
+        if layer not in ("__init__", "__main__"):
+            files.append((layer, path))
+    return files
+
+
+def test_every_layer_is_known() -> None:
+    assert {layer for layer, _ in _files()} <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize(
+    ("layer", "path"), _files(), ids=lambda value: value.name if isinstance(value, Path) else value
+)
+def test_imports_go_downwards_only(layer: str, path: Path) -> None:
+    for name in _imports(path):
+        top, _, rest = name.partition(".")
+        if top == "nas" and rest:
+            target = rest.split(".")[0]
+            if target in MAY_IMPORT:
+                assert target == layer or target in MAY_IMPORT[layer], f"{path} imports nas.{target}"
+        assert top not in ONLY_IN or layer in ONLY_IN[top], f"{path} imports {top}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "searchspaces").glob("*.py")), ids=lambda path: path.name)
+def test_search_spaces_use_nas_and_not_the_reverse(path: Path) -> None:
+    assert not any(name.split(".")[0] in ("tests", "experiments") for name in _imports(path))
+    assert not any("searchspaces" in _imports(other) for _, other in _files())
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import nas", {"torch", "pyglove", "ray", "sqlalchemy", "pandas", "numpy"}),
+        ("import nas.store", {"torch", "pyglove", "ray"}),
+        ("from nas.cli import app", {"torch", "pyglove", "ray", "sqlalchemy", "pandas", "numpy"}),
+        ("import nas.search", {"torch", "ray", "sqlalchemy"}),
+    ],
+)
+def test_light_imports_stay_light(code: str, absent: set[str]) -> None:
+    program = f"import sys\n{code}\nprint(*(set({sorted(absent)!r}) & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
