@@ -46,14 +46,18 @@ class Weights:
     """Where an evaluator's supernet comes from: itself, the training that makes it, or the folder it was saved to.
 
     A training or a folder is read when the first arch comes, memory-mapped.  In a pickle all three are a path and a hash.
+
+    Args:
+        source: one of the three.
+        described: what `describe` gives, if it is not to be found out: a pickle of a training carries its configuration.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, described: Any = None) -> None:
         if not isinstance(source, (Supernet, Training, str, Path)):
             raise EvaluationError(
                 f"a {type(source).__name__} holds no supernet; give a Supernet, a Training or a folder"
             )
-        self.source = source
+        self.source, self._described = source, described
         self._loaded: Supernet | None = source if isinstance(source, Supernet) else None
 
     def get(self, space: Space) -> Supernet:
@@ -78,17 +82,19 @@ class Weights:
 
     def describe(self) -> Any:
         """JSON-able: what the weights are, or how they are made."""
+        if self._described is not None:
+            return self._described
         if isinstance(self.source, Training):
             return self.source.config
         if isinstance(self.source, Supernet):
             return self.source.source[1] if self.source.source else "in memory"
         return str(self.source)
 
-    def __reduce__(self) -> tuple[type[Weights], tuple[Supernet | Path | str]]:
-        """As the supernet that was loaded, if it was: a checkpoint that changes in between is then noticed."""
-        if self._loaded is not None or isinstance(self.source, Supernet):
-            return Weights, (self._loaded or self.source,)  # type: ignore[return-value]
-        return Weights, (self._trained() if isinstance(self.source, Training) else self.source,)
+    def __reduce__(self) -> tuple[type[Weights], tuple[Source, Any]]:
+        """As the supernet, once it is known: a checkpoint that changes in between is then noticed."""
+        if self._loaded is None and isinstance(self.source, Training):
+            self._loaded = self._trained()
+        return Weights, (self.source if self._loaded is None else self._loaded, self.describe())
 
     def _trained(self) -> Supernet:
         assert isinstance(self.source, Training)
