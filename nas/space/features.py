@@ -25,23 +25,18 @@ class Encoder:
         self.kind = kind
         self.decisions = decisions
         self.names = self._names()
-        # Row d of `table` maps the candidate index of decision d to a column (one-hot) or to a value (ordinal).
-        width = max((len(d.labels) for d in decisions), default=0)
-        self.table = np.zeros((len(decisions), width + 1))
+        # Row d maps the candidates of decision d to columns (one-hot) or values (ordinal); the last entry is "inactive".
+        width = max((len(d.labels) for d in decisions), default=0) + 2
+        self.table = np.full((len(decisions), width), -1.0 if kind == "ordinal" else float(len(self.names)))
         start = 0
         for d in decisions:
             candidates = d.point.distinct_candidates
-            ranked = sorted(candidates, key=lambda c, d=d: (d.tops[c], c))  # type: ignore[misc]
-            for c in candidates:
-                place = candidates.index(c) if kind == "onehot" else ranked.index(c)
-                self.table[d.index, c] = (
-                    start + place
-                    if kind == "onehot"
-                    else (place / (len(candidates) - 1) if len(candidates) > 1 else 0.0)
-                )
-            if d.point.range:
-                self.table[d.index, 0] = start
-            start += max(1, len(candidates)) if kind == "onehot" else 1
+            if kind == "onehot":
+                self.table[d.index, list(candidates) or [0]] = start + np.arange(max(1, len(candidates)))
+                start += max(1, len(candidates))
+            elif candidates:
+                ranked = sorted(candidates, key=lambda c, d=d: (d.tops[c], c))  # type: ignore[misc]
+                self.table[d.index, ranked] = np.arange(len(ranked)) / max(1, len(ranked) - 1)
 
     def _names(self) -> list[str]:
         if self.kind == "ordinal":
@@ -59,21 +54,22 @@ class Encoder:
         active = ~np.isnan(genes)
         floats = [d for d in self.decisions if d.point.range]
         units = {d.index: self._units(d, genes[:, d.index]) for d in floats}
-        indices = np.where(active, genes, 0.0).astype(np.intp)
-        for d in floats:
-            indices[:, d.index] = 0
-        looked_up = self.table[np.arange(count)[None, :], indices] if count else genes
+        genes[:, [d.index for d in floats]] = 0.0
+        # Candidate c of decision d is at d * width + c of the flat table; an inactive one at its last, unused entry.
+        width = self.table.shape[1]
+        indices = np.where(active, genes, width - 1).astype(np.intp) + np.arange(count) * width
+        found: Floats = self.table.ravel()[indices]
         if self.kind == "ordinal":
             for p, unit in units.items():
-                looked_up[:, p] = unit
-            return np.where(active, looked_up, -1.0)
-        out = np.zeros((n, len(self.names)))
-        rows, points = np.nonzero(active)
-        values = np.ones((n, count))
+                found[:, p] = np.where(active[:, p], unit, -1.0)
+            return found
+        # One more column takes what is inactive, so that no mask is needed.
+        columns = len(self.names) + 1
+        out: Floats = np.zeros((n, columns))
+        out.ravel()[found.astype(np.intp) + np.arange(n)[:, None] * columns] = 1.0
         for p, unit in units.items():
-            values[:, p] = unit
-        out[rows, looked_up[rows, points].astype(np.intp)] = values[rows, points]
-        return out
+            out[:, int(self.table[p, 0])] = np.where(active[:, p], unit, 0.0)
+        return out[:, :-1]
 
     @staticmethod
     def _units(decision: Decision, values: Floats) -> Floats:
