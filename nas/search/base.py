@@ -210,7 +210,7 @@ class Algorithm(ABC):
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise AlgorithmError(f"{self.name} was asked for {n!r} archs; ask for a whole number, 1 or more")
-        assert self.space is not None
+        self._check_bound()
         return self._ask(n)
 
     def tell(self, trials: Iterable[Finished]) -> None:
@@ -219,9 +219,12 @@ class Algorithm(ABC):
         Raises:
             AlgorithmError: not bound yet; an arch of another space; values that do not fit the objectives, or are NaN.
         """
+        self._check_bound()
+        trials = list(trials)
+        for trial in trials:  # all before the first is taken, so that a refused call leaves nothing behind
+            self._accept(trial)
         seen, pending, new = self._seen, self._pending, []
         for trial in trials:
-            self._accept(trial)
             key = trial.arch.key
             if key in pending:
                 pending.remove(key)
@@ -234,7 +237,12 @@ class Algorithm(ABC):
             self._tell(new)
 
     def reserve(self, archs: Iterable[Arch]) -> None:
-        """Marks archs as under way elsewhere (another driver's, those of before a restart), so that they are not proposed."""
+        """Marks archs as under way elsewhere (another driver's, those of before a restart): they are not proposed.
+
+        Raises:
+            AlgorithmError: not bound yet.
+        """
+        self._check_bound()
         for arch in archs:
             self._take(arch)
 
@@ -244,7 +252,7 @@ class Algorithm(ABC):
         Raises:
             AlgorithmError: not bound yet, or something was asked or told before.
         """
-        assert self.space is not None
+        self._check_bound()
         if self._seen:
             raise AlgorithmError(
                 f"this {self.name} knows {len(self._seen)} archs already and cannot be restored; restore before ask and tell"
@@ -271,8 +279,8 @@ class Algorithm(ABC):
         Raises:
             AlgorithmError: not bound yet.
         """
-        if self._space is None:
-            raise AlgorithmError(f"this {self.name} is not bound to a space yet; call bind(space, objectives) first")
+        self._check_bound()
+        assert self._space is not None
         return self._space
 
     @property
@@ -362,6 +370,11 @@ class Algorithm(ABC):
         self._take(arch)
         self._unseen_at = len(self._seen)
         return arch
+
+    def _check_bound(self) -> None:
+        """Raises AlgorithmError if `bind` was not called."""
+        if self._space is None:
+            raise AlgorithmError(f"this {self.name} is not bound to a space yet; call bind(space, objectives) first")
 
     def _accept(self, trial: Finished) -> None:
         """Raises AlgorithmError if `trial` cannot be told."""

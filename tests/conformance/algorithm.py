@@ -245,6 +245,16 @@ class AlgorithmConformance:
         twice.reserve(arch for _, arch in run.running)
         assert keys(once.ask(10)) == keys(twice.ask(10))
 
+    def test_a_refused_call_leaves_nothing_behind(self) -> None:
+        refused, never = self.bound(flat()), self.bound(flat())
+        run = drive(never, completed(trade_off), 50)
+        for trial in run.finished:
+            with pytest.raises(AlgorithmError):
+                refused.tell([trial, trial._replace(values=(float("nan"), 0.0))])
+            refused.tell([trial])
+        refused.reserve(arch for _, arch in run.running)
+        assert keys(refused.ask(9)) == keys(never.ask(9))
+
     # -- restart -----------------------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("trials", [0, 1, 19, 20, 21, 57, 100, 130])
@@ -379,8 +389,15 @@ class AlgorithmConformance:
     def test_mistakes_get_one_sentence(self) -> None:
         name = self.make().name
         unbound = self.make()
-        with pytest.raises(AlgorithmError, match=f"this {name} is not bound to a space yet"):
-            unbound.ask(1)
+        for call in (
+            lambda: unbound.ask(1),
+            lambda: unbound.tell([]),
+            lambda: unbound.reserve([]),
+            lambda: unbound.restore(History.of([], 2)),
+            lambda: unbound.space,
+        ):
+            with pytest.raises(AlgorithmError, match=f"this {name} is not bound to a space yet"):
+                call()
         with pytest.raises(AlgorithmError, match="given no objective"):
             unbound.bind(flat(), ())
         algorithm = self.bound(flat())

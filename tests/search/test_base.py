@@ -60,6 +60,7 @@ KINDS: list[tuple[type[Algorithm], dict[str, Any]]] = [
 @given(st.sampled_from(KINDS), st.integers(0, 64), st.integers(1, 12), st.integers(0, 10**6))
 def test_rebuilds_at_any_moment(kind: Any, trials: int, workers: int, seed: int) -> None:
     make, options = kind
+    archs = {arch.key: arch for arch in small().enumerate()}
     live, again = (make(**options, seed=seed) for _ in range(2))
     for algorithm in (live, again):
         algorithm.bind(small(), TWO)
@@ -80,8 +81,7 @@ def test_rebuilds_at_any_moment(kind: Any, trials: int, workers: int, seed: int)
             if finished:
                 algorithm.tell([troubled(trade_off)(*finished)])
             for key in proposals[0]:
-                arch = next(each for each in small().enumerate() if each.key == key)
-                algorithm.tell([completed(trade_off)(number, arch)])
+                algorithm.tell([completed(trade_off)(number, archs[key])])
 
 
 def test_reserved_archs_are_not_proposed_and_may_be_told() -> None:
