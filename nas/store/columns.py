@@ -6,8 +6,9 @@ Rows come from a bare cursor and become arrays at once: as objects, a million of
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from sqlalchemy import bindparam as p
 
 from nas.store.filters import Column, Kind, column_key
 from nas.store.schema import FINAL, measurements, metrics, spaces, study_spaces, trials
-from nas.store.spaces import decoder, parse_rows
+from nas.store.spaces import decode, parse_rows
 from nas.store.sql import Among, Row, Statement, Transaction
 
 Floats = NDArray[np.float64]
@@ -123,16 +124,21 @@ class Catalog:
         self.study = study
         self.metrics = metric_ids(sql, study)
         self.schemas = schemas(sql, study)
-        self._decisions: dict[str, _Decision] = {}
+
+    @cached_property
+    def decisions(self) -> dict[str, _Decision]:
+        """Decisions by name and by every way a filter spells it."""
+        named: dict[str, _Decision] = {}
         for space, schema in self.schemas.items():
             for index, entry in enumerate(schema["decisions"]):
-                decision = self._decisions.setdefault(entry["name"], _Decision(entry["name"]))
+                decision = named.setdefault(entry["name"], _Decision(entry["name"]))
                 decision.places[space] = (index, entry.get("candidates"))
-        self.decisions: dict[str, _Decision] = {}
-        for name, decision in self._decisions.items():
+        spelled: dict[str, _Decision] = {}
+        for name, decision in named.items():
             for spelling in (name, column_key(name), column_key(f"choices[{name!r}]")):
                 if spelling is not None:
-                    self.decisions.setdefault(spelling, decision)
+                    spelled.setdefault(spelling, decision)
+        return spelled
 
     @property
     def kinds(self) -> dict[str, frozenset[Kind]]:
@@ -184,10 +190,9 @@ class Columns:
 
     def choices(self) -> Column:
         """Label or value by decision name, a dictionary a trial."""
-        decoders = {space: decoder(schema) for space, schema in self._catalog.schemas.items()}
         values = np.empty(len(self._numbers), dtype=object)
-        for at, archs, space_ids in self._archs():
-            values[at] = [decoders[space](row) for row, space in zip(parse_rows(archs), space_ids, strict=True)]
+        for at, space, rows in self._archs():
+            values[at] = decode(self._catalog.schemas[space], rows)
         return self._given_order(values)
 
     def _given_order(self, values: Column) -> Column:
@@ -219,8 +224,8 @@ class Columns:
     def _scan(self, statement: Statement) -> list[Row]:
         return self._sql.all(statement, (self._catalog.study,))
 
-    def _archs(self) -> Iterable[tuple[Integers, tuple[str, ...], tuple[int, ...]]]:
-        """Batches of (places in the order of numbers, archs, spaces)."""
+    def _archs(self) -> Iterator[tuple[Integers, int, list[list[float | None]]]]:
+        """Batches of archs of one space: (places in the order of numbers, space, rows)."""
         scan, among = _ARCHS
         study = (self._catalog.study,)
         if self._few:
@@ -233,8 +238,9 @@ class Columns:
             wanted[self._sorted] = True
         for batch in batches:
             rows = batch if wanted is None else [row for row in batch if wanted[row[0]]]
-            numbers, archs, space_ids = transpose(rows, 3)
-            yield np.searchsorted(self._sorted, np.array(numbers, dtype=np.int64)), archs, space_ids
+            for space in {row[2] for row in rows}:
+                numbers, archs = zip(*((number, arch) for number, arch, of in rows if of == space), strict=True)
+                yield np.searchsorted(self._sorted, np.array(numbers, dtype=np.int64)), space, parse_rows(archs)
 
     def _decided(self, decisions: dict[str, _Decision]) -> dict[str, Column]:
         """Values of decisions, one pass over the archs for all of them."""
@@ -243,16 +249,12 @@ class Columns:
         values: dict[str, Column] = {
             name: np.full(n, np.nan) if numeric[name] else np.full(n, None, dtype=object) for name in decisions
         }
-        for at, archs, space_ids in self._archs():
-            rows = parse_rows(archs)
-            spaces_here = np.array(space_ids, dtype=np.int64)
-            for space in np.unique(spaces_here).tolist():
-                mine = np.flatnonzero(spaces_here == space)
-                for name, decision in decisions.items():
-                    if space in decision.places:
-                        index, labels = decision.places[space]
-                        raw = np.array([rows[i][index] for i in mine.tolist()], dtype=np.float64)
-                        values[name][at[mine]] = _labelled(raw, labels, numeric[name])
+        for at, space, rows in self._archs():
+            for name, decision in decisions.items():
+                if space in decision.places:
+                    index, labels = decision.places[space]
+                    raw = np.array([row[index] for row in rows], dtype=np.float64)  # None becomes NaN
+                    values[name][at] = _labelled(raw, labels, numeric[name])
         return {name: self._given_order(column) for name, column in values.items()}
 
 

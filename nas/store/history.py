@@ -13,7 +13,7 @@ from sqlalchemy import bindparam as p
 from nas.store.columns import Catalog, Columns, Integers, transpose
 from nas.store.records import History, Pending, State, TrialRecord
 from nas.store.schema import FINAL, front, measurements, metrics, spaces, studies, trials
-from nas.store.spaces import decoder, parse_rows
+from nas.store.spaces import decode, parse_rows
 from nas.store.sql import Statement, Transaction
 
 _MINE = trials.c.study_id == p("study")
@@ -172,7 +172,7 @@ def record(sql: Transaction, study: int, *, number: int | None = None, key: str 
         key=row[1],
         state=row[2],
         row=numbers,
-        choices=decoder(schema)(numbers),
+        choices=decode(schema, [numbers])[0],
         schema=schema,
         worker=row[5],
         attempt=row[6],
