@@ -1,4 +1,4 @@
-"""What every search algorithm must do; each implementation inherits `AlgorithmConformance` and says how it is made."""
+"""What every search algorithm must do; each implementation inherits a suite and says how it is made."""
 
 from __future__ import annotations
 
@@ -149,7 +149,6 @@ def sign_test(wins: int, games: int) -> float:
 class AlgorithmConformance:
     """Inherit, and fill `make`."""
 
-    learns = True  # whether it must beat random search
     seeded = True  # whether another seed gives other proposals
     continuous = True  # whether it searches continuous choices
 
@@ -340,50 +339,6 @@ class AlgorithmConformance:
         with pytest.raises(Exhausted):
             algorithm.ask(1)
 
-    # -- quality -----------------------------------------------------------------------------------------------------------
-
-    def _play(self, play: Callable[[Algorithm], float]) -> float:
-        """p-value of a sign test of `play` against random search over 14 seeds; ties count for random search."""
-        wins = 0
-        for seed in range(14):
-            rival = make("random", seed=seed)
-            wins += play(self.make(seed)) > play(rival)
-        return sign_test(wins, 14)
-
-    def test_beats_random_search_on_a_front(self) -> None:
-        def play(algorithm: Algorithm) -> float:
-            algorithm.bind(flat(), TWO, ())
-            run = drive(algorithm, completed(trade_off), 500, workers=3)
-            return area(run.finished, (27.0, 34.0))  # a little beyond the worst values
-
-        if self.learns:
-            assert self._play(play) < 0.001
-
-    def test_beats_random_search_on_one_objective(self) -> None:
-        def play(algorithm: Algorithm) -> float:
-            algorithm.bind(flat(), ONE, ())
-            return -min(
-                trial.values[0] for trial in drive(algorithm, completed(error_only), 300).finished if trial.values
-            )
-
-        if self.learns:
-            assert self._play(play) < 0.001
-
-    def test_finds_a_small_feasible_region(self) -> None:
-        # The sum of 11 genes is at most 6 for 1 arch in 370: random search sees one or none in 300.
-        def outcome(number: int, arch: Arch) -> Finished:
-            error, cost = trade_off(arch)
-            over = max(0.0, cost - 6) / 6
-            return Finished(number, arch, None if over else (error, cost), over, "INFEASIBLE" if over else "COMPLETED")
-
-        def play(algorithm: Algorithm) -> float:
-            algorithm.bind(flat(), TWO, ())
-            run = drive(algorithm, outcome, 300, workers=3)
-            return float(sum(trial.state == "COMPLETED" for trial in run.finished))
-
-        if self.learns:
-            assert self._play(play) < 0.001
-
     # -- mistakes ----------------------------------------------------------------------------------------------------------
 
     def test_mistakes_get_one_sentence(self) -> None:
@@ -421,3 +376,46 @@ class AlgorithmConformance:
             algorithm.restore(History.of([], 2))
         with pytest.raises(AlgorithmError, match=r"values of shape \(0, 3\); expected 2 columns"):
             self.bound(flat()).restore(History.of([], 3))
+
+
+class LearnerConformance(AlgorithmConformance):
+    """For algorithms that learn from what they are told: they must beat random search."""
+
+    def _play(self, play: Callable[[Algorithm], float]) -> float:
+        """p-value of a sign test of `play` against random search over 14 seeds; ties count for random search."""
+        wins = 0
+        for seed in range(14):
+            rival = make("random", seed=seed)
+            wins += play(self.make(seed)) > play(rival)
+        return sign_test(wins, 14)
+
+    def test_beats_random_search_on_a_front(self) -> None:
+        def play(algorithm: Algorithm) -> float:
+            algorithm.bind(flat(), TWO, ())
+            run = drive(algorithm, completed(trade_off), 500, workers=3)
+            return area(run.finished, (27.0, 34.0))  # a little beyond the worst values
+
+        assert self._play(play) < 0.001
+
+    def test_beats_random_search_on_one_objective(self) -> None:
+        def play(algorithm: Algorithm) -> float:
+            algorithm.bind(flat(), ONE, ())
+            return -min(
+                trial.values[0] for trial in drive(algorithm, completed(error_only), 300).finished if trial.values
+            )
+
+        assert self._play(play) < 0.001
+
+    def test_finds_a_small_feasible_region(self) -> None:
+        # The sum of 11 genes is at most 6 for 1 arch in 364: random search sees one or none in 300.
+        def outcome(number: int, arch: Arch) -> Finished:
+            error, cost = trade_off(arch)
+            over = max(0.0, cost - 6) / 6
+            return Finished(number, arch, None if over else (error, cost), over, "INFEASIBLE" if over else "COMPLETED")
+
+        def play(algorithm: Algorithm) -> float:
+            algorithm.bind(flat(), TWO, ())
+            run = drive(algorithm, outcome, 300, workers=3)
+            return float(sum(trial.state == "COMPLETED" for trial in run.finished))
+
+        assert self._play(play) < 0.001

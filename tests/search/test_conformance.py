@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from nas.search import NSGA2, Algorithm, Exhaustive, RandomSearch, RegularizedEvolution
-from tests.conformance.algorithm import AlgorithmConformance
+from tests.conformance.algorithm import AlgorithmConformance, LearnerConformance
 
 
 class TestRandomSearch(AlgorithmConformance):
-    learns = False
-
     def make(self, seed: int = 0) -> Algorithm:
         return RandomSearch(seed=seed)
 
 
 class TestExhaustive(AlgorithmConformance):
-    learns = seeded = continuous = False
+    seeded = continuous = False
 
     def make(self, seed: int = 0) -> Algorithm:
         return Exhaustive()
 
 
-class TestRegularizedEvolution(AlgorithmConformance):
+class TestRegularizedEvolution(LearnerConformance):
     def make(self, seed: int = 0) -> Algorithm:
         return RegularizedEvolution(population=20, sample=5, seed=seed)
 
 
-class TestNSGA2(AlgorithmConformance):
+class TestNSGA2(LearnerConformance):
     def make(self, seed: int = 0) -> Algorithm:
         return NSGA2(population=20, seed=seed)
 
 
-class TestSynchronousNSGA2(AlgorithmConformance):
+class TestSynchronousNSGA2(LearnerConformance):
     def make(self, seed: int = 0) -> Algorithm:
         return NSGA2(population=20, seed=seed, synchronous=True)
