@@ -88,22 +88,30 @@ def _wrapped(target: Callable[..., Any]) -> Any:
 def _caller(target: Callable[..., Any]) -> Callable[..., Any]:
     """A function that calls `target`; when that is a class, the model functions among its arguments first.
 
-    It shows PyGlove no annotations, which may name what cannot be imported, and which it would enforce on the result.
+    It shows PyGlove no annotations, which may name what cannot be imported, and which it would enforce on the result.  PyGlove
+    passes by position and fills in defaults; what can be named is passed by name here and left out where it is the default, since
+    Hugging Face configs take nothing else.
     """
-    if inspect.isfunction(target):
+    parameters = inspect.signature(target).parameters.values()
+    named = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    only_named = not any(p.kind is p.POSITIONAL_ONLY for p in parameters)
+    prepare = _as_it_is if inspect.isfunction(target) else called
 
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return target(*args, **kwargs)
-    else:
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return target(*map(called, args), **{key: called(value) for key, value in kwargs.items()})
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if only_named and len(args) <= len(named):
+            given = zip(named, args, strict=False)
+            kwargs = {p.name: value for p, value in given if value is not p.default} | kwargs
+            args = ()
+        return target(*map(prepare, args), **{key: prepare(value) for key, value in kwargs.items()})
 
     for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
         setattr(call, attribute, getattr(target, attribute, None))
-    parameters = [p.replace(annotation=p.empty) for p in inspect.signature(target).parameters.values()]
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__signature__ = inspect.Signature([p.replace(annotation=p.empty) for p in parameters])  # type: ignore[attr-defined]
     return call
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def called(value: Any) -> Any:

@@ -184,18 +184,15 @@ def direct_call(node: Node) -> Callable[[Sequence[Any]], Any] | None:
         return None
     target = node.cls._nas_target
     items = dict(node.items)
+    parameters = inspect.signature(target).parameters.values()
+    rest = next((items.pop(p.name) for p in parameters if p.kind is p.VAR_POSITIONAL and p.name in items), None)
     positional: list[Node] = []
-    rest: Node | None = None
-    for parameter in inspect.signature(target).parameters.values():
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            rest = items.pop(parameter.name, None)
-        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            if parameter.name in items:
-                positional.append(items.pop(parameter.name))
-            elif parameter.default is not parameter.empty:
-                positional.append(Const(parameter.default))
-            else:
+    for parameter in parameters:
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            if parameter.name not in items and parameter.default is parameter.empty:
                 return None  # PyGlove's own call says best what is missing
+            if parameter.kind is parameter.POSITIONAL_ONLY or rest is not None:
+                positional.append(items.pop(parameter.name, Const(parameter.default)))
     keywords = tuple(items.items())
 
     def call(genome: Sequence[Any]) -> Any:

@@ -58,6 +58,19 @@ def fails(width: int, kind: str = "type") -> Any:
 wrapped = nas.model(Net)
 
 
+class ByKeyword:
+    """As Hugging Face's configs: nothing by position, and a default that must not be passed."""
+
+    def __init__(self, a: int, *args: Any, b: int = 1, **kwargs: Any) -> None:
+        assert not args
+        assert not kwargs
+        self.a, self.b = a, b
+
+    __signature__ = inspect.Signature(
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=0) for name in ("hidden", "a", "b")]
+    )
+
+
 class TestModel:
     def test_keeps_name_docstring_and_signature(self) -> None:
         assert str(inspect.signature(echo)).startswith(
@@ -96,6 +109,12 @@ class TestModel:
     def test_needs_a_signature(self, target: Any) -> None:
         with pytest.raises(SpaceError, match="cannot read the arguments of .*; wrap it in a function"):
             nas.model(target)
+
+    def test_passes_by_name_what_has_one(self) -> None:
+        value = nas.model(ByKeyword)(a=pg.oneof([1, 2]))
+        space = nas.Space(value)
+        for config in (space.build(space.largest), space.largest.value()):
+            assert (config.a, config.b) == (2, 1)
 
     def test_of_a_function_leaves_them_to_it(self) -> None:
         inner = nas.Space(echo(echo(pg.oneof([1, 2])))).largest
