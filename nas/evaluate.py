@@ -25,8 +25,8 @@ from nas.metrics import Constraint, parse_constraint
 from nas.supernet import Supernet
 from nas.supernet.inputs import Inputs, call
 from nas.train import Task, Training, subnet_metrics
-from nas.train.task import Split
-from nas.train.validate import evaluating
+from nas.train.task import Split, to_device
+from nas.train.validate import calibrated, device_of, evaluating
 
 if TYPE_CHECKING:
     from nas.space import Arch, Space
@@ -143,14 +143,15 @@ class Accuracy:
     def measure_module(self, module: nn.Module) -> dict[str, float]:
         """Metrics of an ordinary module on the same split."""
         with evaluating(module):
-            return self.task.evaluate(lambda inputs: call(module, inputs), self.split)
+            return self.task.evaluate(lambda inputs: call(module, inputs), self.split, device=device_of(module))
 
     def difference(self, module: nn.Module, arch: Arch) -> float:
         """Largest absolute difference between the outputs of `module` and of the supernet's subnet on the example."""
         supernet = self.weights.get(arch.space)
         with torch.no_grad(), evaluating(supernet), evaluating(module):
-            ours = self.task.logits(supernet(self.example, arch, self._buffers(supernet, arch)))
-            theirs = self.task.logits(call(module, self.example))
+            inputs = to_device(self.example, device_of(supernet))
+            ours = self.task.logits(supernet(inputs, arch, self._buffers(supernet, arch)))
+            theirs = self.task.logits(call(module, to_device(self.example, device_of(module)))).to(ours.device)
         return float((ours - theirs).abs().max()) if ours.shape == theirs.shape else math.inf
 
     def check(self) -> None:
@@ -163,7 +164,7 @@ class Accuracy:
         return {"name": "Accuracy", "supernet": self.weights.describe(), "task": self.task.describe(), **options}
 
     def _buffers(self, supernet: Supernet, arch: Arch) -> dict[str, Tensor] | None:
-        return supernet.calibrate(arch, self.task.calibration_inputs()) if self.calibrate else None
+        return calibrated(supernet, arch, self.task) if self.calibrate else None
 
 
 class Costs:

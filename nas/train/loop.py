@@ -60,8 +60,7 @@ class Run:
         if self.state.finished:
             self.supernet.eval()
             return
-        if self.state.step:
-            self.supernet.zero_grad()
+        self.supernet.zero_grad()
         columns = [f"{label}_{name}" for label in self.watched for name in self.task.metric_names]
         log = Log(self.training.path, ["step", "epoch", "lr", "loss", "seconds", *columns], self.state.history)
         try:

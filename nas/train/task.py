@@ -16,7 +16,7 @@ from torch.nn import functional
 from nas.errors import TrainError, suggest
 from nas.supernet.inputs import Inputs, batch_size
 
-Forward: TypeAlias = Callable[[Inputs], Any]
+Forward: TypeAlias = Callable[[Any], Any]
 Split: TypeAlias = Literal["valid", "test"]
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
 
 from nas.supernet.inputs import Inputs
 from nas.train.task import Split, Task, to_device
@@ -29,22 +30,28 @@ def subnet_metrics(
         supernet: is left as it is, its mode included.
         calibrate: False keeps the supernet's own statistics, to see what that costs.
     """
-    device = next(supernet.parameters()).device
 
-    def inputs() -> Iterator[Inputs]:
-        for one in task.calibration_inputs():
-            yield to_device(one, device)
-
-    def forward(batch: Inputs) -> Any:
-        return supernet(batch, arch, buffers)
+    def forward(inputs: Inputs) -> Any:
+        return supernet(inputs, arch, buffers)
 
     with evaluating(supernet):
-        buffers = supernet.calibrate(arch, inputs()) if calibrate else None
-        return task.evaluate(forward, split, device=device)
+        buffers = calibrated(supernet, arch, task) if calibrate else None
+        return task.evaluate(forward, split, device=device_of(supernet))
+
+
+def calibrated(supernet: Supernet, arch: Arch, task: Task) -> dict[str, Tensor]:
+    """BatchNorm statistics of one subnet over the task's calibration inputs; {} for a model without."""
+    device = device_of(supernet)
+    return supernet.calibrate(arch, (to_device(inputs, device) for inputs in task.calibration_inputs()))
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where the module's parameters are; the CPU if it has none."""
+    return next((one.device for one in module.parameters()), torch.device("cpu"))
 
 
 @contextmanager
-def evaluating(module: torch.nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Eval mode inside the block."""
     training = module.training
     if training:

@@ -190,14 +190,15 @@ class Stop(Sampler):
         return {"class": "Stop"}
 
 
-@pytest.mark.parametrize("at", [0, 4, 10])
-def test_ctrl_c_leaves_a_checkpoint_that_goes_on_exactly(tmp_path: Path, at: int) -> None:
-    whole = train(supernet(), blobs(), path=tmp_path / "whole", sampler=Stop(-1), progress=False, **QUICK)
+@pytest.mark.parametrize(("at", "optimizer"), [(0, "adamw"), (4, "sgd"), (10, "adamw")])
+def test_ctrl_c_leaves_a_checkpoint_that_goes_on_exactly(tmp_path: Path, at: int, optimizer: Any) -> None:
+    options = {**QUICK, "optimizer": optimizer, "progress": False}
+    whole = train(supernet(), blobs(), path=tmp_path / "whole", sampler=Stop(-1), **options)
     with pytest.raises(KeyboardInterrupt):
-        train(supernet(), blobs(), path=tmp_path / "cut", sampler=Stop(at), progress=False, **QUICK)
+        train(supernet(), blobs(), path=tmp_path / "cut", sampler=Stop(at), **options)
     assert json.loads((tmp_path / "cut" / "state.json").read_text())["step"] == at + 1
     handler = signal.getsignal(signal.SIGINT)
-    resumed = train(supernet(seed=5), blobs(), path=tmp_path / "cut", sampler=Stop(-1), progress=False, **QUICK)
+    resumed = train(supernet(seed=5), blobs(), path=tmp_path / "cut", sampler=Stop(-1), **options)
     assert same(weights(whole.supernet), weights(resumed.supernet))
     columns = [name for name in whole.history if name != "seconds"]
     pd.testing.assert_frame_equal(whole.history[columns], resumed.history[columns])
