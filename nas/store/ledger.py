@@ -8,6 +8,7 @@ the database or here.
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ class Ledger:
         self._database = database
         self.study = study
         self._copies = Copies()
+        # Held until the outcome is known: nobody may use copies of what is then not committed.
+        self._lock = threading.RLock()
 
     @contextmanager
     def write(self) -> Iterator[Wave]:
@@ -42,20 +45,21 @@ class Ledger:
             StoreError: the study was deleted, or the database cannot be written.
         """
         study = self.study
-        try:
-            with self._database.write() as sql:
-                row = sql.one(s.STUDY_HEAD, (study.id, study.created))
-                if row is None:
-                    raise StoreError(
-                        f"study {study.name!r} was deleted from database {self._database.shown}; create it again"
-                    )
-                wave = Wave(study, sql, Head(*row), self._copies)
-                yield wave
-                if wave.head.row() != row:
-                    sql.run(s.SET_STUDY_HEAD, (*wave.head.row(), study.id))
-        except BaseException:
-            self._copies = Copies()
-            raise
+        with self._lock:
+            try:
+                with self._database.write() as sql:
+                    row = sql.one(s.STUDY_HEAD, (study.id, study.created))
+                    if row is None:
+                        raise StoreError(
+                            f"study {study.name!r} was deleted from database {self._database.shown}; create it again"
+                        )
+                    wave = Wave(study, sql, Head(*row), self._copies)
+                    yield wave
+                    if wave.head.row() != row:
+                        sql.run(s.SET_STUDY_HEAD, (*wave.head.row(), study.id))
+            except BaseException:
+                self._copies = Copies()
+                raise
 
     def update_space(self, schema: dict[str, Any]) -> None:
         """See `StudyRecord.update_space`."""

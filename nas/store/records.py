@@ -36,7 +36,7 @@ class StudyInfo:
 
 @dataclass(frozen=True, slots=True)
 class NewTrial:
-    """An arch to evaluate."""
+    """An arch to evaluate; the seed is below 2**63."""
 
     key: str
     row: ArchRow

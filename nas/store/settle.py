@@ -16,6 +16,7 @@ TRIAL_COLUMNS = ("number", "state", "worker", "attempt", "duration_s", "violatio
 #: Names that no metric can have, since tables and filters use them.
 RESERVED = frozenset({*TRIAL_COLUMNS, "choices", "key"})
 
+_LONGEST = 4_000
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -46,7 +47,7 @@ def settle(result: Report | ImportedTrial, objectives: Sequence[Metric], constra
     Raises:
         StoreError: the state is not one in which a trial ends.
     """
-    state, violation, reason = result.state, result.violation, result.reason
+    state, violation, reason = result.state, result.violation, _storable(result.reason)
     if state not in FINISHED:
         raise StoreError(f"a trial cannot be reported as {state!r}; it ends as one of {', '.join(FINISHED)}")
     values, fault = _numbers(result.measurements)
@@ -62,6 +63,13 @@ def settle(result: Report | ImportedTrial, objectives: Sequence[Metric], constra
         broken = reason or _broken(values, constraints)
         return Outcome("INFEASIBLE", values, beyond, broken, broken)
     return Outcome(state, values, 0.0, reason)
+
+
+def _storable(reason: str | None) -> str | None:
+    """Text of an error as any database holds it: valid Unicode without NUL, of bounded length."""
+    if reason is None:
+        return None
+    return reason[:_LONGEST].replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 def _numbers(measurements: Mapping[str, float]) -> tuple[dict[str, float], str | None]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 from nas.errors import StoreError
 from nas.metrics import Metric
-from nas.store import frames, history
+from nas.store import history
 from nas.store.columns import schemas
 from nas.store.database import Database
 from nas.store.ledger import Ledger
@@ -170,6 +171,8 @@ class StudyRecord:
             FilterError: the filter does not parse, or names a column that is not there.
             StoreError: an objective was never measured.
         """
+        from nas.store import frames  # pandas is imported when a table is asked for
+
         with self._database.read() as sql:
             return frames.front(sql, self.id, self.objectives, where, objectives)
 
@@ -186,11 +189,15 @@ class StudyRecord:
         Raises:
             FilterError: the filter does not parse, or a column is not there.
         """
+        from nas.store import frames  # pandas is imported when a table is asked for
+
         with self._database.read() as sql:
             return frames.trials(sql, self.id, where, columns, limit)
 
     def curve(self) -> pd.DataFrame:
         """Objective values of the COMPLETED trials in the order of finishing: (index `finish_seq`)."""
+        from nas.store import frames  # pandas is imported when a table is asked for
+
         with self._database.read() as sql:
             return frames.curve(sql, self.id, self.objectives)
 

@@ -7,7 +7,6 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,33 +14,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nas.errors import FilterError, StoreError
-from nas.metrics import Metric, parse_constraint
-from nas.store import ImportedTrial, NewTrial, Receipt, Report, State, Store, StudyRecord, open_store
+from nas.errors import StoreError
+from nas.store import NewTrial, Receipt, Report, State, Store, StudyRecord, open_store
 from tests.conformance.store_processes import end, kill_writers, start
+from tests.conformance.store_reading import ReadingConformance
 from tests.conformance.store_tools import (
-    OBJECTIVES,
     audit,
     completed,
     make_study,
     new_trial,
     operate,
-    schema,
     slow_front,
 )
 
 
-class StoreConformance:
+class StoreConformance(ReadingConformance):
     """The rules of a store: durable, exactly once, immutable, fenced."""
-
-    @pytest.fixture
-    def store(self, url: str) -> Iterator[Store]:
-        with open_store(url) as store:
-            yield store
-
-    @pytest.fixture
-    def study(self, store: Store) -> StudyRecord:
-        return make_study(store)
 
     # -- trials and waves --------------------------------------------------------------------------------------------
 
@@ -227,6 +215,25 @@ class StoreConformance:
         assert np.isnan(history.values[2:]).all()
         audit(study)
 
+    def test_any_reason_can_be_stored_and_repeated(self, study: StudyRecord) -> None:
+        study.add([new_trial(random.Random(0))], worker="w")
+        report = Report(0, "w", 1, "FAILED", reason="bad \0 byte, lone \udcff surrogate, 'quote', é" + "x" * 10_000)
+        assert study.report([report])[0].accepted
+        assert study.report([report])[0].why == "already recorded"
+        assert str(study.trial(0).reason).startswith("bad \ufffd byte, lone ? surrogate, 'quote', é")
+
+    def test_a_failed_transaction_leaves_no_trace_in_memory(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        study.add([new_trial(rng) for _ in range(3)], worker="w")
+        study.report([completed(0, 0.5, 2.0)])
+        bad = NewTrial("bad", [0])
+        with pytest.raises(StoreError, match="does not fit"):
+            study.wave([completed(1, 0.9, 1.0, energy_mj=3.0)], [bad])
+        assert study.report([completed(2, 0.7, 1.5, energy_mj=4.0)])[0].entered_front
+        assert study.front().index.tolist() == [2]
+        assert study.report([completed(1, 0.9, 1.0, energy_mj=3.0)])[0].entered_front
+        audit(study)
+
     def test_a_state_that_is_no_end_is_refused(self, study: StudyRecord) -> None:
         study.add([new_trial(random.Random(0))], worker="w")
         with pytest.raises(StoreError, match="cannot be reported as 'RUNNING'; it ends as one of COMPLETED"):
@@ -288,201 +295,6 @@ class StoreConformance:
         assert not study.report([completed(0, 0.9, 2.0, attempt=4)])[0].accepted
         audit(study)
 
-    # -- reading -----------------------------------------------------------------------------------------------------
-
-    def test_front_is_sorted_and_has_units_of_the_report(self, study: StudyRecord) -> None:
-        rng = random.Random(0)
-        study.add([new_trial(rng) for _ in range(4)], worker="w")
-        study.report(
-            [completed(0, 0.5, 1.0, params=5), completed(1, 0.9, 2.0), completed(2, 0.4, 3.0), completed(3, 0.7, 1.5)]
-        )
-        front = study.front()
-        assert list(front.columns) == ["accuracy", "latency_ms", "params", "choices"]
-        assert front.index.tolist() == [1, 3, 0]
-        assert front["accuracy"].tolist() == [0.9, 0.7, 0.5]
-        assert front["params"].isna().tolist() == [True, True, False]
-        assert list(front["choices"][1]) == [d["name"] for d in study.schema["decisions"]]
-        assert study.front(where="latency_ms < 2").index.tolist() == [3, 0]
-        assert study.front(objectives=[Metric("latency_ms", "max")]).index.tolist() == [2]
-        assert study.front(objectives=[Metric("params", "min"), *OBJECTIVES]).index.tolist() == [0]
-
-    def test_empty_study_reads_as_empty(self, study: StudyRecord) -> None:
-        assert len(study.history()) == len(study.front()) == len(study.trials()) == len(study.curve()) == 0
-        assert study.history().values.shape == (0, 2)
-        assert list(study.front().columns) == ["accuracy", "latency_ms", "choices"]
-        assert study.front(objectives=OBJECTIVES[:1]).empty
-        assert study.counts() == {"WAITING": 0, "RUNNING": 0, "COMPLETED": 0, "INFEASIBLE": 0, "FAILED": 0}
-
-    def test_front_by_a_metric_that_nobody_measured_is_one_sentence(self, study: StudyRecord) -> None:
-        study.add([new_trial(random.Random(0))], worker="w")
-        study.report([completed(0, 0.9, 2.0)])
-        with pytest.raises(
-            StoreError, match="metric 'latency' was not measured in this study; did you mean 'latency_ms'"
-        ):
-            study.front(objectives=[Metric("latency", "min")])
-        with pytest.raises(StoreError, match="a front needs an objective"):
-            study.front(objectives=[])
-
-    def test_trials_are_filtered_by_metrics_columns_and_decisions(self, study: StudyRecord) -> None:
-        rows = [[0, 0, 0, 0.1], [1, 0, 0, 0.2], [2, None, 0, 0.3], [2, 1, 1, 0.4]]
-        study.add([NewTrial(f"k{i}", row) for i, row in enumerate(rows)], worker="w")
-        study.report([completed(0, 0.5, 1.0), completed(1, 0.6, 2.0), Report(2, "w", 1, "FAILED", reason="boom")])
-        for where, expected in {
-            "accuracy > 0.5": [1],
-            "not accuracy > 0.5": [0],
-            "layers[0].kernel == 7": [2, 3],
-            "layers[0].kernel in (5, 7) and layers[1].kernel == 3": [1],
-            "not layers[1].kernel == 3": [3],
-            'choices["layers[0].kernel"] < 7': [0, 1],
-            "0.15 <= rate < 0.4": [1, 2],
-            "state == 'FAILED' or number == 0": [0, 2],
-            "reason == 'boom'": [2],
-            "worker == 'w'": [0, 1, 2, 3],
-        }.items():
-            assert study.trials(where=where).index.tolist() == expected, where
-        table = study.trials(columns=["layers[0].kernel", "accuracy", "choices", "state"], limit=3)
-        assert list(table.columns) == ["layers[0].kernel", "accuracy", "choices", "state"]
-        assert table["layers[0].kernel"].tolist() == [3.0, 5.0, 7.0]
-        assert table["choices"][2] == {"layers[0].kernel": 7, "layers[2].kernel": 3, "rate": 0.3}
-        for where, sentence in {
-            "acuracy > 0.5": "no column 'acuracy'; did you mean 'accuracy'",
-            "layers[9].kernel == 3": "no column 'layers.9..kernel'",
-            "state > 3": "compares text with a number",
-        }.items():
-            with pytest.raises(FilterError, match=sentence):
-                study.trials(where=where)
-        with pytest.raises(FilterError, match="no column 'acuracy'; did you mean 'accuracy'"):
-            study.trials(columns=["acuracy"])
-
-    def test_history_continues_where_it_stopped(self, study: StudyRecord) -> None:
-        rng = random.Random(0)
-        study.add([new_trial(rng) for _ in range(4)], worker="w")
-        study.report([completed(3, 0.5, 1.0), completed(1, 0.6, 2.0)])
-        first = study.history()
-        study.report([completed(0, 0.7, 3.0)])
-        rest = study.history(after=first.last)
-        assert first.numbers.tolist() == [3, 1]
-        assert rest.numbers.tolist() == [0]
-        assert rest.values.tolist() == [[0.7, 3.0]]
-        assert study.history(after=rest.last).last == rest.last
-        curve = study.curve()
-        assert (curve.index.tolist(), curve["number"].tolist()) == ([1, 2, 3], [3, 1, 0])
-        assert curve["accuracy"].tolist() == [0.5, 0.6, 0.7]
-
-    def test_trials_of_a_changed_space_keep_their_names(self, store: Store, study: StudyRecord) -> None:
-        study.add([NewTrial("old", [0, 1, 2, 0.5])], worker="w")
-        changed = schema(labels=(3, 5, 9, "skip"), decisions=2)
-        study.update_space(changed)
-        study.add([NewTrial("new", [2, 3, 0.5])], worker="w")
-        study.report([completed(0, 0.5, 1.0), completed(1, 0.6, 2.0)])
-        assert study.trial(0).choices == {
-            "layers[0].kernel": 3,
-            "layers[1].kernel": 5,
-            "layers[2].kernel": 7,
-            "rate": 0.5,
-        }
-        assert study.trial(1).choices == {"layers[0].kernel": 9, "layers[1].kernel": "skip", "rate": 0.5}
-        history = study.history()
-        assert [len(history.schemas[space]["decisions"]) for space in history.space_ids.tolist()] == [4, 3]
-        assert study.trials(where="layers[2].kernel == 7").index.tolist() == [0]
-        assert study.trials(where="layers[1].kernel == 'skip'").index.tolist() == [1]
-        assert study.trials(where="layers[1].kernel != 'skip'").index.tolist() == [0]
-        assert store.open_study("toy").schema == changed
-        assert study.front()["choices"][1]["layers[0].kernel"] == 9
-
-    def test_imported_trials_are_finished_trials(self, study: StudyRecord) -> None:
-        rng = random.Random(0)
-        trials = [
-            ImportedTrial(new.key, new.row, {"accuracy": rng.randrange(8) / 8, "latency_ms": rng.randrange(1, 9)})
-            for new in (new_trial(rng) for _ in range(50))
-        ]
-        trials.append(ImportedTrial("failed", [0, 0, 0, 0.5], {}, state="FAILED", reason="boom", duration_s=3.0))
-        added = study.import_trials(trials)
-        assert [a.number for a in added] == list(range(51))
-        assert study.import_trials(trials[:3]) == [type(a)(a.number, a.key, True, a.state) for a in added[:3]]
-        assert (study.trial(50).reason, study.trial(50).duration_s) == ("boom", 3.0)
-        audit(study)
-        study.add([new_trial(rng)], worker="w")
-        assert study.report([completed(51, 1.0, 0.5)])[0].entered_front
-        assert study.front().index.tolist() == [51]
-
-    # -- studies -----------------------------------------------------------------------------------------------------
-
-    def test_reopened_study_is_as_it_was_created(self, url: str, store: Store) -> None:
-        study = make_study(store, constraints=["params <= 50_000"])
-        with open_store(url, create=False) as other:
-            again = other.open_study("toy")
-            assert (again.objectives, again.constraints) == (OBJECTIVES, (parse_constraint("params <= 50000"),))
-            assert (again.schema, again.settings) == (schema(), {"seed": 1})
-            assert (again.id, again.name) == (study.id, "toy")
-
-    def test_study_names_are_unique_and_unknown_ones_are_listed(self, store: Store, study: StudyRecord) -> None:
-        with pytest.raises(StoreError, match="study 'toy' already exists"):
-            make_study(store)
-        with pytest.raises(StoreError, match="no study 'toi'; did you mean 'toy'.; it holds toy"):
-            store.open_study("toi")
-        with pytest.raises(StoreError, match="no study 'zzz'; it holds toy"):
-            store.delete_study("zzz")
-
-    @pytest.mark.parametrize(
-        ("change", "sentence"),
-        [
-            ({"name": " "}, "is empty"),
-            ({"objectives": ()}, "has no objective"),
-            ({"objectives": (Metric("state", "min"),)}, "'state' is reserved"),
-            ({"objectives": (OBJECTIVES[0], OBJECTIVES[0])}, "'accuracy' is given twice"),
-            ({"settings": {"seed": object()}}, "settings of a study must be JSON"),
-            ({"space_schema": {"name": "x"}}, "space schema cannot be stored .KeyError: 'fingerprint'"),
-        ],
-    )
-    def test_study_that_cannot_be_created_is_one_sentence(
-        self, store: Store, change: dict[str, Any], sentence: str
-    ) -> None:
-        good: dict[str, Any] = {"name": "new", "space_schema": schema(), "objectives": OBJECTIVES}
-        given = good | change
-        with pytest.raises(StoreError, match=sentence):
-            store.create_study(given.pop("name"), **given)
-        assert store.studies() == []
-
-    def test_studies_are_summarised(self, store: Store, study: StudyRecord) -> None:
-        rng = random.Random(0)
-        make_study(store, "empty")
-        study.add([new_trial(rng) for _ in range(4)], worker="w")
-        study.add([new_trial(rng)])
-        study.report([completed(0, 0.5, 1.0), completed(1, 0.6, 2.0), Report(2, "w", 1, "FAILED", reason="boom")])
-        first, second = store.studies()
-        assert (first.name, first.space, first.objectives, first.front_size) == ("toy", "toy", OBJECTIVES, 2)
-        assert first.best == {"accuracy": 0.6, "latency_ms": 1.0}
-        assert first.counts == {"WAITING": 1, "RUNNING": 1, "COMPLETED": 2, "INFEASIBLE": 0, "FAILED": 1}
-        assert (second.name, second.front_size, second.best) == ("empty", 0, {})
-
-    def test_deleted_study_leaves_nothing_and_its_handles_refuse(self, store: Store, study: StudyRecord) -> None:
-        rng = random.Random(0)
-        other = make_study(store, "other")
-        for each in (study, other):
-            each.add([new_trial(rng) for _ in range(3)], worker="w")
-            each.report([completed(0, 0.5, 1.0), completed(1, 0.6, 2.0)])
-        store.delete_study("toy")
-        assert [summary.name for summary in store.studies()] == ["other"]
-        audit(other)
-        again = make_study(store)
-        assert len(again.trials()) == 0
-        for write in (lambda: study.add([new_trial(rng)]), lambda: study.claim("w", 1), lambda: study.heartbeat("w")):
-            with pytest.raises(StoreError, match="study 'toy' was deleted"):
-                write()
-        assert len(again.trials()) == 0
-
-    def test_studies_do_not_see_each_other(self, store: Store, study: StudyRecord) -> None:
-        other = make_study(store, "other")
-        new = new_trial(random.Random(0))
-        for each in (study, other):
-            assert not each.add([new], worker="w")[0].existing
-        study.report([completed(0, 0.5, 1.0, params=3.0)])
-        assert other.counts()["RUNNING"] == 1
-        assert other.front().empty
-        assert "params" not in other.trials().columns
-        audit(other)
-
     # -- whatever the order ------------------------------------------------------------------------------------------
 
     @given(data=st.data())
@@ -521,6 +333,30 @@ class StoreConformance:
         everything = sorted(itertools.chain(*claimed))
         assert everything == list(range(300))
         assert study.counts()["COMPLETED"] == 300
+        audit(study)
+
+    def test_threads_may_share_a_handle(self, study: StudyRecord) -> None:
+        faults: list[BaseException] = []
+
+        def work(worker: str) -> None:
+            rng = random.Random(worker)
+            try:
+                added = study.add([new_trial(rng)], worker=worker)
+                for _ in range(25):
+                    reports = [completed(a.number, rng.random(), rng.random(), worker) for a in added]
+                    receipts, added = study.wave(reports, [new_trial(rng)], worker=worker)
+                    assert receipts[0].accepted
+                    assert len(study.front()) > 0
+            except BaseException as error:
+                faults.append(error)
+
+        threads = [threading.Thread(target=work, args=(f"w{i}",)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert faults == []
+        assert study.counts()["COMPLETED"] == 100
         audit(study)
 
     def test_killed_writers_lose_nothing(self, url: str, study: StudyRecord) -> None:

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import os
 import random
 import sqlite3
-import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -212,48 +211,49 @@ def test_full_disk_is_one_sentence_and_loses_nothing(path: Path) -> None:
         assert sorted(study.front().index) == [0, 1]
 
 
-def as_nobody(code: str, *arguments: object) -> str:
-    """Run `code` as a user whom permissions bind, as they do not bind root."""
-    drop = "import os\nif os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
-    imports = "import sys; from nas.store import open_store; from tests.conformance.store_tools import *\n"
-    return subprocess.run(
-        [sys.executable, "-c", imports + drop + code, *map(str, arguments)],
-        cwd=ROOT,
-        text=True,
-        capture_output=True,
-        check=True,
-    ).stdout.strip()
+def as_nobody(code: str, folder: Path, name: str) -> str:
+    """Run `code` on a database as a user whom permissions bind, as they do not bind root."""
+    prologue = """
+import os, random, sys
+from nas.store import open_store
+from tests.conformance.store_tools import new_trial
+with open_store(sys.argv[1] + "/results.db", read_only=True) as warm:  # import what root alone may read
+    warm.open_study("toy").front()
+    warm.current()
+if os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+path = sys.argv[1] + "/" + sys.argv[2]
+"""
+    command = [sys.executable, "-c", prologue + code, str(folder), name]
+    return subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, check=True).stdout.strip()
 
 
 @pytest.fixture
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder that everybody may enter and list, but not write."""
-    folder = tmp_path_factory.mktemp("shared")
-    modes = {parent: parent.stat().st_mode for parent in (folder.parent, folder.parent.parent)}
-    for parent, mode in modes.items():
-        parent.chmod(mode | stat.S_IXOTH)
-    with open_store(folder / "results.db") as opened:
-        study = make_study(opened)
-        study.add([new_trial(random.Random(0))], worker="w")
-        study.report([completed(0, 0.9, 2.0)])
-    os.chmod(folder / "results.db", 0o444)
-    os.chmod(folder, 0o555)
-    yield folder
-    os.chmod(folder, 0o755)
-    for parent, mode in modes.items():
-        parent.chmod(mode)
+def shared() -> Iterator[Path]:
+    """A folder that everybody may enter and list, but not write, with a database that everybody may read."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with open_store(folder / "results.db") as opened:
+            study = make_study(opened)
+            study.add([new_trial(random.Random(0))], worker="w")
+            study.report([completed(0, 0.9, 2.0)])
+        (folder / "results.db").chmod(0o444)
+        folder.chmod(0o555)
+        yield folder
+        folder.chmod(0o755)
 
 
 def test_read_only_file_is_read_and_refuses_to_be_written(shared: Path) -> None:
     code = """
-study = open_store(sys.argv[1]).open_study("toy")
+study = open_store(path).open_study("toy")
 print(study.front().index.tolist())
 try:
     study.add([new_trial(random.Random(1))])
 except Exception as error:
     print(type(error).__name__, error)
 """
-    front, error = as_nobody(code, shared / "results.db").splitlines()
+    front, error = as_nobody(code, shared, "results.db").splitlines()
     assert front == "[0]"
     assert error.startswith("StoreError database ")
     assert "cannot be written: the file or its folder is read-only" in error or "cannot be opened" in error
@@ -262,12 +262,12 @@ except Exception as error:
 def test_folder_that_cannot_be_written_is_one_sentence(shared: Path) -> None:
     code = """
 try:
-    open_store(sys.argv[1])
+    open_store(path)
 except Exception as error:
     print(type(error).__name__, error)
 """
-    assert "StoreError database" in as_nobody(code, shared / "new.db")
-    assert "StoreError database" in as_nobody(code, shared / "folder" / "new.db")
+    assert "StoreError database" in as_nobody(code, shared, "new.db")
+    assert "StoreError database" in as_nobody(code, shared, "folder/new.db")
 
 
 # -- how it is made --------------------------------------------------------------------------------------------------
@@ -358,6 +358,7 @@ def test_store_is_read_without_torch_and_pyglove(path: Path) -> None:
         study.report([completed(0, 0.9, 2.0)])
     code = f"""
 import sys
+import tempfile
 from nas.store import open_store
 front = open_store({str(path)!r}, read_only=True).open_study("toy").front(where="latency_ms <= 2")
 assert front.index.tolist() == [0]
