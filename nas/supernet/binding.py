@@ -1,13 +1,10 @@
-"""A subnet whose parameters are views on the supernet's: what training and evaluation call.
-
-Gradients accumulate in place, in the supernet's own gradient: nothing of the supernet's size is allocated for a small subnet.
-"""
+"""A subnet whose parameters are views on the supernet's: what training and evaluation call."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +12,17 @@ from torch import Tensor, nn
 from nas.errors import LayoutError, SupernetError
 from nas.supernet.inputs import Inputs, call
 from nas.supernet.layouts import Cut, Shape
+from nas.supernet.shared import Shared
 from nas.supernet.skeleton import Slot, buffers_of, parameters_of
-
-if TYPE_CHECKING:
-    from nas.supernet.supernet import Supernet
+from nas.supernet.union import CORNER
 
 
 class Leaf:
-    """A parameter that is a window on one of the supernet's, and whose gradient is added to that one's at once."""
+    """A parameter that is a window on one of the supernet's, and whose gradient is added to that one's at once.
+
+    The addition is a hook of the backward pass, so that any `loss.backward()` reaches the supernet, whatever happened to its
+    `.grad` meanwhile (set to None, replaced), and nothing of the supernet's size is allocated for a small subnet.
+    """
 
     __slots__ = ("_pointer", "_whole", "cut", "home", "parameter", "shape")
 
@@ -30,30 +30,27 @@ class Leaf:
         self.home = home
         self.cut = cut
         self.shape = shape
-        self._attach()
+        self.attach()
 
-    def _attach(self) -> None:
+    def attach(self) -> None:
+        """Make the parameter anew, on what hangs at home now."""
         table, key = self.home
         whole: Tensor = table[key]
         self._whole, self._pointer = whole, whole.data_ptr()
-        with torch.inference_mode(False), torch.no_grad():
-            window = self.cut.window(whole.detach(), self.shape)
-        self.parameter = nn.Parameter(window, requires_grad=whole.requires_grad)
+        self.parameter = nn.Parameter(self.cut.window(whole.detach(), self.shape), requires_grad=whole.requires_grad)
         if whole.requires_grad:
             self.parameter.register_post_accumulate_grad_hook(self._deliver)  # type: ignore[no-untyped-call]
 
-    def refresh(self) -> bool:
-        """Follow the supernet's parameter if it was replaced, moved or frozen; True when it was."""
+    @property
+    def stale(self) -> bool:
+        """Was the supernet's parameter replaced, moved or frozen since?"""
         table, key = self.home
         whole = table[key]
-        if (
-            whole is self._whole
-            and whole.data_ptr() == self._pointer
-            and whole.requires_grad == self.parameter.requires_grad
-        ):
-            return False
-        self._attach()
-        return True
+        return (
+            whole is not self._whole
+            or whole.data_ptr() != self._pointer
+            or whole.requires_grad != self.parameter.requires_grad
+        )
 
     def _deliver(self, parameter: Tensor) -> None:
         """Add the window's gradient to the supernet's."""
@@ -65,12 +62,28 @@ class Leaf:
         gradient, parameter.grad = parameter.grad, None
         whole = self._whole
         assert gradient is not None
-        if whole.grad is None and gradient.shape == whole.shape:
-            whole.grad = gradient
-            return
         if whole.grad is None:
+            if gradient.shape == whole.shape and gradient.stride() == whole.stride():
+                whole.grad = gradient  # the largest arch's own: neither zeroed nor added
+                return
             whole.grad = torch.zeros_like(whole)
         self.cut.window(whole.grad, self.shape).add_(gradient)
+
+
+class Computed:
+    """A parameter that is no plain view: computed from its leaf, and the cut's own parameters, before each call."""
+
+    __slots__ = ("helpers", "leaf", "slots")
+
+    def __init__(self, leaf: Leaf, helpers: Mapping[str, Leaf], slots: Sequence[Slot]) -> None:
+        self.leaf = leaf
+        self.helpers = helpers
+        self.slots = slots
+
+    def refresh(self) -> None:
+        """Compute it."""
+        helpers = {suffix: leaf.parameter for suffix, leaf in self.helpers.items()}
+        _hang(self.leaf.cut.apply(self.leaf.parameter, self.leaf.shape, helpers), self.slots)
 
 
 class Binding:
@@ -80,67 +93,67 @@ class Binding:
         module: the model itself.  Its parameters are views on the supernet's storage, so it sees every update, and
             their gradients are added to the supernet's during backward.  Parameters that are no plain views (fused
             layouts, learned transforms) are computed anew at each call of the binding: call that, not the module.
+        entries: names (several when tied) and shape of each of its parameters.
     """
 
-    def __init__(self, supernet: Supernet, module: nn.Module) -> None:
+    def __init__(self, shared: Shared, module: nn.Module, root: nn.Module) -> None:
         self.module = module
-        self._supernet = supernet
+        self._shared = shared
+        self._root = root  # whose training mode counts
         self._leaves: list[tuple[Leaf, Sequence[Slot]]] = []
-        self._computed: list[tuple[Cut, Shape, Leaf, dict[str, Leaf], list[Slot]]] = []
-        for entry in parameters_of(module):
-            self._take(entry.names, tuple(entry.shape), entry.slots)
+        self._computed: list[Computed] = []
         self._buffers = buffers_of(module)
-        self._device: torch.device | None = None
-        self._place()
+        parameters = parameters_of(module)
+        self.entries: list[tuple[list[str], Shape]] = [(entry.names, tuple(entry.shape)) for entry in parameters]
+        with torch.inference_mode(False), torch.no_grad():
+            for (names, shape), entry in zip(self.entries, parameters, strict=True):
+                self._take(names, shape, entry.slots)
+            self._place()
 
-    def _take(self, names: list[str], shape: Shape, slots: list[Slot]) -> None:
+    def _take(self, names: list[str], shape: Shape, slots: Sequence[Slot]) -> None:
         """Put a leaf, or what is computed from one, where the module has its parameter `names`."""
-        name = self._supernet.held(names, shape)
-        home, cut = self._supernet.home(name), self._supernet.cut_of(name)
+        name = self._shared.name_of(names, shape)
+        cut = self._shared.cut_of(name)
         try:
-            leaf = Leaf(home, cut, shape)
+            leaf = Leaf(self._shared.homes[name], cut, shape)
         except LayoutError as error:
             raise LayoutError(f"parameter {name!r}: {error}") from error
         if leaf.parameter.shape == shape:
-            self._leaves.append((leaf, tuple(slots)))
+            self._leaves.append((leaf, slots))
             _hang(leaf.parameter, slots)
             return
-        helpers = {}
-        for suffix in cut.needs(shape):
-            helper = self._supernet.home(f"{name}_{suffix}")
-            helpers[suffix] = Leaf(helper, self._supernet.cut_of(""), tuple(helper[0][helper[1]].shape))
+        helpers = {suffix: self._helper(f"{name}_{suffix}") for suffix in cut.needs(shape)}
         self._leaves.extend((part, ()) for part in (leaf, *helpers.values()))
-        self._computed.append((cut, shape, leaf, helpers, slots))
+        self._computed.append(Computed(leaf, helpers, slots))
+
+    def _helper(self, name: str) -> Leaf:
+        return Leaf(self._shared.homes[name], CORNER, self._shared.tensor(name).shape)
 
     def _place(self) -> None:
-        """Put buffers on the supernet's device, the learnt ones as views on the supernet's."""
-        device = self._supernet.device
-        held = self._supernet.buffer_homes
+        """Put buffers where the weights are, the learnt ones as views."""
         for name, (table, key) in self._buffers.items():
-            if name in held:
-                whole = held[name][0][held[name][1]]
-                table[key] = self._supernet.cut_of(name).window(whole, tuple(table[key].shape))
-            elif table[key].device != device:
-                table[key] = table[key].to(device)
-        self._device = device
+            table[key] = self._shared.buffer(name, table[key])
 
     def refresh(self) -> None:
         """Bring views, computed parameters and the training mode up to date with the supernet."""
-        moved = False
-        for leaf, slots in self._leaves:
-            if leaf.refresh():
-                moved = True
-                _hang(leaf.parameter, slots)
-        if moved:
-            self._place()
-        for cut, shape, leaf, helpers, homes in self._computed:
-            matrices = {suffix: helper.parameter for suffix, helper in helpers.items()}
-            _hang(cut.apply(leaf.parameter, shape, matrices), homes)
-        if self.module.training != self._supernet.training:
-            self.module.train(self._supernet.training)
+        stale = [(leaf, slots) for leaf, slots in self._leaves if leaf.stale]
+        if stale:
+            with torch.inference_mode(False), torch.no_grad():
+                for leaf, slots in stale:
+                    leaf.attach()
+                    _hang(leaf.parameter, slots)
+                self._place()
+        for computed in self._computed:
+            computed.refresh()
+        if self.module.training != self._root.training:
+            self.module.train(self._root.training)
 
     def __call__(self, inputs: Inputs, buffers: Mapping[str, Tensor] | None = None) -> Any:
-        """Output of the subnet; `buffers` (from `Supernet.calibrate`) replace its own during the call."""
+        """Output of the subnet; `buffers` (from `Supernet.calibrate`) replace its own during the call.
+
+        Raises:
+            SupernetError: `buffers` are of another arch.
+        """
         self.refresh()
         if not buffers:
             return call(self.module, inputs)
@@ -158,21 +171,31 @@ class Binding:
         Raises:
             SupernetError: the arch has no such buffer, or one of another shape.
         """
-        for name, tensor in buffers.items():
-            slot = self._buffers.get(name)
-            if slot is None or slot[0][slot[1]].shape != tensor.shape:
-                raise SupernetError(
-                    f"buffer {name!r} of shape {tuple(tensor.shape)} is not one of this arch; calibrate the arch that is called"
-                )
-        saved = [(table, key, table[key]) for table, key in map(self._buffers.__getitem__, buffers)]
+        saved = replace_buffers(self._buffers, buffers)
         try:
-            for name, tensor in buffers.items():
-                table, key = self._buffers[name]
-                table[key] = tensor
             yield
         finally:
-            for table, key, tensor in saved:
+            for (table, key), tensor in saved:
                 table[key] = tensor
+
+
+def replace_buffers(slots: Mapping[str, Slot], buffers: Mapping[str, Tensor]) -> list[tuple[Slot, Tensor]]:
+    """Hang `buffers` in `slots`; what hung there before.
+
+    Raises:
+        SupernetError: there is no slot for one of them, or for one of another shape; nothing is replaced then.
+    """
+    for name, tensor in buffers.items():
+        slot = slots.get(name)
+        if slot is None or slot[0][slot[1]].shape != tensor.shape:
+            raise SupernetError(
+                f"buffer {name!r} of shape {tuple(tensor.shape)} is not one of this arch; give what calibrate gave for it"
+            )
+    saved = [(slots[name], slots[name][0][slots[name][1]]) for name in buffers]
+    for name, tensor in buffers.items():
+        table, key = slots[name]
+        table[key] = tensor
+    return saved
 
 
 def _hang(tensor: Tensor, slots: Sequence[Slot]) -> None:

@@ -147,6 +147,21 @@ def load(path: Path, space: Space, *, verify: bool = True, digest: str | None = 
         CheckpointError: missing, truncated, foreign, newer, altered, or of another space.
     """
     index = _read_index(path)
+    while True:
+        try:
+            return _load(path, index, space, verify=verify, digest=digest)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if not isinstance(error, CheckpointError):
+                raise CheckpointError(
+                    f"{str(path / INDEX)!r} cannot be read ({type(error).__name__}: {error}); save the supernet again"
+                ) from error
+            # Was it saved again between the index and the weights?  Then the new index is the one to go by.
+            previous, index = index, _read_index(path)
+            if index == previous:
+                raise
+
+
+def _load(path: Path, index: dict[str, Any], space: Space, *, verify: bool, digest: str | None) -> Loaded:
     _check_space(path, index["space"], space)
     recorded = index["weights"]
     if digest is not None and recorded["sha256"] != digest:
@@ -169,7 +184,7 @@ def load(path: Path, space: Space, *, verify: bool = True, digest: str | None = 
 def _read_index(path: Path) -> dict[str, Any]:
     try:
         index = json.loads((path / INDEX).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         what = "is not a supernet checkpoint: it has no supernet.json" if path.exists() else "does not exist"
         raise CheckpointError(f"checkpoint {str(path)!r} {what}; give the folder that Supernet.save wrote") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -234,16 +249,16 @@ def _union(path: Path, index: Mapping[str, Any]) -> Union:
 
 # -- is a supernet what was saved?
 
-Saved = dict[str, tuple["weakref.ref[Tensor]", int, int]]
+Stamp = dict[str, tuple["weakref.ref[Tensor]", int, int]]
 """Every tensor as it was, by name: itself, its version counter, its storage."""
 
 
-def stamp(state: Mapping[str, Tensor]) -> Saved:
+def stamp(state: Mapping[str, Tensor]) -> Stamp:
     """What `unchanged` compares with."""
     return {name: (weakref.ref(tensor), tensor._version, tensor.data_ptr()) for name, tensor in state.items()}
 
 
-def unchanged(saved: Saved, state: Mapping[str, Tensor]) -> bool:
+def unchanged(saved: Stamp, state: Mapping[str, Tensor]) -> bool:
     """Is nothing of `state` replaced, moved or written to since `stamp`?  Writing through `.data` goes unseen."""
     return all(
         saved[name][0]() is tensor and saved[name][1:] == (tensor._version, tensor.data_ptr())

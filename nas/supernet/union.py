@@ -45,16 +45,24 @@ class Union:
         """The cut of canonical name `name`."""
         return self.cuts.get(name, CORNER)
 
+    def helpers(self) -> dict[str, Tensor]:
+        """Initial values of the cuts' own parameters, by name."""
+        return {
+            f"{name}_{suffix}": value
+            for name, cut in self.cuts.items()
+            for suffix, value in cut.helpers(self.shapes[name]).items()
+        }
+
 
 def survey(space: Space, layouts: Mapping[str, Cut]) -> Union:
     """The union over the covering archs of `space`.
 
     Raises:
-        SupernetError: archs disagree about a name (axes, type, ties), or a declared layout matches no parameter.
+        SupernetError: archs disagree about a name (axes, type, ties), or a declared layout decides about none.
         LayoutError: a layout does not fit its parameter.
     """
     union = Union()
-    used: set[str] = set()
+    declared = _Declared(layouts)
     for arch in _covering(space):
         module = build_skeleton(space, arch)
         check_no_meta(module)
@@ -68,36 +76,66 @@ def survey(space: Space, layouts: Mapping[str, Cut]) -> Union:
             union.trainable[name] = entry.tensor.requires_grad
             shapes[name] = tuple(entry.shape)
             if name not in union.cuts:
-                _resolve(union, entry.names, owners, layouts, used)
-        for name, buffer in _learnt_buffers(module, layouts).items():
+                union.cuts[name] = declared.parameter(entry.names) or known_layout(name, owners) or CORNER
+        statistics = statistics_of(module)
+        for name, (table, key) in buffers_of(module).items():
+            cut = declared.buffer(name)
+            if cut is None and name not in statistics:
+                continue
             union.buffers.add(name)
-            _grow(union, name, buffer)
-            shapes[name] = tuple(buffer.shape)
-            _resolve(union, [name], owners, layouts, used)
+            union.cuts[name] = cut or CORNER
+            _grow(union, name, table[key])
+            shapes[name] = tuple(table[key].shape)
         union.archs.append((arch, shapes))
     union.cuts = {name: cut for name, cut in union.cuts.items() if cut != CORNER}
+    declared.check(space, union)
     _check_cuts(union)
-    for pattern in layouts:
-        if pattern not in used:
-            raise SupernetError(
-                f"layout pattern {pattern!r} matches no parameter of space {space.name!r}{suggest(pattern, union.ties)}"
-            )
     return union
+
+
+class _Declared:
+    """The declared layouts: the first pattern that matches a name decides, and each must decide about something.
+
+    A pattern that matches parameters is about parameters only: `"*.attention.*"` does not make data of a mask.
+    """
+
+    def __init__(self, layouts: Mapping[str, Cut]) -> None:
+        self._layouts = layouts
+        self._parameters: set[str] = set()
+        self._buffers: set[str] = set()
+
+    def parameter(self, names: list[str]) -> Cut | None:
+        """The cut declared for the parameter with these names."""
+        pattern = self._first(names)
+        if pattern is None:
+            return None
+        self._parameters.add(pattern)
+        return self._layouts[pattern]
+
+    def buffer(self, name: str) -> Cut | None:
+        """The cut declared for the buffer `name`."""
+        pattern = self._first([name])
+        if pattern is None or pattern in self._parameters:
+            return None
+        self._buffers.add(pattern)
+        return self._layouts[pattern]
+
+    def _first(self, names: list[str]) -> str | None:
+        return next((pattern for pattern in self._layouts if any(fnmatchcase(name, pattern) for name in names)), None)
+
+    def check(self, space: Space, union: Union) -> None:
+        """Refuse a pattern without effect."""
+        for pattern in self._layouts:
+            if pattern not in self._parameters | self._buffers:
+                raise SupernetError(
+                    f"layout pattern {pattern!r} decides about no parameter of space {space.name!r} "
+                    f"(the first that matches does){suggest(pattern, union.ties)}"
+                )
 
 
 def _covering(space: Space) -> list[Arch]:
     """Largest first, each once."""
     return list(dict.fromkeys([space.largest, *space.covering(), space.smallest]))
-
-
-def _learnt_buffers(module: nn.Module, layouts: Mapping[str, Cut]) -> dict[str, Tensor]:
-    """Buffers that are data: running statistics, and those that a layout is declared for by a pattern of their own."""
-    statistics = statistics_of(module)
-    return {
-        name: table[key]
-        for name, (table, key) in buffers_of(module).items()
-        if name in statistics or any(fnmatchcase(name, pattern) for pattern in layouts)
-    }
 
 
 def _tie(union: Union, names: list[str]) -> str:
@@ -133,26 +171,14 @@ def _grow(union: Union, name: str, tensor: Tensor) -> None:
     union.shapes[name] = tuple(map(max, known, shape))
 
 
-def _resolve(
-    union: Union, names: list[str], owners: Mapping[str, nn.Module], layouts: Mapping[str, Cut], used: set[str]
-) -> None:
-    """Settle how a tensor is cut: the first declared pattern that matches one of its names, or what is known of its layer."""
-    name = union.ties.get(names[0], names[0])
-    for pattern, cut in layouts.items():
-        if any(fnmatchcase(alias, pattern) for alias in names):
-            used.add(pattern)
-            union.cuts[name] = cut
-            return
-    prefix, _, leaf = name.rpartition(".")
-    union.cuts[name] = known_layout(prefix, leaf, owners[prefix]) or CORNER
-
-
 _FUSED = {"qkv": 3, "c_attn": 3, "gate_up_proj": 2}
 """Layers whose output axis is several projections, one after the other: timm's qkv, GPT-2's c_attn, gated MLPs."""
 
 
-def known_layout(prefix: str, leaf: str, owner: nn.Module) -> Layout | None:
-    """Layout of a well-known fused parameter: `leaf` of the module `owner` called `prefix`; None for others."""
+def known_layout(name: str, owners: Mapping[str, nn.Module]) -> Layout | None:
+    """Layout of the parameter `name` if it is one of a well-known fused layer; `owners` are the model's modules by name."""
+    prefix, _, leaf = name.rpartition(".")
+    owner = owners[prefix]
     if isinstance(owner, nn.MultiheadAttention) and leaf in ("in_proj_weight", "in_proj_bias"):
         fused, leaf = 3, leaf.removeprefix("in_proj_")
     else:

@@ -1,55 +1,48 @@
-"""The convolutional family runs."""
+"""The convolutional family."""
 
 from __future__ import annotations
 
-import pickle
-import random
-
-import pytest
 import torch
 
+import nas
 from searchspaces import conv
-
-torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def net():
-    return conv.supernet()
+from tests.conformance.supernet import SupernetConformance, corner
 
 
-def test_extracted_subnet_equals_supernet(net):
-    images = torch.randn(4, 1, 8, 8)
-    net.eval()
-    for arch in [net.space.largest, net.space.smallest, net.space.sample(random.Random(0))]:
-        module = net.extract(arch)
-        with torch.no_grad():
-            assert torch.equal(module(images), net(images, arch))
-        assert sum(p.numel() for p in module.parameters()) == net.params(arch)
+class TestConv(SupernetConformance):
+    def make(self):
+        return conv.supernet(conv.space(widths=((4, 6), (6, 10)), depths=(1, 2), ratios=(1, 2), stem=4))
+
+    def layouts(self, net):
+        return {"*.depthwise.conv.weight": nas.CentreCrop((2, 3))}
+
+    def inputs(self, samples):
+        return torch.randn(samples, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def expected(self, name, state, shape):
+        whole = state[name]
+        if name.endswith("depthwise.conv.weight"):
+            margin = (whole.shape[2] - shape[2]) // 2
+            whole = whole[:, :, margin : margin + shape[2], margin : margin + shape[3]]
+        return corner(whole, shape)
+
+    def expected_macs(self, arch):
+        choices, side, inputs = arch.choices, 8, 4
+        total = side * side * 9 * inputs
+        for stage in range(2):
+            width = choices[f"widths[{stage}]"]
+            for block in range(choices[f"depths[{stage}]"]):
+                hidden = choices[f"ratios[{stage}][{block}]"] * width
+                total += side * side * inputs * hidden
+                side = side // 2 if stage and not block else side
+                total += side * side * hidden * (choices[f"kernels[{stage}][{block}]"] ** 2 + width)
+                inputs = width
+        return total + inputs * 10
 
 
-def test_bound_gradients_equal_forward_gradients(net):
-    images = torch.randn(4, 1, 8, 8)
-    arch = net.space.sample(random.Random(1))
-    net.train().zero_grad(set_to_none=True)
-    net(images, arch).square().sum().backward()
-    expected = {name: p.grad for name, p in net.named_parameters()}
-    net.zero_grad(set_to_none=True)
-    binding = net.bind(arch)
-    binding.backward(binding(images).square().sum())
-    for name, p in net.named_parameters():
-        if expected[name] is None:
-            assert p.grad is None
-        else:
-            torch.testing.assert_close(p.grad, expected[name])
-
-
-def test_checkpoint_and_pickle(net, tmp_path):
-    images = torch.randn(4, 1, 8, 8)
-    net.save(tmp_path)
-    arch = net.space.sample(random.Random(2))
-    again = type(net).load(tmp_path, net.space)
-    revived = pickle.loads(pickle.dumps(net))
-    outputs = [each.eval()(images, arch) for each in (net, again, revived)]
-    assert torch.equal(outputs[0], outputs[1])
-    assert torch.equal(outputs[0], outputs[2])
+def test_default_space_has_the_size_that_is_promised():
+    space = conv.space()
+    assert space.size > 1_000_000
+    net = conv.supernet(space)
+    assert net.params(space.smallest) < 5_000
+    assert 50_000 < net.params(space.largest) < 150_000

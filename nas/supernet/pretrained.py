@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nas.errors import SupernetError, suggest
 from nas.space import Space
-from nas.supernet.skeleton import buffers_of, build, parameters_of, quiet
+from nas.supernet.skeleton import Slot, buffers_of, build, parameters_of, quiet
 from nas.supernet.union import Union
 
 
@@ -35,12 +35,15 @@ def fill_from(space: Space, union: Union, values: dict[str, Tensor], weights: nn
     for alias in (alias for entry in parameters_of(largest) for alias in entry.names):
         given.pop(alias, None)
     buffers = buffers_of(largest)
+    known = largest.state_dict()
     for name in union.buffers & set(buffers):
         if name not in given:
             raise SupernetError(f"weights have no {name!r}, which the largest arch has{suggest(name, given)}")
         _put(union, values, name, buffers[name][0][buffers[name][1]], given.pop(name))
     for name, tensor in given.items():
-        _expect_same(buffers, name, tensor)
+        if name not in buffers:
+            raise SupernetError(f"weights have {name!r}, which the largest arch has not{suggest(name, known)}")
+        _expect_same(buffers[name], name, tensor)
 
 
 def _put(union: Union, values: dict[str, Tensor], name: str, part: Tensor, given: Tensor) -> None:
@@ -52,11 +55,9 @@ def _put(union: Union, values: dict[str, Tensor], name: str, part: Tensor, given
     window.copy_(given.detach().reshape(window.shape))
 
 
-def _expect_same(buffers: Mapping[str, tuple[dict[str, Tensor], str]], name: str, given: Tensor) -> None:
+def _expect_same(slot: Slot, name: str, given: Tensor) -> None:
     """What is left over must be what the constructor computes anyway."""
-    if name not in buffers:
-        raise SupernetError(f"weights have {name!r}, which the largest arch has not{suggest(name, buffers)}")
-    built = buffers[name][0][buffers[name][1]]
+    built = slot[0][slot[1]]
     if built.shape != given.shape or not torch.equal(built, given.to(built)):
         raise SupernetError(
             f"buffer {name!r} of the weights is not what the constructor computes; declare a cut for it in layouts= to keep it"

@@ -1,0 +1,126 @@
+"""The weights of a supernet, and the one way to take a subnet's from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import LayoutError, SupernetError, suggest
+from nas.supernet.layouts import Cut, Shape
+from nas.supernet.skeleton import Slot
+from nas.supernet.union import CORNER, Union
+
+
+class Shared:
+    """Parameters and learnt buffers, registered in `root` under the model's own names.
+
+    Forward, bound subnets, extraction and counting all ask here, so that they cannot disagree.
+    Tensors are looked up where they hang at each use: replaced, moved and re-loaded ones are found.
+
+    Args:
+        root: gets nested plain modules with the tensors.
+        union: names, shapes, ties and cuts.
+        values: tensor of every canonical name, and of the cuts' own parameters where they are known already.
+    """
+
+    def __init__(self, root: nn.Module, union: Union, values: Mapping[str, Tensor]) -> None:
+        self.union = union
+        self.homes: dict[str, Slot] = {}
+        self.buffers: dict[str, Slot] = {}
+        for alias, name in union.ties.items():
+            table, key = _container(root, alias, "_parameters")
+            if name in self.homes:
+                table[key] = self.tensor(name)
+            else:
+                table[key] = nn.Parameter(values[name], requires_grad=union.trainable[name])
+                self.homes[name] = (table, key)
+        for name in sorted(union.buffers):
+            table, key = self.buffers[name] = _container(root, name, "_buffers")
+            table[key] = values[name]
+        for helper, value in union.helpers().items():
+            table, key = self.homes[helper] = _container(root, helper, "_parameters")
+            table[key] = nn.Parameter(values.get(helper, value))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next((table[key].device for table, key in self.homes.values()), torch.device("cpu"))
+
+    def tensor(self, name: str) -> Tensor:
+        """The whole tensor of canonical name `name`."""
+        table, key = self.homes.get(name) or self.buffers[name]
+        tensor: Tensor = table[key]
+        return tensor
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that is learnt, under canonical names."""
+        return {name: table[key] for name, (table, key) in {**self.homes, **self.buffers}.items()}
+
+    def name_of(self, names: list[str], shape: Shape) -> str:
+        """Canonical name of what a subnet's parameter called `names` (several if tied) is cut from.
+
+        Raises:
+            SupernetError: no such parameter is held, or a smaller one, or `names` are several parameters here.
+        """
+        for alias in names:
+            if alias not in self.union.ties:
+                raise SupernetError(
+                    f"parameter {alias!r} is not held: no covering arch of the space has it{suggest(alias, self.union.ties)}; "
+                    "make the space's largest arch, or a candidate, have it"
+                )
+        name = self.union.ties[names[0]]
+        whole = self.union.shapes[name]
+        if len(whole) != len(shape) or any(part > held for part, held in zip(shape, whole, strict=True)):
+            raise SupernetError(
+                f"parameter {names[0]!r} of shape {tuple(shape)} does not fit into {whole}, which is held; "
+                "say which values are largest with nas.Space(..., largest={...})"
+            )
+        if len(names) > 1 and any(self.union.ties[alias] != name for alias in names):
+            raise SupernetError(
+                f"parameters {names} are one in this arch and several in the supernet; tie them in all archs"
+            )
+        return name
+
+    def cut_of(self, name: str) -> Cut:
+        """How canonical name `name` is cut."""
+        return self.union.cuts.get(name, CORNER)
+
+    def part(self, names: list[str], shape: Shape) -> Tensor:
+        """A subnet's parameter, as a differentiable function of the whole."""
+        name = self.name_of(names, shape)
+        cut = self.cut_of(name)
+        try:
+            window = cut.window(self.tensor(name), shape)
+            helpers = {suffix: self.tensor(f"{name}_{suffix}") for suffix in cut.needs(shape)}
+        except LayoutError as error:
+            raise LayoutError(f"parameter {name!r}: {error}") from error
+        return cut.apply(window, shape, helpers)
+
+    def buffer(self, name: str, like: Tensor) -> Tensor:
+        """A subnet's buffer: a view on the held one, or what the constructor computed (`like`), on the weights' device."""
+        if name in self.buffers:
+            return self.cut_of(name).window(self.tensor(name), like.shape)
+        return like.to(self.device, self._dtype(like))
+
+    def _dtype(self, like: Tensor) -> torch.dtype:
+        """Floating-point constants follow the weights when those were converted, as `module.half()` has it."""
+        for name, built in self.union.dtypes.items():
+            if name in self.homes and built.is_floating_point and like.is_floating_point():
+                now = self.tensor(name).dtype
+                return like.dtype if now == built else now
+        return like.dtype
+
+
+def _container(root: nn.Module, name: str, table: str) -> Slot:
+    """Where tensor `name` hangs, in nested plain modules made as needed."""
+    *path, leaf = name.split(".")
+    owner = root
+    for part in path:
+        # Not add_module: a model may have a child called like a method of the supernet.
+        child = owner._modules.get(part)
+        if child is None:
+            child = owner._modules[part] = nn.Module()
+        owner = child
+    return getattr(owner, table), leaf
