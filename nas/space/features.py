@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import SpaceError
-from nas.space.arch import Arch
 from nas.space.compiling import Decision
 
 Kind = Literal["onehot", "ordinal"]
@@ -47,10 +46,10 @@ class Encoder:
             for name in ([f"{d.name}={d.labels[c]}" for c in d.point.distinct_candidates] or [d.name])
         ]
 
-    def __call__(self, archs: Sequence[Arch]) -> Floats:
-        """(n, d) features of n archs."""
-        n, count = len(archs), len(self.decisions)
-        genes = np.array([arch.genome for arch in archs], dtype=np.float64).reshape(n, count)
+    def __call__(self, genomes: Sequence[Sequence[Any]]) -> Floats:
+        """(n, d) features of n genomes."""
+        n, count = len(genomes), len(self.decisions)
+        genes = np.array(genomes, dtype=np.float64).reshape(n, count)
         active = ~np.isnan(genes)
         floats = [d for d in self.decisions if d.point.range]
         units = {d.index: self._units(d, genes[:, d.index]) for d in floats}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyglove as pg
 
-from nas.errors import SpaceError
+from nas.errors import Infeasible, SpaceError
 from nas.space import dna, nodes
 from nas.space.activity import Conditions, apply_conditions
 from nas.space.arch import Arch
@@ -160,12 +160,13 @@ class Space:
             raise SpaceError(f"genome {_shown(list(numbers))} is outside space {self.name!r}: {error}") from None
 
     def repair(self, numbers: Sequence[Any]) -> Arch:
-        """The arch of a full vector, a number for *every* decision: inactive ones are dropped, clashing slots moved.
+        """The arch of a full vector, a number for *every* decision, for optimisers that know no conditions and no `distinct`.
 
-        For optimisers that know no conditions and no `distinct`.
+        Inactive numbers are dropped, those beyond the bounds clipped, fractions of an index cut off, and of slots that must
+        differ the later ones take the first unused candidates.
 
         Raises:
-            SpaceError: a number is missing or is no candidate.
+            SpaceError: a number is missing.
         """
         if len(numbers) != len(self.decisions) or None in numbers:
             raise SpaceError(f"space {self.name!r} needs a number for each of its {len(self.decisions)} decisions")
@@ -248,7 +249,7 @@ class Space:
         "onehot": a 0/1 column a candidate, a column scaled to [0, 1] a float; zeros where inactive.  "ordinal": a column a
         decision: rank of the candidate by magnitude, scaled to [0, 1]; -1 where inactive.
         """
-        return self._encoder(kind)(archs)
+        return self._encoder(kind)([self._own(arch) for arch in archs])
 
     def feature_names(self, kind: Kind = "onehot") -> list[str]:
         """Names of the columns of `features`."""
@@ -264,6 +265,7 @@ class Space:
 
         Raises:
             SpaceError: the model function failed; its exception is the cause.
+            Infeasible: as the model function raised it.
         """
         genome = self._own(arch)
         try:
@@ -271,6 +273,8 @@ class Space:
                 return self._direct(self._full(genome))
             value = self._close(genome)
             return value() if isinstance(value, pg.Functor) else value
+        except Infeasible:
+            raise
         except Exception as error:
             raise SpaceError(
                 f"arch {_shown(arch.choices)} of space {self.name!r} cannot be built: {type(error).__name__}: {error}"
@@ -304,7 +308,7 @@ class Space:
         """
         if schema is None or schema.get("fingerprint") == self.fingerprint:
             return Arch(self, tuple(numbers))
-        key = json.dumps(schema, sort_keys=True)
+        key = schema.get("fingerprint") or json.dumps(schema, sort_keys=True)
         if key not in self._row_maps:
             self._row_maps[key] = RowMap(self.decisions, schema)
         genome = self._row_maps[key].genome(numbers, self._forest.firsts)

@@ -50,6 +50,8 @@ def echo(width: int, /, depth: int = 2, *rest: Any, act: str = "relu", **more: A
 @nas.model
 def fails(width: int, kind: str = "type") -> Any:
     """Fail for odd widths."""
+    if kind == "infeasible":
+        raise nas.Infeasible("too wide")
     if width % 2:
         raise KeyError("no odd widths")
     return width
@@ -193,6 +195,11 @@ class TestBuild:
             space.build(space.smallest)
         assert isinstance(e.value.__cause__, KeyError)
         assert space.build(space.largest) == 2
+
+    def test_infeasible_is_passed_on(self) -> None:
+        space = nas.Space(fails(width=pg.oneof([2, 4]), kind="infeasible"))
+        with pytest.raises(nas.Infeasible, match="too wide"):
+            space.build(space.largest)
 
     def test_a_missing_argument_is_a_failure_too(self) -> None:
         space = nas.Space(fails(kind=pg.oneof(["a", "b"])))

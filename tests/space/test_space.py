@@ -404,6 +404,7 @@ class TestChoices:
             other.to_dna,
             lambda a: other.mutate(a, Random(0)),
             lambda a: other.crossover(a, a, Random(0)),
+            lambda a: other.features([a]),
         ):
             with pytest.raises(SpaceError, match="is of space 'flat', not of 'other'"):
                 use(arch)
@@ -450,6 +451,16 @@ def test_mutation_changes_one_decision_and_every_one_in_turn() -> None:
     assert min(changes.values()) > 140
     with pytest.raises(SpaceError, match="probability 2 is not within 0 and 1"):
         space.mutate(arch, rng, 2)
+
+
+def test_crossover_takes_from_both_parents_alike_and_groups_whole() -> None:
+    space = nas.Space({"x": pg.oneof(range(9)), "op": pg.oneof([Box(pg.oneof([1, 2]))]), "p": pg.manyof(2, range(6))})
+    a, b = space.from_genome([0, 0, 0, 0, 1]), space.from_genome([8, 0, 1, 3, 2])
+    rng = Random(0)
+    children = Counter(space.crossover(a, b, rng).genome for _ in range(4000))
+    assert len(children) == 2**3  # x, what is inside op, and the two slots of p together
+    assert {genome[3:] for genome in children} == {(0, 1), (3, 2)}
+    assert min(children.values()) > 400
 
 
 def test_swapping_slots_takes_their_sub_spaces_along() -> None:
