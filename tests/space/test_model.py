@@ -217,6 +217,36 @@ class TestBuild:
         called = nas.Space(echo(pg.oneof([1, 2]), depth=pg.hyper.ValueReference(["width"])))
         assert called.build(called.largest)[:2] == (2, 2)
 
+    def test_functors_that_pyglove_made_are_called_too(self) -> None:
+        for functor in (Subclassed, plain_functor):
+            space = nas.Space(functor(x=pg.oneof([1, 2]), y=pg.Ref(shared)))
+            assert space.build(space.largest) == (2, shared)
+            assert space.build(space.largest)[1] is shared
+
+    def test_a_reference_keeps_its_object(self) -> None:
+        space = nas.Space(echo(pg.oneof([1, 2]), act=pg.Ref(shared)))
+        assert space.build(space.largest)[3] is shared
+        assert space.largest.value()[3] is shared
+
+
+shared = object()
+
+
+class Subclassed(pg.Functor):
+    """A functor with a method."""
+
+    x: Any
+    y: Any
+
+    def _call(self) -> Any:
+        return self.x, self.y
+
+
+@pg.functor
+def plain_functor(x: Any, y: Any) -> Any:
+    """A functor of a function."""
+    return x, y
+
 
 class Counting(pg.Object):
     """Runs code of its own when it is made."""

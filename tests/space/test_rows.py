@@ -56,6 +56,16 @@ def test_a_renamed_class_keeps_its_rows() -> None:
         assert new.from_row(row, schema).choices == renamed
 
 
+def test_a_candidate_that_took_the_place_of_another_is_not_mistaken_for_it() -> None:
+    schema = nas.Space({"a": pg.oneof(["relu", "gelu"])}, name="old").schema()
+    new = nas.Space({"a": pg.oneof(["gelu", "silu"])})
+    assert new.from_row([1], schema).choices == {"a": "gelu"}
+    with pytest.raises(
+        SpaceError, match="candidate 'relu' of decision 'a' of stored space 'old' version 1 is not in this"
+    ):
+        new.from_row([0], schema)
+
+
 def test_activity_is_that_of_the_present_space() -> None:
     value = {"d": pg.oneof([1, 2]), "k": pg.oneof([3, 5])}
     schema, rows = stored(value, Random(0))
