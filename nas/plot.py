@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import io
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -69,11 +68,7 @@ def page(name: str, figure: Figure, front: pd.DataFrame) -> str:
     svg = svg[svg.index("<svg") :]
     for number, row in front.iterrows():
         tip = html.escape(f"trial {number}: " + ", ".join(f"{column}={_short(value)}" for column, value in row.items()))
-        svg = re.sub(
-            rf'(<g id="trial-{number}">)',
-            rf"\1<title>{tip}</title>".replace("\\", r"\\") if "\\" in tip else rf"\1<title>{tip}</title>",
-            svg,
-        )
+        svg = svg.replace(f'<g id="trial-{number}">', f'<g id="trial-{number}"><title>{tip}</title>')
     table = front.map(_short).to_html(border=0, escape=True)
     title = html.escape(name)
     return (
@@ -117,8 +112,9 @@ def _axes_of(objectives: Sequence[Metric]) -> tuple[Metric, Metric]:
 
 def _draw_plane(axes: Axes, across: Metric, up: Metric, trials: pd.DataFrame, front: pd.DataFrame) -> None:
     x, y = trials[across.name], trials[up.name]
-    infeasible = trials["state"] == "INFEASIBLE"
-    axes.scatter(x[infeasible], y[infeasible], s=14, c="#b5b5b5", label="infeasible")
+    infeasible = (trials["state"] == "INFEASIBLE") & x.notna() & y.notna()
+    if infeasible.any():
+        axes.scatter(x[infeasible], y[infeasible], s=14, c="#b5b5b5", label="infeasible")
     dominated = trials.index[(trials["state"] == "COMPLETED") & ~trials.index.isin(front.index)]
     if len(dominated) > _MOST_DOMINATED:
         dominated = dominated[np.linspace(0, len(dominated) - 1, _MOST_DOMINATED).astype(int)]

@@ -38,7 +38,7 @@ app.command(db)
 def run(arguments: Sequence[str]) -> int:
     """Run one command; the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
     try:
-        app(list(arguments), exit_on_error=False, print_error=True)
+        app(list(arguments), exit_on_error=False, print_error=True, result_action="return_value")
     except CycloptsError:
         return 2  # cyclopts has printed what is wrong, with its suggestion
     except NasError as error:
@@ -68,7 +68,12 @@ def train(job: JobArgument, *, restart: bool = False, quiet: bool = False) -> No
     if study.training is None:
         raise JobError(f"job {job!r} has nothing to train; give its study Study(training=nas.Training(...))")
     result = study.training.run(progress=not quiet, resume=not restart)
-    print_text(str(result))
+    last = result.history.iloc[-1] if len(result.history) else {}
+    watched = ", ".join(f"{name} {value:.4g}" for name, value in last.items() if str(name).endswith("accuracy"))
+    print_text(f"trained {result.steps} steps in {result.seconds:.0f} s{': ' + watched if watched else ''}")
+    if study.training.path is not None:
+        print_text(f"supernet and logs: {study.training.path}")
+    print_text(f"search it with: nas run {_quoted(job)}")
 
 
 @app.command(name="run")
@@ -155,6 +160,7 @@ def show(
     where: str | None = None,
     limit: int = 20,
     format: Literal["table", "json"] = "table",
+    everything: Annotated[bool, Parameter(name="--all")] = False,
 ) -> None:
     """Show what a study is, how far it is, and its latest trials.
 
@@ -162,12 +168,13 @@ def show(
         state: only trials in this state.
         where: only trials that satisfy this filter, as in "latency_ms <= 2".
         limit: this many trials at the most.
+        everything: show every measurement, also how it was measured.
     """
     from nas.cli.show import show_study
 
     clauses = [f"({where})"] if where else []
     clauses += [f"state == {state!r}"] if state else []
-    show_study(_reading(store).open_study(study), " and ".join(clauses) or None, limit, format)
+    show_study(_reading(store).open_study(study), " and ".join(clauses) or None, limit, format, everything)
 
 
 @app.command
@@ -178,6 +185,7 @@ def front(
     where: str | None = None,
     format: Literal["table", "json", "csv", "html", "png"] | None = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    everything: Annotated[bool, Parameter(name="--all")] = False,
 ) -> None:
     """Print or draw the Pareto front of a study.
 
@@ -185,10 +193,11 @@ def front(
         where: the front of the trials that satisfy this filter, as in "latency_ms <= 2 and params < 50_000".
         format: table unless given, or what the output's ending says.
         output: file to write instead of printing; html and png need one. [default: STUDY-front.FORMAT]
+        everything: print every measurement, also how it was measured.
     """
     from nas.cli.show import write_front
 
-    write_front(_reading(store).open_study(study), where, format, output)
+    write_front(_reading(store).open_study(study), where, format, output, everything)
 
 
 @app.command

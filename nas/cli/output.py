@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+
+_INDEX = re.compile(r"\[\d+\]$")
 
 
 def console() -> Console:
@@ -21,12 +25,12 @@ def console() -> Console:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
     """A table; numbers to the right, None as an empty cell."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title and escape(title), title_justify="left")
     for index, column in enumerate(columns):
         numeric = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
-        table.add_column(column, justify="right" if numeric and rows else "left", overflow="fold")
+        table.add_column(escape(column), justify="right" if numeric and rows else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(escape(_cell(value)) for value in row))
     console().print(table)
 
 
@@ -48,9 +52,12 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def choices_text(choices: Any) -> str:
-    """`width=64 depth=3`, as short as it can be read."""
-    return " ".join(f"{name}={value}" for name, value in choices.items()) if isinstance(choices, dict) else str(choices)
+def choices_text(choices: dict[str, Any]) -> str:
+    """`width=64 kernels[0]=3,5,7`: decisions of one list together, as short as it can be read."""
+    lists: dict[str, list[str]] = {}
+    for name, value in choices.items():
+        lists.setdefault(_INDEX.sub("", name), []).append(str(value))
+    return " ".join(f"{name}={','.join(values)}" for name, values in lists.items())
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from nas.cli.output import choices_text, console, print_json, print_table, print_text, records
 from nas.errors import NasError
+from nas.metrics import unit_of
 
 if TYPE_CHECKING:
     from nas.store import StudyRecord
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 _FORMATS = {".json": "json", ".csv": "csv", ".html": "html", ".png": "png"}
 
 
-def show_study(record: StudyRecord, where: str | None, limit: int, format: str) -> None:
+def show_study(record: StudyRecord, where: str | None, limit: int, format: str, everything: bool) -> None:
     """Print what the study is, and its latest trials."""
-    trials = record.trials(where=where, limit=limit)
+    first = max(0, sum(record.counts().values()) - limit)
+    trials = record.trials(where=where or f"number >= {first}").tail(limit)
     facts = {
         "study": record.name,
         "objectives": [f"{metric.goal} {metric.name}" for metric in record.objectives],
@@ -38,10 +40,12 @@ def show_study(record: StudyRecord, where: str | None, limit: int, format: str) 
         return
     for name, fact in facts.items():
         print_text(f"{name + ':':13}{_fact(fact)}")
-    _print_frame(trials, record)
+    _print_frame(trials, record, everything)
 
 
-def write_front(record: StudyRecord, where: str | None, format: str | None, output: Path | None) -> None:
+def write_front(
+    record: StudyRecord, where: str | None, format: str | None, output: Path | None, everything: bool
+) -> None:
     """Print the front, or write it to a file."""
     format = format or (_FORMATS.get(output.suffix) if output else None) or "table"
     front = record.front(where=where)
@@ -61,7 +65,7 @@ def write_front(record: StudyRecord, where: str | None, format: str | None, outp
         states = ", ".join(f"{count} {state}" for state, count in record.counts().items() if count) or "no trials yet"
         print_text(f"study {record.name!r} has no feasible trial{f' where {where}' if where else ''} ({states})")
     else:
-        _print_frame(front, record)
+        _print_frame(front, record, everything)
 
 
 def _write(front: pd.DataFrame, format: str, output: Path) -> None:
@@ -87,7 +91,9 @@ def _draw(record: StudyRecord, front: pd.DataFrame, where: str | None, format: s
         output.write_text(page(record.name, figure, front), encoding="utf-8")
 
 
-def _print_frame(frame: pd.DataFrame, record: StudyRecord) -> None:
+def _print_frame(frame: pd.DataFrame, record: StudyRecord, everything: bool) -> None:
+    if not everything:
+        frame = frame.drop(columns=[name for name in frame.columns if _is_detail(str(name), record)])
     labels = {metric.name: metric.label for metric in record.objectives}
     columns = ["trial", *(labels.get(name, _with_unit(name)) for name in frame.columns)]
     rows = [[number, *map(_tidy, row)] for number, row in zip(frame.index, frame.itertuples(index=False), strict=True)]
@@ -97,9 +103,16 @@ def _print_frame(frame: pd.DataFrame, record: StudyRecord) -> None:
         console().print("no trials")
 
 
-def _with_unit(name: str) -> str:
-    from nas.metrics import unit_of
+def _is_detail(name: str, record: StudyRecord) -> bool:
+    """How a trial was measured rather than what: `latency_spread_ms` beside `latency_ms`, the machine's `load`, the worker."""
+    if name in ("worker", "attempt", "violation"):
+        return True
+    names = [metric.name for metric in record.objectives]
+    stems = [name.removesuffix(f"_{unit_of(name).lower()}") if unit_of(name) else name for name in names]
+    return name not in names and (name == "load" or any(name.startswith(f"{stem}_") for stem in stems))
 
+
+def _with_unit(name: str) -> str:
     unit = unit_of(str(name))
     return f"{name} [{unit}]" if unit else str(name)
 

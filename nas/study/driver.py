@@ -57,7 +57,7 @@ class Summary:
         front: trials on the Pareto front.
         best: objective name to its best feasible value.
         evaluated: trials that this run finished.
-        seconds: that this run took.
+        seconds: that this run took once its workers were ready.
         message: why it ended.
     """
 
@@ -136,6 +136,7 @@ class Driver:
         message = "done"
         try:
             with self._runner(evaluation, options) as runner:
+                self._started = time.monotonic()
                 message = self._loop(runner, options, progress)
         except KeyboardInterrupt:
             message = "interrupted, the same command goes on"

@@ -238,6 +238,8 @@ class Study:
                 f"study {self.name!r} has no evaluators; give Study(evaluators=[...]), or use ask and tell"
             )
         wanted = self.trials_wanted if trials is None else _positive("trials", trials)
+        if not isinstance(workers, int) or workers < 0:
+            raise StudyError(f"workers is {workers!r}; give a number of processes, or 0 to evaluate in this one")
         self._check_ready()
         driver = self._new_driver()
         if driver.finished >= wanted:

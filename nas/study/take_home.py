@@ -77,8 +77,10 @@ class Winner:
     def _write(self, folder: Path) -> None:
         from safetensors.torch import save_model
 
-        save_model(self.module, str(folder / "model.safetensors"))
-        weights = (folder / "model.safetensors").read_bytes()
+        file = folder / "model.safetensors"
+        save_model(self.module, str(file))
+        file.chmod(0o644)  # the library writes for the owner alone
+        weights = file.read_bytes()
         described = {
             "study": self.study,
             "trial": self.number,
@@ -98,18 +100,16 @@ class Winner:
         from nas.space.source import python_source
 
         expression, modules = python_source(self.arch.value)
-        imports = [f"import {module}" for module in modules]
-        for index, module in enumerate(modules):
-            if module.startswith("nas_job_"):  # defined in the job file itself: take that along
-                copy = f"{module}.py"
-                shutil.copyfile(str(sys.modules[module].__file__), folder / copy)
-                imports[index] = f"{module} = _beside({copy!r})"
-        call = "()" if callable(self.arch.value) else ""
+        beside = [module for module in modules if module.startswith("nas_job_")]
+        for module in beside:  # defined in the job file itself: take that along
+            shutil.copyfile(str(sys.modules[module].__file__), folder / f"{module}.py")
+        facts = ", ".join(f"{name} {value:.6g}" for name, value in self.measurements.items())
         return _LOADER.format(
-            title=f"Trial {self.number} of study {self.study!r}: "
-            + ", ".join(f"{name} {value:.6g}" for name, value in self.measurements.items()),
-            imports="\n".join(imports),
-            expression=f"{expression}{call}",
+            title=f"Trial {self.number} of study {self.study!r}: {facts}",
+            system="import sys\n" if beside else "",
+            path="sys.path.insert(0, str(Path(__file__).parent))\n" if beside else "",
+            imports="\n".join(f"import {module}" for module in modules),
+            expression=f"{expression}{'()' if callable(self.arch.value) else ''}",
         )
 
     def _check(self, folder: Path) -> None:
@@ -133,22 +133,11 @@ _LOADER = '''"""{title}
     model = load()  # an ordinary torch.nn.Module in eval mode
 """
 
-import importlib.util
-import sys
-from pathlib import Path
+{system}from pathlib import Path
 
 from safetensors.torch import load_model
 
-
-def _beside(name):
-    spec = importlib.util.spec_from_file_location(name.removesuffix(".py"), Path(__file__).with_name(name))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-{imports}
+{path}{imports}
 
 
 def load():
