@@ -35,6 +35,7 @@ TRIAL_COLUMNS: dict[str, Kind] = {
     "reason": "text",
 }
 _BATCH = 50_000
+_MEASURED = np.dtype([("number", np.int64), ("value", np.float64)])
 
 _METRICS = Statement(
     sa.select(metrics.c.name, metrics.c.id).where(metrics.c.study_id == p("study")).order_by(metrics.c.id), "study"
@@ -81,7 +82,8 @@ def column(sql: Transaction, metric: int | None, size: int) -> Floats:
     """(size,) final values of a metric by trial number; NaN where there is none."""
     values = np.full(size, np.nan)
     if metric is not None:
-        _scatter(values, None, sql.all(_METRIC, (metric,)))
+        found = np.fromiter(sql.each(_METRIC, (metric,)), dtype=_MEASURED)  # a third of the cost of zip(*rows)
+        values[found["number"]] = found["value"]
     return values
 
 
@@ -165,11 +167,17 @@ class Columns:
     def __init__(self, sql: Transaction, catalog: Catalog, numbers: Integers, size: int) -> None:
         self._sql = sql
         self._catalog = catalog
-        self._order = np.argsort(numbers, kind="stable")
-        self._sorted = numbers[self._order]
         self._numbers = numbers
         self._few = len(numbers) * 8 < size
         self._size = size
+
+    @cached_property
+    def _order(self) -> Integers:
+        return np.argsort(self._numbers, kind="stable")
+
+    @cached_property
+    def _sorted(self) -> Integers:
+        return self._numbers[self._order]
 
     def load(self, names: Iterable[str]) -> dict[str, Column]:
         """Columns by name: float64 with NaN, or objects with None, where a trial has no value."""
@@ -204,7 +212,7 @@ class Columns:
     def _metric(self, metric: int) -> Column:
         if not self._few:
             return column(self._sql, metric, self._size)[self._numbers]
-        values = np.full(len(self._sorted), np.nan)
+        values = np.full(len(self._numbers), np.nan)
         _scatter(values, self._sorted, _METRIC_AMONG.all(self._sql, (metric,), self._sorted.tolist()))
         return self._given_order(values)
 
@@ -213,7 +221,7 @@ class Columns:
             return self._numbers.astype(np.float64)
         scan, among = _TRIAL[name]
         rows = among.all(self._sql, (self._catalog.study,), self._sorted.tolist()) if self._few else self._scan(scan)
-        values = np.empty(len(self._sorted), dtype=object if TRIAL_COLUMNS[name] == "text" else np.float64)
+        values = np.empty(len(self._numbers), dtype=object if TRIAL_COLUMNS[name] == "text" else np.float64)
         if self._few:
             _scatter(values, self._sorted, rows)
             return self._given_order(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from nas.store.schema import FINAL, front, measurements, metrics, spaces, studie
 from nas.store.spaces import decode, parse_rows
 from nas.store.sql import Statement, Transaction
 
+_PLACED = np.dtype([("number", np.int64), ("place", np.int64)])
 _MINE = trials.c.study_id == p("study")
 
 _FINISHED = Statement(
@@ -120,23 +122,23 @@ def history(sql: Transaction, study: int, objectives: Sequence[str], after: int)
 
 def completed(sql: Transaction, study: int) -> tuple[Integers, Integers]:
     """Numbers of the COMPLETED trials in the order in which they finished, and their places in it among all finished ones."""
-    numbers, places = transpose(sql.all(_COMPLETED, (study,)), 2)
-    return np.array(numbers, dtype=np.int64), np.array(places, dtype=np.int64)
+    found = np.fromiter(sql.each(_COMPLETED, (study,)), dtype=_PLACED)
+    return found["number"].copy(), found["place"].copy()
 
 
 def every(sql: Transaction, study: int) -> Integers:
     """Numbers of all trials."""
-    return np.array([row[0] for row in sql.all(_NUMBERS, (study,))], dtype=np.int64)
+    return np.fromiter(chain.from_iterable(sql.each(_NUMBERS, (study,))), dtype=np.int64)
 
 
 def keys(sql: Transaction, study: int) -> set[str]:
     """Keys of all trials."""
-    return {row[0] for row in sql.all(_KEYS, (study,))}
+    return set(chain.from_iterable(sql.each(_KEYS, (study,))))
 
 
 def on_front(sql: Transaction, study: int) -> Integers:
     """Numbers of the trials on the maintained front."""
-    return np.array([row[0] for row in sql.all(_FRONT, (study,))], dtype=np.int64)
+    return np.fromiter(chain.from_iterable(sql.each(_FRONT, (study,))), dtype=np.int64)
 
 
 def counts(sql: Transaction, study: int) -> tuple[dict[State, int], int]:

@@ -80,6 +80,11 @@ class Transaction:
         while rows := self._cursor.fetchmany(size):
             yield rows
 
+    def each(self, statement: Statement, values: Row = ()) -> Iterator[Row]:
+        """Every row as it arrives; to be used up before the next statement of this transaction."""
+        self.run(statement, values)
+        return iter(self._cursor)
+
     def one(self, statement: Statement, values: Row = ()) -> Row | None:
         """The first row, if there is one."""
         self.run(statement, values)
