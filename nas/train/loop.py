@@ -78,9 +78,10 @@ class Run:
             self._step(batch)
             done = self.state.step
             stop = interrupted() and done < steps
-            if done % LOG_EVERY == 0 or done == steps:
+            measure = done % training.validate_every == 0 or done == steps
+            if measure or done % LOG_EVERY == 0:
                 self._look()
-                self._row(log, reporter, measure=done % training.validate_every == 0 or done == steps)
+                self._row(log, reporter, measure=measure)
             if done % training.checkpoint_every == 0 or done == steps or stop:
                 self._look()
                 self._commit()

@@ -114,7 +114,10 @@ class Training:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Everything that decides the weights, JSON-able; the device and the periods of checkpoints and logs do not."""
+        """What decides the weights, JSON-able; the device and the periods of checkpoints and logs do not.
+
+        The weights that the supernet starts from are not a part: a resumed training has its own.
+        """
         space = self.supernet.space
         config = {
             "space": {"name": space.name, "version": space.version, "fingerprint": space.fingerprint},
