@@ -326,6 +326,16 @@ class TestFloats:
             assert range_.unit(range_.value(unit)) == pytest.approx(unit, abs=1e-9)
         assert (range_.value(0.0), range_.value(1.0)) == (pytest.approx(1e-4), pytest.approx(0.3))
 
+    @pytest.mark.parametrize("scale", [None, "log", "rlog"])
+    def test_rounding_never_leaves_the_bounds(self, scale: str | None) -> None:
+        from nas.space.scale import Range
+
+        rng = Random(0)
+        for _ in range(3000):
+            low = rng.uniform(1e-6, 1.0)
+            range_ = Range(low, low + rng.random(), scale)
+            assert all(range_.holds(range_.value(unit)) for unit in (0.0, rng.random(), 1.0))
+
     def test_a_mutation_moves_and_stays_inside(self) -> None:
         space = nas.Space({"x": pg.floatv(1e-4, 1e-1, "log")})
         rng = Random(0)
