@@ -33,8 +33,8 @@ def schema() -> dict[str, Any]:
 def measurements(rng: random.Random, crowded: bool = False) -> dict[str, float]:
     """Accuracy saturates with latency.
 
-    At one latency it is a bell curve in steps of 1/10,000 (so many validation images), which gives a front of tens; `crowded` it is
-    spread evenly below a sharp bound, which gives a front of a thousand.
+    At one latency it is a bell curve in steps of 1/10,000 (so many validation images), which gives a front of some hundreds;
+    `crowded` it is spread evenly below a sharp bound, which gives a front of a thousand.
     """
     latency = rng.lognormvariate(1.0, 0.7)
     best = 1.0 - math.exp(-latency)
@@ -64,26 +64,34 @@ def fill(study: StudyRecord, n: int, rng: random.Random, crowded: bool = False) 
 
 
 def timed(call: Callable[[], Any], repeats: int) -> dict[str, float]:
-    """Median, best and worst milliseconds of `call`, the first one (cold) apart."""
-    times = []
+    """Milliseconds of `call`: median, best and worst by the clock, the first one (cold) apart; median of processor time."""
+    wall, cpu = [], []
     for _ in range(repeats + 1):
-        begin = time.perf_counter()
+        begin, begin_cpu = time.perf_counter(), time.thread_time()
         call()
-        times.append((time.perf_counter() - begin) * 1e3)
-    cold, warm = times[0], times[1:]
-    return {"median": statistics.median(warm), "min": min(warm), "max": max(warm), "first": cold}
+        wall.append((time.perf_counter() - begin) * 1e3)
+        cpu.append((time.thread_time() - begin_cpu) * 1e3)
+    warm = wall[1:]
+    return {
+        "median": statistics.median(warm),
+        "min": min(warm),
+        "max": max(warm),
+        "first": wall[0],
+        "cpu": statistics.median(cpu[1:]),
+    }
 
 
 def waves(study: StudyRecord, size: int, repeats: int, rng: random.Random) -> dict[str, float]:
     """Microseconds a trial of `wave` with `size` reports and as many new trials."""
     new = [[NewTrial(f"{rng.getrandbits(128):032x}", row(rng)) for _ in range(size)] for _ in range(repeats + 1)]
     leased = study.add(new[0], worker="w")
-    times = []
+    times, cpu = [], []
     for batch in new[1:]:
         reports = [Report(a.number, "w", 1, "COMPLETED", measurements(rng), duration_s=0.02) for a in leased]
-        begin = time.perf_counter()
+        begin, begin_cpu = time.perf_counter(), time.thread_time()
         _, leased = study.wave(reports, batch, worker="w")
         times.append((time.perf_counter() - begin) / size * 1e6)
+        cpu.append((time.thread_time() - begin_cpu) / size * 1e6)
     study.release("w")
     times.sort()
     return {
@@ -91,6 +99,8 @@ def waves(study: StudyRecord, size: int, repeats: int, rng: random.Random) -> di
         "mean": statistics.fmean(times),
         "p99": times[int(len(times) * 0.99)],
         "max": times[-1],
+        "cpu": statistics.median(cpu),
+        "cpu_mean": statistics.fmean(cpu),
     }
 
 

@@ -17,23 +17,13 @@ from numpy.typing import NDArray
 from sqlalchemy import bindparam as p
 
 from nas.store.filters import Column, Kind, column_key
-from nas.store.schema import FINAL, measurements, metrics, spaces, study_spaces, trials
+from nas.store.schema import FINAL, TRIAL_COLUMNS, measurements, metrics, spaces, study_spaces, trials
 from nas.store.spaces import decode, parse_rows
 from nas.store.sql import Among, Row, Statement, Transaction
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-#: Columns of a trial, and whether they hold numbers or text.
-TRIAL_COLUMNS: dict[str, Kind] = {
-    "number": "number",
-    "state": "text",
-    "worker": "text",
-    "attempt": "number",
-    "duration_s": "number",
-    "violation": "number",
-    "reason": "text",
-}
 _BATCH = 50_000
 _MEASURED = np.dtype([("number", np.int64), ("value", np.float64)])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +11,9 @@ from numpy.typing import NDArray
 from nas.errors import FilterError, StoreError, suggest
 from nas.metrics import Metric
 from nas.store import history
-from nas.store.columns import TRIAL_COLUMNS, Catalog, Columns, Integers
+from nas.store.columns import Catalog, Columns, Integers
 from nas.store.filters import Column, Filter
+from nas.store.schema import TRIAL_COLUMNS
 from nas.store.sql import Transaction
 
 
@@ -25,7 +25,7 @@ def front(
     catalog = Catalog(sql, study)
     _, size = history.counts(sql, study)
     chosen = tuple(own if objectives is None else objectives)
-    _check_objectives(catalog, own, chosen)
+    _check_objectives(catalog, chosen)
     if condition is None and chosen == tuple(own):
         numbers = history.on_front(sql, study)
     else:
@@ -34,45 +34,34 @@ def front(
 
 
 def _computed_front(
-    sql: Transaction,
-    catalog: Catalog,
-    size: int,
-    condition: Filter | None,
-    objectives: Sequence[Metric],
+    sql: Transaction, catalog: Catalog, size: int, condition: Filter | None, objectives: Sequence[Metric]
 ) -> Integers:
     """Non-dominated COMPLETED trials that meet the condition and have every objective; of equal ones, the first to finish."""
     from nas.pareto import non_dominated
 
     numbers, _ = history.completed(sql, catalog.study)
     numbers = numbers[_where(sql, catalog, numbers, size, condition)]
-    columns = Columns(sql, catalog, numbers, size).load(
-        metric.name for metric in objectives if metric.name in catalog.metrics
-    )
-    if not len(numbers) or len(columns) < len(objectives):
-        return numbers[:0]
+    columns = Columns(sql, catalog, numbers, size).load(metric.name for metric in objectives)
     points = np.stack([columns[metric.name] * metric.sign for metric in objectives], axis=1)
     whole = ~np.isnan(points).any(axis=1)
     numbers, points = numbers[whole], points[whole]
     return numbers[non_dominated(points)]
 
 
-def _check_objectives(catalog: Catalog, own: Sequence[Metric], objectives: Sequence[Metric]) -> None:
+def _check_objectives(catalog: Catalog, objectives: Sequence[Metric]) -> None:
     if not objectives:
         raise StoreError("a front needs an objective; give one, as in 'max accuracy'")
-    known = dict.fromkeys([*(metric.name for metric in own), *catalog.metrics])
     for metric in objectives:
-        if metric.name not in known:
+        if metric.name not in catalog.metrics:
             raise StoreError(
-                f"metric {metric.name!r} was not measured in this study{suggest(metric.name, known)}; "
-                f"there are {', '.join(known)}"
+                f"metric {metric.name!r} was not measured in this study{suggest(metric.name, catalog.metrics)}; "
+                f"there are {', '.join(catalog.metrics)}"
             )
 
 
 def _front_frame(columns: Columns, catalog: Catalog, numbers: Integers, objectives: Sequence[Metric]) -> pd.DataFrame:
     names = [metric.name for metric in objectives]
-    loaded: dict[str, Any] = dict.fromkeys(names)
-    loaded |= columns.load(name for name in dict.fromkeys([*names, *catalog.metrics]) if name in catalog.metrics)
-    loaded = {name: np.full(len(numbers), np.nan) if values is None else values for name, values in loaded.items()}
+    loaded = columns.load([*names, *catalog.metrics])
     loaded["choices"] = columns.choices()
     # Best first; `numbers` breaks ties so that the table does not depend on how it was computed.
     order = np.lexsort((numbers, loaded[names[0]] * objectives[0].sign))
@@ -110,9 +99,8 @@ def curve(sql: Transaction, study: int, objectives: Sequence[Metric]) -> pd.Data
     numbers, places = history.completed(sql, study)
     _, size = history.counts(sql, study)
     catalog = Catalog(sql, study)
-    columns = Columns(sql, catalog, numbers, size).load(m.name for m in objectives if m.name in catalog.metrics)
-    data = {"number": numbers, **{metric.name: columns.get(metric.name) for metric in objectives}}
-    return pd.DataFrame(data, index=pd.Index(places, name="finish_seq"))
+    columns = Columns(sql, catalog, numbers, size).load(metric.name for metric in objectives)
+    return pd.DataFrame({"number": numbers, **columns}, index=pd.Index(places, name="finish_seq"))
 
 
 def _where(

@@ -102,17 +102,14 @@ def history(sql: Transaction, study: int, objectives: Sequence[str], after: int)
     at = np.array(numbers, dtype=np.int64)
     catalog = Catalog(sql, study)
     columns = Columns(sql, catalog, at, counts(sql, study)[1])
-    measured = columns.load(name for name in objectives if name in catalog.metrics)
-    values = np.full((len(at), len(objectives)), np.nan)
-    for i, name in enumerate(objectives):
-        values[:, i] = measured.get(name, np.nan)
+    measured = columns.load(objectives)
     return History(
         numbers=at,
         keys=list(keys),
         rows=parse_rows(archs),
         space_ids=np.array(space_ids, dtype=np.int64),
         states=list(states),
-        values=values,
+        values=np.stack([measured[name] for name in objectives], axis=1),
         violations=np.array(violations, dtype=np.float64),  # None becomes NaN
         schemas=catalog.schemas,
         pending=[Pending(row[0], row[1], json.loads(row[2]), *row[3:]) for row in sql.all(_PENDING, (study,))],

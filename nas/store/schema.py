@@ -7,6 +7,8 @@ times are seconds since the epoch.  The migrations create the tables; a test ass
 
 from __future__ import annotations
 
+from typing import Literal
+
 import sqlalchemy as sa
 
 #: Every revision of the schema, oldest first; the last one is what this code reads and writes.
@@ -15,6 +17,17 @@ HEAD = REVISIONS[-1]
 
 #: `measurements.step` of a final value.  Intermediate values have the steps 0, 1, 2….
 FINAL = -1
+
+#: Columns of a trial that tables show and filters name, and whether they hold numbers or text.
+TRIAL_COLUMNS: dict[str, Literal["number", "text"]] = {
+    "number": "number",
+    "state": "text",
+    "worker": "text",
+    "attempt": "number",
+    "duration_s": "number",
+    "violation": "number",
+    "reason": "text",
+}
 
 metadata = sa.MetaData()
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from nas.errors import StoreError
 from nas.metrics import Constraint, Metric
 from nas.store.records import FINISHED, ImportedTrial, Report, State
+from nas.store.schema import TRIAL_COLUMNS
 
-#: Columns of a trial that a filter can name beside its metrics and decisions.
-TRIAL_COLUMNS = ("number", "state", "worker", "attempt", "duration_s", "violation", "reason")
 #: Names that no metric can have, since tables and filters use them.
 RESERVED = frozenset({*TRIAL_COLUMNS, "choices", "key"})
 

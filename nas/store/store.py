@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam as p
 
 from nas.errors import StoreError, suggest
-from nas.metrics import Constraint, Metric
+from nas.metrics import Constraint, Metric, unit_of
 from nas.store import history
 from nas.store import statements as s
 from nas.store.columns import Catalog, Columns
@@ -125,7 +125,7 @@ class Store:
         Raises:
             StoreError: there is a study of that name, or no objective, or a metric's name is a column of trials.
         """
-        _check_study(name, objectives)
+        _check_study(name, objectives, constraints)
         record = [
             json.dumps([{"name": m.name, "goal": m.goal, "unit": m.unit} for m in objectives]),
             json.dumps([[c.metric, c.op, c.bound] for c in constraints]),
@@ -141,6 +141,10 @@ class Store:
             found = sql.one(s.FIND_STUDY, (name,))
             assert found is not None
             sql.run(s.ADD_STUDY_SPACE, (found[0], space_id))
+            # Known from the start, so that a filter may name them before anything was measured.
+            units = {c.metric: unit_of(c.metric) for c in constraints} | {m.name: m.unit for m in objectives}
+            names = dict.fromkeys([m.name for m in objectives] + [c.metric for c in constraints])
+            sql.many(s.ADD_METRIC, [(found[0], metric, units[metric]) for metric in names])
         return self.open_study(name)
 
     def open_study(self, name: str) -> StudyRecord:
@@ -201,13 +205,13 @@ def _summary(sql: Transaction, row: Row) -> StudySummary:
     return StudySummary(name, created, space, metrics, by_state, len(numbers), best)
 
 
-def _check_study(name: str, objectives: Sequence[Metric]) -> None:
+def _check_study(name: str, objectives: Sequence[Metric], constraints: Sequence[Constraint]) -> None:
     if not isinstance(name, str) or not name.strip():
         raise StoreError(f"study name {name!r} is empty; give it a name to find it by")
     if not objectives:
         raise StoreError(f"study {name!r} has no objective; give one, as in 'max accuracy'")
     names = [metric.name for metric in objectives]
-    for metric in names:
+    for metric in [*names, *(constraint.metric for constraint in constraints)]:
         fault = name_fault(metric) or (f"objective {metric!r} is given twice" if names.count(metric) > 1 else None)
         if fault:
             raise StoreError(f"study {name!r} cannot be created: {fault}")

@@ -56,6 +56,7 @@ class ReadingConformance:
         assert study.history().values.shape == (0, 2)
         assert list(study.front().columns) == ["accuracy", "latency_ms", "choices"]
         assert study.front(objectives=OBJECTIVES[:1]).empty
+        assert study.front(where="latency_ms <= 2 and layers[0].kernel == 3").empty
         assert study.counts() == {"WAITING": 0, "RUNNING": 0, "COMPLETED": 0, "INFEASIBLE": 0, "FAILED": 0}
 
     def test_front_by_a_metric_that_nobody_measured_is_one_sentence(self, study: StudyRecord) -> None:
@@ -176,6 +177,7 @@ class ReadingConformance:
             ({"objectives": ()}, "has no objective"),
             ({"objectives": (Metric("state", "min"),)}, "'state' is reserved"),
             ({"objectives": (OBJECTIVES[0], OBJECTIVES[0])}, "'accuracy' is given twice"),
+            ({"constraints": (parse_constraint("number <= 3"),)}, "'number' is reserved"),
             ({"settings": {"seed": object()}}, "settings of a study must be JSON"),
             ({"space_schema": {"name": "x"}}, "space schema cannot be stored .KeyError: 'fingerprint'"),
         ],
