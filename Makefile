@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 # One thread each: tests and searches run several processes on few cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help venv demo test test-all lint types format experiments clean
+.PHONY: help venv demo test test-all lint types format clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -17,6 +17,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 venv: $(VENV)/.installed ## Make .venv with the tested versions
+
+demo: venv ## Train, search, kill, resume, draw the front, take a winner home (under two minutes)
+	$(PY) experiments/demo/run.py
 
 lint: venv ## Ruff: style and errors
 	$(VENV)/bin/ruff check .
@@ -30,10 +33,10 @@ format: venv ## Format the code
 	$(VENV)/bin/ruff format .
 
 test: lint types ## Lint, types and the tests (under 15 minutes on two cores)
-	$(VENV)/bin/pytest -n 2 -m "not slow"
+	$(VENV)/bin/pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: lint types ## The same with the slow tests
-	$(VENV)/bin/pytest -n 2
+	$(VENV)/bin/pytest -n 2 --dist worksteal
 
 clean: ## Remove .venv and what the demo wrote
 	rm -rf $(VENV) runs

@@ -29,26 +29,27 @@ def _expression(value: Any, modules: set[str]) -> str:
         return repr(value)
     if isinstance(value, float):
         return repr(value) if math.isfinite(value) else f"float({str(value)!r})"
-    if isinstance(value, tuple):
-        inner = ", ".join(_expression(item, modules) for item in value)
-        return f"({inner},)" if len(value) == 1 else f"({inner})"
-    if isinstance(value, list):
-        return "[" + ", ".join(_expression(item, modules) for item in value) + "]"
+    if isinstance(value, (tuple, list)):
+        return _sequence(value, modules)
     if isinstance(value, dict):
         items = value.sym_items() if isinstance(value, pg.Dict) else value.items()
         return "{" + ", ".join(f"{key!r}: {_expression(item, modules)}" for key, item in items) + "}"
     if isinstance(value, pg.Object):
-        arguments = ", ".join(
-            f"{name}={_expression(item, modules)}"
-            for name, item in value.sym_init_args.items()
-            if item is not pg.MISSING_VALUE
-        )
+        given = [(name, item) for name, item in value.sym_init_args.items() if item is not pg.MISSING_VALUE]
+        arguments = ", ".join(f"{name}={_expression(item, modules)}" for name, item in given)
         return f"{_name(type(value), modules)}({arguments})"
     if inspect.isclass(value) or inspect.isroutine(value):
         return _name(value, modules)
     raise SpaceError(
         f"a {type(value).__name__} cannot be written as Python source; use JSON values, symbolic objects, classes"
     )
+
+
+def _sequence(value: tuple[Any, ...] | list[Any], modules: set[str]) -> str:
+    inner = ", ".join(_expression(item, modules) for item in value)
+    if isinstance(value, list):
+        return f"[{inner}]"
+    return f"({inner},)" if len(value) == 1 else f"({inner})"
 
 
 def _name(thing: Any, modules: set[str]) -> str:

@@ -1,0 +1,49 @@
+"""Every experiment runs: its smoke mode ends with its figures as one JSON line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = sorted(path.parent for path in (ROOT / "experiments").glob("*/run.py"))
+
+
+def _numbers(value: object) -> int:
+    """How many numbers a JSON value holds."""
+    if isinstance(value, dict):
+        return sum(_numbers(item) for item in value.values())
+    if isinstance(value, list):
+        return sum(_numbers(item) for item in value)
+    return int(isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+@pytest.mark.parametrize("folder", EXPERIMENTS, ids=lambda folder: folder.name)
+def test_smoke_mode_prints_its_figures(folder: Path, tmp_path: Path) -> None:
+    extra = ["--runs", str(tmp_path / "runs")] if folder.name == "demo" else []
+    command = [sys.executable, str(folder / "run.py"), "--smoke", *extra]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    figures = json.loads(done.stdout.strip().splitlines()[-1])
+    assert _numbers(figures) >= 3
+
+
+@pytest.mark.parametrize("folder", EXPERIMENTS, ids=lambda folder: folder.name)
+def test_readme_says_what_conventions_ask(folder: Path) -> None:
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    for heading in ("Question", "Setup", "Command", "Result", "What would change"):
+        assert heading in readme, f"{folder.name}/README.md has no {heading!r}"
+    assert f"experiments/{folder.name}/run.py" in readme
+    assert f"[`{folder.name}`]({folder.name}/README.md)" in (ROOT / "experiments" / "README.md").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_the_readme_shows_the_demo_to_the_letter() -> None:
+    job = (ROOT / "experiments" / "demo" / "digits.py").read_text(encoding="utf-8")
+    assert f"```python\n{job}```" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len([line for line in job.splitlines() if line.strip()]) <= 22

@@ -1,0 +1,153 @@
+"""Taking a winner home: it computes what was evaluated, loads without its supernet, and a changed supernet is noticed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import nas
+from nas.cli.app import run
+from nas.errors import StudyError
+from nas.study.take_home import largest_difference, take_home
+from searchspaces import conv
+
+JOB = """
+import torch
+from torch import nn
+import pyglove as pg
+import nas
+
+@nas.model
+def mlp(width, depth=1):
+    model = nn.Sequential(nn.Flatten())
+    for index in range(depth):
+        model.append(nn.Sequential(nn.Linear(64 if not index else width, width), nn.BatchNorm1d(width), nn.ReLU()))
+    model.head = nn.Linear(width, 10)
+    return model
+
+task = nas.digits()
+supernet = nas.Supernet(nas.Space(mlp(width=pg.oneof([8, 16]), depth=pg.oneof([1, 2]))), example=task.example)
+training = nas.Training(supernet, task, path="trained", steps=4)
+study = nas.Study(
+    "mlp",
+    space=supernet.space,
+    objectives=["max accuracy", "min params"],
+    evaluators=[nas.Accuracy(training, task), nas.Costs(training)],
+    training=training,
+    algorithm=nas.Exhaustive(),
+    store="mlp.db",
+    trials=4,
+)
+"""
+
+
+def _load(folder: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(f"winner_{folder.name}", folder / "load.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.load()
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> nas.Study:
+    """A supernet trained a few steps, and six of its subnets evaluated."""
+    folder = tmp_path_factory.mktemp("searched")
+    task = nas.digits()
+    supernet = conv.supernet()
+    training = nas.Training(supernet, task, path=folder / "trained", steps=3, sampler=nas.Uniform(1), loss=nas.Labels())
+    training.run(progress=False)
+    study = nas.Study(
+        "digits",
+        space=supernet.space,
+        objectives=["max accuracy", "min macs"],
+        evaluators=[nas.Accuracy(training, task), nas.Costs(training)],
+        algorithm=nas.RandomSearch(),
+        training=training,
+        store=folder / "nas.db",
+        trials=6,
+    )
+    study.run(workers=0, progress=False)
+    return study
+
+
+def test_the_winner_is_ordinary_and_computes_what_the_supernet_does(searched: nas.Study) -> None:
+    number = int(searched.front().index[0])
+    module = searched.extract(number)
+    arch = searched.arch(number)
+    accuracy = searched.evaluators[0]
+    assert isinstance(accuracy, nas.Accuracy)
+    assert type(module) is conv.ConvNet
+    assert accuracy.difference(module, arch) == 0.0
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+    again = searched.extract(number)
+    assert any(parameter.abs().sum() > 0 for parameter in again.parameters()), "it shares nothing with the supernet"
+
+
+def test_what_is_written_loads_to_the_same_module(searched: nas.Study, tmp_path: Path) -> None:
+    winner = take_home(searched, int(searched.front().index[-1]))
+    winner.write(tmp_path / "winner")
+    loaded = _load(tmp_path / "winner")
+    assert largest_difference(loaded, winner.module, winner.example) == 0.0
+    assert not loaded.training
+    told = json.loads((tmp_path / "winner" / "arch.json").read_text())
+    assert told["arch"]["choices"] == winner.arch.choices
+    assert told["measurements"]["macs"] == winner.measurements["macs"]
+    with pytest.raises(StudyError, match="exists already"):
+        winner.write(tmp_path / "winner")
+    assert [path.name for path in tmp_path.iterdir()] == ["winner"]
+
+
+def test_a_trial_whose_record_says_otherwise_is_refused(searched: nas.Study) -> None:
+    """As after a supernet was trained on: the module is right, but it is not what was evaluated."""
+    accuracy = searched.evaluators[0]
+    assert isinstance(accuracy, nas.Accuracy)
+    arch = searched.arch(0)
+    supernet = accuracy.weights.get(arch.space)
+    head = dict(supernet.named_parameters())["head.weight"]
+    with torch.no_grad():
+        head.mul_(-1.0)
+    try:
+        with pytest.raises(StudyError, match=r"is not what was evaluated: .*where the record has .*has changed since"):
+            take_home(searched, 0)
+    finally:
+        with torch.no_grad():
+            head.mul_(-1.0)
+    take_home(searched, 0)
+
+
+def test_a_job_that_defines_its_own_model_goes_home_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(JOB)
+    assert run(["run", "mine.py", "--workers", "1", "--quiet"]) == 2
+    assert "nas train" in capsys.readouterr().err, "what to do about a supernet that is not trained"
+    assert run(["train", "mine.py", "--quiet"]) == 0
+    assert run(["run", "mine.py", "--workers", "1", "--quiet"]) == 0
+    assert run(["extract", "mlp", "3", "--store", "mlp.db", "-o", "winner"]) == 0
+    told = capsys.readouterr().out
+    assert "the extracted module computes what was evaluated" in told
+    (tmp_path / "mine.py").unlink()
+    model = _load(tmp_path / "winner")
+    assert model(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_a_failed_trial_is_not_taken_home(searched: nas.Study, tmp_path: Path) -> None:
+    by_hand = nas.Study(
+        "hand", space=searched.space, objectives=["max accuracy"], store=tmp_path / "hand.db", algorithm="random"
+    )
+    (asked,) = by_hand.ask()
+    with pytest.raises(StudyError, match="is RUNNING"):
+        by_hand.extract(asked.number)
+    by_hand.tell(asked.number, None, "no")
+    with pytest.raises(StudyError, match="is FAILED"):
+        by_hand.extract(asked.number)
