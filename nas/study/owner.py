@@ -6,13 +6,17 @@ immediate instead of a minute late.
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 
 
+_drivers = itertools.count()
+
+
 def owner_id() -> str:
-    """This process: `host/pid/start`, where start tells it from a later process with the same pid."""
-    return f"{socket.gethostname()}/{os.getpid()}/{_start_of(os.getpid())}"
+    """A new owner in this process: `host/pid/start#n`, where start tells it from a later process with the same pid."""
+    return f"{socket.gethostname()}/{os.getpid()}/{_start_of(os.getpid())}#{next(_drivers)}"
 
 
 def is_gone(owner: str) -> bool:
@@ -21,7 +25,7 @@ def is_gone(owner: str) -> bool:
         host, pid, start = owner.rsplit("/", 2)
         if host != socket.gethostname():
             return False
-        return _start_of(int(pid)) != start
+        return _start_of(int(pid)) != start.split("#")[0]
     except ValueError:
         return False
 
