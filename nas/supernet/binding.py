@@ -24,7 +24,7 @@ class Leaf:
     `.grad` meanwhile (set to None, replaced), and nothing of the supernet's size is allocated for a small subnet.
     """
 
-    __slots__ = ("_pointer", "_whole", "cut", "home", "parameter", "shape")
+    __slots__ = ("_whole", "cut", "home", "mark", "parameter", "shape")
 
     def __init__(self, home: Slot, cut: Cut, shape: Shape) -> None:
         self.home = home
@@ -36,21 +36,11 @@ class Leaf:
         """Make the parameter anew, on what hangs at home now."""
         table, key = self.home
         whole: Tensor = table[key]
-        self._whole, self._pointer = whole, whole.data_ptr()
+        self._whole = whole
+        self.mark = (table, key, whole, whole.data_ptr(), whole.requires_grad)
         self.parameter = nn.Parameter(self.cut.window(whole.detach(), self.shape), requires_grad=whole.requires_grad)
         if whole.requires_grad:
             self.parameter.register_post_accumulate_grad_hook(self._deliver)  # type: ignore[no-untyped-call]
-
-    @property
-    def stale(self) -> bool:
-        """Was the supernet's parameter replaced, moved or frozen since?"""
-        table, key = self.home
-        whole = table[key]
-        return (
-            whole is not self._whole
-            or whole.data_ptr() != self._pointer
-            or whole.requires_grad != self.parameter.requires_grad
-        )
 
     def _deliver(self, parameter: Tensor) -> None:
         """Add the window's gradient to the supernet's."""
@@ -109,6 +99,8 @@ class Binding:
             for (names, shape), entry in zip(self.entries, parameters, strict=True):
                 self._take(names, shape, entry.slots)
             self._place()
+        # Looked at before every call, so as plain tuples.
+        self._marks = [leaf.mark for leaf, _ in self._leaves]
 
     def _take(self, names: list[str], shape: Shape, slots: Sequence[Slot]) -> None:
         """Put a leaf, or what is computed from one, where the module has its parameter `names`."""
@@ -136,17 +128,24 @@ class Binding:
 
     def refresh(self) -> None:
         """Bring views, computed parameters and the training mode up to date with the supernet."""
-        stale = [(leaf, slots) for leaf, slots in self._leaves if leaf.stale]
-        if stale:
-            with torch.inference_mode(False), torch.no_grad():
-                for leaf, slots in stale:
-                    leaf.attach()
-                    _hang(leaf.parameter, slots)
-                self._place()
+        for table, key, whole, pointer, trainable in self._marks:
+            now = table[key]
+            if now is not whole or now.data_ptr() != pointer or now.requires_grad != trainable:
+                self._attach()
+                break
         for computed in self._computed:
             computed.refresh()
         if self.module.training != self._root.training:
             self.module.train(self._root.training)
+
+    def _attach(self) -> None:
+        """Make all views anew: a parameter of the supernet was replaced, moved, frozen or thawed."""
+        with torch.inference_mode(False), torch.no_grad():
+            for leaf, slots in self._leaves:
+                leaf.attach()
+                _hang(leaf.parameter, slots)
+            self._place()
+        self._marks = [leaf.mark for leaf, _ in self._leaves]
 
     def __call__(self, inputs: Inputs, buffers: Mapping[str, Tensor] | None = None) -> Any:
         """Output of the subnet; `buffers` (from `Supernet.calibrate`) replace its own during the call.

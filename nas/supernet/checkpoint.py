@@ -278,5 +278,5 @@ def revive(space: Space, path: str, digest: str) -> Supernet:
     known = _revived.get((path, digest))
     if known is not None and known.space.fingerprint == space.fingerprint and known.source is not None:
         return known
-    supernet = _revived[path, digest] = Supernet.later(space, Path(path), digest)
+    supernet = _revived[path, digest] = Supernet._later(space, Path(path), digest)
     return supernet

@@ -246,7 +246,7 @@ class Supernet(nn.Module):
         return supernet
 
     @classmethod
-    def later(cls, space: Space, path: Path, digest: str) -> Self:
+    def _later(cls, space: Space, path: Path, digest: str) -> Self:
         """The supernet saved in `path` with hash `digest`, loaded when it is first used.
 
         A process that receives one reads nothing that it does not need, and a checkpoint that is gone is an error of the

@@ -141,6 +141,18 @@ def test_saves_while_others_load(saved, space):
         thread.join()
 
 
+def test_a_checkpoint_replaced_while_it_is_read_is_read_again(saved, space, monkeypatch):
+    read, digests = checkpoint._read_weights, []
+
+    def late(*arguments, **keywords):
+        if not digests:  # between the index and the weights
+            digests.append(Supernet(space, seed=7).save(saved))
+        return read(*arguments, **keywords)
+
+    monkeypatch.setattr(checkpoint, "_read_weights", late)
+    assert Supernet.load(saved, space).source[1] == digests[0]
+
+
 # -- what is wrong with it
 
 
