@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from nas.errors import DeviceError
@@ -58,23 +58,45 @@ def _hold(kind: int, wait_s: float) -> Iterator[None]:
             )
         yield
         return
+    gate, room = _descriptors()
     deadline = time.monotonic() + wait_s
-    folder = _folder()
-    with ExitStack() as room:
-        with ExitStack() as gate:
-            _lock(folder / "gate", kind, deadline, wait_s, gate)
-            _lock(folder / "room", kind, deadline, wait_s, room)
-        _held.kind = kind
-        try:
-            yield
-        finally:
-            _held.kind = None
+    _lock(gate, kind, deadline, wait_s)
+    try:
+        _lock(room, kind, deadline, wait_s)
+    finally:
+        fcntl.flock(gate, fcntl.LOCK_UN)
+    _held.kind = kind
+    try:
+        yield
+    finally:
+        _held.kind = None
+        fcntl.flock(room, fcntl.LOCK_UN)
 
 
-def _lock(path: Path, kind: int, deadline: float, wait_s: float, stack: ExitStack) -> None:
-    # An open file description of its own: flock tells threads of one process apart by it.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    stack.callback(os.close, descriptor)  # which releases the lock
+def _descriptors() -> tuple[int, int]:
+    """The two files, opened once by each thread of each process: flock tells holders apart by who opened them."""
+    owner = (os.getpid(), tempfile.gettempdir())
+    if getattr(_held, "owner", None) != owner:
+        folder = _folder()
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        _held.files = _Files(os.open(folder / "gate", flags, 0o600), os.open(folder / "room", flags, 0o600))
+        _held.owner = owner
+    files: _Files = _held.files
+    return files.gate, files.room
+
+
+class _Files:
+    """Two open files, closed when their thread ends."""
+
+    def __init__(self, gate: int, room: int) -> None:
+        self.gate, self.room = gate, room
+
+    def __del__(self) -> None:
+        os.close(self.gate)
+        os.close(self.room)
+
+
+def _lock(descriptor: int, kind: int, deadline: float, wait_s: float) -> None:
     pause = 0.0005
     while True:
         try:
