@@ -100,7 +100,7 @@ class Among:
         names: the parameters that come before the list.
     """
 
-    _SIZES = (1, 8, 64, 512)
+    _SIZES = (1, 8, 64, 256, 1024)
 
     def __init__(self, select: Callable[[list[sa.BindParameter[Any]]], sa.Executable], names: str) -> None:
         self._statements = {}

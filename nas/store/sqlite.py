@@ -85,6 +85,7 @@ class Sqlite:
                 raise
             connection = self._open("immutable=1")
         connection.execute("PRAGMA query_only=ON")
+        connection.execute("PRAGMA cache_size=-65536")  # KiB: the pages of a front stay in memory
         return connection
 
     def explain(self, error: BaseException) -> str:
