@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import getitem, is_
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ class Leaf:
     `.grad` meanwhile (set to None, replaced), and nothing of the supernet's size is allocated for a small subnet.
     """
 
-    __slots__ = ("_whole", "cut", "home", "mark", "parameter", "shape")
+    __slots__ = ("cut", "home", "parameter", "shape", "whole")
 
     def __init__(self, home: Slot, cut: Cut, shape: Shape) -> None:
         self.home = home
@@ -36,8 +37,7 @@ class Leaf:
         """Make the parameter anew, on what hangs at home now."""
         table, key = self.home
         whole: Tensor = table[key]
-        self._whole = whole
-        self.mark = (table, key, whole, whole.data_ptr(), whole.requires_grad)
+        self.whole = whole
         self.parameter = nn.Parameter(self.cut.window(whole.detach(), self.shape), requires_grad=whole.requires_grad)
         if whole.requires_grad:
             self.parameter.register_post_accumulate_grad_hook(self._deliver)  # type: ignore[no-untyped-call]
@@ -50,7 +50,7 @@ class Leaf:
                 "call supernet(inputs, arch) for second derivatives"
             )
         gradient, parameter.grad = parameter.grad, None
-        whole = self._whole
+        whole = self.whole
         assert gradient is not None
         if whole.grad is None:
             if gradient.shape == whole.shape and gradient.stride() == whole.stride():
@@ -58,6 +58,29 @@ class Leaf:
                 return
             whole.grad = torch.zeros_like(whole)
         self.cut.window(whole.grad, self.shape).add_(gradient)
+
+
+class Watch:
+    """Tells whether any parameter of the supernet was replaced, moved or frozen since.
+
+    Asked before every call of a subnet, so it goes through plain lists without a line of Python for each.
+    """
+
+    def __init__(self, leaves: Sequence[Leaf]) -> None:
+        self._tables = [leaf.home[0] for leaf in leaves]
+        self._keys = [leaf.home[1] for leaf in leaves]
+        self._wholes = [leaf.whole for leaf in leaves]
+        self._pointers = [whole.data_ptr() for whole in self._wholes]
+        self._trainable = [whole.requires_grad for whole in self._wholes]
+
+    def changed(self) -> bool:
+        """Is there one?  Freezing is looked at only when there will be gradients."""
+        wholes = self._wholes
+        if not all(map(is_, map(getitem, self._tables, self._keys), wholes)):
+            return True
+        if list(map(Tensor.data_ptr, wholes)) != self._pointers:
+            return True
+        return torch.is_grad_enabled() and [whole.requires_grad for whole in wholes] != self._trainable
 
 
 class Computed:
@@ -99,8 +122,7 @@ class Binding:
             for (names, shape), entry in zip(self.entries, parameters, strict=True):
                 self._take(names, shape, entry.slots)
             self._place()
-        # Looked at before every call, so as plain tuples.
-        self._marks = [leaf.mark for leaf, _ in self._leaves]
+        self._watch = Watch([leaf for leaf, _ in self._leaves])
 
     def _take(self, names: list[str], shape: Shape, slots: Sequence[Slot]) -> None:
         """Put a leaf, or what is computed from one, where the module has its parameter `names`."""
@@ -128,11 +150,8 @@ class Binding:
 
     def refresh(self) -> None:
         """Bring views, computed parameters and the training mode up to date with the supernet."""
-        for table, key, whole, pointer, trainable in self._marks:
-            now = table[key]
-            if now is not whole or now.data_ptr() != pointer or now.requires_grad != trainable:
-                self._attach()
-                break
+        if self._watch.changed():
+            self._attach()
         for computed in self._computed:
             computed.refresh()
         if self.module.training != self._root.training:
@@ -145,7 +164,7 @@ class Binding:
                 leaf.attach()
                 _hang(leaf.parameter, slots)
             self._place()
-        self._marks = [leaf.mark for leaf, _ in self._leaves]
+        self._watch = Watch([leaf for leaf, _ in self._leaves])
 
     def __call__(self, inputs: Inputs, buffers: Mapping[str, Tensor] | None = None) -> Any:
         """Output of the subnet; `buffers` (from `Supernet.calibrate`) replace its own during the call.
