@@ -93,6 +93,7 @@ def test_search_spaces_use_nas_and_not_the_reverse(path: Path) -> None:
         ("import nas.store", {"torch", "pyglove", "ray"}),
         ("from nas.cli import app", {"torch", "pyglove", "ray", "sqlalchemy", "pandas", "numpy"}),
         ("import nas.search", {"torch", "ray", "sqlalchemy"}),
+        ("from nas.evaluate import Evaluation", {"torch", "ray", "sqlalchemy", "pandas"}),
     ],
 )
 def test_light_imports_stay_light(code: str, absent: set[str]) -> None:

@@ -1,0 +1,31 @@
+"""Evaluators: from an arch to measurements.
+
+An evaluator is any callable that maps an arch to named numbers: `lambda arch: {"params": 10}` is one.  It may say more
+about itself with attributes: `metrics` (the names it yields), `cost` ("cheap" runs before "dear", the default),
+`exclusive` (True: nothing else of ours runs on the machine meanwhile), `check()` (raises what is missing before workers
+are started) and `describe()` (JSON-able: a study is resumed with the same).  `Evaluation` makes one of several.
+
+Evaluators travel to workers by pickle and hold no tensors: weights are a path and a hash, data a recipe.
+
+Composing:  Evaluator, Evaluation, checked
+Subnets:    Accuracy, Costs, Latency, Weights, one_sample (these import torch, when they are first used)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nas.evaluate.compose import Evaluation, Evaluator, checked
+
+if TYPE_CHECKING:
+    from nas.evaluate.subnets import Accuracy, Costs, Latency, Weights, one_sample
+
+__all__ = ["Accuracy", "Costs", "Evaluation", "Evaluator", "Latency", "Weights", "checked", "one_sample"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'nas.evaluate' has no attribute {name!r}")
+    from nas.evaluate import subnets
+
+    return getattr(subnets, name)

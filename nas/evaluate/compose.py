@@ -1,0 +1,162 @@
+"""Several evaluators as one, and the checks of what they give.
+
+Imports no torch: a worker that runs a user's own functions starts in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from nas.errors import EvaluationError, Infeasible, suggest
+from nas.hardware import exclusive, shared
+from nas.metrics import Constraint, parse_constraint
+
+if TYPE_CHECKING:
+    from nas.space import Arch
+
+
+class Evaluator(Protocol):
+    """Anything that maps an arch to measurements; raises `Infeasible` for an arch that cannot be used."""
+
+    def __call__(self, arch: Arch, /) -> Mapping[str, float]:
+        """The measurements of `arch`."""
+
+
+class Evaluation:
+    """Several evaluators as one: cheap ones first, stopping at the first violated constraint.
+
+    Args:
+        evaluators: callables from an arch to measurements.
+        constraints: `"params <= 50_000"`; checked as soon as the metric is known, so that an arch that is too large is never
+            evaluated for accuracy.
+
+    Raises:
+        EvaluationError: there is no evaluator, one cannot be called, or two yield the same metric.
+        MetricError: a constraint is ill-formed.
+    """
+
+    def __init__(
+        self, evaluators: Evaluator | Iterable[Evaluator], constraints: Iterable[str | Constraint] = ()
+    ) -> None:
+        given: list[Any] = [evaluators] if callable(evaluators) else list(evaluators)
+        if not given:
+            raise EvaluationError("there is nothing to evaluate; give at least one evaluator")
+        for one in given:
+            if not callable(one):
+                raise EvaluationError(
+                    f"evaluator {one!r} cannot be called; give a function from an arch to a dict of numbers"
+                )
+        self.evaluators: Sequence[Evaluator] = sorted(given, key=lambda one: getattr(one, "cost", "dear") != "cheap")
+        self.constraints = tuple(parse_constraint(one) for one in constraints)
+        self._check_names()
+
+    @property
+    def metrics(self) -> tuple[str, ...] | None:
+        """What all evaluators together yield; None when one of them does not say."""
+        declared = [getattr(one, "metrics", None) for one in self.evaluators]
+        return None if None in declared else tuple(name for names in declared for name in names or ())
+
+    def check(self) -> None:
+        """Asks every evaluator whether what it needs is there."""
+        for one in self.evaluators:
+            check: Callable[[], None] | None = getattr(one, "check", None)
+            if check is not None:
+                check()
+
+    def __call__(self, arch: Arch) -> dict[str, float]:
+        """All measurements of `arch`.
+
+        Raises:
+            Infeasible: a constraint is violated, or an evaluator says so; with what was measured until then.
+            EvaluationError: an evaluator gave something else than named finite numbers, or what another gave already.
+        """
+        measured: dict[str, float] = {}
+        for evaluator in self.evaluators:
+            try:
+                with exclusive() if getattr(evaluator, "exclusive", False) else shared():
+                    given = evaluator(arch)
+            except Infeasible as reason:
+                raise Infeasible(reason.reason, measured | reason.measurements) from reason
+            found = checked(evaluator, given)
+            for name in found:
+                if name in measured:
+                    raise EvaluationError(
+                        f"evaluator '{_name(evaluator)}' yields {name!r}, which another gave already; rename one"
+                    )
+            measured |= found
+            self._enforce(measured, found)
+        return measured
+
+    def _enforce(self, measured: Mapping[str, float], new: Mapping[str, float]) -> None:
+        for constraint in self.constraints:
+            if constraint.metric in new and constraint.violation(new[constraint.metric]) > 0:
+                raise Infeasible(
+                    f"{constraint.metric} is {new[constraint.metric]:g}, not {constraint.op} {constraint.bound:g}",
+                    dict(measured),
+                )
+
+    def _check_names(self) -> None:
+        owners: dict[str, Evaluator] = {}
+        for one in self.evaluators:
+            for name in getattr(one, "metrics", None) or ():
+                if name in owners:
+                    raise EvaluationError(
+                        f"evaluators '{_name(owners[name])}' and '{_name(one)}' both yield {name!r}; rename one"
+                    )
+                owners[name] = one
+
+
+def checked(evaluator: Evaluator, given: Any) -> dict[str, float]:
+    """What an evaluator gave, if it is measurements: its declared names, finite numbers.
+
+    Raises:
+        EvaluationError: it is not; with the metric's name and what came.
+    """
+    who = f"evaluator '{_name(evaluator)}'"
+    if not isinstance(given, Mapping):
+        raise EvaluationError(
+            f"{who} returned {_short(given)}; it must return a dict of numbers, as in {{'accuracy': 0.9}}"
+        )
+    if not given:
+        raise EvaluationError(
+            f"{who} returned no measurement; it must return a dict of numbers, as in {{'accuracy': 0.9}}"
+        )
+    declared = getattr(evaluator, "metrics", None)
+    if declared is not None:
+        for name in declared:
+            if name not in given:
+                raise EvaluationError(
+                    f"{who} returned no {name!r}; it gave {', '.join(map(str, given))}{suggest(name, given)}"
+                )
+        for name in given:
+            if name not in declared:
+                raise EvaluationError(
+                    f"{who} returned {name!r}, which its metrics {tuple(declared)} do not announce; add it there"
+                )
+    for name, value in given.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise EvaluationError(
+                f"{who} named a metric {name!r}; a name has letters, digits and '_', as in 'latency_ms'"
+            )
+        if not isinstance(value, numbers.Real):
+            raise EvaluationError(f"metric {name!r} of {who} came back as {_short(value)}; it must be a number")
+        if not math.isfinite(value):
+            raise EvaluationError(f"metric {name!r} of {who} came back as {float(value)}; it must be a finite number")
+    return {name: _plain(value) for name, value in given.items()}
+
+
+def _plain(value: Any) -> float:
+    """An int stays an int: counts are exact."""
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def _name(evaluator: Any) -> str:
+    return str(getattr(evaluator, "__qualname__", type(evaluator).__qualname__))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
