@@ -40,17 +40,23 @@ def families(scale: str) -> dict[str, nas.Supernet]:
 
 
 class Clock:
-    """Seconds of a call, with the device's queue empty before and after."""
+    """Seconds of a call.
+
+    On a CPU the process's own time, in which other programs have no turn: with one thread it is the wall clock of an idle
+    machine.  On a GPU the wall clock, with the queue empty before and after.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self.synchronise: Callable[[], Any] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+        gpu = device.type == "cuda"
+        self.now = time.perf_counter if gpu else time.process_time
+        self.synchronise: Callable[[], Any] = torch.cuda.synchronize if gpu else lambda: None
 
     def __call__(self, work: Callable[[], Any]) -> float:
         self.synchronise()
-        start = time.perf_counter()
+        start = self.now()
         work()
         self.synchronise()
-        return time.perf_counter() - start
+        return self.now() - start
 
 
 def batch(net: nas.Supernet, size: int) -> tuple[Tensor, Tensor]:
