@@ -41,14 +41,17 @@ def run(arguments: Sequence[str]) -> int:
         app(list(arguments), exit_on_error=False, print_error=True, result_action="return_value")
     except CycloptsError:
         return 2  # cyclopts has printed what is wrong, with its suggestion
+    except BrokenPipeError:  # `nas front ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except NasError as error:
         sys.stderr.write(f"nas: {error}\n")
+        return 2
+    except OSError as error:  # a full disk, a folder that may not be written
+        sys.stderr.write(f"nas: {error.strerror or error}{f': {error.filename}' if error.filename else ''}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("nas: interrupted\n")
         return 130
-    except BrokenPipeError:  # `nas front ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -48,6 +48,8 @@ def write_front(
 ) -> None:
     """Print the front, or write it to a file."""
     format = format or (_FORMATS.get(output.suffix) if output else None) or "table"
+    if output is not None and not output.parent.is_dir():
+        raise NasError(f"folder '{output.parent}' of '{output}' does not exist; create it, or write elsewhere")
     front = record.front(where=where)
     if format in ("html", "png"):
         output = output or Path(f"{_file_name(record.name)}-front.{format}")
