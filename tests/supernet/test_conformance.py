@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pyglove as pg
 import torch
-from transformers import GPT2LMHeadModel
+from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 import nas
 from nas.supernet import KernelTransform, Supernet
 from tests.conformance.supernet import SupernetConformance, corner
-from tests.supernet import families, hugging_face
+from tests.supernet import families
 
 
 def thirds(whole, shape, axis, parts=3):
@@ -82,7 +82,7 @@ class TestBert(SupernetConformance):
     """Hugging Face BERT, from its config and its class as they are."""
 
     def make(self):
-        value = nas.model(hugging_face.bert)(
+        config = nas.model(BertConfig)(
             vocab_size=50,
             hidden_size=pg.oneof([16, 24]),
             num_hidden_layers=pg.oneof([1, 2]),
@@ -92,7 +92,7 @@ class TestBert(SupernetConformance):
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
         )
-        return Supernet(nas.Space(value, name="bert"))
+        return Supernet(nas.Space(nas.model(BertForSequenceClassification)(config=config), name="bert"))
 
     def inputs(self, samples):
         return {"input_ids": torch.arange(samples * 7).reshape(samples, 7) % 50}
@@ -105,7 +105,7 @@ class TestGPT2(SupernetConformance):
     """Hugging Face GPT-2: tied embeddings, fused and transposed `c_attn`."""
 
     def make(self):
-        value = nas.model(hugging_face.gpt2)(
+        config = nas.model(GPT2Config)(
             vocab_size=40,
             n_positions=16,
             n_embd=pg.oneof([16, 24]),
@@ -116,7 +116,7 @@ class TestGPT2(SupernetConformance):
             embd_pdrop=0.0,
             attn_pdrop=0.0,
         )
-        return Supernet(nas.Space(value, name="gpt2"))
+        return Supernet(nas.Space(nas.model(GPT2LMHeadModel)(config=config), name="gpt2"))
 
     def inputs(self, samples):
         return {"input_ids": torch.arange(samples * 7).reshape(samples, 7) % 40, "use_cache": False}
