@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,6 +159,6 @@ def _axis_title(metric: Metric, axis: str) -> str:
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return " ".join(f"{name}={item}" for name, item in value.items())
     return f"{value:.5g}" if isinstance(value, float) else str(value)

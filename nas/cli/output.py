@@ -6,7 +6,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -52,7 +52,7 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def choices_text(choices: dict[str, Any]) -> str:
+def choices_text(choices: Mapping[str, Any]) -> str:
     """`width=64 kernels[0]=3,5,7`: decisions of one list together, as short as it can be read."""
     lists: dict[str, list[str]] = {}
     for name, value in choices.items():
@@ -61,7 +61,7 @@ def choices_text(choices: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]

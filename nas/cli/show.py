@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +80,7 @@ def _write(front: pd.DataFrame, format: str, output: Path) -> None:
     if format == "csv":
         _flat(front).to_csv(output)
     else:
-        front.assign(trial=front.index).to_json(output, orient="records", indent=2)
+        output.write_text(json.dumps(records(front), indent=2) + "\n", encoding="utf-8")
 
 
 def _draw(record: StudyRecord, front: pd.DataFrame, where: str | None, format: str, output: Path) -> None:
@@ -120,14 +122,14 @@ def _with_unit(name: str) -> str:
 
 
 def _tidy(value: Any) -> Any:
-    return choices_text(value) if isinstance(value, dict) else value
+    return choices_text(value) if isinstance(value, Mapping) else value
 
 
 def _flat(front: pd.DataFrame) -> pd.DataFrame:
     """One column a decision instead of `choices`."""
     if "choices" not in front.columns:
         return front
-    choices = pd.DataFrame(front["choices"].tolist(), index=front.index)
+    choices = pd.DataFrame(front["choices"].map(dict).tolist(), index=front.index, dtype=object)
     return pd.concat([front.drop(columns="choices"), choices], axis=1)
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import bindparam as p
 
 from nas.store.filters import Column, Kind, column_key
 from nas.store.schema import FINAL, TRIAL_COLUMNS, measurements, metrics, spaces, study_spaces, trials
-from nas.store.spaces import decode, parse_rows
+from nas.store.spaces import Choices, Reader, parse_rows
 from nas.store.sql import Among, Row, Statement, Transaction
 
 Floats = NDArray[np.float64]
@@ -187,10 +187,13 @@ class Columns:
         return {name: loaded[name] for name in wanted}
 
     def choices(self) -> Column:
-        """Label or value by decision name, a dictionary a trial."""
+        """Label or value by decision name, a mapping a trial, decoded when it is looked at."""
         values = np.empty(len(self._numbers), dtype=object)
-        for at, space, rows in self._archs():
-            values[at] = decode(self._catalog.schemas[space], rows)
+        readers = {space: Reader(schema) for space, schema in self._catalog.schemas.items()}
+        for at, space, texts in self._archs():
+            reader = readers[space]
+            for place, text in zip(at.tolist(), texts, strict=True):
+                values[place] = Choices(reader, text)
         return self._given_order(values)
 
     def _given_order(self, values: Column) -> Column:
@@ -222,8 +225,8 @@ class Columns:
     def _scan(self, statement: Statement) -> list[Row]:
         return self._sql.all(statement, (self._catalog.study,))
 
-    def _archs(self) -> Iterator[tuple[Integers, int, list[list[float | None]]]]:
-        """Batches of archs of one space: (places in the order of numbers, space, rows)."""
+    def _archs(self) -> Iterator[tuple[Integers, int, Sequence[str]]]:
+        """Batches of archs of one space: (places in the order of numbers, space, rows as text)."""
         scan, among = _ARCHS
         study = (self._catalog.study,)
         if self._few:
@@ -238,7 +241,7 @@ class Columns:
             rows = batch if wanted is None else [row for row in batch if wanted[row[0]]]
             for space in {row[2] for row in rows}:
                 numbers, archs = zip(*((number, arch) for number, arch, of in rows if of == space), strict=True)
-                yield np.searchsorted(self._sorted, np.array(numbers, dtype=np.int64)), space, parse_rows(archs)
+                yield np.searchsorted(self._sorted, np.array(numbers, dtype=np.int64)), space, archs
 
     def _decided(self, decisions: dict[str, _Decision]) -> dict[str, Column]:
         """Values of decisions, one pass over the archs for all of them."""
@@ -247,7 +250,8 @@ class Columns:
         values: dict[str, Column] = {
             name: np.full(n, np.nan) if numeric[name] else np.full(n, None, dtype=object) for name in decisions
         }
-        for at, space, rows in self._archs():
+        for at, space, texts in self._archs():
+            rows = parse_rows(texts)
             for name, decision in decisions.items():
                 if space in decision.places:
                     index, labels = decision.places[space]

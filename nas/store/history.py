@@ -14,7 +14,7 @@ from sqlalchemy import bindparam as p
 from nas.store.columns import Catalog, Columns, Integers, transpose
 from nas.store.records import History, Pending, State, TrialRecord
 from nas.store.schema import FINAL, front, measurements, metrics, spaces, studies, trials
-from nas.store.spaces import decode, parse_rows
+from nas.store.spaces import Reader, parse_rows
 from nas.store.sql import Statement, Transaction
 
 _PLACED = np.dtype([("number", np.int64), ("place", np.int64)])
@@ -171,7 +171,7 @@ def record(sql: Transaction, study: int, *, number: int | None = None, key: str 
         key=row[1],
         state=row[2],
         row=numbers,
-        choices=decode(schema, [numbers])[0],
+        choices=Reader(schema).decode(numbers),
         schema=schema,
         worker=row[5],
         attempt=row[6],
