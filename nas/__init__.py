@@ -20,7 +20,6 @@ _HOME = {
     "CentreCrop": "nas.supernet",
     "KernelTransform": "nas.supernet",
     "Training": "nas.train",
-    "train": "nas.train",
     "Classification": "nas.train",
     "digits": "nas.train",
     "Uniform": "nas.train",

@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyglove as pg
+
+import nas
 from nas.metrics import Metric
 from nas.store import ImportedTrial, NewTrial, Report, Store, StudyRecord, open_store
 
@@ -45,6 +48,29 @@ def measurements(rng: random.Random, crowded: bool = False) -> dict[str, float]:
 def row(rng: random.Random) -> list[int]:
     bits = rng.getrandbits(2 * DECISIONS)
     return [(bits >> (2 * i)) & 3 for i in range(DECISIONS)]
+
+
+def searched(path: Path, n: int, rng: random.Random) -> None:
+    """Fill the study of `declared` with `n` trials of real archs."""
+    study = declared(path)
+    for start in range(0, n, CHUNK):
+        archs = [study.space.sample(rng) for _ in range(min(CHUNK, n - start))]
+        study.record.import_trials([ImportedTrial(arch.key, arch.row(), measurements(rng)) for arch in archs])
+    study.store.close()
+
+
+def declared(path: Path) -> nas.Study:
+    """A study of 40 decisions with NSGA-II, as a job would declare it."""
+    space = nas.Space(pg.Dict({f"x{i}": pg.oneof([3, 5, 7, 9]) for i in range(DECISIONS)}), name="forty")
+    return nas.Study("small", space=space, objectives=OBJECTIVES, algorithm=nas.NSGA2(), store=path)
+
+
+def reopen(path: Path) -> None:
+    """From nothing to the first proposal: database, history, algorithm, arch, and its durable record."""
+    study = declared(path)
+    (asked,) = study.ask()
+    assert asked.number > 0
+    study.store.close()
 
 
 def trials(n: int, rng: random.Random, crowded: bool) -> Iterator[ImportedTrial]:
@@ -107,10 +133,11 @@ def waves(study: StudyRecord, size: int, repeats: int, rng: random.Random) -> di
 def measure(store: Store, path: Path, n: int, smaller: int, repeats: int) -> dict[str, Any]:
     rng = random.Random(0)
     large = store.create_study("large", space_schema=schema(), objectives=OBJECTIVES)
-    small = store.create_study("small", space_schema=schema(), objectives=OBJECTIVES)
+    crowded = store.create_study("crowded", space_schema=schema(), objectives=OBJECTIVES)
     seconds = fill(large, n, rng)
     size = sum(file.stat().st_size for file in path.parent.glob(path.name + "*"))
-    fill(small, smaller, rng, crowded=True)
+    fill(crowded, n, rng, crowded=True)
+    searched(path, smaller, rng)
     study = open_store(path, create=False, read_only=True).open_study("large")
     result: dict[str, Any] = {
         "trials": n,
@@ -124,11 +151,12 @@ def measure(store: Store, path: Path, n: int, smaller: int, repeats: int) -> dic
         ),
         "front_where_decision_ms": timed(lambda: study.front(where="layers[3].kernel == 5"), 1),
         "front_other_objectives_ms": timed(lambda: study.front(objectives=[*OBJECTIVES, Metric("params", "min")]), 1),
-        "crowded_front_size": len(small.front()),
-        "crowded_front_read_ms": timed(small.front, repeats),
+        "crowded_front_size": len(crowded.front()),
+        "crowded_front_read_ms": timed(crowded.front, repeats),
         "summary_ms": timed(store.studies, max(repeats // 20, 1)),
         "history_trials": smaller,
         "history_ms": timed(store.open_study("small").history, 3),
+        "reopen_ready_to_ask_ms": timed(lambda: reopen(path), 5),
         "wave_1_us": waves(large, 1, repeats * 10, rng),
         "wave_64_us": waves(large, 64, repeats, rng),
     }

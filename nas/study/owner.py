@@ -10,7 +10,6 @@ import itertools
 import os
 import socket
 
-
 _drivers = itertools.count()
 
 

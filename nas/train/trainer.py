@@ -154,7 +154,9 @@ class Training:
         """
         if self.path is None or not self.trained:
             where = f"in '{self.path}'" if self.path else "because the training has no path"
-            raise TrainError(f"no trained supernet is found {where}; train it first: 'nas train JOB', or run() with a path")
+            raise TrainError(
+                f"no trained supernet is found {where}; train it first: 'nas train JOB', or run() with a path"
+            )
         return type(self.supernet).load(self.path / state.SUPERNET, self.supernet.space)
 
     def run(self, progress: bool = True, resume: bool = True) -> TrainResult:
