@@ -5,8 +5,9 @@ from searchspaces import conv
 
 task = nas.digits(shift=1)  # 1,797 real 8x8 images, offline; shifted by up to a pixel in training
 supernet = conv.supernet()  # one set of weights for every network of the space
-sandwich = {"sampler": nas.Sandwich(2), "loss": nas.InPlace(labels=0.5)}
-training = nas.Training(supernet, task, path="runs/digits", steps=300, lr=1e-2, **sandwich)
+training = nas.Training(
+    supernet, task, path="runs/digits", steps=300, lr=1e-2, sampler=nas.Sandwich(2), loss=nas.InPlace(labels=0.5)
+)
 
 study = nas.Study(
     "digits",
