@@ -136,6 +136,11 @@ class RayRunner(PoolRunner[_Actor]):
                     "ask for fewer workers or for less each"
                 )
 
+    def _dumps(self, value: Any) -> bytes:
+        # An actor's `__main__` is Ray's own, so that what a script defines must travel by value.
+        body: bytes = ray.cloudpickle.dumps(value)  # type: ignore[no-untyped-call]
+        return body
+
     def _spawn(self, name: str) -> _Actor:
         remote: Any = ray.remote(_Worker)
         options = {"num_cpus": self._threads, "num_gpus": self._gpus, "max_restarts": 0, "max_task_retries": 0}

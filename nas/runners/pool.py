@@ -5,6 +5,7 @@ A pool differs from another only in what a member is and how members are listene
 
 from __future__ import annotations
 
+import pickle
 import time
 from abc import abstractmethod
 from collections import deque
@@ -82,7 +83,7 @@ class PoolRunner(Runner, Generic[M]):
             raise RunnerError(f"workers is {workers!r}; give at least 1, or 0 to evaluate in this process")
         if time_limit_s is not None and not time_limit_s > 0:
             raise RunnerError(f"time_limit_s is {time_limit_s!r}; give seconds above 0, or None for no limit")
-        self._payload = Payload.pack(space, evaluate, threads)
+        self._payload = Payload.pack(space, evaluate, threads, self._dumps)
         self._count, self._threads = workers, threads
         self._limit = time_limit_s
         # With a limit every task travels alone, so that the message that is overdue names the task that is.
@@ -92,6 +93,9 @@ class PoolRunner(Runner, Generic[M]):
         self._outcomes: list[Outcome] = []
         self._members: list[M] = []
         self._made = self._failed_starts = 0
+
+    def _dumps(self, value: Any) -> bytes:
+        return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
 
     @abstractmethod
     def _spawn(self, name: str) -> M:

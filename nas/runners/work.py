@@ -32,15 +32,15 @@ class Payload:
     threads: int = 1
 
     @classmethod
-    def pack(cls, space: Any, evaluate: Evaluate, threads: int = 1) -> Payload:
-        """Make the payload.
+    def pack(cls, space: Any, evaluate: Evaluate, threads: int, dumps: Callable[[Any], bytes]) -> Payload:
+        """Make the payload; `dumps` is a pickler that the worker's `pickle.loads` reads.
 
         Raises:
             RunnerError: the space or the evaluation cannot be sent to another process.
             NasError: what a part of them says of itself when it cannot be sent.
         """
         try:
-            body = pickle.dumps((space, evaluate), protocol=pickle.HIGHEST_PROTOCOL)
+            body = dumps((space, evaluate))
         except NasError:
             raise
         except Exception as error:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import AlgorithmError
+from nas.search.keys import KeySet
 
 if TYPE_CHECKING:
     from nas.metrics import Constraint, Metric
@@ -176,7 +177,7 @@ class Algorithm(ABC):
         self._stream = int.from_bytes(digest, "little")
         self._rng = random.Random()
         self._space: Space | None = None
-        self._seen: set[str] = set()  # keys of all archs that were asked, told or reserved
+        self._seen = KeySet()  # keys of all archs that were asked, told or reserved
         self._pending: set[str] = set()  # those of them that have not finished
         self._unseen: list[Arch] = []  # the last archs of a small space, in the order of the enumeration
         self._unseen_at = -1  # how many archs were known when `_unseen` was right
@@ -228,10 +229,8 @@ class Algorithm(ABC):
             key = trial.arch.key
             if key in pending:
                 pending.remove(key)
-            elif key in seen:
+            elif not seen.add(key):
                 continue
-            else:
-                seen.add(key)
             new.append(trial)
         if new:
             self._tell(new)
@@ -320,9 +319,8 @@ class Algorithm(ABC):
     def _take(self, arch: Arch) -> bool:
         """Whether `arch` is new; if so it is under way from now on."""
         key = arch.key
-        if key in self._seen:
+        if not self._seen.add(key):
             return False
-        self._seen.add(key)
         self._pending.add(key)
         return True
 

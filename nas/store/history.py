@@ -14,7 +14,7 @@ from sqlalchemy import bindparam as p
 from nas.store.columns import Catalog, Columns, Integers, transpose
 from nas.store.records import History, Pending, State, TrialRecord
 from nas.store.schema import FINAL, front, measurements, metrics, spaces, studies, trials
-from nas.store.spaces import Reader, parse_rows
+from nas.store.spaces import Reader, Rows
 from nas.store.sql import Statement, Transaction
 
 _PLACED = np.dtype([("number", np.int64), ("place", np.int64)])
@@ -106,7 +106,7 @@ def history(sql: Transaction, study: int, objectives: Sequence[str], after: int)
     return History(
         numbers=at,
         keys=list(keys),
-        rows=parse_rows(archs),
+        rows=Rows(archs),
         space_ids=np.array(space_ids, dtype=np.int64),
         states=list(states),
         values=np.stack([measured[name] for name in objectives], axis=1),

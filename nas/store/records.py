@@ -169,7 +169,7 @@ class History:
     Args:
         numbers: (n,) int64.
         keys: n arch keys.
-        rows: n lists of numbers, in the decision order of the space of that trial.
+        rows: n lists of numbers, in the decision order of the space of that trial; parsed when they are looked at.
         space_ids: (n,) int64, into `schemas`.
         states: n of COMPLETED, INFEASIBLE, FAILED.
         values: (n, m) objective values in their own units and direction; NaN where there is none.
@@ -181,7 +181,7 @@ class History:
 
     numbers: NDArray[np.int64]
     keys: list[str]
-    rows: list[list[float | None]]
+    rows: Sequence[list[float | None]]
     space_ids: NDArray[np.int64]
     states: list[State]
     values: NDArray[np.float64]

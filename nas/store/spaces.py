@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 from nas.errors import StoreError
 from nas.store import statements as s
@@ -37,6 +37,31 @@ def parse_rows(texts: Sequence[str]) -> list[list[float | None]]:
     """Many stored archs at once."""
     rows: list[list[float | None]] = json.loads(f"[{','.join(texts)}]")
     return rows
+
+
+class Rows(Sequence["list[float | None]"]):
+    """Stored archs as lists of numbers, each parsed when it is looked at: a rebuilt algorithm looks at few of 100,000."""
+
+    __slots__ = ("_texts",)
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = texts
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    @overload
+    def __getitem__(self, at: int) -> list[float | None]: ...
+    @overload
+    def __getitem__(self, at: slice) -> Rows: ...
+    def __getitem__(self, at: int | slice) -> list[float | None] | Rows:
+        if isinstance(at, slice):
+            return Rows(self._texts[at])
+        row: list[float | None] = json.loads(self._texts[at])
+        return row
+
+    def __iter__(self) -> Iterator[list[float | None]]:
+        return iter(parse_rows(self._texts))
 
 
 class Choices(Mapping[str, Any]):

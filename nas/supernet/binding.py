@@ -74,13 +74,15 @@ class Watch:
         self._trainable = [whole.requires_grad for whole in self._wholes]
 
     def changed(self) -> bool:
-        """Is there one?  Freezing is looked at only when there will be gradients."""
+        """Is there one?  Without gradients only storage matters; every tensor looked at is one more to fetch from memory."""
+        if list(map(Tensor.data_ptr, map(getitem, self._tables, self._keys))) != self._pointers:
+            return True
+        if not torch.is_grad_enabled():
+            return False
         wholes = self._wholes
         if not all(map(is_, map(getitem, self._tables, self._keys), wholes)):
             return True
-        if list(map(Tensor.data_ptr, wholes)) != self._pointers:
-            return True
-        return torch.is_grad_enabled() and [whole.requires_grad for whole in wholes] != self._trainable
+        return [whole.requires_grad for whole in wholes] != self._trainable
 
 
 class Computed:

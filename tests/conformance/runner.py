@@ -63,6 +63,16 @@ class Unloadable:
         return {}
 
 
+class Unsendable:
+    """Does not pickle."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("it holds an open file")
+
+    def __call__(self, arch: Any) -> dict[str, float]:
+        return {}
+
+
 def tasks(count: int) -> list[Task]:
     return [Task(number, (float(number),)) for number in range(count)]
 
@@ -150,7 +160,7 @@ class PoolConformance(RunnerConformance):
 
     def test_an_evaluation_that_cannot_be_sent_is_refused_before_anything_starts(self) -> None:
         with pytest.raises(RunnerError, match="cannot be sent"):
-            self.make(lambda arch: {})
+            self.make(Unsendable())
 
     @pytest.mark.parametrize("options", [{"workers": 0}, {"time_limit_s": 0}, {"batch": 0}, {"batch": 1000}])
     def test_options_are_checked(self, options: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from nas.errors import RunnerError
 from nas.runners import Runner
-from tests.conformance.runner import PoolConformance, RowSpace, double
+from tests.conformance.runner import PoolConformance, RowSpace, double, drain, tasks
 
 ray = pytest.importorskip("ray")
 
@@ -27,6 +27,11 @@ class TestRay(PoolConformance):
         from nas.runners import RayRunner
 
         return RayRunner(RowSpace(), evaluate, **options)
+
+    def test_what_a_script_defines_travels_by_value(self) -> None:
+        with self.make(lambda arch: {"half": arch[0] / 2}) as runner:
+            runner.submit(tasks(3))
+            assert drain(runner, 3)[2].measurements == {"half": 1.0}
 
     def test_resources_nobody_has_are_refused(self) -> None:
         with pytest.raises(RunnerError, match="2 workers need 2 GPU, this Ray has 0"), self.make(double, num_gpus=1):
