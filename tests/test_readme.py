@@ -1,0 +1,59 @@
+"""What the README shows works as it stands."""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import nas
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def _module(name: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    (tmp_path / f"{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return __import__(name)
+
+
+def test_your_own_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = [block for block in BLOCKS if "def mlp" in block]
+    space = _module("readme_space", block, tmp_path, monkeypatch).space
+    assert space.size == 9
+    supernet = nas.Supernet(space)
+    arch = space.sample(random.Random(0))
+    assert supernet(torch.zeros(2, 64), arch).shape == (2, 10)
+
+
+def test_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calls on a study, with a study and a supernet small enough for a test."""
+    (block,) = [block for block in BLOCKS if "study.run(workers=2)" in block]
+    (own,) = [block for block in BLOCKS if "def mlp" in block]
+    space = _module("readme_space2", own, tmp_path, monkeypatch).space
+    from tests.study.landscapes import readme_evaluator
+
+    study = nas.Study(
+        "readme",
+        space=space,
+        objectives=["max accuracy", "min latency_ms"],
+        evaluators=[readme_evaluator],
+        algorithm=nas.RandomSearch(),
+        store=tmp_path / "nas.db",
+        trials=4,
+    )
+    block = block.replace("study.extract(41)", "study.arch(0)")  # a plain function holds no supernet to extract from
+    exec(block, {"study": study})
+    assert study.record.counts()["COMPLETED"] == 9
+
+
+def test_the_example_is_in_the_documented_commands() -> None:
+    for command in re.findall(r"^    nas (\w+)", README, re.MULTILINE):
+        assert f"`nas {command}" in README
