@@ -66,6 +66,10 @@ class JobError(NasError):
     """A job file does not import or builds no study."""
 
 
+class DeployError(NasError, ValueError):
+    """A front cannot be deployed, a budget cannot be met, or a module cannot be exported."""
+
+
 class Infeasible(Exception):
     """Raised by an evaluator: this arch cannot be used, and why.  Not a failure: the search learns from it.
 

@@ -30,6 +30,7 @@ app = App(
     help="Search a space of networks that share one set of weights, on your hardware.",
     version=nas.__version__,
     default_parameter=Parameter(negative=()),
+    suppress_keyboard_interrupt=False,  # `run` says how to go on
 )
 db = App(name="db", help="The database's schema.")
 app.command(db)
@@ -50,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"nas: {error.strerror or error}{f': {error.filename}' if error.filename else ''}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("nas: interrupted\n")
+        sys.stderr.write("nas: interrupted; the same command goes on where it stopped\n")
         return 130
     return 0
 

@@ -133,13 +133,10 @@ class Driver:
         """Evaluate until `options.trials` are finished, the space is exhausted, or too many fail in a row."""
         self._started, self._evaluated, self._failures = time.monotonic(), 0, []
         progress.begin(self._record.name, self.finished, options.trials)
-        message = "done"
         try:
             with self._runner(evaluation, options) as runner:
                 self._started = time.monotonic()
                 message = self._loop(runner, options, progress)
-        except KeyboardInterrupt:
-            message = "interrupted, the same command goes on"
         finally:
             self._record.release(self._owner)
             self._attempts.clear()

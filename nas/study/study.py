@@ -221,6 +221,8 @@ class Study:
     ) -> Summary:
         """Evaluate until the study has `trials` finished trials; what it has already is not done again.
 
+        Ctrl-C stops the workers, gives back what they had begun, and raises KeyboardInterrupt; the same call goes on later.
+
         Args:
             trials: finished trials to go on to; the declaration's unless given.
             workers: processes, or Ray actors; 0 evaluates in this process.

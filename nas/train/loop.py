@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import random
@@ -18,6 +19,7 @@ from nas.train.health import Health
 from nas.train.log import Log, Reporter
 from nas.train.losses import Step
 from nas.train.task import Batch, mixed
+from nas.train.trunk import groups, outputs
 from nas.train.validate import subnet_metrics
 
 if TYPE_CHECKING:
@@ -129,12 +131,13 @@ class Run:
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(training.precision)
         step = Step(number, self.task, space, archs, archs[0])
         total = torch.zeros((), device=training.device)
-        for arch in archs:
-            step.arch = arch
-            binding = self.supernet.bind(arch)
+        for group in groups(self.supernet, archs):
             with torch.autocast(training.device.type, dtype=dtype, enabled=dtype is not None):
-                loss = training.loss(binding(batch.inputs), batch, step)
-            binding.backward(self.scaler.scale(loss))
+                losses = []
+                for step.arch, output in outputs(self.supernet, group, batch.inputs):
+                    losses.append(training.loss(output, batch, step))
+                loss = functools.reduce(torch.add, losses)
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach().float()
         return total / len(archs)
 

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nas.study.owner import is_gone, owner_id
-from tests.study.landscapes import grid, study, suicidal
+from tests.study.landscapes import grid, slow_trade_off, study, suicidal
 
 _DRIVER = """
 import sys
@@ -57,8 +58,6 @@ def test_a_search_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_
         now = _finished(store)
         assert all(now[number] == result for number, result in seen.items()), "a finished trial was lost or changed"
         seen = now
-    from tests.study.landscapes import slow_trade_off
-
     survivor = study(store, "killed", space=grid(8, 4), evaluators=[slow_trade_off], trials=150)
     survivor.run(workers=2, progress=False)
     assert survivor.record.counts() == {**survivor.record.counts(), "COMPLETED": 150, "RUNNING": 0, "WAITING": 0}
@@ -69,6 +68,28 @@ def test_a_search_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_
         == calm.front()[["quality", "cost"]].to_numpy().tolist()
     )
     assert len({str(choices) for choices in survivor.trials()["choices"]}) == 150
+
+
+def test_ctrl_c_gives_back_what_was_begun_and_leaves_no_worker(tmp_path: Path) -> None:
+    store, job = tmp_path / "nas.db", tmp_path / "job.py"
+    job.write_text(
+        "from tests.study.landscapes import *\n"
+        f"study = study({str(store)!r}, 'killed', space=grid(8, 4), evaluators=[slow_trade_off], trials=5000)\n"
+    )
+    command = [sys.executable, "-m", "nas", "run", str(job)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as driver:
+        _wait_for_trials(store, driver, 5)
+        workers = _children(driver.pid)
+        driver.send_signal(signal.SIGINT)
+        assert driver.stderr is not None
+        said = driver.stderr.read()
+        assert driver.wait(30) == 130
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    counts = study(store, "killed", space=grid(8, 4), evaluators=[slow_trade_off]).record.counts()
+    assert counts["RUNNING"] == 0
+    assert counts["COMPLETED"] >= 5
+    _wait_until_gone(workers)
 
 
 def test_workers_that_kill_themselves_cost_no_trial(tmp_path: Path) -> None:
@@ -93,7 +114,7 @@ def test_an_owner_is_gone_when_its_process_is() -> None:
         assert is_gone(owner)
 
 
-def _wait_for_trials(store: Path, driver: subprocess.Popen[bytes], count: int) -> None:
+def _wait_for_trials(store: Path, driver: subprocess.Popen[Any], count: int) -> None:
     deadline = time.monotonic() + 60
     while driver.poll() is None and time.monotonic() < deadline:
         if store.exists() and len(_finished(store)) >= count:
@@ -112,6 +133,21 @@ def _finished(store: Path) -> dict[int, object]:
     except StoreError:
         return {}  # the driver is still creating it
     return {int(number): (row["quality"], row["cost"], str(row["choices"])) for number, row in frame.iterrows()}
+
+
+def _wait_until_gone(pids: list[int]) -> None:
+    """No process of these runs any more; one that nobody has waited for yet (a zombie) does not."""
+
+    def runs(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+        except OSError:
+            return False
+
+    deadline = time.monotonic() + 10
+    while any(runs(pid) for pid in pids):
+        assert time.monotonic() < deadline, "orphans"
+        time.sleep(0.05)
 
 
 def _kill(pid: int) -> None:
