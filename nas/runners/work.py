@@ -48,7 +48,9 @@ class Payload:
                 f"the evaluation cannot be sent to worker processes: {type(error).__name__}: {error}; "
                 "define evaluators and model functions at the top level of a module, or use workers=0"
             ) from error
-        return cls(body, tuple(sorted(_job_modules.items())), threads)
+        # Only the job files that the pickle refers to: another one of this process may be gone by now.
+        needed = [(name, path) for name, path in sorted(_job_modules.items()) if name.encode() in body]
+        return cls(body, tuple(needed), threads)
 
     def unpack(self) -> tuple[Any, Evaluate]:
         """The space and the evaluation, in the worker."""

@@ -81,7 +81,7 @@ class StoreConformance(ReadingConformance):
         assert trial.measurements == {"accuracy": 0.9, "latency_ms": 2.0, "params": 12.0}
         assert trial.curves == {"accuracy": [(0, 0.5), (1, 0.7)]}
         assert trial.created <= (trial.started or 0) <= (trial.finished or 0)
-        assert study.history().rows == [[0, 2, None, 0.25]]
+        assert list(study.history().rows) == [[0, 2, None, 0.25]]
         assert study.lookup("absent") is None
 
     @pytest.mark.parametrize("number", [0, 7, -1])

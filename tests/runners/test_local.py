@@ -11,7 +11,7 @@ import pytest
 from nas.errors import RunnerError
 from nas.runners import InlineRunner, LocalRunner, Runner, import_file
 from nas.runners.base import LARGEST_BATCH, Pace
-from tests.conformance.runner import PoolConformance, RowSpace, RunnerConformance, drain, tasks
+from tests.conformance.runner import PoolConformance, RowSpace, RunnerConformance, double, drain, tasks
 
 
 class TestInline(RunnerConformance):
@@ -41,6 +41,18 @@ class TestLocal(PoolConformance):
                 assert drain(runner, 1)[0].measurements == {"value": 7.0}
         finally:
             del sys.modules["nas_test_job"]
+
+    def test_job_files_that_the_evaluation_does_not_need_are_not_sent(self, tmp_path: Path) -> None:
+        job = tmp_path / "gone.py"
+        job.write_text("")
+        import_file("nas_test_gone", str(job))
+        job.unlink()
+        try:
+            with self.make(double) as runner:
+                runner.submit(tasks(1))
+                assert drain(runner, 1)[0].state == "COMPLETED"
+        finally:
+            del sys.modules["nas_test_gone"]
 
     def test_workers_die_with_their_driver(self, tmp_path: Path) -> None:
         script = tmp_path / "driver.py"
