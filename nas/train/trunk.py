@@ -1,0 +1,73 @@
+"""One forward of the trunk for all archs of a step that differ only in how much of it they use.
+
+Prefixes of an embedding and exits of a deep model are archs like any other, but what the smaller ones compute is a part of what
+the largest one computes.  A model says so with three names (`Nested`), and a training step of G granularities then costs
+one trunk and G heads instead of G models.  Extraction, evaluation and search know nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from nas.supernet.inputs import Inputs, arguments
+
+if TYPE_CHECKING:
+    from nas.space import Arch
+    from nas.supernet import Supernet
+
+
+@runtime_checkable
+class Nested(Protocol):
+    """A module whose trunk serves smaller versions of itself.
+
+    The contract: `model(x)` is `model.read(model.trunk(x))`; and where two archs differ in `granularities` alone, the one
+    with the smaller `extent` reads its own output from the features of the other's trunk.
+
+    Attributes:
+        granularities: names of the decisions that change how much of the trunk is used, and nothing else in it.
+        extent: how far this arch's trunk goes, e.g. its depth.
+    """
+
+    granularities: Sequence[str]
+    extent: int
+
+    def trunk(self, *args: Any, **kwargs: Any) -> Any:
+        """Features, from the model's inputs."""
+
+    def read(self, features: Any) -> Any:
+        """The model's output, from features of its own trunk or of one that goes further."""
+
+
+def groups(supernet: Supernet, archs: Sequence[Arch]) -> list[list[Arch]]:
+    """`archs` in order, those together that may share a trunk; each alone where the model is not `Nested`."""
+    model: Any = supernet.bind(archs[0]).module if len(archs) > 1 else None
+    if not isinstance(model, Nested):
+        return [[arch] for arch in archs]
+    nested = frozenset(model.granularities)
+    found: list[list[Arch]] = []
+    for arch in archs:
+        home = next((group for group in found if all(_agree(arch, other, nested) for other in group)), None)
+        if home is None:
+            found.append([arch])
+        else:
+            home.append(arch)
+    return found
+
+
+def outputs(supernet: Supernet, group: Sequence[Arch], inputs: Inputs) -> Iterator[tuple[Arch, Any]]:
+    """Each arch of a group and its output; their backward is one, of the sum of their losses."""
+    if len(group) == 1:
+        yield group[0], supernet.bind(group[0])(inputs)
+        return
+    modules: list[Any] = [supernet.bind(arch).module for arch in group]
+    positional, keywords = arguments(inputs)
+    features = max(modules, key=lambda module: module.extent).trunk(*positional, **keywords)
+    for arch, module in zip(group, modules, strict=True):
+        yield arch, module.read(features)
+
+
+def _agree(left: Arch, right: Arch, nested: frozenset[str]) -> bool:
+    """Whether two archs are the same but for the nested decisions, and for what those switch off."""
+    pairs = zip(left.space.names, left.genome, right.genome, strict=True)
+    return all(ours == theirs or ours is None or theirs is None or name in nested for name, ours, theirs in pairs)
