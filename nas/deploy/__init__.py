@@ -1,0 +1,12 @@
+"""Using what a search found: one set of weights that changes its size between two calls, and files for other runtimes.
+
+- `ElasticModel(supernet, front)`: `choose`, `switch`, call, `extract`, `export`.
+- `Point`: an arch of a front and what it measured.
+- `export(module, path)`: torch.export (`.pt2`), ONNX, safetensors, the class's own `save_pretrained`; checked.
+- `Export`: what it wrote, and how near the outputs are.
+"""
+
+from nas.deploy.elastic import ElasticModel, Point
+from nas.deploy.export import FORMATS, Export, Format, export, format_of
+
+__all__ = ["FORMATS", "ElasticModel", "Export", "Format", "Point", "export", "format_of"]

@@ -1,0 +1,282 @@
+"""One set of weights in memory, and every point of a front ready on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas.deploy.export import Export, Format, export
+from nas.errors import DeployError, suggest
+from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
+from nas.space import Arch, Space
+from nas.supernet import Inputs, Supernet
+from nas.supernet.inputs import call, convert
+from nas.supernet.skeleton import buffers_of, build_skeleton, parameters_of, statistics_of
+
+
+@dataclass(frozen=True)
+class Point:
+    """An arch of a front, and what it measured."""
+
+    arch: Arch
+    measurements: Mapping[str, float]
+
+
+class ElasticModel:
+    """A supernet and a front: switches to the best subnet within a budget between two calls, and reloads nothing.
+
+    >>> model = ElasticModel(supernet, study.front(), objective="max accuracy")  # doctest: +SKIP
+    >>> model.switch(latency_ms=2.0)  # doctest: +SKIP
+    >>> output = model(images)  # doctest: +SKIP
+
+    Every point is made ready at the start: a module of the model's own class whose parameters are views on the supernet's,
+    and calibrated statistics of its own.  Parameters that are no plain views (fused layouts, learned transforms) are copies,
+    one for each shape that occurs; see `extra_mib`.  Subnets compute in eval mode and without gradients, exactly what
+    `extract` gives computes.  The weights are those at the start: make a new one after training on or moving the supernet.
+
+    Calls may come from several threads, also while another one switches: a call computes with the point that was active
+    when it began, and only reads weights.  A model whose own forward keeps state (a cache) is not made safe by this.
+
+    Args:
+        supernet: trained; its device is where subnets compute.
+        front: what `Study.front` gives, or (arch, measurements) pairs; an arch may be its choices.
+        objective: what is best among the points within a budget.
+        calibration: inputs for BatchNorm statistics, as `task.calibration_inputs()`; needed when a subnet has such layers.
+
+    Raises:
+        DeployError: the front is empty, lacks the objective, or a subnet needs calibration inputs.
+        SpaceError: a point is not of the supernet's space.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        front: Any,
+        *,
+        objective: str | Metric = "max accuracy",
+        calibration: Iterable[Inputs] | None = None,
+    ) -> None:
+        self.supernet = supernet
+        self.objective = parse_objective(objective)
+        self.points = _ordered(_points(front, supernet.space), self.objective)
+        self._buffers: dict[str, dict[str, Tensor]] = {}
+        self._parts: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+        batches = [convert(inputs, lambda tensor: tensor.to(supernet.device)) for inputs in calibration or ()]
+        self._modules = {point.arch.key: self._ready(point.arch, batches) for point in self.points}
+        self._active = (self.points[0], self._modules[self.points[0].arch.key])  # replaced whole: no half-made switch
+
+    @property
+    def active(self) -> Point:
+        """The point that the next call computes with; at first the best of all."""
+        return self._active[0]
+
+    @property
+    def extra_mib(self) -> float:
+        """Memory beside the supernet's weights: statistics, and copies of parameters that are no views."""
+        held = {tensor.untyped_storage().data_ptr() for tensor in self.supernet.state_dict().values()}
+        own = [*self._parts.values(), *(tensor for each in self._buffers.values() for tensor in each.values())]
+        copies = (tensor for tensor in own if tensor.untyped_storage().data_ptr() not in held)
+        return sum(tensor.numel() * tensor.element_size() for tensor in copies) / 2**20
+
+    def choose(self, *constraints: str | Constraint, **budget: float) -> Point:
+        """The best point within a budget; nothing is switched.
+
+        Args:
+            constraints: as `"accuracy >= 0.9"`.
+            budget: measurement -> most that is allowed: `latency_ms=2.0, macs=1e6`, or one of your own.
+
+        Raises:
+            DeployError: no point is within the budget (says how near the front comes), or a name was not measured.
+            MetricError: a constraint is ill-formed.
+        """
+        wanted = [parse_constraint(constraint) for constraint in constraints]
+        wanted += [Constraint(name, "<=", _bound(name, bound)) for name, bound in budget.items()]
+        for constraint in wanted:
+            self._check_measured(constraint.metric)
+        for point in self.points:  # best first
+            if all(_meets(point, constraint) for constraint in wanted):
+                return point
+        raise DeployError(f"no point of the front has {' and '.join(map(str, wanted))}; {self._reach(wanted)}")
+
+    def switch(self, *constraints: str | Constraint, **budget: float) -> Point:
+        """Compute with the best point within a budget from the next call on; a budget that cannot be met changes nothing.
+
+        Args:
+            constraints: as `choose`.
+            budget: as `choose`.
+
+        Raises:
+            DeployError: as `choose`.
+            MetricError: as `choose`.
+        """
+        return self.switch_to(self.choose(*constraints, **budget))
+
+    def switch_to(self, point: Point | Arch) -> Point:
+        """Compute with this point from the next call on.
+
+        Raises:
+            DeployError: it is not of the front.
+        """
+        found = self._own(point)
+        self._active = (found, self._modules[found.arch.key])
+        return found
+
+    def __call__(self, inputs: Inputs) -> Any:
+        """Output of the active subnet, without gradients.
+
+        Args:
+            inputs: a tensor, a tuple of positional arguments, or a mapping of keyword arguments.
+        """
+        module = self._active[1]
+        with torch.no_grad():
+            return call(module, inputs)
+
+    def extract(self, point: Point | Arch | None = None) -> nn.Module:
+        """A point, the active one unless given, as an ordinary module of its own that computes the same.
+
+        Raises:
+            DeployError: it is not of the front.
+        """
+        arch = self._own(point or self.active).arch
+        return self.supernet.extract(arch, self._buffers[arch.key])
+
+    def export(
+        self,
+        path: str | Path,
+        format: Format | None = None,
+        point: Point | Arch | None = None,
+        *,
+        example: Inputs | None = None,
+        any_batch: bool = True,
+    ) -> Export:
+        """Write a point, the active one unless given, for another runtime; see `nas.deploy.export`.
+
+        Args:
+            path: file, or folder of "pretrained".
+            format: one of `FORMATS`; what the ending of `path` says unless given.
+            point: of the front.
+            example: inputs to trace and compare with; the supernet's unless given.
+            any_batch: the first axis of the inputs stays open.
+
+        Raises:
+            DeployError: as `export`, or the point is not of the front, or there is no example.
+        """
+        inputs = self.supernet.example if example is None else example
+        if inputs is None:
+            raise DeployError("export needs inputs to compare with; give example= to it, or to the supernet")
+        return export(self.extract(point), path, format, inputs, any_batch=any_batch)
+
+    def __repr__(self) -> str:
+        lowest, highest = self.points[-1], self.points[0]
+        name = self.objective.name
+        span = f"{lowest.measurements[name]:.4g}..{highest.measurements[name]:.4g}"
+        return f"ElasticModel({self.supernet.space.name!r}, {len(self.points)} points, {name} {span})"
+
+    # -- inside
+
+    def _ready(self, arch: Arch, batches: Sequence[Inputs]) -> nn.Module:
+        """The module of `arch` on the supernet's weights, as it stays."""
+        module = build_skeleton(self.supernet.space, arch)
+        if statistics_of(module) and not batches:
+            raise DeployError(
+                f"subnets of space {self.supernet.space.name!r} have BatchNorm statistics of their own; "
+                "give calibration=task.calibration_inputs(), or any list of training inputs"
+            )
+        self._buffers[arch.key] = self.supernet.calibrate(arch, batches) if statistics_of(module) else {}
+        with torch.inference_mode(False), torch.no_grad():
+            held = {name: table[key] for name, (table, key) in buffers_of(self.supernet.bind(arch).module).items()}
+            cut = self.supernet.cut(arch)
+            for entry in parameters_of(module):
+                name = entry.names[0]
+                part = self._parts.setdefault((name, tuple(entry.shape)), cut[name].detach())
+                for table, key in entry.slots:
+                    table[key] = nn.Parameter(part, requires_grad=False)
+            for name, (table, key) in buffers_of(module).items():
+                table[key] = self._buffers[arch.key].get(name, held[name])
+        return module.eval()
+
+    def _own(self, point: Point | Arch) -> Point:
+        key = (point.arch if isinstance(point, Point) else point).key
+        for own in self.points:
+            if own.arch.key == key:
+                return own
+        raise DeployError(f"the arch is not one of the {len(self.points)} points of this front; choose one of .points")
+
+    def _check_measured(self, name: str) -> None:
+        known = list(dict.fromkeys(key for point in self.points for key in point.measurements))
+        if name not in known:
+            raise DeployError(
+                f"{name!r} was not measured on this front{suggest(name, known)}; there are {', '.join(known)}"
+            )
+
+    def _reach(self, wanted: Sequence[Constraint]) -> str:
+        """How near the front comes to each bound that it cannot meet even alone; else that they conflict."""
+        parts = []
+        for constraint in wanted:
+            values = [p.measurements[constraint.metric] for p in self.points if constraint.metric in p.measurements]
+            if all(constraint.violation(value) > 0 for value in values):
+                nearest = min(values, key=constraint.violation)
+                parts.append(f"the nearest has {constraint.metric} {nearest:.6g}")
+        return " and ".join(parts) or "no point meets all of them at once"
+
+
+def _meets(point: Point, constraint: Constraint) -> bool:
+    value = point.measurements.get(constraint.metric)
+    return value is not None and constraint.violation(value) == 0
+
+
+def _bound(name: str, bound: Any) -> float:
+    if isinstance(bound, bool) or not isinstance(bound, (int, float)) or not math.isfinite(bound):
+        raise DeployError(f"budget {name}={bound!r} is no finite number")
+    return float(bound)
+
+
+def _points(front: Any, space: Space) -> list[Point]:
+    """The points of a front: a frame with a `choices` column, or pairs."""
+    if hasattr(front, "to_dict") and hasattr(front, "columns"):
+        if "choices" not in front.columns:
+            raise DeployError("the front has no column 'choices'; give what study.front() returns")
+        rows = [_pair((row.pop("choices"), row)) for row in front.to_dict("records")]
+    else:
+        rows = [(each.arch, each.measurements) if isinstance(each, Point) else _pair(each) for each in front]
+    points: dict[str, Point] = {}
+    for given, measurements in rows:
+        arch = given if isinstance(given, Arch) else space.arch(given)
+        points.setdefault(arch.key, Point(arch, _numbers(measurements)))
+    return list(points.values())
+
+
+def _pair(each: Any) -> tuple[Any, Mapping[str, Any]]:
+    if not isinstance(each, tuple) or len(each) != 2 or not isinstance(each[1], Mapping):
+        raise DeployError(f"a point of a front is an (arch, measurements) pair, not a {type(each).__name__}")
+    return each[0], each[1]
+
+
+def _numbers(measurements: Mapping[str, Any]) -> dict[str, float]:
+    """Those that are numbers; a frame also has texts, and NaN where nothing was measured."""
+    plain = {str(name): getattr(value, "item", lambda v=value: v)() for name, value in measurements.items()}
+    return {
+        name: value
+        for name, value in plain.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+    }
+
+
+def _ordered(points: list[Point], objective: Metric) -> tuple[Point, ...]:
+    """Best first; equal ones stay in the front's order."""
+    if not points:
+        raise DeployError("the front has no points; run the study first, or relax its filter")
+    for point in points:
+        if objective.name not in point.measurements:
+            known = list(point.measurements)
+            raise DeployError(
+                f"a point of the front has no {objective.name!r}, the objective{suggest(objective.name, known)}; "
+                f"it has {', '.join(known) or 'nothing'}"
+            )
+    return tuple(sorted(points, key=lambda point: point.measurements[objective.name] * objective.sign))

@@ -1,0 +1,283 @@
+"""A module as a file that other runtimes read, checked by reading it back and comparing outputs."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import DeployError, suggest
+from nas.supernet import Inputs
+from nas.supernet.inputs import arguments, call, convert
+
+Format: TypeAlias = Literal["pt2", "onnx", "safetensors", "pretrained"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+TOLERANCE = 1e-4
+"""Largest difference of an output, relative to the largest output: other kernels sum in another order."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written, and how near its outputs are."""
+
+    path: Path
+    format: Format
+    difference: float
+    """Largest absolute difference between outputs of what was read back and of the module, over the inputs compared."""
+
+    def __str__(self) -> str:
+        return f"wrote {self.path} ({self.format}); outputs differ by at most {self.difference:.2g} from the module's"
+
+
+def export(
+    module: nn.Module,
+    path: str | Path,
+    format: Format | None = None,
+    example: Inputs | None = None,
+    *,
+    any_batch: bool = True,
+) -> Export:
+    """Write `module` in eval mode, read it back, compare outputs, and only then let the file appear under its name.
+
+    - "pt2": `torch.export`, for `torch.export.load(path).module()`.
+    - "onnx": one ONNX file (extra `onnx`), compared in onnxruntime.
+    - "safetensors": the weights alone, for `safetensors.torch.load_model` into a module of the same shape.
+    - "pretrained": a folder by the class's own `save_pretrained`, for its `from_pretrained`.
+
+    Compared are the example and, where inputs are numbers with a fraction, normal noise of the same shape; of a graph with an
+    open batch also three samples of each.  The graph is for a CPU, whatever device the module is on.
+
+    Args:
+        module: ordinary, as `extract` gives.  It is left alone.
+        path: file, replaced if it is there; folder of "pretrained", which must be empty or not there.
+        format: what the ending of `path` says unless given; no ending is "pretrained".
+        example: inputs that the module takes: a tensor, a tuple, or a mapping.
+        any_batch: the first axis of the inputs stays open in "pt2" and "onnx".
+
+    Raises:
+        DeployError: the format is unknown, the backend is not installed or cannot express the module, or outputs differ.
+            Nothing is written then.
+    """
+    target = Path(path)
+    chosen = format_of(target, format)
+    if example is None:
+        raise DeployError("export needs inputs to compare with; give example=, as the task's or the supernet's example")
+    _check_target(target, folder=chosen == "pretrained")
+    own = copy.deepcopy(module).cpu().eval()
+    sample = convert(example, lambda tensor: tensor.detach().cpu())
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch, _quiet():
+        half = Path(scratch) / target.name
+        try:
+            again, probes = _WRITERS[chosen](own, half, sample, any_batch)
+            gap = max(_difference(own, again, probe) for probe in probes)
+        except DeployError:
+            raise
+        except Exception as error:
+            raise DeployError(_refusal(own, chosen, any_batch, error)) from error
+        if gap.relative > TOLERANCE:
+            raise DeployError(
+                f"{type(module).__name__} as {chosen} gives outputs that differ by {gap.absolute:.2g}; nothing was written"
+            )
+        if target.is_dir():
+            target.rmdir()
+        half.chmod(0o755 if half.is_dir() else 0o644)
+        os.replace(half, target)
+    return Export(target, chosen, gap.absolute)
+
+
+def format_of(path: Path, format: str | None = None) -> Format:
+    """The format given, or what the ending of `path` says.
+
+    Raises:
+        DeployError: it is none of `FORMATS`.
+    """
+    name = format if format is not None else path.suffix[1:] or "pretrained"
+    for known in FORMATS:
+        if name == known:
+            return known
+    what = f"format {name!r}" if format is not None else f"ending of {str(path)!r}"
+    raise DeployError(f"{what} is not one of {', '.join(FORMATS)}{suggest(name, FORMATS)}")
+
+
+# -- one writer a format: writes to a path; what was read back, and the inputs to compare with
+
+Reader: TypeAlias = Callable[[Inputs], Any]
+Written: TypeAlias = tuple[Reader, list[Inputs]]
+
+
+def _pt2(module: nn.Module, path: Path, example: Inputs, any_batch: bool) -> Written:
+    torch.export.save(_program(module, example, any_batch), path)
+    again = torch.export.load(path).module()
+    return lambda inputs: call(again, inputs), _probes(example, any_batch)
+
+
+def _onnx(module: nn.Module, path: Path, example: Inputs, any_batch: bool) -> Written:
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  (torch.onnx needs it, and says so less clearly)
+    except ImportError as error:
+        raise DeployError(f"ONNX needs {error.name}; install it with: pip install 'supernas[onnx]'") from None
+    program = torch.onnx.export(_program(module, example, any_batch), dynamo=True, verbose=False)
+    assert program is not None
+    program.save(path, external_data=False)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+
+    def run(inputs: Inputs) -> list[Tensor]:
+        feeds = dict(zip(names, (tensor.numpy() for tensor in _tensors(inputs)), strict=True))
+        return [torch.from_numpy(array) for array in session.run(None, feeds)]
+
+    return run, _probes(example, any_batch)
+
+
+def _safetensors(module: nn.Module, path: Path, example: Inputs, _any_batch: bool) -> Written:
+    from safetensors.torch import load_model, save_model
+
+    save_model(module, str(path))
+    again = copy.deepcopy(module)
+    with torch.no_grad():
+        for tensor in (*again.parameters(), *again.state_dict().values()):
+            tensor.fill_(0)  # what is not in the file must be missed
+    load_model(again, str(path))
+    return lambda inputs: call(again, inputs), _probes(example, False)
+
+
+def _pretrained(module: nn.Module, path: Path, example: Inputs, _any_batch: bool) -> Written:
+    save: Any = getattr(module, "save_pretrained", None)
+    load: Any = getattr(type(module), "from_pretrained", None)
+    if save is None or load is None:
+        raise DeployError(
+            f"{type(module).__name__} has no save_pretrained and from_pretrained of its own; export it as "
+            "safetensors, pt2 or onnx"
+        )
+    save(path)
+    again = load(path).eval()
+    return lambda inputs: call(again, inputs), _probes(example, False)
+
+
+_WRITERS: Mapping[Format, Callable[[nn.Module, Path, Inputs, bool], Written]] = {
+    "pt2": _pt2,
+    "onnx": _onnx,
+    "safetensors": _safetensors,
+    "pretrained": _pretrained,
+}
+
+
+def _program(module: nn.Module, example: Inputs, any_batch: bool) -> torch.export.ExportedProgram:
+    """The traced graph, with an open first axis where asked."""
+    # A graph traced with one sample is a graph for one sample.
+    positional, keywords = arguments(_repeat(example, 3) if any_batch else example)
+    with torch.no_grad():
+        if not any_batch:
+            return torch.export.export(module, positional, keywords)
+        batch = torch.export.Dim("batch", min=1)
+
+        def axes(value: Any) -> Any:
+            return {0: batch} if isinstance(value, Tensor) and value.dim() else None
+
+        shapes = tuple(map(axes, positional)) if positional else {key: axes(value) for key, value in keywords.items()}
+        return torch.export.export(module, positional, keywords, dynamic_shapes=shapes)
+
+
+# -- comparing
+
+
+@dataclass(frozen=True, order=True)
+class _Gap:
+    relative: float
+    absolute: float
+
+
+def _probes(example: Inputs, any_batch: bool) -> list[Inputs]:
+    """The example, noise like it (an example of zeros shows little), and several samples of both."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(tensor: Tensor) -> Tensor:
+        return torch.randn(tensor.shape, generator=generator).to(tensor) if tensor.is_floating_point() else tensor
+
+    probes: list[Inputs] = [example, convert(example, noise)]
+    return [*probes, *(_repeat(probe, 3) for probe in probes)] if any_batch else probes
+
+
+def _repeat(inputs: Inputs, times: int) -> Inputs:
+    repeated: Inputs = convert(
+        inputs, lambda tensor: tensor.repeat(times, *[1] * (tensor.dim() - 1)) if tensor.dim() else tensor
+    )
+    return repeated
+
+
+def _difference(module: nn.Module, again: Reader, inputs: Inputs) -> _Gap:
+    """How far two outputs are apart; infinitely where they have other tensors or shapes, or NaN."""
+    with torch.no_grad():
+        pairs = list(zip(_tensors(call(module, inputs)), _tensors(again(inputs)), strict=True))
+    if not pairs:
+        raise DeployError(f"{type(module).__name__} gives no tensors that could be compared")
+    worst = _Gap(0.0, 0.0)
+    for ours, theirs in pairs:
+        if ours.shape != theirs.shape or not torch.isfinite(theirs.float()).equal(torch.isfinite(ours.float())):
+            return _Gap(float("inf"), float("inf"))
+        mine, other = torch.nan_to_num(ours.double()), torch.nan_to_num(theirs.double())
+        if mine.numel():
+            gap = float((mine - other).abs().max())
+            worst = max(worst, _Gap(gap / max(1.0, float(mine.abs().max())), gap))
+    return worst
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors in inputs or an output, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
+    return [tensor for item in items for tensor in _tensors(item)]
+
+
+# -- files and sentences
+
+
+def _check_target(path: Path, *, folder: bool) -> None:
+    if not path.parent.is_dir():
+        raise DeployError(f"folder {str(path.parent)!r} does not exist; make it first")
+    if folder and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise DeployError(f"{str(path)!r} exists already; give a folder that is empty or not there")
+    if not folder and path.is_dir():
+        raise DeployError(f"{str(path)!r} is a folder; give a file to write")
+
+
+def _refusal(module: nn.Module, format: Format, any_batch: bool, error: Exception) -> str:
+    """One sentence; the backend's own message is cut to its first line."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    said = (lines[0] if lines else "no reason given").rstrip(".:;")
+    said = said if len(said) <= 200 else said[:197] + "..."
+    graph = format in ("pt2", "onnx")
+    remedy = "safetensors keeps the weights alone" if graph else "pt2 or onnx may express it"
+    if graph and any_batch:
+        remedy = f"a fixed batch (any_batch=False) may be expressible, and {remedy}"
+    return f"{type(module).__name__} cannot be exported as {format}: {type(error).__name__}: {said}; {remedy}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The backends' warnings and log lines are about their own insides."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,208 @@
+"""One supernet in memory, switched between calls."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import pandas as pd
+import pytest
+import torch
+
+import nas
+from nas.deploy import ElasticModel, Point
+from nas.errors import DeployError, MetricError, SpaceError
+from searchspaces import conv, vit
+from tests.conformance.supernet import fill_distinct
+from tests.supernet import families
+
+
+def front_of(net: nas.Supernet, count: int = 6) -> list[tuple[nas.Arch, dict[str, float]]]:
+    """Larger is better here, so that every arch is on the front."""
+    rng = random.Random(0)
+    archs = [net.space.largest, net.space.smallest, *(net.space.sample(rng) for _ in range(count - 2))]
+    return [(arch, {"accuracy": net.params(arch) / 1e6, "params": net.params(arch)}) for arch in dict.fromkeys(archs)]
+
+
+def batches(channels: int = 1) -> list[torch.Tensor]:
+    return list(torch.randn(2, 32, channels, 8, 8, generator=torch.Generator().manual_seed(3)))
+
+
+def transformer() -> tuple[nas.Supernet, torch.Tensor]:
+    net = vit.supernet(vit.space(widths=(24, 32), depths=(1, 2), heads=(1, 2), ratios=(1, 2), head=8))
+    return net, torch.randn(3, 1, 8, 8)
+
+
+def convolutions() -> tuple[nas.Supernet, torch.Tensor]:
+    return conv.supernet(), torch.randn(3, 1, 8, 8)
+
+
+def kernels() -> tuple[nas.Supernet, torch.Tensor]:
+    layouts = {"*.weight": nas.KernelTransform((7, 5, 3))}
+    return nas.Supernet(families.kernels_space(), layouts=layouts), torch.randn(2, 2, 9, 9)
+
+
+def tied() -> tuple[nas.Supernet, torch.Tensor]:
+    return nas.Supernet(families.mixed_space()), torch.randn(4, 5)
+
+
+@pytest.mark.parametrize("make", [transformer, convolutions, kernels])
+def test_every_point_computes_what_its_extracted_module_does(make) -> None:
+    torch.set_num_threads(1)
+    net, inputs = make()
+    fill_distinct(net)
+    model = ElasticModel(net, front_of(net), calibration=batches())
+    for point in [*model.points, *reversed(model.points)]:  # there and back: nothing of one is left for the next
+        model.switch_to(point)
+        module = model.extract()
+        with torch.no_grad():
+            assert torch.equal(model(inputs), module(inputs))
+            assert torch.equal(model(inputs), net.extract(point.arch, net.calibrate(point.arch, batches()))(inputs))
+        assert not model(inputs).requires_grad
+
+
+def test_statistics_are_kept_for_each_arch() -> None:
+    net, inputs = convolutions()
+    fill_distinct(net)
+    model = ElasticModel(net, front_of(net), calibration=iter(batches()))
+    plain = [net.extract(point.arch)(inputs) for point in model.points]
+    ours = [(model.switch_to(point), model(inputs))[1] for point in model.points]
+    assert all(not torch.allclose(a, b) for a, b in zip(plain, ours, strict=True))
+
+
+def test_subnets_with_statistics_need_calibration_inputs() -> None:
+    net, _ = tied()
+    with pytest.raises(DeployError, match="BatchNorm statistics of their own; give calibration="):
+        ElasticModel(net, front_of(net))
+
+
+def test_weights_are_shared_and_copies_are_counted() -> None:
+    net, _ = transformer()
+    model = ElasticModel(net, front_of(net))
+    total = sum(p.numel() for p in net.parameters()) * 4 / 2**20
+    assert 0 < model.extra_mib < total, "fused layers only"
+    held = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    outside = [
+        name
+        for module in model._modules.values()
+        for name, p in module.named_parameters()
+        if p.untyped_storage().data_ptr() not in held
+    ]
+    assert outside
+    assert all(".qkv." in name for name in outside)
+
+
+def test_the_best_point_within_a_budget() -> None:
+    net, inputs = transformer()
+    front = front_of(net, 8)
+    model = ElasticModel(net, front)
+    assert model.active.arch == net.space.largest, "the best of all, to begin with"
+    costs = sorted(net.params(arch) for arch, _ in front)
+    for bound in costs:
+        assert model.switch(params=bound).measurements["params"] == bound
+        assert model.active.measurements["params"] == bound
+    assert model.choose(params=costs[-1]) is model.points[0]
+    assert model.active.measurements["params"] == costs[-1]
+    model.switch(f"accuracy < {costs[1] / 1e6}", params=costs[-1])
+    assert model.active.arch == net.space.smallest
+    with torch.no_grad():
+        assert torch.equal(model(inputs), net.extract(net.space.smallest)(inputs))
+
+
+def test_a_measure_of_the_callers_own_and_an_objective_to_minimise() -> None:
+    net, _ = transformer()
+    a, b = net.space.largest, net.space.smallest
+    model = ElasticModel(net, [(a, {"loss": 0.1, "watts": 9.0}), Point(b, {"loss": 0.3})], objective="min loss")
+    assert model.active.arch == a
+    assert model.switch(watts=10).arch == a
+    with pytest.raises(DeployError, match=r"no point of the front has watts <= 5; the nearest has watts 9"):
+        model.switch(watts=5)
+
+
+def test_the_front_of_a_study_is_taken_as_it_is(tmp_path) -> None:
+    net, inputs = transformer()
+    study = nas.Study(
+        "deploy",
+        space=net.space,
+        objectives=["max params", "min macs"],
+        evaluators=[nas.Costs(net)],
+        algorithm=nas.RandomSearch(),
+        store=tmp_path / "nas.db",
+        trials=12,
+    )
+    study.run(workers=0, progress=False)
+    front = study.front()
+    model = ElasticModel(net, front, objective="max params")
+    assert len(model.points) == len(front)
+    bound = front["macs"].median()
+    chosen = model.switch(macs=bound)
+    assert chosen.measurements["params"] == front[front["macs"] <= bound]["params"].max()
+    assert model(inputs).shape == (3, 10)
+    broken = pd.DataFrame({"params": [1.0]})
+    with pytest.raises(DeployError, match=r"no column 'choices'; give what study.front\(\) returns"):
+        ElasticModel(net, broken, objective="max params")
+
+
+def test_threads_compute_with_the_point_that_was_active_when_they_began() -> None:
+    net, inputs = transformer()
+    fill_distinct(net)
+    model = ElasticModel(net, front_of(net))
+    right = {float(net.extract(point.arch)(inputs).sum().detach()) for point in model.points}
+    found: set[float] = set()
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            found.add(float(model(inputs).sum()))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    rng = random.Random(0)
+    for _ in range(300):
+        model.switch_to(rng.choice(model.points))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert found
+    assert found <= right
+
+
+@pytest.mark.parametrize(
+    ("budget", "text"),
+    [
+        ({"parms": 3}, "'parms' was not measured on this front; did you mean 'params'?; there are accuracy, params"),
+        ({"params": float("nan")}, "budget params=nan is no finite number"),
+        ({"params": "small"}, "budget params='small' is no finite number"),
+        ({"params": 1}, "no point of the front has params <= 1; the nearest has params"),
+    ],
+)
+def test_a_budget_that_cannot_be_met_changes_nothing(budget, text) -> None:
+    net, _ = transformer()
+    model = ElasticModel(net, front_of(net))
+    before = model.switch_to(model.points[2])
+    with pytest.raises(DeployError, match=text.replace("?", r"\?")):
+        model.switch(**budget)
+    assert model.active is before
+
+
+def test_refusals() -> None:
+    net, _ = transformer()
+    with pytest.raises(DeployError, match="the front has no points"):
+        ElasticModel(net, [])
+    with pytest.raises(DeployError, match="has no 'acuracy', the objective; did you mean 'accuracy'"):
+        ElasticModel(net, front_of(net), objective="max acuracy")
+    with pytest.raises(DeployError, match="pair, not a Arch"):
+        ElasticModel(net, [net.space.largest])
+    with pytest.raises(SpaceError, match="outside space 'vit'"):
+        ElasticModel(net, [({"width": 7}, {"accuracy": 1.0})])
+    model = ElasticModel(net, front_of(net, 2))
+    with pytest.raises(MetricError, match="is not understood"):
+        model.choose("params is small")
+    with pytest.raises(
+        DeployError, match="no point of the front has accuracy > .* and params <= .*; no point meets all"
+    ):
+        model.choose(f"accuracy > {model.points[1].measurements['accuracy']}", params=net.params(net.space.smallest))
+    outside = next(arch for arch in net.space.enumerate() if arch not in {point.arch for point in model.points})
+    with pytest.raises(DeployError, match="not one of the 2 points"):
+        model.switch_to(outside)
