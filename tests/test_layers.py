@@ -22,14 +22,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "search": {"errors", "metrics", "pareto", "space"},
     "store": {"errors", "metrics", "pareto"},
     "evaluate": {"errors", "metrics", "space", "supernet", "train", "hardware"},
+    "deploy": {"errors", "metrics", "space", "supernet"},
     "runners": {"errors"},
     "plot": {"errors", "metrics", "pareto"},
     "study": {"errors", "metrics", "space", "search", "store", "evaluate", "runners", "train"},
-    "cli": {"errors", "metrics", "plot", "store", "runners", "study"},
+    "cli": {"deploy", "errors", "metrics", "plot", "store", "runners", "study"},
 }
 # Packages that are imported in these layers only.
 ONLY_IN = {
-    "torch": {"supernet", "train", "hardware", "evaluate", "study", "cli"},  # cli: the doctor looks at it
+    "torch": {"supernet", "train", "hardware", "evaluate", "study", "cli", "deploy"},  # cli: the doctor looks at it
     "pyglove": {"space"},
     "ray": {"runners"},
     "sqlalchemy": {"store"},
@@ -38,6 +39,8 @@ ONLY_IN = {
     "matplotlib": {"plot"},
     "cyclopts": {"cli"},
     "moocore": {"pareto"},
+    "onnxruntime": {"deploy"},
+    "onnxscript": {"deploy"},
 }
 
 
