@@ -15,6 +15,7 @@ from nas.errors import NasError
 
 if TYPE_CHECKING:
     from nas.store import Store
+    from nas.study.take_home import Winner
 
 DEFAULT_STORE = "nas.db"
 
@@ -23,6 +24,8 @@ StoreOption = Annotated[
     Parameter(name="--store", help="Database: a path or URL. [default: $NAS_STORE, or nas.db in this folder]"),
 ]
 JobArgument = Annotated[str, Parameter(help="A Python file that builds a nas.Study, or package.module:name.")]
+JobOption = Annotated[str | None, Parameter(help="The job, if it is not where the study was run from.")]
+TrialArgument = Annotated[int, Parameter(help="Number of a trial, as 'nas front' lists them.")]
 StudyArgument = Annotated[str, Parameter(help="Name of a study; 'nas studies' lists them.")]
 
 app = App(
@@ -207,10 +210,10 @@ def front(
 @app.command
 def extract(
     study: StudyArgument,
-    trial: Annotated[int, Parameter(help="Number of a trial, as 'nas front' lists them.")],
+    trial: TrialArgument,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
-    job: Annotated[str | None, Parameter(help="The job, if it is not where the study was run from.")] = None,
+    job: JobOption = None,
     store: StoreOption = None,
 ) -> None:
     """Take a trial's network home, after checking that it computes what was evaluated.
@@ -220,12 +223,54 @@ def extract(
     Args:
         output: folder to write; it must not exist, or be empty.
     """
-    from nas.cli.job import load_job
     from nas.cli.output import print_text
-    from nas.errors import JobError
-    from nas.study.take_home import check_folder, take_home
+    from nas.study.take_home import check_folder
 
     check_folder(output)
+    winner = _winner(study, trial, job, store)
+    winner.write(output)
+    print_text(str(winner))
+    print_text(f"wrote {output}/: model.safetensors, arch.json, load.py")
+
+
+@app.command
+def export(
+    study: StudyArgument,
+    trial: TrialArgument,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    format: Literal["pt2", "onnx", "safetensors", "pretrained"] | None = None,
+    fixed_batch: bool = False,
+    job: JobOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Write a trial's network for another runtime, after checking that it computes what was evaluated.
+
+    What was written is read back and its outputs are compared; nothing is left where they differ.
+
+    Args:
+        output: file to write; a folder for pretrained.
+        format: pt2 is torch.export; onnx is one file; safetensors has the weights alone; pretrained is what the model's class
+            itself saves. [default: what the output's ending says]
+        fixed_batch: a graph for one sample, for a model that cannot have an open batch.
+    """
+    from nas.cli.output import print_text
+    from nas.deploy import export as write
+    from nas.deploy import format_of
+
+    chosen = format_of(output, format)
+    winner = _winner(study, trial, job, store)
+    done = write(winner.module, output, chosen, winner.example, any_batch=not fixed_batch)
+    print_text(str(winner))
+    print_text(str(done))
+
+
+def _winner(study: str, trial: int, job: str | None, store: str | None) -> Winner:
+    """A trial's network, checked, from the job that the study was run from."""
+    from nas.cli.job import load_job
+    from nas.errors import JobError
+    from nas.study.take_home import take_home
+
     opened = _reading(store)
     record = opened.open_study(study)
     reference = job or record.settings.get("job")
@@ -233,10 +278,7 @@ def extract(
         raise JobError(f"study {study!r} was not run from a job file; say which builds it with --job")
     declared = load_job(reference)
     declared.rename(study, store=opened)
-    winner = take_home(declared, trial)
-    winner.write(output)
-    print_text(str(winner))
-    print_text(f"wrote {output}/: model.safetensors, arch.json, load.py")
+    return take_home(declared, trial)
 
 
 @app.command

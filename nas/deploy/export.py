@@ -263,7 +263,7 @@ def _refusal(module: nn.Module, format: Format, any_batch: bool, error: Exceptio
     graph = format in ("pt2", "onnx")
     remedy = "safetensors keeps the weights alone" if graph else "pt2 or onnx may express it"
     if graph and any_batch:
-        remedy = f"a fixed batch (any_batch=False) may be expressible, and {remedy}"
+        remedy = f"a fixed batch (any_batch=False, --fixed-batch) may be expressible, and {remedy}"
     return f"{type(module).__name__} cannot be exported as {format}: {type(error).__name__}: {said}; {remedy}"
 
 

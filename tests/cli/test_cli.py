@@ -78,7 +78,7 @@ def searched(nas: Nas, job: str) -> Nas:
 def test_every_command_is_documented(nas: Nas) -> None:
     help_text = nas("--help").out
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    for name in ("train", "run", "studies", "show", "front", "extract", "doctor", "db"):
+    for name in ("train", "run", "studies", "show", "front", "extract", "export", "doctor", "db"):
         assert app[name].help
         assert name in help_text
         assert f"nas {name}" in readme, f"the README does not mention 'nas {name}'"
@@ -198,6 +198,12 @@ def _sentences(job: str, tmp_path: Path) -> list[tuple[list[str], str]]:
         (["train", job], "has nothing to train"),
         (["extract", "grid", "0", "-o", "out"], "no evaluator of study 'grid' holds a supernet"),
         (["extract", "grid", "999", "-o", "out"], "no trial 999"),
+        (["export", "grid", "0", "-o", "out.onnx"], "no evaluator of study 'grid' holds a supernet"),
+        (["export", "grid", "999", "-o", "out.pt2"], "no trial 999"),
+        (
+            ["export", "grid", "0", "-o", "out.onx"],
+            "is not one of pt2, onnx, safetensors, pretrained; did you mean 'onnx'?",
+        ),
         (["front", "grid", "-o", "missing/f.csv"], "missing"),
     ]
 

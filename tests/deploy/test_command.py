@@ -1,0 +1,62 @@
+"""`nas export`: from a trial's number to a file that another program runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.cli.app import run
+
+JOB = """
+import pyglove as pg
+from torch import nn
+
+import nas
+
+
+@nas.model
+def mlp(width):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 10))
+
+
+task = nas.digits()
+supernet = nas.Supernet(nas.Space(mlp(width=pg.oneof([8, 16])), name="mlp"), example=task.example)
+training = nas.Training(supernet, task, path="trained", steps=3)
+study = nas.Study(
+    "mlp",
+    space=supernet.space,
+    objectives=["max accuracy", "min params"],
+    evaluators=[nas.Accuracy(training, task), nas.Costs(training)],
+    training=training,
+    algorithm=nas.Exhaustive(),
+    store="nas.db",
+    trials=2,
+)
+"""
+
+
+def test_a_trial_is_exported_and_a_refusal_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NAS_STORE", raising=False)
+    (tmp_path / "job.py").write_text(JOB)
+    assert run(["train", "job.py", "--quiet"]) == 0
+    assert run(["run", "job.py", "--workers", "0", "--quiet"]) == 0
+    capsys.readouterr()
+    assert run(["export", "mlp", "1", "-o", "mlp.pt2"]) == 0
+    told = capsys.readouterr().out
+    assert "the extracted module computes what was evaluated" in told
+    assert "wrote mlp.pt2 (pt2); outputs differ by at most" in told
+    assert torch.export.load(tmp_path / "mlp.pt2").module()(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
+    assert run(["export", "mlp", "1", "--format", "safetensors", "-o", "weights"]) == 0
+    before = sorted(os.listdir(tmp_path))
+    capsys.readouterr()
+    assert run(["export", "mlp", "1", "-o", "folder"]) == 2
+    assert capsys.readouterr().err == (
+        "nas: Sequential has no save_pretrained and from_pretrained of its own; export it as safetensors, pt2 or onnx\n"
+    )
+    assert sorted(os.listdir(tmp_path)) == before
