@@ -122,14 +122,14 @@ def test_splits_differ(net: Supernet) -> None:
 
 def test_a_training_that_has_not_finished_is_refused(tmp_path: Path) -> None:
     evaluator = Accuracy(Training(supernet(), digits(), path=tmp_path / "none", steps=5), digits())
-    for use in (evaluator.check, lambda: evaluator(space().largest), lambda: pickle.dumps(evaluator)):
+    for use in (lambda: evaluator.check(space()), lambda: evaluator(space().largest), lambda: pickle.dumps(evaluator)):
         with pytest.raises(TrainError, match="no trained supernet is found in"):
             use()
 
 
 def test_weights_that_are_not_there_are_refused(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="there is no supernet in"):
-        Accuracy(tmp_path / "none", digits()).check()
+        Accuracy(tmp_path / "none", digits()).check(space())
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError):
         Costs(tmp_path / "empty")(space().largest)
@@ -174,7 +174,7 @@ def test_latency_measures_the_devices_batch(net: Supernet) -> None:
 
 def test_latency_refuses_what_it_cannot_measure(net: Supernet) -> None:
     with pytest.raises(DeviceError, match="is not there"):
-        Latency(net, Device(f"cuda:{torch.cuda.device_count()}")).check()
+        Latency(net, Device(f"cuda:{torch.cuda.device_count()}")).check(space())
     with pytest.raises(EvaluationError, match="give the supernet an example"):
         Latency(Supernet(space()))(space().largest)
 
@@ -288,7 +288,10 @@ def test_numbers_of_every_kind_become_plain_ones() -> None:
 def test_check_asks_every_evaluator(tmp_path: Path) -> None:
     evaluation = Evaluation([lambda arch: {"x": 1}, Costs(tmp_path / "none")])
     with pytest.raises(EvaluationError, match="there is no supernet in"):
-        evaluation.check()
+        evaluation.check(space())
+    (tmp_path / "foreign").mkdir()
+    with pytest.raises(CheckpointError):
+        Evaluation(Costs(tmp_path / "foreign")).check(space())
 
 
 class Alone:
@@ -327,7 +330,7 @@ def test_an_evaluation_lets_go_of_the_machine_after_an_error() -> None:
 
 def test_an_evaluation_of_everything_is_a_few_kilobytes(trained: Training) -> None:
     evaluation = Evaluation([Accuracy(trained, digits()), Costs(trained), Latency(trained)], ["params <= 50_000"])
-    evaluation.check()
+    evaluation.check(trained.supernet.space)
     assert len(pickle.dumps(evaluation)) < 8192
     found = pickle.loads(pickle.dumps(evaluation))(trained.supernet.space.smallest)
     assert tuple(found) == evaluation.metrics

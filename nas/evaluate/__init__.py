@@ -2,8 +2,8 @@
 
 An evaluator is any callable that maps an arch to named numbers: `lambda arch: {"params": 10}` is one.  It may say more
 about itself with attributes: `metrics` (the names it yields), `cost` ("cheap" runs before "dear", the default),
-`exclusive` (True: nothing else of ours runs on the machine meanwhile), `check()` (raises what is missing before workers
-are started) and `describe()` (JSON-able: a study is resumed with the same).  `Evaluation` makes one of several.
+`exclusive` (True: nothing else of ours runs on the machine meanwhile), `check(space)` (raises what is missing before
+workers are started) and `describe()` (JSON-able: a study is resumed with the same).  `Evaluation` makes one of several.
 
 Evaluators travel to workers by pickle and hold no tensors: weights are a path and a hash, data a recipe.
 

@@ -15,7 +15,7 @@ from nas.hardware import exclusive, shared
 from nas.metrics import Constraint, parse_constraint
 
 if TYPE_CHECKING:
-    from nas.space import Arch
+    from nas.space import Arch, Space
 
 
 class Evaluator(Protocol):
@@ -59,12 +59,12 @@ class Evaluation:
         declared = [getattr(one, "metrics", None) for one in self.evaluators]
         return None if None in declared else tuple(name for names in declared for name in names or ())
 
-    def check(self) -> None:
-        """Asks every evaluator whether what it needs is there."""
+    def check(self, space: Space) -> None:
+        """Asks every evaluator whether what it needs to evaluate archs of `space` is there."""
         for one in self.evaluators:
-            check: Callable[[], None] | None = getattr(one, "check", None)
+            check: Callable[[Space], None] | None = getattr(one, "check", None)
             if check is not None:
-                check()
+                check(space)
 
     def __call__(self, arch: Arch) -> dict[str, float]:
         """All measurements of `arch`.

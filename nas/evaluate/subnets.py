@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nas.errors import EvaluationError, suggest
 from nas.hardware import Device, exclusive, measure
-from nas.supernet import Supernet
+from nas.supernet import Supernet, checkpoint
 from nas.supernet.inputs import Inputs, call
 from nas.train import Task, Training, subnet_metrics
 from nas.train.task import Split, to_device
@@ -56,12 +56,11 @@ class Weights:
             )
         return self._loaded
 
-    def check(self) -> None:
-        """Raises what `get` would raise, as far as that is known without the space."""
+    def check(self, space: Space) -> None:
+        """Raises what `get` would raise: before workers are started rather than in each of them."""
         if isinstance(self.source, (str, Path)) and not Path(self.source).is_dir():
             raise EvaluationError(f"there is no supernet in '{self.source}'; train one and save it there")
-        if isinstance(self.source, Training) and self._loaded is None:
-            self._loaded = self._trained()
+        self.get(space)
 
     def describe(self) -> Any:
         """JSON-able: what the weights are, or how they are made."""
@@ -71,7 +70,7 @@ class Weights:
             return self.source.config
         if isinstance(self.source, Supernet):
             return self.source.source[1] if self.source.source else "in memory"
-        return str(self.source)
+        return {"folder": str(self.source), "sha256": checkpoint.digest_of(Path(self.source))}
 
     def __reduce__(self) -> tuple[type[Weights], tuple[Source, Any]]:
         """As the supernet, once it is known: a checkpoint that changes in between is then noticed."""
@@ -137,9 +136,9 @@ class Accuracy:
             theirs = self.task.logits(call(module, to_device(self.example, device_of(module)))).to(ours.device)
         return float((ours - theirs).abs().max()) if ours.shape == theirs.shape else math.inf
 
-    def check(self) -> None:
+    def check(self, space: Space) -> None:
         """Whether the weights are there."""
-        self.weights.check()
+        self.weights.check(space)
 
     def describe(self) -> dict[str, Any]:
         """JSON-able name, weights and options."""
@@ -165,9 +164,9 @@ class Costs:
         supernet = self.weights.get(arch.space)
         return {"params": supernet.params(arch), "macs": supernet.macs(arch)}
 
-    def check(self) -> None:
+    def check(self, space: Space) -> None:
         """Whether the supernet is there."""
-        self.weights.check()
+        self.weights.check(space)
 
     def describe(self) -> dict[str, Any]:
         """JSON-able name."""
@@ -212,9 +211,9 @@ class Latency:
             "load": found.load,
         }
 
-    def check(self) -> None:
+    def check(self, space: Space) -> None:
         """Whether the supernet and the device are there."""
-        self.weights.check()
+        self.weights.check(space)
         self.device.check()
 
     def describe(self) -> dict[str, Any]:

@@ -186,11 +186,12 @@ class Study:
         Returns:
             The study's size and settings, the arch, its measurements, and the seconds that it took.
         """
-        self._check_ready()
+        evaluation = self.evaluation()
+        evaluation.check(self.space)
         arch = self.space.smallest
         started = time.perf_counter()
         try:
-            measurements = dict(self.evaluation()(arch))
+            measurements = dict(evaluation(arch))
         except Infeasible as infeasible:
             measurements = infeasible.measurements
         missing = [metric.name for metric in self.objectives if metric.name not in measurements]
@@ -242,12 +243,13 @@ class Study:
         wanted = self.trials_wanted if trials is None else _positive("trials", trials)
         if not isinstance(workers, int) or workers < 0:
             raise StudyError(f"workers is {workers!r}; give a number of processes, or 0 to evaluate in this one")
-        self._check_ready()
+        evaluation = self.evaluation()
+        evaluation.check(self.space)
         driver = self._new_driver()
         if driver.finished >= wanted:
             return driver.summary(f"the study has {driver.finished} of {wanted} trials already")
         options = Options(wanted, workers, ray, batch, time_limit_s, self.max_failures)
-        return driver.run(self.evaluation(), options, reporter(progress))
+        return driver.run(evaluation, options, reporter(progress))
 
     def ask(self, count: int = 1) -> list[Asked]:
         """Up to `count` archs to evaluate by hand; fewer when the algorithm waits for results, none when it has no more."""
@@ -331,13 +333,6 @@ class Study:
         for name in [*names, *(constraint.metric for constraint in self.constraints)]:
             if name not in yielded:
                 raise MetricError(f"{yields} {name!r}; they yield {', '.join(yielded)}{suggest(name, yielded)}")
-
-    def _check_ready(self) -> None:
-        """Ask every evaluator that can say so whether what it needs is there, before workers are started."""
-        for evaluator in self.evaluators:
-            check = getattr(evaluator, "check", None)
-            if check is not None:
-                check()
 
 
 def _plain(evaluator: Evaluator) -> dict[str, Any]:

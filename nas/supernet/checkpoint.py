@@ -181,6 +181,14 @@ def _load(path: Path, index: dict[str, Any], space: Space, *, verify: bool, dige
     return Loaded(union, values, example, recorded["sha256"])
 
 
+def digest_of(path: Path) -> str | None:
+    """SHA-256 of the weights that folder `path` says it holds; None when it is no checkpoint."""
+    try:
+        return str(_read_index(path)["weights"]["sha256"])
+    except (CheckpointError, KeyError, TypeError):
+        return None
+
+
 def _read_index(path: Path) -> dict[str, Any]:
     try:
         index = json.loads((path / INDEX).read_text())

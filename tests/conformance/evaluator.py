@@ -104,7 +104,7 @@ class EvaluatorConformance:
 
     def test_it_composes(self, evaluator: Any, space: Space) -> None:
         evaluation = Evaluation([evaluator, lambda arch: {"something_else": 1.0}])
-        evaluation.check()
+        evaluation.check(space)
         assert set(evaluation(space.smallest)) == {*evaluator.metrics, "something_else"}
 
     def test_its_description_is_json_and_stable(self, evaluator: Any) -> None:
