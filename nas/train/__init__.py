@@ -6,23 +6,30 @@ the two are independent and any pair works.
 Task:       Task, Batch, Classification, recipe, digits, Shift
 Samplers:   Sampler, Uniform, Sandwich
 Losses:     Loss, Step, Labels, Teacher, InPlace, distillation
+Nested:     AllGranularities, FixedList, TwoDimensional (samplers), Granular (loss), Nested (models that share a trunk)
 Training:   Training, TrainResult, train, Schedule, subnet_metrics
 """
 
 from nas.train.data import Shift, digits
+from nas.train.granularities import AllGranularities, FixedList, Granular, TwoDimensional
 from nas.train.losses import InPlace, Labels, Loss, Step, Teacher, distillation
 from nas.train.samplers import Sampler, Sandwich, Uniform
 from nas.train.schedule import Schedule
 from nas.train.task import Batch, Classification, Task, recipe
 from nas.train.trainer import Training, TrainResult, train
+from nas.train.trunk import Nested
 from nas.train.validate import subnet_metrics
 
 __all__ = [
+    "AllGranularities",
     "Batch",
     "Classification",
+    "FixedList",
+    "Granular",
     "InPlace",
     "Labels",
     "Loss",
+    "Nested",
     "Sampler",
     "Sandwich",
     "Schedule",
@@ -32,6 +39,7 @@ __all__ = [
     "Teacher",
     "TrainResult",
     "Training",
+    "TwoDimensional",
     "Uniform",
     "digits",
     "distillation",
