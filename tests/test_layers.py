@@ -15,9 +15,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "metrics": {"errors"},
     "pareto": {"errors"},
+    "retrieval": {"errors"},
     "space": {"errors"},
     "supernet": {"errors", "space"},
     "train": {"errors", "space", "supernet"},
+    "decode": {"errors"},
     "hardware": {"errors"},
     "search": {"errors", "metrics", "pareto", "space"},
     "store": {"errors", "metrics", "pareto"},
@@ -30,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # Packages that are imported in these layers only.
 ONLY_IN = {
-    "torch": {"supernet", "train", "hardware", "evaluate", "study", "cli", "deploy"},  # cli: the doctor looks at it
+    "torch": {"decode", "supernet", "train", "hardware", "evaluate", "study", "cli", "deploy"},  # cli: the doctor looks at it
     "pyglove": {"space"},
     "ray": {"runners"},
     "sqlalchemy": {"store"},
