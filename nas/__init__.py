@@ -24,6 +24,7 @@ _HOME = {
     "digits": "nas.train",
     "Uniform": "nas.train",
     "Sandwich": "nas.train",
+    "Bucketed": "nas.train",
     "AllGranularities": "nas.train",
     "FixedList": "nas.train",
     "TwoDimensional": "nas.train",

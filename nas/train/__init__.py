@@ -4,12 +4,13 @@
 the two are independent and any pair works.
 
 Task:       Task, Batch, Classification, recipe, digits, Shift
-Samplers:   Sampler, Uniform, Sandwich
+Samplers:   Sampler, Uniform, Sandwich, Bucketed
 Losses:     Loss, Step, Labels, Teacher, InPlace, distillation
 Nested:     AllGranularities, FixedList, TwoDimensional (samplers), Granular (loss), Nested (models that share a trunk)
 Training:   Training, TrainResult, train, Schedule, subnet_metrics
 """
 
+from nas.train.buckets import Bucketed
 from nas.train.data import Shift, digits
 from nas.train.granularities import AllGranularities, FixedList, Granular, TwoDimensional
 from nas.train.losses import InPlace, Labels, Loss, Step, Teacher, distillation
@@ -23,6 +24,7 @@ from nas.train.validate import subnet_metrics
 __all__ = [
     "AllGranularities",
     "Batch",
+    "Bucketed",
     "Classification",
     "FixedList",
     "Granular",
