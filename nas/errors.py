@@ -30,6 +30,10 @@ class TrainError(NasError, ValueError):
     """A training cannot start or go on."""
 
 
+class DecodeError(NasError, ValueError):
+    """Text cannot be generated as asked."""
+
+
 class EvaluationError(NasError, ValueError):
     """An evaluation gave something that is not a measurement."""
 

@@ -61,7 +61,7 @@ def digits(
         )
     if not 0 <= shift <= 4:
         raise TrainError(f"shift={shift} is not between 0 and 4 pixels of an 8-pixel image")
-    order = _stratified(classes, np.random.default_rng(seed))
+    order = stratified(classes, np.random.default_rng(seed))
     parts = np.split(order, [test, test + valid])
     mean, deviation = images[parts[2]].mean(), images[parts[2]].std()
     scaled = torch.from_numpy((images - mean) / deviation).unsqueeze(1)  # (n, 1, 8, 8)
@@ -71,7 +71,7 @@ def digits(
     return Classification(train, search, held, batch=batch, smoothing=smoothing, seed=seed, augment=augment)
 
 
-def _stratified(classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def stratified(classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A random order in which every prefix holds each class in its share: rank within the class, scaled, decides."""
     place = np.empty(len(classes))
     for label in np.unique(classes):
