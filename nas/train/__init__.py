@@ -7,16 +7,21 @@ Task:       Task, Batch, Classification, recipe, digits, Shift
 Samplers:   Sampler, Uniform, Sandwich, Bucketed
 Losses:     Loss, Step, Labels, Teacher, InPlace, distillation
 Nested:     AllGranularities, FixedList, TwoDimensional (samplers), Granular (loss), Nested (models that share a trunk)
+Exits:      SortedExits (sampler), ExitMean (loss)
+Data:       LanguageModelling, BytePairs, python_corpus, text_files, image_folder, class_names
 Training:   Training, TrainResult, train, Schedule, subnet_metrics
 """
 
 from nas.train.buckets import Bucketed
 from nas.train.data import Shift, digits
+from nas.train.exits import ExitMean, SortedExits
 from nas.train.granularities import AllGranularities, FixedList, Granular, TwoDimensional
+from nas.train.images import class_names, image_folder
 from nas.train.losses import InPlace, Labels, Loss, Step, Teacher, distillation
 from nas.train.samplers import Sampler, Sandwich, Uniform
 from nas.train.schedule import Schedule
 from nas.train.task import Batch, Classification, Task, recipe
+from nas.train.text import BytePairs, LanguageModelling, python_corpus, text_files
 from nas.train.trainer import Training, TrainResult, train
 from nas.train.trunk import Nested
 from nas.train.validate import subnet_metrics
@@ -25,17 +30,21 @@ __all__ = [
     "AllGranularities",
     "Batch",
     "Bucketed",
+    "BytePairs",
     "Classification",
+    "ExitMean",
     "FixedList",
     "Granular",
     "InPlace",
     "Labels",
+    "LanguageModelling",
     "Loss",
     "Nested",
     "Sampler",
     "Sandwich",
     "Schedule",
     "Shift",
+    "SortedExits",
     "Step",
     "Task",
     "Teacher",
@@ -43,9 +52,13 @@ __all__ = [
     "Training",
     "TwoDimensional",
     "Uniform",
+    "class_names",
     "digits",
     "distillation",
+    "image_folder",
+    "python_corpus",
     "recipe",
     "subnet_metrics",
+    "text_files",
     "train",
 ]
