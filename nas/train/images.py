@@ -130,7 +130,7 @@ def _read(path: Path, size: int, grey: bool) -> np.ndarray:
     try:
         from PIL import Image, ImageOps
     except ImportError:
-        raise TrainError("reading images needs Pillow; install it: pip install pillow") from None
+        raise TrainError("reading images needs Pillow; install it: pip install 'supernas[images]'") from None
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image).convert("L" if grey else "RGB")
