@@ -1,0 +1,251 @@
+"""Putting the channels that matter first, before narrower subnets are cut from a trained network.
+
+A subnet has the leading channels of each layer, so it should find the most important ones there.  Renumbering the
+channels of an axis changes nothing as long as every tensor that has the axis is renumbered alike; which tensors those are is
+read off skeletons: change one decision, and see which dimensions of which tensors move together.
+
+The importance of a channel is the sum of |w| over what reads it, and channels never leave a bracket that is trained already
+(Cai et al. 2020, "Once-for-All").
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.utils._pytree import tree_leaves
+
+from nas.errors import SupernetError, suggest
+from nas.space import Arch
+from nas.supernet.inputs import Inputs, convert
+from nas.supernet.layouts import CentreCrop, Corner, KernelTransform, Layout, Shape
+from nas.supernet.skeleton import buffers_of, build_skeleton, parameters_of
+from nas.supernet.supernet import Supernet
+
+Place = tuple[str, int]
+"""A dimension of a tensor of the supernet, by the tensor's canonical name."""
+
+TOLERANCE = 1e-3
+"""How far, relative to its largest number, the output may move: sums are taken in another order."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Channels that several tensors have in common.
+
+    Attributes:
+        length: number of channels in the supernet.
+        places: every dimension of every tensor that runs along them.
+        readers: those of them along which a layer sums over its inputs.
+    """
+
+    length: int
+    places: tuple[Place, ...]
+    readers: tuple[Place, ...]
+
+
+def axes(supernet: Supernet) -> list[Axis]:
+    """The elastic axes of `supernet` whose channels may be renumbered, in the order of its parameters.
+
+    Not among them: kernels' height and width, axes that run through a fused dimension (heads inside a `qkv`), and axes that
+    no layer reads or none writes.  Two axes of equal lengths in every arch are found as one, which is as right, if less free.
+    """
+    space, largest = supernet.space, supernet.space.largest
+    whole = _shapes(supernet, largest)
+    narrowed: dict[Place, set[tuple[int, int]]] = {}
+    for index, arch in enumerate(space.covering()):
+        for name, shape in _shapes(supernet, arch).items():
+            for dim, (part, full) in enumerate(zip(shape, whole.get(name, shape), strict=True)):
+                if part != full:
+                    narrowed.setdefault((name, dim), set()).add((index, part))
+    groups: dict[tuple[int, frozenset[tuple[int, int]]], list[Place]] = {}
+    for (name, dim), moves in narrowed.items():
+        # A tensor that shallow archs lack says nothing about them, and in them every width is the largest.
+        groups.setdefault((whole[name][dim], frozenset(moves)), []).append((name, dim))
+    reads = _reads(supernet, largest)
+    found = []
+    for (length, _), places in groups.items():
+        readers = tuple(place for place in places if place in reads)
+        # Written and read: what only reads is fed by a fused dimension of another length, or by the data.
+        if 0 < len(readers) < len(places) and all(_free(supernet, *place) for place in places):
+            found.append(Axis(length, tuple(places), readers))
+    return found
+
+
+def importance(supernet: Supernet, axis: Axis, readers: Sequence[str] = ()) -> Tensor:
+    """(axis.length,) Σ|w| over the tensors that read each channel.
+
+    Args:
+        supernet: whose weights count.
+        axis: of `axes`.
+        readers: name patterns (`fnmatch`) of the tensors that count, on axes where one matches; all count elsewhere.
+    """
+    chosen = [place for place in axis.readers if any(fnmatchcase(place[0], pattern) for pattern in readers)]
+    total = torch.zeros(axis.length, dtype=torch.float64)
+    for name, dim in chosen or axis.readers:
+        weight = supernet._shared.tensor(name).detach()
+        total += weight.abs().double().movedim(dim, 0).flatten(1).sum(1).cpu()
+    return total
+
+
+def reorder(
+    supernet: Supernet,
+    *,
+    trained: Iterable[Arch] = (),
+    readers: Sequence[str] = (),
+    optimizer: torch.optim.Optimizer | None = None,
+) -> dict[Axis, Tensor]:
+    """Renumber the channels of every axis by falling importance, in place; the largest arch computes what it did.
+
+    With `trained`, channels stay on their side of each length that one of these archs has, so that those archs keep their
+    channels too.  Which archs that must be: one for every length that was trained.
+
+    Args:
+        supernet: with an `example`, by which the largest arch's output is compared.
+        trained: archs whose channels stay theirs.
+        readers: as in `importance`.
+        optimizer: its state of the supernet's parameters is renumbered with them.
+
+    Returns:
+        For each axis the old number of the channel that now has each number.
+
+    Raises:
+        SupernetError: there is no example; a pattern matches no tensor; or the output would change, since the model treats
+            channels differently by their number (groups, shuffles, slices).  The supernet is then as it was.
+    """
+    _check_patterns(supernet, readers)
+    inputs = _random_inputs(supernet)
+    before = _outputs(supernet, inputs)
+    kept = [_shapes(supernet, arch) for arch in trained]
+    orders: dict[Axis, Tensor] = {}
+    for axis in axes(supernet):
+        bounds = {shapes[name][dim] for shapes in kept for name, dim in axis.places if name in shapes}
+        orders[axis] = _order(importance(supernet, axis, readers), sorted(bounds - {axis.length}))
+    _renumber(supernet, orders, optimizer)
+    if not _equal(before, _outputs(supernet, inputs)):
+        _renumber(supernet, {axis: order.argsort() for axis, order in orders.items()}, optimizer)
+        raise SupernetError(
+            f"channels of space {supernet.space.name!r} cannot be renumbered: its largest arch would compute something "
+            "else, since the model tells channels apart by their number (groups, shuffles, slices); train it unsorted"
+        )
+    return orders
+
+
+def _order(scores: Tensor, bounds: Sequence[int]) -> Tensor:
+    """Channels by falling score within each bracket [0, b₁), [b₁, b₂), …; equal ones stay in their order."""
+    edges = [0, *bounds, len(scores)]
+    parts = [
+        start + torch.argsort(scores[start:end], descending=True, stable=True)
+        for start, end in itertools.pairwise(edges)
+    ]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def _renumber(supernet: Supernet, orders: Mapping[Axis, Tensor], optimizer: torch.optim.Optimizer | None) -> None:
+    """In place: views on the tensors, and whoever else holds them, see it."""
+    for axis, order in orders.items():
+        for name, dim in axis.places:
+            tensor = supernet._shared.tensor(name)
+            state = optimizer.state.get(tensor, {}) if optimizer is not None else {}
+            alike = [one for one in state.values() if isinstance(one, Tensor) and one.shape == tensor.shape]
+            for one in (tensor, *alike):
+                one.copy_(one.index_select(dim, order.to(one.device)))
+
+
+def _shapes(supernet: Supernet, arch: Arch) -> dict[str, Shape]:
+    """Shape of everything that is learnt in `arch`, by canonical name."""
+    union, module = supernet._shared.union, build_skeleton(supernet.space, arch)
+    shapes = {union.ties[entry.names[0]]: tuple(entry.shape) for entry in parameters_of(module)}
+    buffers = {name: tuple(table[key].shape) for name, (table, key) in buffers_of(module).items()}
+    return shapes | {name: shape for name, shape in buffers.items() if name in union.buffers}
+
+
+def _reads(supernet: Supernet, arch: Arch) -> set[Place]:
+    """The dimensions along which a layer of `arch` sums over its inputs; a tied tensor is read if one of its layers reads it."""
+    module = build_skeleton(supernet.space, arch)
+    owners = dict(module.named_modules(remove_duplicate=False))
+    found = set()
+    for entry in parameters_of(module):
+        for name in entry.names:
+            prefix, _, leaf = name.rpartition(".")
+            dim = _input_dim(owners[prefix], leaf)
+            if dim is not None:
+                found.add((supernet._shared.union.ties[name], dim))
+    return found
+
+
+def _input_dim(owner: nn.Module, leaf: str) -> int | None:
+    """Which dimension of the parameter `leaf` of a layer runs over the layer's inputs."""
+    if isinstance(owner, nn.MultiheadAttention) and leaf in ("in_proj_weight", "q_proj_weight"):
+        return 1
+    if leaf != "weight":
+        return None
+    if isinstance(owner, _ConvNd):
+        return 0 if isinstance(owner, _ConvTransposeNd) else 1
+    if type(owner).__name__ == "Conv1D":  # transformers' keeps its weight transposed: (in, out)
+        return 0
+    return 1 if isinstance(owner, nn.Linear) else None
+
+
+def _free(supernet: Supernet, name: str, dim: int) -> bool:
+    """Whether the numbers along a dimension are names only: not places in a kernel, not several axes in one."""
+    cut = supernet._shared.cut_of(name)
+    if isinstance(cut, KernelTransform):
+        return dim < 2
+    if isinstance(cut, CentreCrop):
+        return dim not in cut.dims
+    if isinstance(cut, Layout):
+        return len(cut._groups[dim]) == 1
+    return isinstance(cut, Corner)
+
+
+def _check_patterns(supernet: Supernet, patterns: Sequence[str]) -> None:
+    names = supernet._shared.union.ties
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise SupernetError(
+                f"reader pattern {pattern!r} matches no parameter of space {supernet.space.name!r}{suggest(pattern, names)}"
+            )
+
+
+def _random_inputs(supernet: Supernet) -> Inputs:
+    """Inputs like the example, with numbers in place of its zeros."""
+    if supernet.example is None:
+        raise SupernetError("reorder compares outputs before and after; give the supernet an example=")
+    generator, device = torch.Generator().manual_seed(0), supernet._shared.device
+
+    def draw(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor.to(device)
+        return torch.randn(tensor.shape, generator=generator).to(device, tensor.dtype)
+
+    found: Inputs = convert(supernet.example, draw)
+    return found
+
+
+@torch.no_grad()
+def _outputs(supernet: Supernet, inputs: Inputs) -> list[Tensor]:
+    """Every number that the largest arch gives, in eval mode."""
+    training = supernet.training
+    supernet.eval()
+    try:
+        output = supernet(inputs, supernet.space.largest)
+    finally:
+        supernet.train(training)
+    tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    return [tensor.clone() for tensor in tensors]
+
+
+def _equal(before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:
+    """Up to rounding, relative to the largest number of each."""
+    return all(
+        bool((old - new).abs().max() <= TOLERANCE * old.abs().max())
+        for old, new in zip(before, after, strict=True)
+        if old.numel()
+    )
