@@ -3,12 +3,27 @@
 - `Supernet(space, …)`: `forward`, `bind`, `cut`, `extract`, `calibrate`, `params`, `macs`, `save`, `load`.
 - `Binding`: a subnet on the supernet's weights and gradients, ready to be called.
 - `Cut`: how a parameter of a subnet is taken from the supernet's: `Corner` (the rule), `Layout`, `CentreCrop`, `KernelTransform`.
+- `reorder`: channels by importance, before narrower subnets are cut; `Axis`, `axes`, `importance`: what it goes by.
 - `Inputs`: what a model is called with.
 """
 
 from nas.supernet.binding import Binding
 from nas.supernet.inputs import Inputs
 from nas.supernet.layouts import CentreCrop, Corner, Cut, KernelTransform, Layout
+from nas.supernet.order import Axis, axes, importance, reorder
 from nas.supernet.supernet import Supernet
 
-__all__ = ["Binding", "CentreCrop", "Corner", "Cut", "Inputs", "KernelTransform", "Layout", "Supernet"]
+__all__ = [
+    "Axis",
+    "Binding",
+    "CentreCrop",
+    "Corner",
+    "Cut",
+    "Inputs",
+    "KernelTransform",
+    "Layout",
+    "Supernet",
+    "axes",
+    "importance",
+    "reorder",
+]

@@ -5,6 +5,7 @@ the two are independent and any pair works.
 
 Task:       Task, Batch, Classification, recipe, digits, Shift
 Samplers:   Sampler, Uniform, Sandwich, Bucketed
+            Progressive, Phase (once-for-all's shrinking)
 Losses:     Loss, Step, Labels, Teacher, InPlace, distillation
 Nested:     AllGranularities, FixedList, TwoDimensional (samplers), Granular (loss), Nested (models that share a trunk)
 Exits:      SortedExits (sampler), ExitMean (loss)
@@ -20,6 +21,7 @@ from nas.train.images import class_names, image_folder
 from nas.train.losses import InPlace, Labels, Loss, Step, Teacher, distillation
 from nas.train.samplers import Sampler, Sandwich, Uniform
 from nas.train.schedule import Schedule
+from nas.train.shrinking import Phase, Progressive
 from nas.train.task import Batch, Classification, Task, recipe
 from nas.train.text import BytePairs, LanguageModelling, python_corpus, text_files
 from nas.train.trainer import Training, TrainResult, train
@@ -40,6 +42,8 @@ __all__ = [
     "LanguageModelling",
     "Loss",
     "Nested",
+    "Phase",
+    "Progressive",
     "Sampler",
     "Sandwich",
     "Schedule",

@@ -62,7 +62,10 @@ class Run:
         if self.state.finished:
             self.supernet.eval()
             return
-        self.supernet.zero_grad()
+        self.supernet.zero_grad(set_to_none=True)
+        for parameter in self.optimizer.state:
+            # Once a parameter was touched, its gradient is zero where no arch has it, and it decays; without one it would not.
+            parameter.grad = torch.zeros_like(parameter)
         columns = [f"{label}_{name}" for label in self.watched for name in self.task.metric_names]
         log = Log(self.training.path, ["step", "epoch", "lr", "loss", "seconds", *columns], self.state.history)
         try:
@@ -107,6 +110,7 @@ class Run:
         training, number = self.training, self.state.step
         for group in self.optimizer.param_groups:
             group["lr"] = training.schedule(number)
+        training.sampler.begin(self.supernet, self.optimizer, number)
         loss = self._teach(batch.to(training.device), number)
         self.state.step += 1
         if self.scaler.is_enabled():

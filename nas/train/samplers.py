@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from nas.errors import TrainError
 
 if TYPE_CHECKING:
+    import torch
+
     from nas.space import Arch, Space
+    from nas.supernet import Supernet
 
 
 class Sampler(ABC):
@@ -26,6 +29,9 @@ class Sampler(ABC):
             step: 0, 1, …: for samplers that change with time.
             rng: seeded by the training's seed and the step.
         """
+
+    def begin(self, supernet: Supernet, optimizer: torch.optim.Optimizer, step: int) -> None:  # noqa: B027 (most do nothing)
+        """Called before each step, before `archs`: may change the weights, as a function of the step and the weights alone."""
 
     def describe(self) -> dict[str, Any]:
         """JSON-able name and options."""
