@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -141,6 +144,22 @@ def test_the_front_of_a_study_is_taken_as_it_is(tmp_path) -> None:
     broken = pd.DataFrame({"params": [1.0]})
     with pytest.raises(DeployError, match=r"no column 'choices'; give what study.front\(\) returns"):
         ElasticModel(net, broken, objective="max params")
+
+
+def test_what_the_readme_shows(tmp_path, monkeypatch) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "nas.ElasticModel" in block]
+    monkeypatch.chdir(tmp_path)
+    net, images = convolutions()
+    rows = [
+        {"accuracy": 0.9, "latency_ms": 3.0, "choices": net.space.largest.choices},
+        {"accuracy": 0.7, "latency_ms": 1.5, "choices": net.space.smallest.choices},
+    ]
+    study = SimpleNamespace(front=lambda: pd.DataFrame(rows))
+    names = {"nas": nas, "supernet": net, "study": study, "task": nas.digits(), "images": images}
+    exec(block, names)
+    assert names["model"].active.arch == net.space.smallest
+    assert (tmp_path / "subnet.pt2").exists()
 
 
 def test_threads_compute_with_the_point_that_was_active_when_they_began() -> None:
