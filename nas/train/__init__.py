@@ -10,11 +10,13 @@ Losses:     Loss, Step, Labels, Teacher, InPlace, distillation
 Nested:     AllGranularities, FixedList, TwoDimensional (samplers), Granular (loss), Nested (models that share a trunk)
 Exits:      SortedExits (sampler), ExitMean (loss)
 Data:       LanguageModelling, BytePairs, python_corpus, text_files, image_folder, class_names
+Dropping:   similarities, importance, drop, Similarity, Dropped (LLM-Drop)
 Training:   Training, TrainResult, train, Schedule, subnet_metrics
 """
 
 from nas.train.buckets import Bucketed
 from nas.train.data import Shift, digits
+from nas.train.dropping import Dropped, Similarity, drop, importance, similarities
 from nas.train.exits import ExitMean, SortedExits
 from nas.train.granularities import AllGranularities, FixedList, Granular, TwoDimensional
 from nas.train.images import class_names, image_folder
@@ -34,6 +36,7 @@ __all__ = [
     "Bucketed",
     "BytePairs",
     "Classification",
+    "Dropped",
     "ExitMean",
     "FixedList",
     "Granular",
@@ -48,6 +51,7 @@ __all__ = [
     "Sandwich",
     "Schedule",
     "Shift",
+    "Similarity",
     "SortedExits",
     "Step",
     "Task",
@@ -59,9 +63,12 @@ __all__ = [
     "class_names",
     "digits",
     "distillation",
+    "drop",
     "image_folder",
+    "importance",
     "python_corpus",
     "recipe",
+    "similarities",
     "subnet_metrics",
     "text_files",
     "train",
