@@ -135,17 +135,11 @@ _trunks: OrderedDict[Any, tuple[Any, Trunk]] = OrderedDict()
 
 def _trunk(anchor: Any, module: nn.Module, blocks: str, example: Given, number: int) -> Trunk:
     """The trunk of `anchor`, of which `module` is one, recorded once."""
-    key = (
-        (id(anchor) if isinstance(anchor, Given) else f"{type(anchor).__module__}.{anchor!r}"),
-        blocks,
-        id(example),
-        number,
-    )
+    same = id(anchor) if isinstance(anchor, Given) else f"{type(anchor).__module__}.{anchor!r}"
+    key = same, blocks, id(example), number
     if key not in _trunks:
-        _trunks[key] = (
-            (anchor, example),
-            record(module, blocks, example.value, number),
-        )  # kept, so that ids stay theirs
+        trunk = record(module, blocks, example.value, number)
+        _trunks[key] = (anchor, example), trunk  # what an id is of is kept, so that it stays its own
         if len(_trunks) > TRUNKS:
             _trunks.popitem(last=False)
     return _trunks[key][1]
@@ -235,7 +229,7 @@ def _take(path: nn.Module, number: int, module: nn.Module, what: tuple[str, str]
     if kind == "call_module":
         _hang(path, name, "_modules", module.get_submodule(target))
     elif target in trunk.constants:
-        _hang(path, name, "_buffers", trunk.constants[target])
+        _hang(path, name, "_buffers", trunk.constants[target].clone())
     else:
         prefix, _, leaf = target.rpartition(".")
         owner = module.get_submodule(prefix)
@@ -418,6 +412,8 @@ def least_squares(net: nas.Supernet, inputs: Inputs) -> None:
         solution = torch.stack(found).mean(0)
         net.get_parameter(f"stitches.{name}.weight").copy_(solution[:-1].T)
         net.get_parameter(f"stitches.{name}.bias").copy_(solution[-1])
+        if settings.rank is not None:
+            net.get_parameter(f"stitches.{name}.up").zero_()
 
 
 class _Features:
@@ -434,13 +430,12 @@ class _Features:
         self.left: list[Tensor] = []
 
     def run(self, inputs: Inputs) -> None:
+        """Once; what a block takes is kept before it may change it."""
         for path in self._paths:
-            self._inner.get_submodule(path).register_forward_hook(self._keep)
+            block = self._inner.get_submodule(path)
+            block.register_forward_pre_hook(lambda _, taken: self.entered.append(self._matrix(taken[0])))
+            block.register_forward_hook(lambda _, __, gave: self.left.append(self._matrix(gave)))
         call(self._module, inputs)
-
-    def _keep(self, _module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        self.entered.append(self._matrix(inputs[0]))
-        self.left.append(self._matrix(output))
 
     def _matrix(self, x: Tensor) -> Tensor:
         axis = (1 if x.dim() == 4 else -1) if self._axis is None else self._axis
@@ -460,9 +455,8 @@ def merged(net: nas.Supernet) -> nas.Supernet:
     value = net.space.value.clone()
     value.rebind(rank=None)
     options = {"largest": net.space.largest.choices, "smallest": net.space.smallest.choices}
-    whole = nas.Supernet(
-        nas.Space(value, name=net.space.name, version=net.space.version, **options), example=net.example
-    )
+    space_ = nas.Space(value, name=net.space.name, version=net.space.version, **options)
+    whole = nas.Supernet(space_, layouts=dict(net._shared.union.cuts), example=net.example)
     state = net.state_dict()
     for name, tensor in whole.state_dict().items():
         tensor.copy_(state[name])
