@@ -5,8 +5,9 @@ the two are independent and any pair works.
 
 Task:       Task, Batch, Classification, recipe, digits, Shift
 Samplers:   Sampler, Uniform, Sandwich, Bucketed
-            Progressive, Phase (once-for-all's shrinking)
-Losses:     Loss, Step, Labels, Teacher, InPlace, distillation
+            Progressive, Phase (once-for-all's shrinking), Delayed (delayed shrinking), Attentive, BatchScore
+Losses:     Loss, Step, Labels, Teacher, InPlace, Interpolated, Ramped, distillation
+Divergences: Divergence, KL, Hard, AdaptiveAlpha, DIST (what InPlace and Teacher minimise)
 Nested:     AllGranularities, FixedList, TwoDimensional (samplers), Granular (loss), Nested (models that share a trunk)
 Exits:      SortedExits (sampler), ExitMean (loss)
 Data:       LanguageModelling, BytePairs, python_corpus, text_files, image_folder, class_names
@@ -14,13 +15,16 @@ Dropping:   similarities, importance, drop, Similarity, Dropped (LLM-Drop)
 Training:   Training, TrainResult, train, Schedule, subnet_metrics
 """
 
+from nas.train.attentive import Attentive, BatchScore
 from nas.train.buckets import Bucketed
 from nas.train.data import Shift, digits
+from nas.train.delayed import Delayed, Ramped
+from nas.train.divergences import DIST, KL, AdaptiveAlpha, Divergence, Hard
 from nas.train.dropping import Dropped, Similarity, drop, importance, similarities
 from nas.train.exits import ExitMean, SortedExits
 from nas.train.granularities import AllGranularities, FixedList, Granular, TwoDimensional
 from nas.train.images import class_names, image_folder
-from nas.train.losses import InPlace, Labels, Loss, Step, Teacher, distillation
+from nas.train.losses import InPlace, Interpolated, Labels, Loss, Step, Teacher, distillation
 from nas.train.samplers import Sampler, Sandwich, Uniform
 from nas.train.schedule import Schedule
 from nas.train.shrinking import Phase, Progressive
@@ -31,22 +35,32 @@ from nas.train.trunk import Nested
 from nas.train.validate import subnet_metrics
 
 __all__ = [
+    "DIST",
+    "KL",
+    "AdaptiveAlpha",
     "AllGranularities",
+    "Attentive",
     "Batch",
+    "BatchScore",
     "Bucketed",
     "BytePairs",
     "Classification",
+    "Delayed",
+    "Divergence",
     "Dropped",
     "ExitMean",
     "FixedList",
     "Granular",
+    "Hard",
     "InPlace",
+    "Interpolated",
     "Labels",
     "LanguageModelling",
     "Loss",
     "Nested",
     "Phase",
     "Progressive",
+    "Ramped",
     "Sampler",
     "Sandwich",
     "Schedule",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from nas.errors import TrainError
 from nas.supernet.inputs import call
+from nas.train.divergences import Divergence
 from nas.train.task import Batch, Task
 
 if TYPE_CHECKING:
@@ -80,7 +82,14 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
     return functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2
 
 
-def _check(name: str, weight: float, temperature: float) -> None:
+def _check(name: str, weight: float, temperature: float, divergence: Divergence | None) -> None:
+    if divergence is not None and temperature != 1.0:
+        raise TrainError(
+            f"{name} has temperature={temperature}, which has no effect beside divergence={divergence!r}; "
+            f"give the divergence its own, such as KL(temperature={temperature})"
+        )
+    if divergence is not None and not isinstance(divergence, Divergence):
+        raise TrainError(f"{name} has divergence={divergence!r}; it is a nas.train.Divergence such as KL('reverse')")
     if not 0.0 <= weight <= 1.0:
         raise TrainError(f"{name} has a weight of {weight}; it is a fraction between 0 and 1")
     if not temperature > 0.0:
@@ -104,14 +113,18 @@ class Teacher(Loss):
         module: takes the task's inputs; is put in eval mode and never trained.
         weight: of the teacher.
         temperature: softens both distributions.
+        divergence: how far student and teacher are apart; None is the forward KL at `temperature`.
     """
 
     module: nn.Module
     weight: float = 0.5
     temperature: float = 1.0
+    divergence: Divergence | None = None
 
     def __post_init__(self) -> None:
-        _check("Teacher", self.weight, self.temperature)
+        _check("Teacher", self.weight, self.temperature, self.divergence)
+        if self.divergence is not None and not self.weight:
+            raise TrainError("Teacher has weight=0.0, so that its divergence has no effect; use Labels")
 
     def prepare(self, device: torch.device) -> None:
         """The module goes to `device`, in eval mode."""
@@ -119,20 +132,93 @@ class Teacher(Loss):
 
     def __call__(self, output: Any, batch: Batch, step: Step) -> Tensor:
         """The teacher looks at each batch once, however many archs the step has."""
-        if "teacher" not in step.shared:
-            with torch.no_grad():
-                step.shared["teacher"] = step.task.logits(call(self.module, batch.inputs))
-        soft = distillation(step.task.logits(output), step.shared["teacher"], self.temperature)
+        taught = _taught(self.module, batch, step)
+        soft = _divergence(self.divergence, self.temperature)(step.task.logits(output), taught)
         return (1.0 - self.weight) * step.task.loss(output, batch) + self.weight * soft
 
     def describe(self) -> dict[str, Any]:
         """Options and a digest of the teacher's weights."""
-        digest = hashlib.blake2b(digest_size=8)
-        for name, tensor in self.module.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        teacher = {"class": type(self.module).__qualname__, "weights": digest.hexdigest()}
-        return {"class": "Teacher", "module": teacher, "weight": self.weight, "temperature": self.temperature}
+        options = {"module": _weights(self.module), "weight": self.weight, "temperature": self.temperature}
+        return {"class": "Teacher", **options, **_described(self.divergence)}
+
+
+@dataclass(frozen=True, eq=False)
+class Interpolated(Loss):
+    """A teacher that begins near the student and moves away from it (Shing et al. 2025, "TAID").
+
+    KL(softmax((1 − t) · student + t · teacher) ‖ softmax(student)), the student's logits in the target held fixed, t rising from
+    `start` at the first step to 1 at step `steps` and after.  The paper adapts the pace of t to the loss's improvement; here it
+    is linear in the step, its own baseline, because a loss holds no state.
+
+    Args:
+        module: takes the task's inputs; is put in eval mode and never trained.
+        steps: of the rise.
+        start: t of the first step.
+        weight: of the teacher; the rest is the labels'.
+    """
+
+    module: nn.Module
+    steps: int
+    start: float = 0.4
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise TrainError(f"Interpolated has steps={self.steps!r}; it is a positive number of steps")
+        if not 0.0 <= self.start < 1.0:
+            raise TrainError(f"Interpolated has start={self.start}; it is a fraction from 0 to below 1")
+        if not 0.0 < self.weight <= 1.0:
+            raise TrainError(f"Interpolated has a weight of {self.weight}; it is above 0 and at most 1")
+
+    def prepare(self, device: torch.device) -> None:
+        """The module goes to `device`, in eval mode."""
+        self.module.to(device).eval()
+
+    def share(self, step: int) -> float:
+        """t of step 0, 1, …"""
+        return self.start + (1.0 - self.start) * min(1.0, step / self.steps)
+
+    def __call__(self, output: Any, batch: Batch, step: Step) -> Tensor:
+        """The teacher looks at each batch once, however many archs the step has."""
+        student, teacher = step.task.logits(output), _taught(self.module, batch, step)
+        if student.shape != teacher.shape:
+            raise TrainError(
+                f"the student's logits are {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}; "
+                "they must agree"
+            )
+        soft = distillation(student, torch.lerp(student.detach().float(), teacher.float(), self.share(step.number)))
+        return (1.0 - self.weight) * step.task.loss(output, batch) + self.weight * soft
+
+    def describe(self) -> dict[str, Any]:
+        """Options and a digest of the teacher's weights."""
+        options = {"steps": self.steps, "start": self.start, "weight": self.weight}
+        return {"class": "Interpolated", "module": _weights(self.module), **options}
+
+
+def _taught(module: nn.Module, batch: Batch, step: Step) -> Tensor:
+    """The teacher's logits; computed for the first arch of a step."""
+    if "teacher" not in step.shared:
+        with torch.no_grad():
+            step.shared["teacher"] = step.task.logits(call(module, batch.inputs))
+    taught: Tensor = step.shared["teacher"]
+    return taught
+
+
+def _divergence(chosen: Divergence | None, temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
+    return chosen or functools.partial(distillation, temperature=temperature)
+
+
+def _described(divergence: Divergence | None) -> dict[str, Any]:
+    """Nothing without one, so that trainings of before there were any still resume."""
+    return {} if divergence is None else {"divergence": divergence.describe()}
+
+
+def _weights(module: nn.Module) -> dict[str, str]:
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return {"class": type(module).__qualname__, "weights": digest.hexdigest()}
 
 
 @dataclass(frozen=True)
@@ -144,13 +230,17 @@ class InPlace(Loss):
     Args:
         temperature: softens both distributions.
         labels: weight of the labels in the loss of the others; the rest is the distillation's.
+        divergence: how far the others are from the largest; None is the forward KL at `temperature`.
     """
 
     temperature: float = 1.0
     labels: float = 0.0
+    divergence: Divergence | None = None
 
     def __post_init__(self) -> None:
-        _check("InPlace", self.labels, self.temperature)
+        _check("InPlace", self.labels, self.temperature, self.divergence)
+        if self.divergence is not None and self.labels == 1.0:
+            raise TrainError("InPlace has labels=1.0, so that its divergence has no effect; use Labels")
 
     def archs(self, archs: Sequence[Arch], space: Space) -> list[Arch]:
         """The largest arch first: it is added where the sampler did not choose it."""
@@ -162,7 +252,12 @@ class InPlace(Loss):
         if step.arch == step.space.largest:
             step.shared["largest"] = scores.detach()
             return step.task.loss(output, batch)
-        soft = distillation(scores, step.shared["largest"], self.temperature)
+        soft = _divergence(self.divergence, self.temperature)(scores, step.shared["largest"])
         if not self.labels:
             return soft
         return self.labels * step.task.loss(output, batch) + (1.0 - self.labels) * soft
+
+    def describe(self) -> dict[str, Any]:
+        """Name and options."""
+        options = {"temperature": self.temperature, "labels": self.labels}
+        return {"class": type(self).__qualname__, **options, **_described(self.divergence)}

@@ -1,0 +1,178 @@
+"""Attentive sampling: of several archs of about the same cost, train the best or the worst.
+
+Wang et al. 2021, "AttentiveNAS: Improving Neural Architecture Search via Attentive Sampling".
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nas.errors import TrainError
+from nas.train.samplers import Sampler
+from nas.train.task import Task
+from nas.train.validate import device_of, evaluating
+
+if TYPE_CHECKING:
+    from nas.space import Arch, Space
+    from nas.supernet import Supernet
+
+TRIES = 100
+"""Draws to hit a cost before the last one is taken."""
+
+
+class Attentive(Sampler):
+    """Largest, smallest and `n` attentive archs: each the best (BestUp) or worst (WorstUp) of `k` of one cost.
+
+    A cost is drawn from the histogram of `pool` random archs; then `k` archs are drawn, decision by decision from how often the
+    pool's archs of that bin chose what, until they have that cost (at most 100 tries, then the last is taken).
+    `score` picks one.
+
+    The histogram is a function of the space, and the sampler's draws of the step alone; `score` may look at the weights.
+
+    Args:
+        score: of an arch, higher is better: `BatchScore(supernet, task)`, or a predictor's.
+        cost: of an arch: `supernet.macs`, `supernet.params`; does not change with training.
+        width: of a bin, in units of the cost (25e6 operations in the paper).
+        best: True trains the best of the `k`, False the worst.
+        k: archs compared; 3 in the paper.
+        n: attentive archs a step.
+        pool: random archs for the histogram.
+
+    Raises:
+        TrainError: an argument is not what it must be.
+    """
+
+    def __init__(
+        self,
+        score: Callable[[Arch], float],
+        cost: Callable[[Arch], float],
+        width: float,
+        *,
+        best: bool = True,
+        k: int = 3,
+        n: int = 2,
+        pool: int = 1000,
+    ) -> None:
+        for name, value in (("score", score), ("cost", cost)):
+            if not callable(value):
+                raise TrainError(f"Attentive needs a function of an arch as its {name}, not {value!r}")
+        if not (width > 0 and math.isfinite(width)):
+            raise TrainError(f"Attentive has width={width}; it is a positive number in units of the cost")
+        if not isinstance(k, int) or k < 2:
+            raise TrainError(f"Attentive has k={k!r}, which leaves nothing to choose from; give 2 or more")
+        if not isinstance(n, int) or n < 1 or not isinstance(pool, int) or pool < 2:
+            raise TrainError(f"Attentive has n={n!r} and pool={pool!r}; they are numbers of archs, at least 1 and 2")
+        self.score, self.cost, self.width = score, cost, width
+        self.best, self.k, self.n, self.pool = best, k, n, pool
+        self._known: tuple[str, Histogram] | None = None
+
+    def histogram(self, space: Space) -> Histogram:
+        """Of the space's random archs; worked out once.
+
+        Raises:
+            TrainError: all have one cost, or the space has float decisions.
+        """
+        if self._known is None or self._known[0] != space.fingerprint:
+            self._known = space.fingerprint, Histogram.of(space, self.cost, self.width, self.pool)
+        return self._known[1]
+
+    def archs(self, space: Space, step: int, rng: random.Random) -> list[Arch]:  # noqa: ARG002
+        """Largest, smallest, then the attentive ones."""
+        histogram = self.histogram(space)
+        chosen = [self._attentive(space, histogram, rng) for _ in range(self.n)]
+        return list(dict.fromkeys([space.largest, space.smallest, *chosen]))
+
+    def _attentive(self, space: Space, histogram: Histogram, rng: random.Random) -> Arch:
+        target = histogram.target(rng)
+        drawn = list(dict.fromkeys(histogram.draw(space, target, self.cost, rng) for _ in range(self.k)))
+        scores = [self.score(arch) for arch in drawn]
+        if any(math.isnan(score) for score in scores):
+            raise TrainError("Attentive's score of an arch is not a number")
+        wanted = max(scores) if self.best else min(scores)
+        return drawn[scores.index(wanted)]
+
+    def describe(self) -> dict[str, Any]:
+        """Options, and the names of score and cost."""
+        names = {name: _name(getattr(self, name)) for name in ("score", "cost")}
+        options = {"width": self.width, "best": self.best, "k": self.k, "n": self.n, "pool": self.pool}
+        return {"class": "Attentive", **names, **options}
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How often random archs have a cost, and what those of each cost chose."""
+
+    width: float
+    bins: dict[int, int]
+    """Bin -> number of archs."""
+    chosen: dict[int, list[Counter[int]]]
+    """Bin -> for each decision how often each candidate was active."""
+
+    @classmethod
+    def of(cls, space: Space, cost: Callable[[Arch], float], width: float, pool: int) -> Histogram:
+        """The histogram of `pool` random archs."""
+        if space.floats:
+            raise TrainError(f"Attentive counts candidates, and space {space.name!r} has float decisions; use Sandwich")
+        draw = random.Random(0)
+        bins: Counter[int] = Counter()
+        chosen: dict[int, list[Counter[int]]] = {}
+        for arch in (space.sample(draw) for _ in range(pool)):
+            place = int(cost(arch) // width)
+            bins[place] += 1
+            counters = chosen.setdefault(place, [Counter() for _ in space.decisions])
+            for counter, gene in zip(counters, arch.genome, strict=True):
+                if gene is not None:
+                    counter[int(gene)] += 1
+        if len(bins) == 1:
+            raise TrainError(
+                f"{pool} random archs of space {space.name!r} all cost the same to within width={width:g}; choose a smaller one"
+            )
+        return cls(width, dict(sorted(bins.items())), chosen)
+
+    def target(self, rng: random.Random) -> int:
+        """A bin, as often as random archs are in it."""
+        return rng.choices(list(self.bins), list(self.bins.values()))[0]
+
+    def draw(self, space: Space, target: int, cost: Callable[[Arch], float], rng: random.Random) -> Arch:
+        """An arch of bin `target`; after 100 tries one of another."""
+        for _ in range(TRIES):
+            arch = space.repair([_gene(counter, rng) for counter in self.chosen[target]])
+            if cost(arch) // self.width == target:
+                break
+        return arch
+
+
+def _gene(counter: Counter[int], rng: random.Random) -> int:
+    """A candidate; the first where the decision was never active, so that it is dropped."""
+    return rng.choices(list(counter), list(counter.values()))[0] if counter else 0
+
+
+class BatchScore:
+    """−loss of a subnet on the first training batch, with that batch's own statistics: what AttentiveNAS compares by.
+
+    The paper takes the batch of the step; here it is the same one throughout, which needs nothing from the training.  The
+    supernet is left as it is.
+    """
+
+    def __init__(self, supernet: Supernet, task: Task) -> None:
+        self.supernet, self.task = supernet, task
+        self._batch = next(task.train_batches(0))
+
+    @torch.no_grad()
+    def __call__(self, arch: Arch) -> float:
+        """Higher is better."""
+        batch = self._batch.to(device_of(self.supernet))
+        with evaluating(self.supernet):
+            buffers = self.supernet.calibrate(arch, [batch.inputs])
+            return -float(self.task.loss(self.supernet(batch.inputs, arch, buffers), batch))
+
+
+def _name(function: object) -> str:
+    return str(getattr(function, "__qualname__", type(function).__qualname__))

@@ -1,0 +1,112 @@
+"""Delayed shrinking: the largest arch alone first, its subnets later and softly.
+
+Annavajjala et al. 2024, "DεpS: Delayed ε-Shrinking for Faster Once-For-All Training": shrinking begins when the full model is
+partially trained (`Delayed`), and the subnets' learning rate rises slowly from a small value (`Ramped`).  The third part,
+distilling from several earlier full models, is not here: `InPlace` teaches with the present one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from nas.errors import TrainError
+from nas.train.losses import Loss, Step
+from nas.train.samplers import Sampler
+from nas.train.task import Batch
+
+if TYPE_CHECKING:
+    from nas.space import Arch, Space
+    from nas.supernet import Supernet
+
+
+@dataclass(frozen=True)
+class Delayed(Sampler):
+    """The largest arch alone for `start` steps, then what `sampler` chooses; its own steps are counted from there.
+
+    Args:
+        sampler: chooses the archs of the later steps.
+        start: first step that it chooses for; about half of a training.
+    """
+
+    sampler: Sampler
+    start: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sampler, Sampler):
+            raise TrainError(f"Delayed has sampler={self.sampler!r}; it is a nas.train.Sampler such as Sandwich(2)")
+        _positive("Delayed", "start", self.start)
+
+    def archs(self, space: Space, step: int, rng: random.Random) -> list[Arch]:
+        """The largest, or the sampler's."""
+        return [space.largest] if step < self.start else self.sampler.archs(space, step - self.start, rng)
+
+    def begin(self, supernet: Supernet, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """The sampler's, once it has begun."""
+        if step >= self.start:
+            self.sampler.begin(supernet, optimizer, step - self.start)
+
+    def describe(self) -> dict[str, Any]:
+        """Name, start, and the sampler's own."""
+        return {"class": "Delayed", "sampler": self.sampler.describe(), "start": self.start}
+
+
+@dataclass(frozen=True)
+class Ramped(Loss):
+    """`loss`, weighing less for subnets until they have been trained for a while; the largest arch's is never changed.
+
+    The weight rises linearly from `least` at step `start` to 1 at `start + steps`.  The paper raises the subnets' learning rate;
+    a step here is one update for the sum of its archs' gradients, to which a weight of a subnet's loss is the same for SGD.
+
+    Args:
+        loss: any.
+        start: as that of `Delayed`.
+        steps: of the rise.
+        least: weight at `start`; below 1.
+    """
+
+    loss: Loss
+    start: int
+    steps: int
+    least: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.loss, Loss):
+            raise TrainError(f"Ramped has loss={self.loss!r}; it is a nas.train.Loss such as InPlace()")
+        if not isinstance(self.start, int) or self.start < 0:
+            raise TrainError(f"Ramped has start={self.start!r}; it is a step, 0 or later")
+        _positive("Ramped", "steps", self.steps)
+        if not 0.0 <= self.least < 1.0:
+            raise TrainError(f"Ramped has least={self.least}; it is a fraction from 0 to below 1")
+
+    def archs(self, archs: Sequence[Arch], space: Space) -> list[Arch]:
+        """The loss's."""
+        return self.loss.archs(archs, space)
+
+    def prepare(self, device: torch.device) -> None:
+        """The loss's."""
+        self.loss.prepare(device)
+
+    def weight(self, step: int) -> float:
+        """Of a subnet's loss at step 0, 1, …"""
+        return self.least + (1.0 - self.least) * min(1.0, max(0.0, (step - self.start) / self.steps))
+
+    def __call__(self, output: Any, batch: Batch, step: Step) -> Tensor:
+        """The loss's, weighed."""
+        value = self.loss(output, batch, step)
+        return value if step.arch == step.space.largest else self.weight(step.number) * value
+
+    def describe(self) -> dict[str, Any]:
+        """Options, and the loss's own."""
+        options = {"start": self.start, "steps": self.steps, "least": self.least}
+        return {"class": "Ramped", "loss": self.loss.describe(), **options}
+
+
+def _positive(name: str, option: str, value: int) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise TrainError(f"{name} has {option}={value!r}; it is a positive number of steps")

@@ -1,0 +1,184 @@
+"""How far a student's outputs are from a teacher's: what `InPlace` and `Teacher` may minimise instead of the forward KL.
+
+Every divergence maps (…, classes) logits of both to a scalar, the mean over all but the last dimension; no gradient goes to the
+teacher.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nas.errors import TrainError, suggest
+
+Direction: TypeAlias = Literal["forward", "reverse", "symmetric"]
+DIRECTIONS = ("forward", "reverse", "symmetric")
+
+
+class Divergence(ABC):
+    """Compares logits.  It holds no state."""
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Mean divergence: a scalar.
+
+        Args:
+            student: (…, classes) logits.
+            teacher: the same shape; no gradient goes to it.
+
+        Raises:
+            TrainError: the shapes differ.
+        """
+        if student.shape != teacher.shape:
+            raise TrainError(
+                f"the student's logits are {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}; "
+                "they must agree"
+            )
+        classes = student.shape[-1]
+        return self._compare(student.float().reshape(-1, classes), teacher.detach().float().reshape(-1, classes))
+
+    @abstractmethod
+    def _compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(n, classes) of both, float32 -> scalar."""
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able name and options."""
+        options: dict[str, Any] = dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}
+        return {"class": type(self).__qualname__, **options}
+
+
+@dataclass(frozen=True)
+class KL(Divergence):
+    """T² times the Kullback–Leibler divergence of the softened distributions (Hinton et al. 2015).
+
+    Args:
+        direction: "forward" is KL(teacher ‖ student), which covers what the teacher holds possible; "reverse" is
+            KL(student ‖ teacher), which seeks its modes (Gu et al. 2024, "MiniLLM"); "symmetric" is the mean of the two.
+        temperature: softens both.
+    """
+
+    direction: Direction = "forward"
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.direction not in DIRECTIONS:
+            raise TrainError(
+                f"KL has direction={self.direction!r}; it is one of {', '.join(DIRECTIONS)}"
+                f"{suggest(str(self.direction), DIRECTIONS)}"
+            )
+        _positive("KL", "temperature", self.temperature)
+
+    def _compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        log_q = functional.log_softmax(student / self.temperature, -1)
+        log_p = functional.log_softmax(teacher / self.temperature, -1)
+        forward, reverse = ((a.exp() * (a - b)).sum(-1).mean() for a, b in ((log_p, log_q), (log_q, log_p)))
+        value = {"forward": forward, "reverse": reverse, "symmetric": 0.5 * (forward + reverse)}[self.direction]
+        return value * self.temperature**2
+
+
+@dataclass(frozen=True)
+class Hard(Divergence):
+    """Cross entropy with the teacher's most likely class (Touvron et al. 2021, "DeiT": hard-label distillation)."""
+
+    def _compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return functional.cross_entropy(student, teacher.argmax(-1))
+
+
+@dataclass(frozen=True)
+class AdaptiveAlpha(Divergence):
+    """For each sample the larger of two α-divergences (Wang et al. 2021, "AlphaNet", algorithm 1).
+
+    D_α = Σ q (w − 1) / (α (α − 1)) with q the student, p the teacher and w the importance ratio (p / q)^α, clamped to
+    [0, `clip`].  A negative α punishes a student for what it holds possible and the teacher does not, α = 1 (the forward
+    KL, not clamped) the opposite; α = 0 is the reverse KL.  The gradient is that of −Σ q ρ log q with q and ρ held fixed,
+    ρ = w / α + 1 / (α (α − 1)), so that clamped ratios still pull; the value is D_α itself.
+
+    Args:
+        negative: the smaller α, taken where its value is the larger one.
+        positive: the larger α.
+        clip: largest importance ratio.
+    """
+
+    negative: float = -1.0
+    positive: float = 1.0
+    clip: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.negative) and math.isfinite(self.positive) and self.negative < self.positive):
+            raise TrainError(
+                f"AdaptiveAlpha has negative={self.negative} and positive={self.positive}; the first must be the smaller"
+            )
+        _positive("AdaptiveAlpha", "clip", self.clip)
+
+    def _compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        log_q, log_p = functional.log_softmax(student, -1), functional.log_softmax(teacher, -1)
+        low, low_pull = self._alpha(log_q, log_p, self.negative)
+        high, high_pull = self._alpha(log_q, log_p, self.positive)
+        value = torch.maximum(low, high)
+        pull = torch.where(low > high, low_pull, high_pull)
+        return (value + pull - pull.detach()).mean()
+
+    def _alpha(self, log_q: Tensor, log_p: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+        """Value without gradient, and the surrogate whose gradient counts, of each sample: (n,) each."""
+        fixed = log_q.detach()
+        q, log_r = fixed.exp(), log_p - fixed
+        if math.isclose(alpha, 1.0, abs_tol=1e-3):
+            # q · ρ and q · f with ρ = p / q, written without the quotient, which overflows.
+            weight = log_p.exp()
+            return (weight * log_r).sum(-1), -(weight * log_q).sum(-1)
+        if math.isclose(alpha, 0.0, abs_tol=1e-3):
+            log_w = log_r.clamp(max=math.log(self.clip))
+            return -(q * log_w).sum(-1), -(q * (log_w - 1.0) * log_q).sum(-1)
+        scale = 1.0 / (alpha * (alpha - 1.0))
+        w = (alpha * log_r).exp().clamp(0.0, self.clip)
+        return scale * (q * (w - 1.0)).sum(-1), -(q * (w / alpha + scale) * log_q).sum(-1)
+
+
+@dataclass(frozen=True)
+class DIST(Divergence):
+    """Correlation instead of equality (Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher").
+
+    T² (beta (1 − ρ of each sample's distribution) + gamma (1 − ρ of each class over the batch)), ρ being Pearson's
+    correlation of the softened probabilities, averaged.
+
+    Args:
+        beta: weight of the relation between the classes of a sample.
+        gamma: weight of the relation between the samples for a class; needs two samples or more.
+        temperature: softens both.
+    """
+
+    beta: float = 1.0
+    gamma: float = 1.0
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.beta >= 0 and self.gamma >= 0 and self.beta + self.gamma > 0):
+            raise TrainError(f"DIST has beta={self.beta} and gamma={self.gamma}; neither is negative, one is positive")
+        _positive("DIST", "temperature", self.temperature)
+
+    def _compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        q, p = torch.softmax(student / self.temperature, -1), torch.softmax(teacher / self.temperature, -1)
+        total = q.new_zeros(())
+        if self.beta:
+            total = total + self.beta * (1.0 - _correlation(q, p).mean())
+        if self.gamma:
+            if len(q) < 2:
+                raise TrainError("DIST correlates the samples of a batch and got 1; give it gamma=0 or larger batches")
+            total = total + self.gamma * (1.0 - _correlation(q.T, p.T).mean())
+        return total * self.temperature**2
+
+
+def _correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson's of each row; 0 where a row is constant."""
+    return functional.cosine_similarity(a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True), dim=-1, eps=1e-8)
+
+
+def _positive(name: str, option: str, value: float) -> None:
+    if not (value > 0.0 and math.isfinite(value)):
+        raise TrainError(f"{name} has {option}={value}; it is a positive number")
