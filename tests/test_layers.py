@@ -32,7 +32,16 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # Packages that are imported in these layers only.
 ONLY_IN = {
-    "torch": {"decode", "supernet", "train", "hardware", "evaluate", "study", "cli", "deploy"},  # cli: the doctor looks at it
+    "torch": {
+        "decode",
+        "supernet",
+        "train",
+        "hardware",
+        "evaluate",
+        "study",
+        "cli",
+        "deploy",
+    },  # cli: the doctor looks at it
     "pyglove": {"space"},
     "ray": {"runners"},
     "sqlalchemy": {"store"},
