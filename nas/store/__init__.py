@@ -4,10 +4,13 @@
 - `StudyRecord` writes (`add`, `claim`, `heartbeat`, `report`, `wave`, `measure`, `release`,
   `requeue_expired`, `import_trials`, `update_space`) and reads (`history`, `front`, `trials`, `trial`, `lookup`, `keys`,
   `counts`, `curve`).
+- `Store.hardware` is a `HardwareRecord`: devices (`StoredDevice`), latencies of archs on them (`ArchMeasurement`), fitted
+  predictors (`StoredPredictor`).
 - Records: `NewTrial`, `Added`, `Claim`, `Report`, `Receipt`, `ImportedTrial`, `History`, `Pending`, `TrialRecord`,
   `StudySummary`.
 """
 
+from nas.store.hardware import ArchMeasurement, HardwareRecord, StoredDevice, StoredPredictor
 from nas.store.records import (
     FINISHED,
     STATES,
@@ -30,7 +33,9 @@ __all__ = [
     "FINISHED",
     "STATES",
     "Added",
+    "ArchMeasurement",
     "Claim",
+    "HardwareRecord",
     "History",
     "ImportedTrial",
     "NewTrial",
@@ -39,6 +44,8 @@ __all__ = [
     "Report",
     "State",
     "Store",
+    "StoredDevice",
+    "StoredPredictor",
     "StudyRecord",
     "StudySummary",
     "TrialRecord",

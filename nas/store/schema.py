@@ -12,7 +12,7 @@ from typing import Literal
 import sqlalchemy as sa
 
 #: Every revision of the schema, oldest first; the last one is what this code reads and writes.
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 HEAD = REVISIONS[-1]
 
 #: `measurements.step` of a final value.  Intermediate values have the steps 0, 1, 2….
@@ -153,4 +153,54 @@ front = sa.Table(
     sa.Column("number", sa.Integer, nullable=False),
     sa.PrimaryKeyConstraint("study_id", "number", name="pk_front"),
     sqlite_with_rowid=False,
+)
+
+# What latencies were measured on.  `description` says all that a figure depends on: processor, threads, batch, precision.
+devices = sa.Table(
+    "devices",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.UniqueConstraint("name", name="uq_devices_name"),
+)
+
+# One row a measurement of an arch on a device; the newest of an arch counts.  They outlive the studies, and are found by the
+# fingerprint of the space: figures of another space are never mixed in.
+device_measurements = sa.Table(
+    "device_measurements",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("device_id", sa.Integer, sa.ForeignKey("devices.id"), nullable=False),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("arch", sa.Text, nullable=False),
+    sa.Column("median_ms", sa.Double, nullable=False),
+    sa.Column("noisy", sa.Integer, nullable=False),  # 0 or 1
+    sa.Column("details", sa.Text, nullable=False),  # p10, spread, load, runs, reference, energy, memory: what there is
+    sa.Column("environment", sa.Text, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+)
+sa.Index(
+    "ix_device_measurements",
+    device_measurements.c.device_id,
+    device_measurements.c.fingerprint,
+    device_measurements.c.key,
+)
+
+# A fitted predictor of a device for a space; a newer fit replaces the older one.  `arrays` is an .npz without objects.
+predictors = sa.Table(
+    "predictors",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("device_id", sa.Integer, sa.ForeignKey("devices.id"), nullable=False),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("space", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("errors", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("arrays", sa.LargeBinary, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.UniqueConstraint("device_id", "fingerprint", name="uq_predictors_device"),
 )

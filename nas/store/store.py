@@ -17,6 +17,7 @@ from nas.store import history
 from nas.store import statements as s
 from nas.store.columns import Catalog, Columns
 from nas.store.database import Database, locate
+from nas.store.hardware import HardwareRecord
 from nas.store.records import StudyInfo, StudySummary
 from nas.store.schema import HEAD, spaces, studies
 from nas.store.settle import name_fault
@@ -170,6 +171,11 @@ class Store:
             schema=json.loads(schema),
         )
         return StudyRecord(self._database, info)
+
+    @property
+    def hardware(self) -> HardwareRecord:
+        """Devices, what was measured on them, and their predictors."""
+        return HardwareRecord(self._database)
 
     def studies(self) -> list[StudySummary]:
         """Every study, oldest first."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from nas.cli.app import app, run
+from nas.store.schema import HEAD
 from tests.study.landscapes import study
 
 JOB = """
@@ -153,7 +154,7 @@ def test_front_of_a_filter(searched: Nas) -> None:
 
 
 def test_database_commands(searched: Nas) -> None:
-    assert "this version of supernas needs 0001" in searched("db", "current").out
+    assert f"this version of supernas needs {HEAD}" in searched("db", "current").out
     assert "nothing to do" in searched("db", "upgrade").out
 
 

@@ -142,9 +142,9 @@ def test_newer_database_is_refused(path: Path) -> None:
 
 def test_older_database_is_refused_until_upgraded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_store(path).close()
-    monkeypatch.setattr("nas.store.database.HEAD", "0002")
-    monkeypatch.setattr("nas.store.database.REVISIONS", ("0001", "0002"))
-    with pytest.raises(StoreError, match="has the older revision '0001'.*run 'nas db upgrade'") as error:
+    monkeypatch.setattr("nas.store.database.HEAD", "9999")
+    monkeypatch.setattr("nas.store.database.REVISIONS", (*REVISIONS, "9999"))
+    with pytest.raises(StoreError, match="has the older revision .*run 'nas db upgrade'") as error:
         open_store(path)
     sentence(error)
     monkeypatch.undo()

@@ -1,0 +1,304 @@
+"""Devices in the results database: what was measured on each, and the predictor fitted to it.
+
+A device is known by its name.  Measurements are of archs of one space, told apart by the space's fingerprint.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam as p
+
+from nas.errors import StoreError, suggest
+from nas.store.database import Database
+from nas.store.schema import device_measurements as measured
+from nas.store.schema import devices, predictors
+from nas.store.sql import Row, Statement, Transaction
+
+
+@dataclass(frozen=True)
+class ArchMeasurement:
+    """A latency of one arch on one device.
+
+    Args:
+        key: `Arch.key`.
+        row: `Arch.row()`.
+        median_ms: the figure.
+        noisy: it is not to be trusted.
+        details: what else was found, by a name with its unit; what the platform does not expose is absent.
+        environment: versions and the processor.
+        created: seconds since the epoch; set by the store.
+    """
+
+    key: str
+    row: Sequence[float | None]
+    median_ms: float
+    noisy: bool = False
+    details: Mapping[str, float] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    created: float = 0.0
+
+
+@dataclass(frozen=True)
+class StoredPredictor:
+    """A fitted predictor as the store keeps it; `nas.hardware.Predictor.unpack` makes it one again.
+
+    Args:
+        device: name.
+        fingerprint: of the space.
+        space: its name, for people.
+        kind: which predictor it is.
+        errors: on archs held out of the fit.
+        state: JSON-able.
+        arrays: an .npz without objects.
+        created: seconds since the epoch; set by the store.
+    """
+
+    device: str
+    fingerprint: str
+    space: str
+    kind: str
+    errors: Mapping[str, float]
+    state: Mapping[str, Any]
+    arrays: bytes
+    created: float = 0.0
+
+
+@dataclass(frozen=True)
+class StoredDevice:
+    """A device, and how many archs were measured on it, by the fingerprint of their space."""
+
+    name: str
+    description: Mapping[str, Any]
+    created: float
+    measured: Mapping[str, int]
+
+
+_DEVICES = Statement(
+    sa.select(devices.c.id, devices.c.name, devices.c.description, devices.c.created).order_by(devices.c.name)
+)
+_FIND = Statement(sa.select(devices.c.id, devices.c.description).where(devices.c.name == p("label")), "label")
+_ADD = Statement(sa.insert(devices).values(name=p("a"), description=p("b"), created=p("c")), "a b c")
+_COUNTS = Statement(
+    sa.select(measured.c.device_id, measured.c.fingerprint, sa.func.count(measured.c.key.distinct())).group_by(
+        measured.c.device_id, measured.c.fingerprint
+    )
+)
+_ADD_MEASUREMENT = Statement(
+    sa.insert(measured).values(
+        device_id=p("a"),
+        fingerprint=p("b"),
+        key=p("c"),
+        arch=p("d"),
+        median_ms=p("e"),
+        noisy=p("f"),
+        details=p("g"),
+        environment=p("h"),
+        created=p("i"),
+    ),
+    "a b c d e f g h i",
+)
+_MEASURED = Statement(
+    sa.select(
+        measured.c.key,
+        measured.c.arch,
+        measured.c.median_ms,
+        measured.c.noisy,
+        measured.c.details,
+        measured.c.environment,
+        measured.c.created,
+    )
+    .where(measured.c.device_id == p("device"), measured.c.fingerprint == p("mark"))
+    .order_by(measured.c.id),
+    "device mark",
+)
+_DROP_PREDICTOR = Statement(
+    sa.delete(predictors).where(predictors.c.device_id == p("device"), predictors.c.fingerprint == p("mark")),
+    "device mark",
+)
+_ADD_PREDICTOR = Statement(
+    sa.insert(predictors).values(
+        device_id=p("a"),
+        fingerprint=p("b"),
+        space=p("c"),
+        kind=p("d"),
+        errors=p("e"),
+        state=p("f"),
+        arrays=p("g"),
+        created=p("h"),
+    ),
+    "a b c d e f g h",
+)
+_PREDICTORS = Statement(
+    sa.select(
+        devices.c.name,
+        predictors.c.fingerprint,
+        predictors.c.space,
+        predictors.c.kind,
+        predictors.c.errors,
+        predictors.c.state,
+        predictors.c.arrays,
+        predictors.c.created,
+    )
+    .join_from(predictors, devices, devices.c.id == predictors.c.device_id)
+    .order_by(devices.c.name, predictors.c.created)
+)
+
+
+class HardwareRecord:
+    """Devices, measurements and predictors of one database; made by `Store.hardware`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __repr__(self) -> str:
+        return f"HardwareRecord({self._database.shown})"
+
+    # -- devices -------------------------------------------------------------------------------------------------------
+
+    def add_device(self, name: str, description: Mapping[str, Any]) -> None:
+        """Make a device known; a known one must be described the same.
+
+        Raises:
+            StoreError: the name is empty, or it is another device's.
+        """
+        if not name or not name.strip():
+            raise StoreError("a device needs a name; give one, as in 'pixel7'")
+        text = json.dumps(description, sort_keys=True, separators=(",", ":"))
+        with self._database.write() as sql:
+            found = sql.one(_FIND, (name,))
+            if found is None:
+                sql.run(_ADD, (name, text, time.time()))
+            elif json.loads(found[1]) != json.loads(text):
+                raise StoreError(
+                    f"device {name!r} is {found[1]} in database {self._database.shown}, now it is {text}; "
+                    "figures of the two do not compare, give the new one another name"
+                )
+
+    def devices(self) -> list[StoredDevice]:
+        """Every device, by name."""
+        with self._database.read() as sql:
+            counts = sql.all(_COUNTS)
+            return [
+                StoredDevice(
+                    name, json.loads(text), created, {mark: n for device, mark, n in counts if device == identity}
+                )
+                for identity, name, text, created in sql.all(_DEVICES)
+            ]
+
+    # -- measurements --------------------------------------------------------------------------------------------------
+
+    def add_measurements(self, device: str, fingerprint: str, rows: Sequence[ArchMeasurement]) -> None:
+        """Append measurements of archs of the space with this fingerprint, in one transaction.
+
+        Raises:
+            StoreError: the device is not known, or a latency is no positive number.
+        """
+        now = time.time()
+        for row in rows:
+            if not 0.0 < row.median_ms < float("inf"):
+                raise StoreError(
+                    f"latency {row.median_ms!r} ms of arch {row.key} is no positive number; measure it again"
+                )
+        with self._database.write() as sql:
+            identity = self._device(sql, device)
+            sql.many(_ADD_MEASUREMENT, [(identity, fingerprint, *_packed(row), now) for row in rows])
+
+    def measurements(self, device: str, fingerprint: str, *, noisy: bool = True) -> list[ArchMeasurement]:
+        """The newest measurement of each arch, in the order in which archs were first measured.
+
+        Args:
+            device: name.
+            fingerprint: of the space.
+            noisy: False leaves out archs whose newest measurement is flagged.
+
+        Raises:
+            StoreError: the device is not known.
+        """
+        with self._database.read() as sql:
+            rows = sql.all(_MEASURED, (self._device(sql, device), fingerprint))
+        newest: dict[str, ArchMeasurement] = {}
+        for row in rows:
+            newest[row[0]] = _unpacked(row)
+        return [one for one in newest.values() if noisy or not one.noisy]
+
+    # -- predictors ----------------------------------------------------------------------------------------------------
+
+    def save_predictor(self, predictor: StoredPredictor) -> None:
+        """Keep a predictor; it replaces the older one of the same device and space.
+
+        Raises:
+            StoreError: the device is not known.
+        """
+        one = predictor
+        with self._database.write() as sql:
+            identity = self._device(sql, one.device)
+            sql.run(_DROP_PREDICTOR, (identity, one.fingerprint))
+            texts = [json.dumps(dict(part), separators=(",", ":")) for part in (one.errors, one.state)]
+            sql.run(_ADD_PREDICTOR, (identity, one.fingerprint, one.space, one.kind, *texts, one.arrays, time.time()))
+
+    def predictors(self) -> list[StoredPredictor]:
+        """Every predictor, by device."""
+        with self._database.read() as sql:
+            return [
+                StoredPredictor(
+                    device, mark, space, kind, json.loads(errors), json.loads(state), bytes(arrays), created
+                )
+                for device, mark, space, kind, errors, state, arrays, created in sql.all(_PREDICTORS)
+            ]
+
+    def predictor(self, device: str, fingerprint: str, space: str = "") -> StoredPredictor:
+        """The predictor of a device for the space with this fingerprint.
+
+        Args:
+            device: name.
+            fingerprint: of the space.
+            space: its name, for the message.
+
+        Raises:
+            StoreError: the device is not known, or has no predictor of this space; with the ones that it has.
+        """
+        with self._database.read() as sql:
+            self._device(sql, device)
+        own = [one for one in self.predictors() if one.device == device]
+        for one in own:
+            if one.fingerprint == fingerprint:
+                return one
+        asked = f"space {space!r}" if space else f"the space {fingerprint}"
+        if own:
+            raise StoreError(
+                f"device {device!r} has a predictor of {_names(own)} and none of {asked} as it is now; "
+                "fit one with 'nas predictor fit JOB'"
+            )
+        raise StoreError(f"device {device!r} has no predictor; measure archs and fit one with 'nas predictor fit JOB'")
+
+    def _device(self, sql: Transaction, name: str) -> int:
+        found = sql.one(_FIND, (name,))
+        if found is not None:
+            return int(found[0])
+        names = [row[1] for row in sql.all(_DEVICES)]
+        have = f"it has {', '.join(names)}" if names else "it has none yet; 'nas measure' adds them"
+        raise StoreError(f"database {self._database.shown} has no device {name!r}{suggest(name, names)}; {have}")
+
+
+def _names(stored: Sequence[StoredPredictor]) -> str:
+    return ", ".join(f"space {one.space!r} ({one.fingerprint[:8]})" for one in stored)
+
+
+def _packed(row: ArchMeasurement) -> Row:
+    texts = [
+        json.dumps(part, separators=(",", ":")) for part in (list(row.row), dict(row.details), dict(row.environment))
+    ]
+    return (row.key, texts[0], row.median_ms, int(row.noisy), texts[1], texts[2])
+
+
+def _unpacked(row: Row) -> ArchMeasurement:
+    key, arch, median, noisy, details, environment, created = row
+    return ArchMeasurement(
+        key, json.loads(arch), median, bool(noisy), json.loads(details), json.loads(environment), created
+    )
