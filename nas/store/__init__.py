@@ -2,8 +2,8 @@
 
 - `open_store(path)` gives a `Store`: `create_study`, `open_study`, `studies`, `delete_study`, `current`, `upgrade`.
 - `StudyRecord` writes (`add`, `claim`, `heartbeat`, `report`, `wave`, `measure`, `release`,
-  `requeue_expired`, `import_trials`, `update_space`) and reads (`history`, `front`, `trials`, `trial`, `lookup`, `keys`,
-  `counts`, `curve`).
+  `requeue_expired`, `import_trials`, `update_space`, `enter`, `annotate`) and reads (`history`, `front`, `trials`, `trial`,
+  `lookup`, `keys`, `counts`, `curve`, `notes`).
 - `Store.hardware` is a `HardwareRecord`: devices (`StoredDevice`), latencies of archs on them (`ArchMeasurement`), fitted
   predictors (`StoredPredictor`).
 - Records: `NewTrial`, `Added`, `Claim`, `Report`, `Receipt`, `ImportedTrial`, `History`, `Pending`, `TrialRecord`,

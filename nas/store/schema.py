@@ -12,7 +12,7 @@ from typing import Literal
 import sqlalchemy as sa
 
 #: Every revision of the schema, oldest first; the last one is what this code reads and writes.
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 HEAD = REVISIONS[-1]
 
 #: `measurements.step` of a final value.  Intermediate values have the steps 0, 1, 2….
@@ -203,4 +203,16 @@ predictors = sa.Table(
     sa.Column("arrays", sa.LargeBinary, nullable=False),
     sa.Column("created", sa.Double, nullable=False),
     sa.UniqueConstraint("device_id", "fingerprint", name="uq_predictors_device"),
+)
+
+# Small JSON values by name, on a trial, or on the study itself (number -1): see notes.py.
+notes = sa.Table(
+    "notes",
+    metadata,
+    sa.Column("study_id", sa.Integer, sa.ForeignKey("studies.id"), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.PrimaryKeyConstraint("study_id", "number", "name", name="pk_notes"),
+    sqlite_with_rowid=False,
 )

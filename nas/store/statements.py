@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy import bindparam as p
 
-from nas.store.schema import FINAL, front, measurements, metrics, spaces, studies, study_spaces, trials
+from nas.store.schema import FINAL, front, measurements, metrics, notes, spaces, studies, study_spaces, trials
 from nas.store.sql import Among, Statement
 
 _TRIAL = (trials.c.study_id == p("study"), trials.c.number == p("no"))
@@ -91,6 +91,7 @@ DELETE_STUDY = [
         (measurements, measurements.c.metric_id.in_(sa.select(metrics.c.id).where(metrics.c.study_id == p("study")))),
         (metrics, metrics.c.study_id == p("study")),
         (front, front.c.study_id == p("study")),
+        (notes, notes.c.study_id == p("study")),
         (trials, trials.c.study_id == p("study")),
         (study_spaces, study_spaces.c.study_id == p("study")),
         (studies, studies.c.id == p("study")),

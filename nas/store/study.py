@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 from nas.errors import StoreError
 from nas.metrics import Metric
-from nas.store import history
+from nas.store import history, notes
 from nas.store.columns import schemas
 from nas.store.database import Database
 from nas.store.ledger import Ledger
@@ -71,6 +71,51 @@ class StudyRecord:
         """
         with self._ledger.write() as wave:
             return wave.add(rows, worker, lease_s)
+
+    def enter(
+        self,
+        trial: NewTrial,
+        *,
+        worker: str,
+        lease_s: float = 60,
+        most: int | None = None,
+        notes_on_it: Mapping[str, Any] | None = None,
+    ) -> Added | None:
+        """`add` of one trial with its notes, as one step among processes that share a limit.
+
+        Args:
+            trial: of the space of this handle; a known arch is answered with its trial.
+            worker: to which it is leased.
+            lease_s: seconds of the lease.
+            most: trials that the study may have; None when there is no limit.
+            notes_on_it: left on the trial if it is new.
+
+        Returns:
+            where the arch is, or None: it is new, and the study has `most` trials.
+
+        Raises:
+            StoreError: the row does not fit the space, a note is not JSON, or the database cannot be written.
+        """
+        texts = notes.encoded(notes_on_it or {})
+        with self._ledger.write() as wave:
+            if most is not None and wave.head.next_number >= most:
+                return wave.known(trial.key)
+            (added,) = wave.add([trial], worker, lease_s)
+            if not added.existing:
+                notes.put(wave.sql, self.id, added.number, texts)
+            return added
+
+    def annotate(self, values: Mapping[str, Any], number: int | None = None) -> None:
+        """Leave notes, JSON values by name, on a trial, or on the study itself; those of the same name are replaced.
+
+        Raises:
+            StoreError: there is no such trial, or a value is not JSON.
+        """
+        texts = notes.encoded(values)
+        with self._ledger.write() as wave:
+            if number is not None and not 0 <= number < wave.head.next_number:
+                raise StoreError(f"study {self.name!r} has no trial {number!r} to leave notes on")
+            notes.put(wave.sql, self.id, notes.STUDY if number is None else number, texts)
 
     def claim(self, worker: str, n: int, lease_s: float = 60) -> list[Claim]:
         """Up to `n` WAITING trials, lowest numbers first; they become RUNNING and no other worker gets them."""
@@ -219,6 +264,16 @@ class StudyRecord:
         """The trial of the arch with this key, if there is one."""
         with self._database.read() as sql:
             return history.record(sql, self.id, key=key)
+
+    def notes(self, number: int | None = None) -> dict[str, Any]:
+        """The notes on a trial, or on the study itself, by name."""
+        with self._database.read() as sql:
+            return notes.read(sql, self.id, notes.STUDY if number is None else number)
+
+    def all_notes(self) -> dict[int, dict[str, Any]]:
+        """The notes on every trial that has some, by its number; those on the study itself at -1."""
+        with self._database.read() as sql:
+            return notes.read_all(sql, self.id)
 
     def keys(self) -> set[str]:
         """Keys of the archs of all trials."""

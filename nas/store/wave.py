@@ -135,6 +135,10 @@ class Wave:
         self._record(ended)
         return answers
 
+    def known(self, key: str) -> Added | None:
+        """Where the arch with this key is, if the study has it."""
+        return self._known([key]).get(key)
+
     def _known(self, keys: Iterable[str]) -> dict[str, Added]:
         rows = s.TRIALS_BY_KEY.all(self.sql, (self._id,), keys)
         return {key: Added(number, key, True, state) for key, number, state in rows}

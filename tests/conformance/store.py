@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from nas.errors import StoreError
 from nas.store import NewTrial, Receipt, Report, State, Store, StudyRecord, open_store
+from tests.conformance.store_notes import NotesConformance
 from tests.conformance.store_processes import end, kill_writers, start
 from tests.conformance.store_reading import ReadingConformance
 from tests.conformance.store_tools import (
@@ -28,7 +29,7 @@ from tests.conformance.store_tools import (
 )
 
 
-class StoreConformance(ReadingConformance):
+class StoreConformance(ReadingConformance, NotesConformance):
     """The rules of a store: durable, exactly once, immutable, fenced."""
 
     # -- trials and waves --------------------------------------------------------------------------------------------
