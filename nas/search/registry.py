@@ -7,12 +7,14 @@ from typing import Any
 
 from nas.errors import AlgorithmError, suggest
 from nas.search.base import Algorithm
+from nas.search.concurrent_nas import ConcurrentNAS
+from nas.search.linas import LINAS
 from nas.search.nsga2 import NSGA2
 from nas.search.regularized import RegularizedEvolution
 from nas.search.simple import Exhaustive, RandomSearch
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
-    kind.name: kind for kind in (RandomSearch, Exhaustive, RegularizedEvolution, NSGA2)
+    kind.name: kind for kind in (RandomSearch, Exhaustive, RegularizedEvolution, NSGA2, LINAS, ConcurrentNAS)
 }
 
 

@@ -151,6 +151,7 @@ class AlgorithmConformance:
 
     seeded = True  # whether another seed gives other proposals
     continuous = True  # whether it searches continuous choices
+    rebuilt = 60  # archs that may be made when 400 trials are restored
 
     def make(self, seed: int = 0) -> Algorithm:
         """A new, unbound instance with a population of at most 20."""
@@ -294,7 +295,7 @@ class AlgorithmConformance:
         rows = Watched(flat(), [trial.arch.row() for trial in run.finished])
         restored = self.bound(flat())
         restored.restore(History(**{**vars(history), "archs": rows}))
-        assert len(made) <= 60
+        assert len(made) <= self.rebuilt
         assert keys(restored.ask(5)) == keys(live.ask(5))
 
     def test_history_may_hold_an_arch_twice(self) -> None:
