@@ -55,6 +55,7 @@ _HOME = {
     "Costs": "nas.evaluate",
     "Latency": "nas.evaluate",
     "Evaluation": "nas.evaluate",
+    "Proxies": "nas.proxies",
     "ElasticModel": "nas.deploy",
     "export": "nas.deploy",
     "Metric": "nas.metrics",

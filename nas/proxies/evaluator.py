@@ -1,0 +1,194 @@
+"""Proxies as an evaluator: an arch is built with its initial weights, looked at with one batch, and scored."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from nas.errors import EvaluationError, suggest
+from nas.proxies.diswot import diswot
+from nas.proxies.gradients import fisher, grad_norm, grasp, snip, synflow
+from nas.proxies.kernels import jacob_cov, naswot
+from nas.proxies.probe import Probe
+from nas.proxies.zen import zen
+from nas.supernet import costs
+from nas.supernet.inputs import convert
+from nas.supernet.skeleton import build, build_skeleton, quiet
+from nas.train.task import Batch, Task, to_device
+
+if TYPE_CHECKING:
+    from nas.space import Arch, Space
+
+PROXIES: dict[str, Callable[[Probe], float]] = {
+    "grad_norm": grad_norm,
+    "snip": snip,
+    "grasp": grasp,
+    "fisher": fisher,
+    "synflow": synflow,
+    "jacob_cov": jacob_cov,
+    "naswot": naswot,
+    "zen": zen,
+    "diswot": diswot,
+}
+"""What is computed on a network with weights; `params` and `macs` need none."""
+COUNTS = ("params", "macs")
+NAMES = (*COUNTS, *PROXIES)
+UNDEFINED = -1e8
+"""The score of a network that a proxy is not defined for (nothing connects input and output), as in published tables of proxies:
+a finite number below all others, so that such an arch is stored and never preferred."""
+
+
+class Proxies:
+    """An evaluator that trains nothing: scores of each arch at initialisation, higher is meant to be better.
+
+    Every arch is built by its own constructor with the random state of `seed`, so equal archs get equal weights in every
+    process.  A score that is not finite becomes `UNDEFINED`.
+
+    >>> study = nas.Study("cheap", space, ["max naswot", "min params"], Proxies(["naswot", "params"], digits()))  # doctest: +SKIP
+
+    Args:
+        names: of `NAMES`, in the order of the metrics.
+        task: gives the batch (the first of its first epoch) and the loss.
+        batch: how many samples of that batch are looked at; None takes all.
+        seed: of the initial weights.
+        teacher: arch that `diswot` compares with; None is the largest of the space.
+        device: where the networks run.
+
+    Raises:
+        EvaluationError: no or unknown names, one of them twice, a batch that the task does not have, or a teacher without diswot.
+    """
+
+    cost: ClassVar[Literal["cheap", "dear"]] = "cheap"
+    exclusive: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        task: Task,
+        *,
+        batch: int | None = None,
+        seed: int = 0,
+        teacher: Arch | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.names = tuple([names] if isinstance(names, str) else names)
+        for name in self.names:
+            if name not in NAMES:
+                raise EvaluationError(f"no proxy is named {name!r}; there are {', '.join(NAMES)}{suggest(name, NAMES)}")
+        if not self.names or len(set(self.names)) < len(self.names):
+            raise EvaluationError(f"proxies were named {list(self.names)}; name each once, and at least one")
+        if not isinstance(task, Task):
+            raise EvaluationError(f"task is a {type(task).__name__} and must be a nas.train.Task")
+        if teacher is not None and "diswot" not in self.names:
+            raise EvaluationError(
+                "a teacher was given, and only diswot has one; add it to the names or leave the teacher out"
+            )
+        self.task, self.batch, self.seed, self.teacher, self.device = task, batch, seed, teacher, device
+        self._data: Batch | None = None
+        self._taught_by: tuple[str, nn.Module] | None = None
+        self._samples()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names."""
+        return self.names
+
+    def __call__(self, arch: Arch) -> dict[str, float]:
+        """The scores of `arch`; the same in every process.
+
+        Raises:
+            EvaluationError: a proxy cannot look at this kind of model or task.
+        """
+        found: dict[str, float] = {}
+        probe: Probe | None = None
+        with quiet(), torch.random.fork_rng([self.device] if self.device.startswith("cuda") else []):
+            for name in self.names:
+                if name in COUNTS:
+                    found[name] = self._count(name, arch)
+                    continue
+                if probe is None:
+                    probe = self._probe(arch)
+                torch.manual_seed(self.seed)  # of dropout
+                value = PROXIES[name](probe)
+                found[name] = value if math.isfinite(value) else UNDEFINED
+        return found
+
+    def values(self, archs: Sequence[Arch]) -> NDArray[np.float64]:
+        """(n, names) scores of `archs`, as `nas.search.RoBoT` asks for them."""
+        rows = [list(self(arch).values()) for arch in archs]
+        return np.array(rows, dtype=np.float64).reshape(len(archs), len(self.names))
+
+    def check(self, space: Space) -> None:
+        """Whether archs of `space` can be scored: scores its smallest.
+
+        Raises:
+            EvaluationError: they cannot, or the teacher is an arch of another space.
+        """
+        self(space.smallest)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able name and options."""
+        teacher = self.teacher.to_json() if self.teacher is not None else None
+        options = {"names": list(self.names), "batch": self.batch, "seed": self.seed, "teacher": teacher}
+        return {"name": "Proxies", **options, "task": self.task.describe()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_data": None, "_taught_by": None}
+
+    # -- parts
+
+    def _samples(self) -> Batch:
+        """The batch, on the CPU, cut to size."""
+        if self._data is None:
+            whole = next(iter(self.task.train_batches(0)), None)
+            has = 0 if whole is None else len(whole)
+            size = has if self.batch is None else self.batch
+            if whole is None or isinstance(size, bool) or not isinstance(size, int) or not 1 < size <= has:
+                raise EvaluationError(
+                    f"batch={self.batch!r} does not fit the task's batches of {has} samples; give 2 to {has}"
+                )
+            self._data = Batch(_first(whole.inputs, has, size), _first(whole.targets, has, size))
+        return self._data
+
+    def _build(self, arch: Arch) -> nn.Module:
+        torch.manual_seed(self.seed)
+        random.seed(self.seed)
+        return build(arch.space, arch).to(self.device)
+
+    def _probe(self, arch: Arch) -> Probe:
+        teacher = self._teacher(arch) if "diswot" in self.names else None
+        return Probe(self._build(arch), self._samples().to(self.device), self.task, self.seed, teacher)
+
+    def _teacher(self, arch: Arch) -> nn.Module:
+        """The teacher of the space of `arch`, built once."""
+        chosen = self.teacher or arch.space.largest
+        if chosen.space.fingerprint != arch.space.fingerprint:
+            raise EvaluationError(
+                f"the teacher is an arch of space {chosen.space.name!r}, and archs are of {arch.space.name!r}; give one of that"
+            )
+        if self._taught_by is None or self._taught_by[0] != chosen.key:
+            self._taught_by = (chosen.key, self._build(chosen))
+        return self._taught_by[1]
+
+    def _count(self, name: str, arch: Arch) -> int:
+        skeleton = build_skeleton(arch.space, arch)
+        if name == "params":
+            return sum(parameter.numel() for parameter in skeleton.parameters())
+        return costs.macs(skeleton, lambda: build(arch.space, arch), self.task.example)
+
+
+def _first(value: Any, has: int, size: int) -> Any:
+    """The first `size` samples of a batch of `has`."""
+    cut = to_device(value, "cpu")
+    if isinstance(cut, torch.Tensor):
+        return cut[:size]
+    if isinstance(cut, (tuple, dict)):
+        return convert(cut, lambda one: one[:size] if one.ndim and len(one) == has else one)
+    return cut
