@@ -15,7 +15,6 @@ sampling of SN-Net and `nas.train.Bucketed(net.macs, …)` that of SN-Netv2.  Th
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,126 +22,65 @@ from typing import Any
 import pyglove as pg
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 import nas
 from nas.errors import SpaceError, SupernetError, suggest
 from nas.supernet.inputs import Inputs, call, convert
 from nas.supernet.layouts import Cut
 from nas.supernet.skeleton import quiet
+from searchspaces.stitching_guide import Guide, Guided, Span, guide
+from searchspaces.stitching_parts import Alone, Given, Stitch, hang, made
 from searchspaces.stitching_plan import Hop, Planner, SNNet, parse
-from searchspaces.stitching_trunk import Ref, Shape, Steps, Trunk, Weaver, expand, record
+from searchspaces.stitching_trunk import (
+    Ref,
+    Shape,
+    Steps,
+    Trunk,
+    Unrecordable,
+    Weaver,
+    expand,
+    probe,
+    record,
+    skips_over,
+)
 
 TRUNKS = 64
 """Recorded anchors kept."""
 
-
-class Stitch(nn.Module):
-    """A linear map of the channels, with bias; with a `rank` it is frozen but for its bias and a low-rank update (LoSA).
-
-    y = W x + b + (1 / rank) · B A x.  A is drawn as nn.Linear draws weights and B is zero (SN-Netv2; α = 1).
-
-    Args:
-        inputs: channels of the front.
-        outputs: channels of the end.
-        axis: of the channels: -1 for tokens, 1 for images (n, channels, h, w).
-        rank: of the update; None trains the weight itself.
-    """
-
-    def __init__(self, inputs: int, outputs: int, axis: int = -1, rank: int | None = None) -> None:
-        super().__init__()
-        made = nn.Linear(inputs, outputs)
-        self.axis, self.rank = axis, rank
-        self.weight, self.bias = made.weight, made.bias
-        if rank is not None:
-            self.weight.requires_grad_(False)
-            self.down = nn.Parameter(nn.Linear(inputs, rank, bias=False).weight.detach())
-            self.up = nn.Parameter(torch.zeros(outputs, rank))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Channels of the front -> channels of the end."""
-        y = self._map(x, self.weight, self.bias)
-        if self.rank is None:
-            return y
-        return y + self._map(self._map(x, self.down, None), self.up, None) / self.rank
-
-    def _map(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.axis == -1:
-            return functional.linear(x, weight, bias)
-        return functional.conv2d(x, weight[:, :, None, None], bias)
+_trunks: OrderedDict[Any, tuple[Any, Trunk | Guide]] = OrderedDict()
 
 
-class Given:
-    """Something that a space holds as it is and that is equal to nothing else: a module, a function, an example."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __repr__(self) -> str:
-        return f"Given({type(self.value).__name__})"
-
-
-def _hang(root: nn.Module, path: str, table: str, value: Any) -> None:
-    """Put `value` at `path`, in plain modules made as needed."""
-    *owners, leaf = path.split(".")
-    for name in owners:
-        if name not in root._modules:
-            root._modules[name] = nn.Module()
-        child = root._modules[name]
-        assert child is not None
-        root = child
-    if table == "_parameters":
-        root.register_parameter(leaf, value)
-    else:
-        getattr(root, table)[leaf] = value
-
-
-def _copied(module: nn.Module) -> nn.Module:
-    """A copy of `module` whose parameters are registered anew, so that a skeleton of it costs no memory."""
-    fresh = {
-        id(old): nn.Parameter(old.detach(), requires_grad=old.requires_grad)  # shares the storage at first
-        for old in module.parameters()
-    }
-    copied = copy.deepcopy(module, dict(fresh))
-    held: set[int] = set()
-    for owner in copied.modules():
-        for name, parameter in list(owner._parameters.items()):
-            if parameter is not None:
-                owner.register_parameter(name, parameter)
-                if owner._parameters[name] is parameter and id(parameter) not in held:
-                    held.add(id(parameter))
-                    parameter.data = parameter.data.clone()
-    return copied
-
-
-def _made(anchor: Any, number: int) -> nn.Module:
-    """A module of its own for `anchor`.
-
-    Raises:
-        SpaceError: it is no module and makes none.
-    """
-    given = anchor.value if isinstance(anchor, Given) else anchor
-    made = _copied(given) if isinstance(given, nn.Module) else given() if callable(given) else given
-    if not isinstance(made, nn.Module):
-        raise SpaceError(
-            f"anchor {number} is a {type(made).__name__}; give a module, or a function (a model function's call) that builds one"
-        )
-    return made
-
-
-_trunks: OrderedDict[Any, tuple[Any, Trunk]] = OrderedDict()
-
-
-def _trunk(anchor: Any, module: nn.Module, blocks: str, example: Given, number: int) -> Trunk:
-    """The trunk of `anchor`, of which `module` is one, recorded once."""
+def _trunk(
+    anchor: Any, module: nn.Module, blocks: str, example: Given, number: int, *, guided: bool = False
+) -> Trunk | Guide:
+    """The trunk of `anchor`, of which `module` is one, recorded once; a guide where it cannot be, or is not to be."""
     same = id(anchor) if isinstance(anchor, Given) else f"{type(anchor).__module__}.{anchor!r}"
-    key = same, blocks, id(example), number
+    key = same, blocks, id(example), number, guided
     if key not in _trunks:
-        trunk = record(module, blocks, example.value, number)
-        _trunks[key] = (anchor, example), trunk  # what an id is of is kept, so that it stays its own
+        _trunks[key] = (anchor, example), _found(module, blocks, example.value, number, guided)
+        # what an id is of is kept with it, so that it stays its own
         if len(_trunks) > TRUNKS:
             _trunks.popitem(last=False)
     return _trunks[key][1]
+
+
+def _found(module: nn.Module, blocks: str, example: Inputs, number: int, guided: bool) -> Trunk | Guide:
+    if not guided:
+        try:
+            return record(module, blocks, example, number)
+        except Unrecordable:
+            pass
+    return guide(probe(module), expand(module, blocks, number), example, number)
+
+
+def _trunks_of(
+    anchors: Sequence[Any], modules: Mapping[int, nn.Module], blocks: Sequence[str], example: Given
+) -> dict[int, Trunk | Guide]:
+    """The trunks of some anchors: all recorded, or all guides."""
+    found = {n: _trunk(anchors[n], module, blocks[n], example, n) for n, module in modules.items()}
+    if all(isinstance(trunk, Trunk) for trunk in found.values()):
+        return found
+    return {n: _trunk(anchors[n], module, blocks[n], example, n, guided=True) for n, module in modules.items()}
 
 
 @nas.model  # type: ignore[untyped-decorator]
@@ -172,29 +110,25 @@ def stitched(
     unknown = [number for number in order if number >= len(anchors)]
     if unknown:
         raise SpaceError(f"route {route!r} names anchor {unknown[0]}, and there are {len(anchors)}")
-    modules = {number: _made(anchors[number], number) for number in dict.fromkeys(order)}
+    modules = {number: made(anchors[number], number) for number in dict.fromkeys(order)}
     if not hops:
-        return _Alone(order[0], modules[order[0]])
-    trunks = {n: _trunk(anchors[n], module, blocks[n], example, n) for n, module in modules.items()}
-    weaver, output, sizes = _weave(hops, trunks, stitches, axis)
-    path = Steps(weaver.names, weaver.steps, output)
-    for number, kind, target in weaver.used:
-        _take(path, number, modules[number], (kind, target), trunks[number])
+        return Alone(order[0], modules[order[0]])
+    trunks = _trunks_of(anchors, modules, blocks, example)
+    sizes = _sizes(hops, trunks, stitches, axis)
+    path = _path(hops, modules, trunks, stitches)
     for name, size in sizes.items():
-        _hang(path, f"stitches.{name}", "_modules", Stitch(*size, rank))
+        hang(path, f"stitches.{name}", "_modules", Stitch(*size, rank))
     return path
 
 
-def _weave(
-    hops: Sequence[Hop], trunks: Mapping[int, Trunk], stitches: Mapping[str, str], axis: int | None
-) -> tuple[Weaver, Any, dict[str, tuple[int, int, int]]]:
-    """The steps of a path, its output, and channels (in, out, axis) of its stitches.
+def _sizes(
+    hops: Sequence[Hop], trunks: Mapping[int, Trunk | Guide], stitches: Mapping[str, str], axis: int | None
+) -> dict[str, tuple[int, int, int]]:
+    """Channels (in, out, axis) of the stitches of a path.
 
     Raises:
         SpaceError: a hop is not stitched, or joins what does not fit.
     """
-    weaver = Weaver(trunks[hops[0].front].names)
-    leg = weaver.leg(hops[0].front, trunks[hops[0].front], None, None)
     sizes: dict[str, tuple[int, int, int]] = {}
     for hop in hops:
         name = stitches.get(str(hop))
@@ -204,22 +138,69 @@ def _weave(
         where = (1 if len(left) == 4 else -1) if axis is None else axis
         _check_fit(hop, left, entered, where)
         sizes[name] = left[where], entered[where], where
-        value: Ref = weaver.put("call_module", f"stitches.{name}", (leg.block(hop.leave),), {})
+    return sizes
+
+
+def _spans(hops: Sequence[Hop], guides: Mapping[int, Guide]) -> list[Span]:
+    """The legs of a path of anchors' own forwards.
+
+    Raises:
+        SpaceError: a block cannot be entered.
+    """
+    for hop in hops:
+        if hop.enter in guides[hop.end].closed:
+            raise skips_over(hop.end, guides[hop.end].blocks[hop.enter - 1])
+    enters, leaves = [None, *(hop.enter for hop in hops)], [*(hop.leave for hop in hops), None]
+    order = [hop.front for hop in hops] + [hops[-1].end]
+    return [Span(*each) for each in zip(order, enters, leaves, strict=True)]
+
+
+def _woven(hops: Sequence[Hop], trunks: Mapping[int, Trunk], stitches: Mapping[str, str]) -> tuple[Weaver, Any]:
+    """The recorded steps of a path, and its output.
+
+    Raises:
+        SpaceError: a skip goes over a stitch.
+    """
+    weaver = Weaver(trunks[hops[0].front].names)
+    leg = weaver.leg(hops[0].front, trunks[hops[0].front], None, None)
+    for hop in hops:
+        value: Ref = weaver.put("call_module", f"stitches.{stitches[str(hop)]}", (leg.block(hop.leave),), {})
         leg = weaver.leg(hop.end, trunks[hop.end], hop.enter, value)
-    return weaver, leg.output(), sizes
+    return weaver, leg.output()
 
 
-class _Alone(nn.Module):
-    """An anchor by itself, under the name that it has in the supernet."""
+def _guides(trunks: Mapping[int, Trunk | Guide]) -> dict[int, Guide]:
+    return {number: each for number, each in trunks.items() if isinstance(each, Guide)}
 
-    def __init__(self, number: int, module: nn.Module) -> None:
-        super().__init__()
-        self.anchors = nn.ModuleDict({str(number): module})
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the anchor's own."""
-        (anchor,) = self.anchors.values()
-        return anchor(*args, **kwargs)
+def _recorded(trunks: Mapping[int, Trunk | Guide]) -> dict[int, Trunk]:
+    return {number: each for number, each in trunks.items() if isinstance(each, Trunk)}
+
+
+def _path(
+    hops: Sequence[Hop],
+    modules: Mapping[int, nn.Module],
+    trunks: Mapping[int, Trunk | Guide],
+    stitches: Mapping[str, str],
+) -> nn.Module:
+    """The path without its stitches; it takes `modules` apart."""
+    if guides := _guides(trunks):
+        return Guided(_spans(hops, guides), guides, modules, [stitches[str(hop)] for hop in hops])
+    weaver, output = _woven(hops, _recorded(trunks), stitches)
+    path = Steps(weaver.names, weaver.steps, output)
+    for number, kind, target in weaver.used:
+        _take(path, number, modules[number], (kind, target), _recorded(trunks)[number])
+    return path
+
+
+def _check(hop: str, trunks: Mapping[int, Trunk | Guide], stitches: Mapping[str, str], axis: int | None) -> None:
+    """Refuse a hop that does not fit, before there is an arch with it."""
+    hops = parse(hop)
+    _sizes(hops, trunks, stitches, axis)
+    if guides := _guides(trunks):
+        _spans(hops, guides)
+    else:
+        _woven(hops, _recorded(trunks), stitches)
 
 
 def _take(path: nn.Module, number: int, module: nn.Module, what: tuple[str, str], trunk: Trunk) -> None:
@@ -227,16 +208,16 @@ def _take(path: nn.Module, number: int, module: nn.Module, what: tuple[str, str]
     kind, target = what
     name = f"anchors.{number}.{target}"
     if kind == "call_module":
-        _hang(path, name, "_modules", module.get_submodule(target))
+        hang(path, name, "_modules", module.get_submodule(target))
     elif target in trunk.constants:
-        _hang(path, name, "_buffers", trunk.constants[target].clone())
+        hang(path, name, "_buffers", trunk.constants[target].clone())
     else:
         prefix, _, leaf = target.rpartition(".")
         owner = module.get_submodule(prefix)
-        _hang(path, name, "_parameters" if leaf in owner._parameters else "_buffers", getattr(owner, leaf))
+        hang(path, name, "_parameters" if leaf in owner._parameters else "_buffers", getattr(owner, leaf))
 
 
-def _ends(hop: Hop, front: Trunk, end: Trunk) -> tuple[Shape, Shape]:
+def _ends(hop: Hop, front: Trunk | Guide, end: Trunk | Guide) -> tuple[Shape, Shape]:
     """What is left and what is entered.
 
     Raises:
@@ -266,8 +247,8 @@ def _largest(anchor: Any, number: int) -> nn.Module:
     """The anchor as a module; the largest where it is elastic itself."""
     if isinstance(anchor, pg.Functor) and not pg.is_deterministic(anchor):
         space_ = nas.Space(anchor)
-        return _made(lambda: space_.build(space_.largest), number)
-    return _made(anchor, number)
+        return made(lambda: space_.build(space_.largest), number)
+    return made(anchor, number)
 
 
 def space(
@@ -310,10 +291,9 @@ def space(
     planned = (plan or SNNet()).plan([[len(stage) for stage in each] for each in stages])
     held = Given(convert(example, lambda tensor: tensor[:1].detach().clone()))
     with quiet():
-        parts = enumerate(zip(given, modules, paths, strict=True))
-        trunks = {n: _trunk(anchor, module, path, held, n) for n, (anchor, module, path) in parts}
-    for hop in planned.stitches:  # what does not fit is an error here, not of some arch later
-        _weave(parse(hop), trunks, planned.stitches, axis)
+        trunks = _trunks_of(given, dict(enumerate(modules)), paths, held)
+    for hop in planned.stitches:
+        _check(hop, trunks, planned.stitches, axis)
     value = stitched(
         route=pg.oneof(planned.routes),
         anchors=given,

@@ -108,6 +108,10 @@ class Trunk:
     constants: dict[str, Tensor] = field(default_factory=dict)
 
 
+class Unrecordable(Exception):
+    """A forward decides by values or shapes of its inputs."""
+
+
 class _Shallow(fx.Tracer):
     """Records down to the modules that hold blocks, and no deeper."""
 
@@ -150,20 +154,17 @@ def record(module: nn.Module, pattern: str, example: Inputs, anchor: int) -> Tru
     """The trunk of `module`, which is left as it is.
 
     Raises:
-        SpaceError: blocks are not there, or the forward cannot be recorded, or runs blocks in another way than each once.
+        SpaceError: blocks are not there, or the forward runs them in another way than each once.
+        Unrecordable: the forward cannot be recorded.
     """
     stages = expand(module, pattern, anchor)
     paths = [path for stage in stages for path in stage]
-    probe = _probe(module)
     before = set(vars(module)) | set(module._buffers)
     names, fixed = _inputs(module, example)
     try:
         graph = _Shallow(paths).trace(module, fixed)
     except Exception as error:
-        raise SpaceError(
-            f"the forward of anchor {anchor}, a {type(module).__name__}, cannot be recorded around its blocks, because it "
-            f"decides by values or shapes of its inputs: {error}"
-        ) from error
+        raise Unrecordable from error
     finally:
         constants = {
             name: value
@@ -178,7 +179,7 @@ def record(module: nn.Module, pattern: str, example: Inputs, anchor: int) -> Tru
             f"the forward of anchor {anchor} runs its blocks {[str(node.target) for node in nodes]}, and stitching needs "
             f"each once in the order of {pattern!r}"
         )
-    enters, leaves = _shapes(probe, paths, example, anchor)
+    enters, leaves = _shapes(probe(module), paths, example, anchor)
     return Trunk(graph, names, nodes, [len(stage) for stage in stages], enters, leaves, constants)
 
 
@@ -193,17 +194,17 @@ def _inputs(module: nn.Module, example: Inputs) -> tuple[list[str], dict[str, An
     return names, fixed
 
 
-def _probe(module: nn.Module) -> nn.Module:
+def probe(module: nn.Module) -> nn.Module:
     """A copy that runs, for its shapes only: a skeleton has no weights, so all are zeros."""
-    probe = copy.deepcopy(module).eval()
-    for owner in probe.modules():
+    copied = copy.deepcopy(module).eval()
+    for owner in copied.modules():
         for name, parameter in owner._parameters.items():
             if parameter is not None and parameter.is_meta:
                 owner._parameters[name] = nn.Parameter(torch.zeros(parameter.shape, dtype=parameter.dtype), False)
-    return probe
+    return copied
 
 
-def _shapes(probe: nn.Module, paths: Sequence[str], example: Inputs, anchor: int) -> tuple[list[Shape], list[Shape]]:
+def _shapes(model: nn.Module, paths: Sequence[str], example: Inputs, anchor: int) -> tuple[list[Shape], list[Shape]]:
     """What blocks take and give, by running the model."""
     enters: dict[str, Shape] = {}
     leaves: dict[str, Shape] = {}
@@ -220,15 +221,15 @@ def _shapes(probe: nn.Module, paths: Sequence[str], example: Inputs, anchor: int
         return hook
 
     for path in paths:
-        probe.get_submodule(path).register_forward_hook(watch(path))
+        model.get_submodule(path).register_forward_hook(watch(path))
     positional, keywords = arguments(example)
     try:
         with torch.no_grad():
-            probe(*positional, **keywords)
+            model(*positional, **keywords)
     except SpaceError:
         raise
     except Exception as error:
-        raise SpaceError(f"anchor {anchor}, a {type(probe).__name__}, does not run on the example: {error}") from error
+        raise SpaceError(f"anchor {anchor}, a {type(model).__name__}, does not run on the example: {error}") from error
     return [enters[path] for path in paths], [leaves[path] for path in paths]
 
 
@@ -293,10 +294,7 @@ class Leg:
         if node in self._stem:
             return self._stem[node]
         if node in self._gone:
-            raise SpaceError(
-                f"anchor {self._anchor} uses what its block {node.target!r} gives behind the stitch as well "
-                "(a skip over blocks); stitch before that block or where nothing skips"
-            )
+            raise skips_over(self._anchor, str(node.target))
         args, kwargs = tuple(map(self._mapped, node.args)), {key: self._mapped(v) for key, v in node.kwargs.items()}
         target = node.target
         if node.op in ("call_module", "get_attr"):
@@ -305,6 +303,14 @@ class Leg:
         found = self._weaver.put(node.op, target, args, kwargs)
         (self._stem if node in self._before else self._known)[node] = found
         return found
+
+
+def skips_over(anchor: int, block: str) -> SpaceError:
+    """What is wrong where an anchor is entered behind a block that is used again later."""
+    return SpaceError(
+        f"anchor {anchor} uses what its block {block!r} gives behind the stitch as well "
+        "(a skip over blocks); stitch before that block or where nothing skips"
+    )
 
 
 def _until(graph: fx.Graph, end: fx.Node) -> Iterator[fx.Node]:
