@@ -87,6 +87,26 @@ def llama_units(config: Any) -> dict[str, Units]:
     }
 
 
+def timm_units(model: nn.Module) -> dict[str, Units]:
+    """Heads and neurons of the blocks of timm's `VisionTransformer` and its like (DeiT, CLIP's image tower), from the model.
+
+    Give `supernet` also `blocks="blocks.*"` and `build=nas.model(VisionTransformer)(…)` with the model's own arguments.
+    """
+    block: Any = model.get_submodule("blocks.0")
+    heads, head = block.attn.num_heads, block.attn.head_dim
+    sizes = {"attn.num_heads": 1, "attn.attn_dim": head}  # the second is newer than the first
+    return {
+        "heads": Units(
+            count=heads,
+            outputs={"attn.qkv": head},
+            inputs={"attn.proj": head},
+            fused={"attn.qkv": 3},
+            attributes={name: each for name, each in sizes.items() if hasattr(block.attn, name.removeprefix("attn."))},
+        ),
+        "neurons": Units(count=block.mlp.fc1.out_features, outputs={"mlp.fc1": 1}, inputs={"mlp.fc2": 1}),
+    }
+
+
 @nas.model  # type: ignore[untyped-decorator]
 def elastic(
     *,

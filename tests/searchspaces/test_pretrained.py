@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -12,7 +15,7 @@ from nas.deploy import export
 from nas.errors import SpaceError
 from nas.train.dropping import importance, similarities
 from searchspaces import pretrained, vit
-from searchspaces.pretrained import Units, bert_units, llama_units
+from searchspaces.pretrained import Units, bert_units, llama_units, timm_units
 from tests.conformance.supernet import SupernetConformance, corner, fill_distinct
 
 
@@ -127,6 +130,92 @@ class TestFusedHeads(SupernetConformance):
         if ".qkv." not in name:
             return corner(state[name], shape)
         return torch.cat([corner(each, (shape[0] // 3, *shape[1:])) for each in state[name].chunk(3)])
+
+
+def vision_transformer() -> tuple[nn.Module, Any]:
+    """timm's own class and the call that builds it; timm needs torchvision, which is no dependency of ours."""
+    timm = pytest.importorskip("timm.models.vision_transformer", exc_type=ImportError)
+    sizes = {
+        "img_size": 8,
+        "patch_size": 4,
+        "in_chans": 1,
+        "embed_dim": 16,
+        "depth": 3,
+        "num_heads": 4,
+        "num_classes": 3,
+    }
+    torch.manual_seed(0)
+    return timm.VisionTransformer(**sizes).eval(), nas.model(timm.VisionTransformer)(**sizes)
+
+
+class TestTimm(SupernetConformance):
+    """A class of timm, where it is installed."""
+
+    def make(self):
+        model, build = vision_transformer()
+        return pretrained.supernet(
+            model,
+            build=build,
+            example=torch.zeros(1, 1, 8, 8),
+            blocks="blocks.*",
+            units=timm_units(model),
+            choices={"heads": (1, 2, 4), "neurons": (16, 64)},
+            depths=(2, 3),
+        )
+
+    inputs = TestFusedHeads.inputs
+    expected = TestFusedHeads.expected
+
+
+def test_units_of_timm_are_read_from_modules_of_its_shape() -> None:
+    """timm's names and fields, in a block of ours: what can be tested without timm."""
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.num_heads, self.head_dim, self.attn_dim = 4, 8, 32
+            self.qkv, self.proj = nn.Linear(16, 96), nn.Linear(32, 16)
+
+        def forward(self, x):
+            qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+            y = nn.functional.scaled_dot_product_attention(*qkv)
+            return self.proj(y.transpose(1, 2).reshape(*x.shape[:2], self.attn_dim))
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attn = Attention()
+            self.mlp = nn.Sequential(OrderedDict(fc1=nn.Linear(16, 24), act=nn.GELU(), fc2=nn.Linear(24, 16)))
+
+        def forward(self, x):
+            x = x + self.attn(x)
+            return x + self.mlp(x)
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.Sequential(Block(), Block())
+
+        def forward(self, x):
+            return self.blocks(x)
+
+    model, x = Model().eval(), torch.randn(2, 5, 16)
+    net = pretrained.supernet(
+        model,
+        build=nas.model(Model)(),
+        example=x,
+        blocks="blocks.*",
+        units=timm_units(model),
+        choices={"heads": (1, 4), "neurons": (8, 24)},
+    )
+    small = net.extract(net.space.smallest)
+    assert (small.blocks[1].attn.num_heads, small.blocks[1].attn.attn_dim) == (1, 8)
+    assert small.blocks[0].mlp.fc1.out_features == 8
+    with torch.no_grad():
+        torch.testing.assert_close(net.eval()(x, net.space.largest), model(x))
+        assert torch.equal(small(x), net(x, net.space.smallest))
+    del model.blocks[0].attn.attn_dim  # older versions have none
+    assert set(timm_units(model)["heads"].attributes) == {"attn.num_heads"}
 
 
 @torch.no_grad()
