@@ -8,6 +8,7 @@ Samplers:   Sampler, Uniform, Sandwich, Bucketed
             Progressive, Phase (once-for-all's shrinking), Delayed (delayed shrinking), Attentive, BatchScore
 Losses:     Loss, Step, Labels, Teacher, InPlace, Interpolated, Ramped, distillation
 Divergences: Divergence, KL, Hard, AdaptiveAlpha, DIST (what InPlace and Teacher minimise)
+Features:   Features (loss; layers by name), Comparison, Hint, AttentionTransfer, RKD, SimilarityPreserving
 Nested:     AllGranularities, FixedList, TwoDimensional (samplers), Granular (loss), Nested (models that share a trunk)
 Exits:      SortedExits (sampler), ExitMean (loss)
 Data:       LanguageModelling, BytePairs, python_corpus, text_files, image_folder, class_names
@@ -17,11 +18,13 @@ Training:   Training, TrainResult, train, Schedule, subnet_metrics
 
 from nas.train.attentive import Attentive, BatchScore
 from nas.train.buckets import Bucketed
+from nas.train.comparisons import RKD, AttentionTransfer, Comparison, Hint, SimilarityPreserving
 from nas.train.data import Shift, digits
 from nas.train.delayed import Delayed, Ramped
 from nas.train.divergences import DIST, KL, AdaptiveAlpha, Divergence, Hard
 from nas.train.dropping import Dropped, Similarity, drop, importance, similarities
 from nas.train.exits import ExitMean, SortedExits
+from nas.train.features import Features
 from nas.train.granularities import AllGranularities, FixedList, Granular, TwoDimensional
 from nas.train.images import class_names, image_folder
 from nas.train.losses import InPlace, Interpolated, Labels, Loss, Step, Teacher, distillation
@@ -37,21 +40,26 @@ from nas.train.validate import subnet_metrics
 __all__ = [
     "DIST",
     "KL",
+    "RKD",
     "AdaptiveAlpha",
     "AllGranularities",
+    "AttentionTransfer",
     "Attentive",
     "Batch",
     "BatchScore",
     "Bucketed",
     "BytePairs",
     "Classification",
+    "Comparison",
     "Delayed",
     "Divergence",
     "Dropped",
     "ExitMean",
+    "Features",
     "FixedList",
     "Granular",
     "Hard",
+    "Hint",
     "InPlace",
     "Interpolated",
     "Labels",
@@ -66,6 +74,7 @@ __all__ = [
     "Schedule",
     "Shift",
     "Similarity",
+    "SimilarityPreserving",
     "SortedExits",
     "Step",
     "Task",

@@ -8,7 +8,7 @@ distilling from several earlier full models, is not here: `InPlace` teaches with
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -88,9 +88,10 @@ class Ramped(Loss):
         """The loss's."""
         return self.loss.archs(archs, space)
 
-    def prepare(self, device: torch.device) -> None:
-        """The loss's."""
-        self.loss.prepare(device)
+    def within(self) -> Iterator[Loss]:
+        """This one, and what the loss is made of."""
+        yield self
+        yield from self.loss.within()
 
     def weight(self, step: int) -> float:
         """Of a subnet's loss at step 0, 1, …"""

@@ -4,6 +4,14 @@ An exit is an arch of a smaller depth.  Where the model is `Nested` (see `nas.tr
 exits of a step share one forward of the trunk.  SortedNet itself (Valipour et al. 2023) trains one sub-model a step, drawn
 from the list, on its labels: `Uniform(1)` with `Labels()`.  All exits each step is Sorted fine-tuning: `SortedExits()` with
 `ExitMean()`.
+
+Multi-exit self-distillation (Zhang et al. 2019, "Be Your Own Teacher": for each exit (1 − α) · labels + α · KL from the deepest
++ λ · the difference of its last features from the deepest's; labels alone for the deepest; summed) is `SortedExits()` with
+
+    Features("norm", Hint("none"), InPlace(temperature=3.0, labels=0.7), weight=0.03)
+
+for α = 0.3 and λ = 0.03, where "norm" is the layer that every exit's head reads from.  The paper sums squared differences of
+features, and brings shallow ones to size by a bottleneck of each exit; here they are averaged, and have one size already.
 """
 
 from __future__ import annotations

@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.errors import TrainError
 from nas.train import rng, state
 from nas.train.health import Health
 from nas.train.log import Log, Reporter
-from nas.train.losses import Step
+from nas.train.losses import Loss, Step
 from nas.train.task import Batch, mixed
-from nas.train.trunk import groups, outputs
+from nas.train.trunk import featured, groups
 from nas.train.validate import subnet_metrics
 
 if TYPE_CHECKING:
@@ -40,18 +40,21 @@ class Run:
     def __init__(self, training: Training, found: state.State | None) -> None:
         self.training, self.supernet, self.task = training, training.supernet, training.task
         self.supernet.to(training.device)
-        training.loss.prepare(training.device)
-        self.optimizer = training.make_optimizer()
+        self.kept = keep(training)
+        modules = nn.ModuleList(self.kept.values())
+        self.optimizer = training.make_optimizer(modules)
         self.scaler = torch.amp.GradScaler(training.device.type, enabled=training.precision == "fp16")
         self.state = found or state.State(config=training.config)
         if found is not None and training.path is not None:
-            state.load(training.path, found, self.supernet, None if found.finished else self.optimizer)
+            state.load(training.path, found, self.supernet, None if found.finished else self.optimizer, modules)
             rng.restore(found.rng)
             if found.scaler:
                 self.scaler.load_state_dict(found.scaler)
         self.health = Health(**self.state.health)
         self.watched = watched(self.supernet.space, training.seed)
-        self.parameters = list(self.supernet.parameters())
+        self.modules = modules  # what the losses keep
+        self.taps = tuple(dict.fromkeys(name for loss in training.loss.within() for name in loss.taps))
+        self.parameters = [*self.supernet.parameters(), *modules.parameters()]
         self.started = time.monotonic() - self.state.seconds
         self.unseen: list[tuple[int, Tensor]] = []  # (step, loss and gradient norm) that nobody has looked at yet
         # Looking at a number makes the CPU wait for the GPU.
@@ -111,6 +114,8 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = training.schedule(number)
         training.sampler.begin(self.supernet, self.optimizer, number)
+        for keeper, module in self.kept.items():
+            keeper.begin(training, module, number)
         loss = self._teach(batch.to(training.device), number)
         self.state.step += 1
         if self.scaler.is_enabled():
@@ -124,6 +129,7 @@ class Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.supernet.zero_grad()
+        self.modules.zero_grad(set_to_none=False)
 
     def _teach(self, batch: Batch, number: int) -> Tensor:
         """Forward and backward of each arch of a step; the mean of their losses."""
@@ -133,12 +139,12 @@ class Run:
         if not archs:
             raise TrainError(f"{training.sampler!r} gave no arch for step {number + 1}")
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(training.precision)
-        step = Step(number, self.task, space, archs, archs[0])
+        step = Step(number, self.task, space, archs, archs[0], kept=self.kept)
         total = torch.zeros((), device=training.device)
         for group in groups(self.supernet, archs):
             with torch.autocast(training.device.type, dtype=dtype, enabled=dtype is not None):
                 losses = []
-                for step.arch, output in outputs(self.supernet, group, batch.inputs):
+                for step.arch, output, step.features in featured(self.supernet, group, batch.inputs, self.taps):
                     losses.append(training.loss(output, batch, step))
                 loss = functools.reduce(torch.add, losses)
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -187,7 +193,16 @@ class Run:
         self.state.rng = rng.capture()
         self.state.health = vars(self.health).copy()
         self.state.scaler = self.scaler.state_dict() if self.scaler.is_enabled() else None
-        state.write(self.training.path, self.state, self.supernet, self.optimizer)
+        state.write(self.training.path, self.state, self.supernet, self.optimizer, self.modules)
+
+
+def keep(training: Training) -> dict[Loss, nn.Module]:
+    """What each of a training's losses keeps from step to step; the losses are made ready first."""
+    losses = list(training.loss.within())
+    for loss in losses:
+        loss.prepare(training.device)
+    made = [(loss, loss.keep(training)) for loss in losses]
+    return {loss: module.to(training.device) for loss, module in made if module is not None}
 
 
 def watched(space: Space, seed: int) -> dict[str, Arch]:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,12 @@ from torch.nn import functional
 from nas.errors import TrainError
 from nas.supernet.inputs import call
 from nas.train.divergences import Divergence
+from nas.train.taps import tapped
 from nas.train.task import Batch, Task
 
 if TYPE_CHECKING:
     from nas.space import Arch, Space
+    from nas.train.trainer import Training
 
 
 @dataclass
@@ -35,10 +37,37 @@ class Step:
     """The arch whose output is judged now."""
     shared: dict[str, Any] = field(default_factory=dict)
     """What one arch of the step leaves for those after it."""
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    """Outputs of the layers that `Loss.taps` names, those that `arch` has."""
+    kept: Mapping[Loss, nn.Module] = field(default_factory=dict)
+    """What `Loss.keep` made, of each loss that keeps something."""
 
 
 class Loss(ABC):
-    """Teaches the archs of a step.  A loss holds no state: what it keeps within a step is in `Step.shared`."""
+    """Teaches the archs of a step.
+
+    A loss holds no state.  What it keeps within a step is in `Step.shared`; what it keeps from step to step is a module that
+    `keep` makes, and that the training optimises, checkpoints and hands over in `Step.kept`.
+    """
+
+    @property
+    def taps(self) -> Sequence[str]:
+        """Layers of the subnets whose outputs it wants in `Step.features`."""
+        return ()
+
+    def within(self) -> Iterator[Loss]:
+        """This loss, and those that it is made of."""
+        yield self
+
+    def keep(self, training: Training) -> nn.Module | None:  # noqa: B027 (most keep nothing)
+        """What it keeps from step to step, made anew at the beginning of a training, after `prepare`; None is nothing.
+
+        Parameters that require a gradient are trained; the others, and buffers, are changed by `begin` alone.  It is a
+        function of the training's arguments.  What can be wrong between a loss and a model is found here.
+        """
+
+    def begin(self, training: Training, kept: nn.Module, step: int) -> None:  # noqa: B027 (most keep nothing)
+        """Called before each step for a loss that keeps something, and may change that."""
 
     def archs(self, archs: Sequence[Arch], space: Space) -> list[Arch]:  # noqa: ARG002
         """The archs of a step, in the order and with the additions that this loss needs."""
@@ -138,7 +167,7 @@ class Teacher(Loss):
 
     def describe(self) -> dict[str, Any]:
         """Options and a digest of the teacher's weights."""
-        options = {"module": _weights(self.module), "weight": self.weight, "temperature": self.temperature}
+        options = {"module": digest(self.module), "weight": self.weight, "temperature": self.temperature}
         return {"class": "Teacher", **options, **_described(self.divergence)}
 
 
@@ -192,16 +221,22 @@ class Interpolated(Loss):
     def describe(self) -> dict[str, Any]:
         """Options and a digest of the teacher's weights."""
         options = {"steps": self.steps, "start": self.start, "weight": self.weight}
-        return {"class": "Interpolated", "module": _weights(self.module), **options}
+        return {"class": "Interpolated", "module": digest(self.module), **options}
+
+
+def look(module: nn.Module, batch: Batch, step: Step, names: Sequence[str] = ()) -> tuple[Any, Mapping[str, Tensor]]:
+    """A teacher's output, and those of its layers `names`: it looks at a batch once, whoever asks, if the first asks for all."""
+    key = f"teacher {id(module)}"
+    if key not in step.shared or not set(names) <= set(step.shared[key][1]):
+        with torch.no_grad(), tapped(module, names) as features:
+            step.shared[key] = (call(module, batch.inputs), features)
+    found: tuple[Any, Mapping[str, Tensor]] = step.shared[key]
+    return found
 
 
 def _taught(module: nn.Module, batch: Batch, step: Step) -> Tensor:
-    """The teacher's logits; computed for the first arch of a step."""
-    if "teacher" not in step.shared:
-        with torch.no_grad():
-            step.shared["teacher"] = step.task.logits(call(module, batch.inputs))
-    taught: Tensor = step.shared["teacher"]
-    return taught
+    """The teacher's logits."""
+    return step.task.logits(look(module, batch, step)[0])
 
 
 def _divergence(chosen: Divergence | None, temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
@@ -213,12 +248,13 @@ def _described(divergence: Divergence | None) -> dict[str, Any]:
     return {} if divergence is None else {"divergence": divergence.describe()}
 
 
-def _weights(module: nn.Module) -> dict[str, str]:
-    digest = hashlib.blake2b(digest_size=8)
+def digest(module: nn.Module) -> dict[str, str]:
+    """Class and a digest of the weights of a module: JSON-able."""
+    found = hashlib.blake2b(digest_size=8)
     for name, tensor in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return {"class": type(module).__qualname__, "weights": digest.hexdigest()}
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return {"class": type(module).__qualname__, "weights": found.hexdigest()}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The checkpoint of a training: safetensors and JSON, written so that a kill at any moment loses nothing.
 
 PATH/state.json            the commit point: replaced atomically, names the folder that holds the weights
-PATH/step-00000120/        supernet/ and optimizer.safetensors of an unfinished training
+PATH/step-00000120/        supernet/ and optimizer.safetensors of an unfinished training, and kept.safetensors of its losses
 PATH/supernet/             weights of a finished training
 """
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 STATE, SUPERNET, OPTIMIZER, LOG, EVENTS = "state.json", "supernet", "optimizer.safetensors", "log.csv", "events"
+KEPT = "kept.safetensors"
 
 
 @dataclass
@@ -78,8 +79,10 @@ def read(path: Path) -> State | None:
         raise CheckpointError(f"'{file}' is not the state of a training; delete it to start over") from error
 
 
-def write(path: Path, state: State, supernet: Supernet, optimizer: torch.optim.Optimizer) -> None:
-    """Commits weights, optimizer and state together, then deletes what the last commit held."""
+def write(
+    path: Path, state: State, supernet: Supernet, optimizer: torch.optim.Optimizer, kept: nn.Module | None = None
+) -> None:
+    """Commits weights, optimizer, what the losses keep and state together, then deletes what the last commit held."""
     folder = path / state.folder
     if state.finished:
         supernet.save(folder)
@@ -87,8 +90,11 @@ def write(path: Path, state: State, supernet: Supernet, optimizer: torch.optim.O
         shutil.rmtree(folder.parent, ignore_errors=True)  # of a training that was killed while it wrote
         folder.parent.mkdir(parents=True)
         supernet.save(folder)
-        save_file(optimizer_tensors(supernet, optimizer), folder.parent / OPTIMIZER)
+        save_file(optimizer_tensors(_named(supernet, kept), optimizer), folder.parent / OPTIMIZER)
         _sync(folder.parent / OPTIMIZER)
+        if tensors := _tensors(kept):
+            save_file({name: one.detach().cpu().contiguous() for name, one in tensors.items()}, folder.parent / KEPT)
+            _sync(folder.parent / KEPT)
         _sync(folder.parent)
     partial = path / f"{STATE}.partial"
     partial.write_text(json.dumps({"format": FORMAT, **asdict(state)}))
@@ -100,8 +106,14 @@ def write(path: Path, state: State, supernet: Supernet, optimizer: torch.optim.O
             shutil.rmtree(old, ignore_errors=True)
 
 
-def load(path: Path, state: State, supernet: Supernet, optimizer: torch.optim.Optimizer | None) -> None:
-    """Puts the committed weights into `supernet`, in place, and the optimizer's state into `optimizer`.
+def load(
+    path: Path,
+    state: State,
+    supernet: Supernet,
+    optimizer: torch.optim.Optimizer | None,
+    kept: nn.Module | None = None,
+) -> None:
+    """Puts the committed weights into `supernet`, in place, and the state of an unfinished training into `optimizer` and `kept`.
 
     Raises:
         CheckpointError: the files are missing, truncated or foreign.
@@ -111,12 +123,30 @@ def load(path: Path, state: State, supernet: Supernet, optimizer: torch.optim.Op
     with torch.no_grad():
         supernet.load_state_dict(stored.state_dict())
     if optimizer is not None:
-        file = folder.parent / OPTIMIZER
-        try:
-            tensors = load_file(file)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"'{file}' is missing or damaged; delete '{path}' to train from the start") from error
-        restore_optimizer(supernet, optimizer, tensors)
+        restore_optimizer(_named(supernet, kept), optimizer, _read(path, folder.parent / OPTIMIZER))
+        if tensors := _tensors(kept):
+            stored_too = _read(path, folder.parent / KEPT)
+            with torch.no_grad():
+                for name, tensor in tensors.items():
+                    tensor.copy_(stored_too[name])
+
+
+def _read(path: Path, file: Path) -> dict[str, Tensor]:
+    try:
+        return dict(load_file(file))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"'{file}' is missing or damaged; delete '{path}' to train from the start") from error
+
+
+def _named(supernet: nn.Module, kept: nn.Module | None) -> dict[str, nn.Parameter]:
+    """All parameters by name; those of the losses with a name that no supernet's has."""
+    more = kept.named_parameters() if kept is not None else ()
+    return dict(supernet.named_parameters()) | {f"loss:{name}": parameter for name, parameter in more}
+
+
+def _tensors(kept: nn.Module | None) -> dict[str, Tensor]:
+    """Parameters and buffers, those that are tied once."""
+    return {} if kept is None else {**dict(kept.named_parameters()), **dict(kept.named_buffers())}
 
 
 def clear(path: Path) -> None:
@@ -127,19 +157,20 @@ def clear(path: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """State of an optimizer by parameter name: "exp_avg/blocks.0.weight"."""
     return {
         f"{key}/{name}": value.detach().cpu().contiguous()
-        for name, parameter in module.named_parameters()
+        for name, parameter in parameters.items()
         for key, value in optimizer.state.get(parameter, {}).items()
         if isinstance(value, Tensor)
     }
 
 
-def restore_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def restore_optimizer(
+    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
     """The inverse of `optimizer_tensors`; only tensors are state, as in AdamW and SGD."""
-    parameters = dict(module.named_parameters())
     for key_name, value in tensors.items():
         key, name = key_name.split("/", 1)
         parameter = parameters[name]

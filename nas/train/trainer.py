@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
+from torch import nn
 
 from nas.errors import DeviceError, TrainError, suggest
 from nas.train import rng, state
@@ -196,19 +197,21 @@ class Training:
             )
         return found
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Matrices and kernels decay; norms and biases do not."""
-        parameters = list(self.supernet.parameters())
+    def parameter_groups(self, kept: nn.Module | None = None) -> list[dict[str, Any]]:
+        """Matrices and kernels decay; norms and biases do not.  `kept` is what the losses train besides the supernet."""
+        learnt = [one for one in kept.parameters() if one.requires_grad] if kept is not None else []
+        parameters = [*self.supernet.parameters(), *learnt]
         decayed = [one for one in parameters if one.ndim >= 2]
         free = [one for one in parameters if one.ndim < 2]
         groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": free, "weight_decay": 0.0}]
         return [group for group in groups if group["params"]]
 
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        """A fresh optimizer over the supernet's parameters, where they are now."""
-        groups, lr = self.parameter_groups(), self.schedule(0)
+    def make_optimizer(self, kept: nn.Module | None = None) -> torch.optim.Optimizer:
+        """A fresh optimizer over the supernet's parameters, where they are now, and over those that the losses keep."""
+        groups, lr = self.parameter_groups(kept), self.schedule(0)
         if self.optimizer_name == "sgd":
-            return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=True)
+            # Not fused: that one (torch 2.13) fails where some parameters have momentum and one gets its first gradient.
+            return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
         return torch.optim.AdamW(groups, lr=lr, fused=True)
 
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from torch import Tensor
+
 from nas.supernet.inputs import Inputs, arguments
+from nas.train.taps import has, tapped
 
 if TYPE_CHECKING:
     from nas.space import Arch
@@ -57,14 +60,28 @@ def groups(supernet: Supernet, archs: Sequence[Arch]) -> list[list[Arch]]:
 
 def outputs(supernet: Supernet, group: Sequence[Arch], inputs: Inputs) -> Iterator[tuple[Arch, Any]]:
     """Each arch of a group and its output; their backward is one, of the sum of their losses."""
+    return ((arch, output) for arch, output, _ in featured(supernet, group, inputs, ()))
+
+
+def featured(
+    supernet: Supernet, group: Sequence[Arch], inputs: Inputs, names: Sequence[str]
+) -> Iterator[tuple[Arch, Any, dict[str, Tensor]]]:
+    """As `outputs`, with the outputs of the layers `names` that an arch has; those of a shared trunk are everybody's."""
     if len(group) == 1:
-        yield group[0], supernet.bind(group[0])(inputs)
+        binding = supernet.bind(group[0])
+        with tapped(binding.module, names) as own:
+            output = binding(inputs)
+        yield group[0], output, own
         return
     modules: list[Any] = [supernet.bind(arch).module for arch in group]
     positional, keywords = arguments(inputs)
-    features = max(modules, key=lambda module: module.extent).trunk(*positional, **keywords)
+    deepest = max(modules, key=lambda module: module.extent)
+    with tapped(deepest, names) as shared:
+        features = deepest.trunk(*positional, **keywords)
     for arch, module in zip(group, modules, strict=True):
-        yield arch, module.read(features)
+        with tapped(module, names) as own:
+            output = module.read(features)
+        yield arch, output, {name: value for name, value in shared.items() if has(module, name)} | own
 
 
 def _agree(left: Arch, right: Arch, nested: frozenset[str]) -> bool:

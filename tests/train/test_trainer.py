@@ -378,3 +378,15 @@ def test_space_is_part_of_the_configuration(tmp_path: Path) -> None:
     with pytest.raises(TrainError, match=r"space.fingerprint="):
         train(other, blobs(), path=tmp_path, progress=False, **QUICK)
     assert space().fingerprint == supernet().space.fingerprint
+
+
+def test_sgd_takes_parameters_that_get_their_first_gradient_late() -> None:
+    net = supernet()
+
+    class ShallowFirst(Sampler):
+        def archs(self, space: nas.Space, step: int, rng: random.Random) -> list[nas.Arch]:
+            return [space.arch({"width": 32, "depth": 0}) if step < 2 else space.largest]
+
+    before = net.get_parameter("body.5.weight").clone()
+    train(net, blobs(), sampler=ShallowFirst(), loss=Labels(), steps=4, optimizer="sgd", progress=False)
+    assert not torch.equal(before, net.get_parameter("body.5.weight"))
