@@ -82,7 +82,7 @@ class Block(nn.Module):
 class SortedLM(nn.Module):
     """The language model; its `trunk` serves every shallower depth (`nas.train.trunk.Nested`)."""
 
-    granularities = ("depth",)
+    granularities: tuple[str, ...] = ("depth",)
 
     def __init__(
         self, *, width: int, depth: int, kv: int, group: int, head: int, hidden: int, vocabulary: int, context: int

@@ -303,8 +303,19 @@ def space(
         axis=axis,
         rank=rank,
     )
-    last = str(len(given) - 1)
-    return nas.Space(value, name=name, largest={"route": last}, smallest={"route": "0"})
+    return _space(value, name, 1)
+
+
+def _space(value: Any, name: str, version: int) -> nas.Space:
+    """The space of a call of `stitched`: what an anchor decides is alive on the routes that go through it."""
+    routes = {route: {leg.split(":")[0] for leg in route.split(">")} for route in value.sym_getattr("route").candidates}
+    alive = {
+        f"anchors[{number}]": ("route", [route for route, through in routes.items() if str(number) in through])
+        for number, anchor in enumerate(value.anchors)
+        if isinstance(anchor, pg.Functor) and not pg.is_deterministic(anchor)
+    }
+    ends = {"largest": {"route": str(len(value.anchors) - 1)}, "smallest": {"route": "0"}}
+    return nas.Space(value, name=name, version=version, active_when=alive, **ends)
 
 
 def supernet(
@@ -434,8 +445,7 @@ def merged(net: nas.Supernet) -> nas.Supernet:
         raise SupernetError("the stitches are whole already; merge a supernet whose space has a rank")
     value = net.space.value.clone()
     value.rebind(rank=None)
-    options = {"largest": net.space.largest.choices, "smallest": net.space.smallest.choices}
-    space_ = nas.Space(value, name=net.space.name, version=net.space.version, **options)
+    space_ = _space(value, net.space.name, net.space.version)
     whole = nas.Supernet(space_, layouts=dict(net._shared.union.cuts), example=net.example)
     state = net.state_dict()
     for name, tensor in whole.state_dict().items():

@@ -330,8 +330,8 @@ class _Poison:
             return not fills
         shapes = dict.fromkeys(fills, guide.enters[0])
         shapes |= dict(zip(guide.blocks[:enter], guide.leaves[:enter], strict=True))
-        spoilt = {
-            path: Instead(self._probe.get_submodule(path), torch.full(shape, torch.nan))
+        spoilt = {  # on outlines: who reads a weight of what is taken out fails here
+            path: Instead(Outline(self._probe.get_submodule(path)), torch.full(shape, torch.nan))
             for path, shape in shapes.items()
         }
         block = self._probe.get_submodule(guide.blocks[enter])

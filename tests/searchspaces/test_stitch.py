@@ -17,7 +17,7 @@ import nas
 from nas.errors import SpaceError, SupernetError
 from searchspaces import conv, stitch, vit
 from searchspaces.stitching_plan import SNNet, SNNetV2, join, nearest, paired, parse, unpaired
-from tests.conformance.supernet import SupernetConformance, fill_distinct
+from tests.conformance.supernet import SupernetConformance, corner, fill_distinct
 
 
 def small_vit(width, depth=4):
@@ -166,17 +166,104 @@ class TestTwoWayLowRank(Stitched):
         return stitch.supernet(stitch.space(anchors, example=images(1), plan=SNNetV2(), rank=4))
 
 
+def elastic_vit(widths, depth=3):
+    """Width, and the heads of each block."""
+    heads = [pg.oneof([1, 2]) for _ in range(depth)]
+    return vit.vit(width=pg.oneof(widths), depth=depth, heads=heads, ratios=[2] * depth, head=8)
+
+
+ELASTIC = {
+    "route": "0:0>1:1",
+    "anchors[0].width": 16, "anchors[0].heads[0]": 1, "anchors[0].heads[1]": 2, "anchors[0].heads[2]": 2,
+    "anchors[1].width": 28, "anchors[1].heads[0]": 2, "anchors[1].heads[1]": 2, "anchors[1].heads[2]": 1,
+}  # fmt: skip
+
+
 class TestElasticAnchors(Stitched):
     """Anchors that have decisions of their own: one space, one supernet."""
 
     def make(self):
-        anchors = [small_vit(pg.oneof([16, 20])), small_vit(pg.oneof([24, 28]))]
-        return stitch.supernet(stitch.space(anchors, example=images(1)))
+        anchors = [elastic_vit([16, 20]), elastic_vit([24, 28])]
+        return stitch.supernet(stitch.space(anchors, example=images(1)), layouts=self.layouts(None))
+
+    def layouts(self, net):
+        """The anchors' own: heads lie within each of queries, keys and values."""
+        return {
+            "*.qkv.weight": nas.Layout("(qkv heads dim) in", qkv=3, dim=8),
+            "*.qkv.bias": nas.Layout("(qkv heads dim)", qkv=3, dim=8),
+        }
+
+    def expected(self, name, state, shape):
+        if ".qkv." not in name:
+            return corner(state[name], shape)
+        return torch.cat([corner(each, (shape[0] // 3, *shape[1:])) for each in state[name].chunk(3)])
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def archs(cls, net):
+        rng = random.Random(0)
+        return [
+            net.space.largest,
+            net.space.smallest,
+            net.space.arch(ELASTIC),
+            *(net.space.sample(rng) for _ in range(4)),
+        ]
 
     @pytest.fixture
     def random_archs(self, net):
-        return list(net.space.neighbours(net.space.arch(
-            {"route": "0:1>1:2", "anchors[0].width": 16, "anchors[1].width": 28})))[-3:]  # fmt: skip
+        return list(net.space.neighbours(net.space.arch(ELASTIC)))[-3:]
+
+    def test_what_an_anchor_decides_is_alive_on_the_routes_through_it(self, net):
+        space = net.space
+        inside = 2 * 2**3  # widths, and heads of three blocks
+        stitched = len(space.value.sym_getattr("route").candidates) - 2
+        assert space.size == 2 * inside + stitched * inside**2
+        alone = {"route": "0", **{name: value for name, value in ELASTIC.items() if name.startswith("anchors[0]")}}
+        assert dict(space.arch(alone).choices) == alone
+        with pytest.raises(SpaceError, match="anchors"):
+            space.arch({**ELASTIC, "route": "0"})
+
+    def test_each_anchor_is_cut_inside_on_its_own(self, net):
+        """The path of the widths and heads chosen, written with the blocks of the two whole anchors."""
+        space = net.space
+        module = net.extract(space.arch(ELASTIC)).eval()
+        shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+        assert shapes["stitches.0to1_0.weight"] == (28, 16)
+        rows = {
+            n: shapes[f"anchors.{a}.blocks.{b}.attention.qkv.weight"]
+            for n, (a, b) in {"front": (0, 0), "end": (1, 2)}.items()
+        }
+        assert rows == {"front": (3 * 8, 16), "end": (3 * 8, 28)}
+        alone = [
+            net.extract(
+                space.arch({"route": str(n), **{k: v for k, v in ELASTIC.items() if k.startswith(f"anchors[{n}]")}})
+            )
+            for n in (0, 1)
+        ]
+        front, end = (each.anchors[str(n)] for n, each in enumerate(alone))
+        with torch.no_grad():
+            x = front.blocks[0](front.patches(images()).flatten(2).transpose(1, 2) + front.positions)
+            x = (
+                x @ net.get_parameter("stitches.0to1_0.weight")[:28, :16].T
+                + net.get_parameter("stitches.0to1_0.bias")[:28]
+            )
+            x = end.blocks[2](end.blocks[1](x))
+            torch.testing.assert_close(module(images()), end.head(end.norm(x).mean(1)))
+
+    def test_one_search_goes_through_routes_and_widths(self, net):
+        algorithm = nas.NSGA2(population=8, seed=1)
+        algorithm.bind(net.space, [nas.Metric("params", "min"), nas.Metric("macs", "max")])
+        seen = []
+        for _ in range(4):
+            archs = algorithm.ask(8)
+            values = [(float(net.params(arch)), -float(net.macs(arch))) for arch in archs]
+            algorithm.tell(
+                [nas.search.Finished(len(seen) + i, *pair) for i, pair in enumerate(zip(archs, values, strict=True))]
+            )
+            seen += archs
+        assert len({tuple(arch.choices.items()) for arch in seen}) == 32  # none twice
+        assert any(">" in arch.choices["route"] for arch in seen)
+        assert {arch.choices.get("anchors[1].width") for arch in seen} >= {24, 28}
 
 
 @pytest.mark.parametrize("make", [small_vit, small_conv], ids=["vit", "conv"])

@@ -307,6 +307,29 @@ def test_forwards_that_look_at_values_are_stitched_with_recorded_ones():
         torch.testing.assert_close(module(x), expected)
 
 
+class Tied(Deciding):
+    """Reads the weight of its embedding again, without calling it."""
+
+    def forward(self, x):
+        if x.abs().max() > 100:
+            return x
+        x = self.embed(x)
+        for block in self.blocks:
+            x = block(x)
+        return x @ self.embed.weight
+
+
+def test_an_embedding_whose_weight_is_read_again_stays_in_the_path():
+    net = stitch.supernet(stitch.space([Deciding(width=6), Tied()], example=torch.ones(1, 4))).eval()
+    fill_distinct(net)
+    module = net.extract(net.space.arch({"route": "0:0>1:1"}))
+    front, end = module.anchors["0"], net.extract(net.space.arch({"route": "1"})).anchors["1"]
+    x = torch.randn(5, 4)
+    with torch.no_grad():
+        value = module.get_submodule("stitches.0to1_0")(front.blocks[0](front.embed(x)))
+        torch.testing.assert_close(module(x), end.blocks[2](end.blocks[1](value)) @ end.embed.weight)
+
+
 @pytest.mark.parametrize(
     ("anchors", "sentence"),
     [
