@@ -1,31 +1,78 @@
 """Opening a database, its revision, its transactions, and its errors as sentences.
 
-Everything here is the same for every backend; `sqlite.py` holds what is not.
+Everything here is the same for every backend; `sqlite.py` and `postgres.py` hold what is not.
 """
 
 from __future__ import annotations
 
+import random
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 
 from nas.errors import StoreError
+from nas.store.postgres import Postgres
 from nas.store.schema import HEAD, REVISIONS
 from nas.store.sql import Statement, Transaction
 from nas.store.sqlite import Sqlite
 
+T = TypeVar("T")
+
 # Not alembic's default name: other programs' databases have a table of that name.
 VERSION_TABLE = "supernas_version"
 
+#: Seconds for which work is tried again when the connection is lost, as it is when a server restarts.
+PATIENCE_S = 120.0
+
 _REVISION = Statement(sa.select(sa.column("version_num")).select_from(sa.table(VERSION_TABLE)))
+_LONGEST_WAIT_S = 5.0
+_jitter = random.Random()  # never the global one: a user's seeds are theirs
 
 
-def locate(url: str | Path) -> Sqlite:
-    """The backend for a URL (`sqlite:///results.db`) or a path (`results.db`).
+class Backend(Protocol):
+    """What is special to a kind of database.
+
+    Attributes:
+        shown: the database as sentences name it, without its password.
+        begin_read: the statements that start a snapshot in which nothing can be written.
+        begin_write: those that start a transaction that writes.
+        begin_alone: those that start one beside which no other of these runs, in any process.
+    """
+
+    shown: str
+    begin_read: tuple[str, ...]
+    begin_write: tuple[str, ...]
+    begin_alone: tuple[str, ...]
+
+    def exists(self) -> bool:
+        """Whether there is a database to open."""
+
+    def reader(self) -> sa.Engine:
+        """An engine for reading."""
+
+    def writer(self) -> sa.Engine:
+        """An engine for writing; makes the database where that is a matter of making a file."""
+
+    def cursor(self, connection: Any) -> Any:
+        """A cursor of the driver."""
+
+    def transaction(self, cursor: Any, dialect: sa.Dialect, again: bool) -> Transaction:
+        """A started transaction."""
+
+    def explain(self, error: BaseException) -> str:
+        """The sentence for an error of the driver."""
+
+    def is_passing(self, error: BaseException) -> bool:
+        """Whether the same work may succeed a little later, on another connection."""
+
+
+def locate(url: str | Path) -> Backend:
+    """The backend for a path (`results.db`) or URL (`sqlite:///results.db`, `postgresql://user@host/database`).
 
     Raises:
         StoreError: the URL is not understood, or its database is not supported.
@@ -39,14 +86,27 @@ def locate(url: str | Path) -> Sqlite:
         if not text or text == ":memory:":
             raise StoreError(f"database {text!r} is not a file; give a path, as in 'results.db'")
         return Sqlite(Path(text).expanduser())
+    if scheme.partition("+")[0] in ("postgresql", "postgres"):
+        return Postgres(text)
     if scheme != "sqlite":
-        raise StoreError(f"database {text!r} is not supported; give a path or 'sqlite:///results.db'")
+        raise StoreError(
+            f"database '{scheme}:…' is not supported; give a path, 'sqlite:///results.db' or 'postgresql://user@host/database'"
+        )
     path = rest.removeprefix("///")
     if not rest.startswith("///") or not path or path == ":memory:":
         raise StoreError(
             f"database {text!r} names no file; write 'sqlite:///results.db', or 'sqlite:////' for an absolute path"
         )
     return Sqlite(Path(path).expanduser())
+
+
+def shown(url: str | Path) -> str:
+    """A database's path or URL as it may be printed: without its password."""
+    try:
+        backend = locate(url)
+    except StoreError:
+        return str(url).partition("://")[0] + "://…" if "://" in str(url) else str(url)
+    return backend.shown[1:-1] if isinstance(backend, Postgres) else str(url)
 
 
 class Database:
@@ -57,7 +117,7 @@ class Database:
         read_only: refuse to write.
     """
 
-    def __init__(self, backend: Sqlite, *, read_only: bool = False) -> None:
+    def __init__(self, backend: Backend, *, read_only: bool = False) -> None:
         self.backend = backend
         self.shown = backend.shown
         self.read_only = read_only
@@ -66,33 +126,110 @@ class Database:
         self._lock = threading.RLock()
         self._errors: tuple[type[BaseException], ...] = (self._reader.dialect.loaded_dbapi.Error, sa.exc.DBAPIError)
 
-    @contextmanager
-    def read(self) -> Iterator[Transaction]:
-        """A snapshot: what other processes write meanwhile is not seen.
+    # -- transactions ------------------------------------------------------------------------------------------------
+
+    def reading(self, work: Callable[[Transaction], T]) -> T:
+        """What `work` reads from a snapshot: what other processes write meanwhile is not seen.
+
+        It is called again, on another snapshot, when the connection is lost.
 
         Raises:
             StoreError: the database cannot be read, in one sentence.
         """
+
+        def once(_: bool) -> T:
+            with self._reader.connect() as connection, self._begun(connection, self.backend.begin_read) as sql:
+                return work(sql)
+
+        return self._patiently(once)
+
+    def writing(self, work: Callable[[Transaction], T], *, alone: bool = False) -> T:
+        """What `work` gives, committed as a whole, or not at all when it raises.
+
+        When the connection is lost `work` is called again, with `Transaction.again` set: what the first call did may have been
+        committed although nobody heard of it.
+
+        Args:
+            work: reads and writes.
+            alone: no other process may do such a thing meanwhile.
+
+        Raises:
+            StoreError: the database cannot be written, in one sentence.
+        """
+        begin = self.backend.begin_alone if alone else self.backend.begin_write
+
+        def once(again: bool) -> T:
+            with self._begun(self._writing(), begin, again) as sql:
+                return work(sql)
+
+        with self._lock:
+            return self._patiently(once)
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """A snapshot, as `reading` gives, that is not tried again."""
         try:
-            with self._reader.connect() as connection, connection.begin():
-                yield Transaction(connection.connection.cursor(), connection.dialect)
+            with self._reader.connect() as connection, self._begun(connection, self.backend.begin_read) as sql:
+                yield sql
         except self._errors as error:
             raise self._explained(error) from error
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
-        """A transaction that is committed as a whole, or not at all when an exception leaves the block.
-
-        Raises:
-            StoreError: the database cannot be written, in one sentence.
-        """
+        """A transaction, as `writing` gives, that is not tried again."""
         with self._lock:
             try:
-                connection = self._writing()
-                with connection.begin():
-                    yield Transaction(connection.connection.cursor(), connection.dialect)
+                with self._begun(self._writing(), self.backend.begin_write) as sql:
+                    yield sql
             except self._errors as error:
                 raise self._explained(error) from error
+
+    def _patiently(self, once: Callable[[bool], T]) -> T:
+        """Call `once` until it is done, with growing pauses; its argument says that it was called before."""
+        deadline: float | None = None
+        wait = 0.05
+        while True:
+            try:
+                return once(deadline is not None)
+            except self._errors as error:
+                if not self.backend.is_passing(_driver_error(error)):
+                    raise self._explained(error) from error
+                deadline = deadline or time.monotonic() + PATIENCE_S
+                if time.monotonic() + wait > deadline:
+                    raise StoreError(
+                        f"{self._explained(error)} (tried again for {PATIENCE_S:g} s; what was committed is kept)"
+                    ) from error
+            time.sleep(wait * _jitter.uniform(0.5, 1.0))
+            wait = min(2 * wait, _LONGEST_WAIT_S)
+
+    @contextmanager
+    def _begun(self, connection: sa.Connection, begin: tuple[str, ...], again: bool = False) -> Iterator[Transaction]:
+        """A transaction on a bare cursor.  A connection that breaks is not used again."""
+        try:
+            cursor = self.backend.cursor(connection.connection)
+            for statement in begin:
+                cursor.execute(statement)
+        except self._errors:
+            self._discard(connection)
+            raise
+        try:
+            yield self.backend.transaction(cursor, connection.dialect, again)
+            cursor.execute("COMMIT")
+        except BaseException:
+            try:
+                connection.connection.rollback()  # nothing where the database has ended the transaction itself
+            except self._errors:
+                self._discard(connection)
+            raise
+        finally:
+            with suppress(*self._errors):  # a broken one is closed already
+                cursor.close()
+
+    def _discard(self, connection: sa.Connection) -> None:
+        connection.invalidate()
+        if connection is self._writer:
+            connection.close()
+            self._writer = None
 
     def _writing(self) -> sa.Connection:
         if self.read_only:
@@ -102,16 +239,19 @@ class Database:
         return self._writer
 
     def _explained(self, error: BaseException) -> StoreError:
-        return StoreError(self.backend.explain(getattr(error, "orig", None) or error))
+        return StoreError(self.backend.explain(_driver_error(error)))
 
     def close(self) -> None:
         """Close every connection."""
         with self._lock:
             if self._writer is not None:
+                engine = self._writer.engine
                 self._writer.close()
-                self._writer.engine.dispose()
+                engine.dispose()
                 self._writer = None
             self._reader.dispose()
+
+    # -- the schema --------------------------------------------------------------------------------------------------
 
     def revision(self) -> str | None:
         """Revision of the tables; None when there are none yet.
@@ -131,11 +271,14 @@ class Database:
                 return None
             some = ", ".join(sorted(tables)[:3])
             raise StoreError(
-                f"{self.shown} is not a database of supernas: it holds other tables ({some}); give another path"
+                f"{self.shown} is not a database of supernas: it holds other tables ({some}); give another {self._kind}"
             )
-        with self.read() as transaction:
-            row = transaction.one(_REVISION)
+        row = self.reading(lambda sql: sql.one(_REVISION))
         return str(row[0]) if row else None
+
+    @property
+    def _kind(self) -> str:
+        return "database" if isinstance(self.backend, Postgres) else "path"
 
     def check(self) -> None:
         """Whether this code can work with the tables.
@@ -172,9 +315,15 @@ class Database:
             try:
                 connection = self._writing()
                 with connection.begin():
+                    for statement in self.backend.begin_alone[1:]:  # the first one is what `begin` does
+                        connection.exec_driver_sql(statement)
                     _migrate(connection)
             except self._errors as error:
                 raise self._explained(error) from error
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    return getattr(error, "orig", None) or error
 
 
 def _migrate(connection: sa.Connection) -> None:

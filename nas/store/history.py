@@ -17,7 +17,6 @@ from nas.store.schema import FINAL, front, measurements, metrics, spaces, studie
 from nas.store.spaces import Reader, Rows
 from nas.store.sql import Statement, Transaction
 
-_PLACED = np.dtype([("number", np.int64), ("place", np.int64)])
 _MINE = trials.c.study_id == p("study")
 
 _FINISHED = Statement(
@@ -119,23 +118,23 @@ def history(sql: Transaction, study: int, objectives: Sequence[str], after: int)
 
 def completed(sql: Transaction, study: int) -> tuple[Integers, Integers]:
     """Numbers of the COMPLETED trials in the order in which they finished, and their places in it among all finished ones."""
-    found = np.fromiter(sql.each(_COMPLETED, (study,)), dtype=_PLACED)
-    return found["number"].copy(), found["place"].copy()
+    numbers, places = sql.arrays(_COMPLETED, (study,), "ii")
+    return numbers, places
 
 
 def every(sql: Transaction, study: int) -> Integers:
     """Numbers of all trials."""
-    return np.fromiter(chain.from_iterable(sql.each(_NUMBERS, (study,))), dtype=np.int64)
+    return sql.arrays(_NUMBERS, (study,), "i")[0]
 
 
 def keys(sql: Transaction, study: int) -> set[str]:
     """Keys of all trials."""
-    return set(chain.from_iterable(sql.each(_KEYS, (study,))))
+    return set(chain.from_iterable(sql.all(_KEYS, (study,))))
 
 
 def on_front(sql: Transaction, study: int) -> Integers:
     """Numbers of the trials on the maintained front."""
-    return np.fromiter(chain.from_iterable(sql.each(_FRONT, (study,))), dtype=np.int64)
+    return sql.arrays(_FRONT, (study,), "i")[0]
 
 
 def counts(sql: Transaction, study: int) -> tuple[dict[State, int], int]:

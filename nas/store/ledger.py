@@ -1,25 +1,29 @@
 """Writing a study.
 
-Every operation is one transaction that first reads the study's counters, so that the writers of one study go one after the
-other and a copy of the front in memory is known to be current.  Whatever goes wrong, nothing of the transaction stays, in
-the database or here.
+Every operation is one transaction.  All but claims first read the study's counters and lock them, so that the writers of one
+study go one after the other and a copy of the front in memory is known to be current.  Whatever goes wrong, nothing of the
+transaction stays, in the database or here; when the connection is lost the operation is done again, and finds out whether it
+had been committed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from nas.errors import StoreError
 from nas.store import statements as s
 from nas.store.database import Database
-from nas.store.records import StudyInfo
+from nas.store.records import Claim, StudyInfo
 from nas.store.spaces import register
+from nas.store.sql import Transaction
 from nas.store.wave import Copies, Head, Wave
+
+T = TypeVar("T")
 
 
 class Ledger:
@@ -37,45 +41,74 @@ class Ledger:
         # Held until the outcome is known: nobody may use copies of what is then not committed.
         self._lock = threading.RLock()
 
-    @contextmanager
-    def write(self) -> Iterator[Wave]:
-        """A transaction on the study, committed when the block is left without an exception.
+    def write(self, work: Callable[[Wave], T], *, alone: bool = False) -> T:
+        """What `work` gives, called with a transaction on the study that is committed when it returns.
+
+        Args:
+            work: called again, with a new transaction, when the connection is lost.
+            alone: it registers something that studies share.
 
         Raises:
             StoreError: the study was deleted, or the database cannot be written.
         """
-        study = self.study
+        now = time.time()
         with self._lock:
-            try:
-                with self._database.write() as sql:
-                    row = sql.one(s.STUDY_HEAD, (study.id, study.created))
-                    if row is None:
-                        raise StoreError(
-                            f"study {study.name!r} was deleted from database {self._database.shown}; create it again"
-                        )
-                    wave = Wave(study, sql, Head(*row), self._copies)
-                    yield wave
-                    if wave.head.row() != row:
-                        sql.run(s.SET_STUDY_HEAD, (*wave.head.row(), study.id))
-            except BaseException:
-                self._copies = Copies()
-                raise
+            done, self._copies = self._database.writing(lambda sql: self._once(sql, work, now), alone=alone)
+        return done
+
+    def _once(self, sql: Transaction, work: Callable[[Wave], T], now: float) -> tuple[T, Copies]:
+        # Whatever fails from here on, the commit too, leaves no copies behind.
+        copies, self._copies = self._copies, Copies()
+        study = self.study
+        row = sql.one(s.STUDY_HEAD, (study.id, study.created))
+        if row is None:
+            raise self._deleted()
+        wave = Wave(study, sql, Head(*row), copies, now)
+        done = work(wave)
+        if wave.head.row() != row:
+            sql.run(s.SET_STUDY_HEAD, (*wave.head.row(), study.id))
+        return done, copies
+
+    def _deleted(self) -> StoreError:
+        return StoreError(
+            f"study {self.study.name!r} was deleted from database {self._database.shown}; create it again"
+        )
+
+    def claim(self, worker: str, n: int, lease_s: float) -> list[Claim]:
+        """See `StudyRecord.claim`.  It does not wait for those who write the study."""
+        now = time.time()
+        study = self.study
+
+        def take(sql: Transaction) -> list[Claim]:
+            rows = sql.all(s.CLAIMED, (study.id, worker, now)) if sql.again else []
+            if not rows:
+                rows = sql.all(s.CLAIM, (worker, now + lease_s, now, study.id, study.created, n))
+            if not rows and sql.one(s.STUDY_THERE, (study.id, study.created)) is None:
+                raise self._deleted()
+            return [
+                Claim(number, attempt, key, json.loads(arch), seed, space_id)
+                for number, attempt, key, arch, seed, space_id in sorted(rows)
+            ]
+
+        return self._database.writing(take)
 
     def update_space(self, schema: dict[str, Any]) -> None:
         """See `StudyRecord.update_space`."""
-        with self.write() as wave:
+
+        def use(wave: Wave) -> int:
             space_id = register(wave.sql, schema)
             wave.use_space(space_id)
+            return space_id
+
+        space_id = self.write(use, alone=True)
         self.study = dataclasses.replace(self.study, space_id=space_id, schema=schema)
 
     def requeue(self, now: float | None, dead: Callable[[str], bool] | None, max_attempts: int) -> int:
         """See `StudyRecord.requeue_expired`.  `dead` is asked outside the transaction: it may take its time."""
         now = time.time() if now is None else now
-        with self._database.read() as sql:
-            running = sql.all(s.RUNNING, (self.study.id,))
+        running = self._database.reading(lambda sql: sql.all(s.RUNNING, (self.study.id,)))
         workers = {worker for _, worker, _, _ in running}
         gone = {worker for worker in workers if dead is not None and dead(worker)}
         if not any(worker in gone or lease_until < now for _, worker, lease_until, _ in running):
             return 0
-        with self.write() as wave:
-            return wave.requeue(now, gone, max_attempts)
+        return self.write(lambda wave: wave.requeue(now, gone, max_attempts))

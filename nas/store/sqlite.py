@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
 
 from nas.errors import StoreError
+from nas.store.sql import Transaction
 
 #: Seconds that a writer waits for another one before it gives up.
 BUSY_S = 10.0
@@ -21,6 +23,10 @@ BUSY_S = 10.0
 
 class Sqlite:
     """Where the file is, how to connect to it, and what its errors mean."""
+
+    begin_read: tuple[str, ...] = ("BEGIN",)
+    begin_write: tuple[str, ...] = ("BEGIN IMMEDIATE",)
+    begin_alone: tuple[str, ...] = begin_write
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,11 +56,23 @@ class Sqlite:
             raise StoreError(
                 f"database {self.shown} cannot be made: no folder {str(self.path.parent)!r} ({error.strerror})"
             ) from error
-        return _engine(self._connect_writer, "BEGIN IMMEDIATE")
+        return _engine(self._connect_writer, self.begin_write[0])
 
     def reader(self) -> sa.Engine:
         """An engine whose transactions are snapshots and which can change nothing; never makes a file."""
-        return _engine(self._connect_reader, "BEGIN")
+        return _engine(self._connect_reader, self.begin_read[0])
+
+    def cursor(self, connection: Any) -> Any:
+        """A cursor of the driver."""
+        return connection.cursor()
+
+    def transaction(self, cursor: Any, dialect: sa.Dialect, again: bool) -> Transaction:
+        """A started transaction."""
+        return Transaction(cursor, dialect, again=again)
+
+    def is_passing(self, error: BaseException) -> bool:  # noqa: ARG002
+        """False: there is no connection to lose, and a writer has waited for the others already."""
+        return False
 
     def _open(self, options: str) -> sqlite3.Connection:
         return sqlite3.connect(

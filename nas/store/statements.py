@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam as p
 
 from nas.store.schema import FINAL, front, measurements, metrics, notes, spaces, studies, study_spaces, trials
-from nas.store.sql import Among, Statement
+from nas.store.sql import Among, Bulk, Statement
 
 _TRIAL = (trials.c.study_id == p("study"), trials.c.number == p("no"))
 _RUNNING = (
@@ -20,8 +20,9 @@ _WAITING = (
     trials.c.state == sa.literal_column("'WAITING'"),
 )
 
-# Locks the study's row where rows can be locked: the writers of one study go one after the other.
+# Locks the study's row where rows can be locked: the writers of one study go one after the other, and beside those who claim.
 # `created` makes sure that it still is the same study: identities may be used again after a deletion.
+_MADE = (studies.c.id == p("study"), studies.c.created == p("made"))
 STUDY_HEAD = Statement(
     sa.select(
         studies.c.next_number,
@@ -31,10 +32,13 @@ STUDY_HEAD = Statement(
         studies.c.failed,
         studies.c.front_version,
     )
-    .where(studies.c.id == p("study"), studies.c.created == p("made"))
-    .with_for_update(),
+    .where(*_MADE)
+    .with_for_update(key_share=True),
     "study made",
 )
+STUDY_THERE = Statement(sa.select(studies.c.id).where(*_MADE), "study made")
+# Waits for every writer of the study, and keeps out those who come.
+LOCK_STUDY = Statement(sa.select(studies.c.id).where(studies.c.id == p("study")).with_for_update(), "study")
 SET_STUDY_HEAD = Statement(
     sa.update(studies)
     .where(studies.c.id == p("study"))
@@ -65,7 +69,7 @@ STUDY_SPACE = Statement(
 )
 ADD_STUDY_SPACE = Statement(sa.insert(study_spaces).values(study_id=p("a"), space_id=p("b")), "a b")
 
-FIND_STUDY = Statement(sa.select(studies.c.id).where(studies.c.name == p("label")), "label")
+FIND_STUDY = Statement(sa.select(studies.c.id, studies.c.created).where(studies.c.name == p("label")), "label")
 STUDY_NAMES = Statement(sa.select(studies.c.name).order_by(studies.c.name))
 ADD_STUDY = Statement(
     sa.insert(studies).values(
@@ -99,54 +103,23 @@ DELETE_STUDY = [
 ] + [(Statement(sa.delete(spaces).where(spaces.c.id.not_in(sa.select(study_spaces.c.space_id)))), False)]
 
 TRIALS_BY_KEY = Among(
-    lambda keys: sa.select(trials.c.key, trials.c.number, trials.c.state).where(
-        trials.c.study_id == p("study"), trials.c.key.in_(keys)
+    lambda within: sa.select(trials.c.key, trials.c.number, trials.c.state, trials.c.created, trials.c.worker).where(
+        trials.c.study_id == p("study"), within(trials.c.key)
     ),
     "study",
 )
 LEASES = Among(
-    lambda numbers: sa.select(
-        trials.c.number, trials.c.state, trials.c.worker, trials.c.attempt, trials.c.reason
-    ).where(trials.c.study_id == p("study"), trials.c.number.in_(numbers)),
+    lambda within: sa.select(trials.c.number, trials.c.state, trials.c.worker, trials.c.attempt, trials.c.reason).where(
+        trials.c.study_id == p("study"), within(trials.c.number)
+    ),
     "study",
 )
-ADD_TRIAL = Statement(
-    sa.insert(trials).values(
-        study_id=p("a"),
-        number=p("b"),
-        space_id=p("c"),
-        key=p("d"),
-        arch=p("e"),
-        state=p("f"),
-        worker=p("g"),
-        attempt=p("h"),
-        lost=sa.literal_column("0"),
-        lease_until=p("i"),
-        seed=p("j"),
-        created=p("k"),
-        started=p("l"),
-    ),
-    "a b c d e f g h i j k l",
+ADD_TRIALS = Bulk(
+    trials, "study_id number space_id key arch state worker attempt lease_until seed created started lost"
 )
-ADD_FINISHED = Statement(
-    sa.insert(trials).values(
-        study_id=p("a"),
-        number=p("b"),
-        space_id=p("c"),
-        key=p("d"),
-        arch=p("e"),
-        state=p("f"),
-        attempt=sa.literal_column("0"),
-        lost=sa.literal_column("0"),
-        seed=p("g"),
-        created=p("h"),
-        finished=p("i"),
-        finish_seq=p("j"),
-        duration_s=p("k"),
-        violation=p("l"),
-        reason=p("m"),
-    ),
-    "a b c d e f g h i j k l m",
+ADD_FINISHED = Bulk(
+    trials,
+    "study_id number space_id key arch state seed created finished finish_seq duration_s violation reason attempt lost",
 )
 FINISH = Statement(
     sa.update(trials)
@@ -163,18 +136,34 @@ FINISH = Statement(
     ),
     "a b c d e f g study no",
 )
-NEXT_WAITING = Statement(
-    sa.select(trials.c.number, trials.c.attempt, trials.c.key, trials.c.arch, trials.c.seed, trials.c.space_id)
-    .where(*_WAITING)
+# A claim locks the trials that it takes and passes over those that others are taking: nobody waits.
+_NEXT = (
+    sa.select(trials.c.number)
+    .join_from(trials, studies, studies.c.id == trials.c.study_id)
+    .where(*_WAITING, studies.c.created == p("made"))
     .order_by(trials.c.number)
-    .limit(p("n")),
-    "study n",
+    .limit(p("n"))
+    .with_for_update(skip_locked=True, of=trials)
+    .cte("next")
 )
-LEASE = Statement(
+_CLAIMED = (trials.c.number, trials.c.attempt, trials.c.key, trials.c.arch, trials.c.seed, trials.c.space_id)
+CLAIM = Statement(
     sa.update(trials)
-    .where(*_TRIAL)
-    .values(state=sa.literal_column("'RUNNING'"), worker=p("a"), attempt=p("b"), lease_until=p("c"), started=p("d")),
-    "a b c d study no",
+    .where(trials.c.study_id == p("study"), trials.c.number.in_(sa.select(_NEXT.c.number)))
+    .values(
+        state=sa.literal_column("'RUNNING'"),
+        worker=p("a"),
+        attempt=trials.c.attempt + sa.literal_column("1"),
+        lease_until=p("b"),
+        started=p("c"),
+    )
+    .returning(*_CLAIMED),
+    "a b c study made n",
+)
+# What a claim took whose answer was lost.
+CLAIMED = Statement(
+    sa.select(*_CLAIMED).where(*_RUNNING, trials.c.worker == p("owner"), trials.c.started == p("since")),
+    "study owner since",
 )
 EXTEND = Statement(
     sa.update(trials).where(*_RUNNING, trials.c.worker == p("owner")).values(lease_until=p("until")),
@@ -204,9 +193,7 @@ REQUEUE = Statement(
 
 METRICS = Statement(sa.select(metrics.c.name, metrics.c.id).where(metrics.c.study_id == p("study")), "study")
 ADD_METRIC = Statement(sa.insert(metrics).values(study_id=p("a"), name=p("b"), unit=p("c")), "a b c")
-ADD_MEASUREMENT = Statement(
-    sa.insert(measurements).values(metric_id=p("a"), step=p("b"), number=p("c"), value=p("d")), "a b c d"
-)
+ADD_MEASUREMENTS = Bulk(measurements, "metric_id step number value")
 SET_MEASUREMENT = Statement(
     sa.update(measurements)
     .where(measurements.c.metric_id == p("m"), measurements.c.step == p("s"), measurements.c.number == p("n"))

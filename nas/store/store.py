@@ -47,7 +47,7 @@ _STUDIES = Statement(
 
 
 def open_store(url: str | Path, *, create: bool = True, read_only: bool = False, any_revision: bool = False) -> Store:
-    """Open the results database at a path (`results.db`) or URL (`sqlite:///results.db`).
+    """Open the results database at a path (`results.db`) or URL (`sqlite:///results.db`, `postgresql://user@host/database`).
 
     Args:
         url: where it is.
@@ -56,7 +56,8 @@ def open_store(url: str | Path, *, create: bool = True, read_only: bool = False,
         any_revision: open an older or newer database too, to ask `current()` or to `upgrade()` it.
 
     Raises:
-        StoreError: it is missing, not a database, somebody else's, older or newer than this code, locked or unreadable.
+        StoreError: it is missing, not a database, somebody else's, older or newer than this code, locked or unreadable; or its
+            server does not answer, or refuses the user.
     """
     backend = locate(url)
     making = create and not read_only
@@ -132,13 +133,18 @@ class Store:
             json.dumps([[c.metric, c.op, c.bound] for c in constraints]),
             _dumps(settings or {}),
         ]
-        with self._database.write() as sql:
-            if sql.one(s.FIND_STUDY, (name,)) is not None:
+        now = time.time()
+
+        def create(sql: Transaction) -> None:
+            known = sql.one(s.FIND_STUDY, (name,))
+            if known is not None and sql.again and known[1] == now:
+                return  # by the first try, whose answer was lost
+            if known is not None:
                 raise StoreError(
                     f"study {name!r} already exists in database {self._database.shown}; open it, or choose another name"
                 )
             space_id = register(sql, space_schema)
-            sql.run(s.ADD_STUDY, (name, time.time(), space_id, *record))
+            sql.run(s.ADD_STUDY, (name, now, space_id, *record))
             found = sql.one(s.FIND_STUDY, (name,))
             assert found is not None
             sql.run(s.ADD_STUDY_SPACE, (found[0], space_id))
@@ -146,6 +152,8 @@ class Store:
             units = {c.metric: unit_of(c.metric) for c in constraints} | {m.name: m.unit for m in objectives}
             names = dict.fromkeys([m.name for m in objectives] + [c.metric for c in constraints])
             sql.many(s.ADD_METRIC, [(found[0], metric, units[metric]) for metric in names])
+
+        self._database.writing(create, alone=True)
         return self.open_study(name)
 
     def open_study(self, name: str) -> StudyRecord:
@@ -154,9 +162,9 @@ class Store:
         Raises:
             StoreError: there is none; the names that there are are listed.
         """
-        with self._database.read() as sql:
-            row = sql.one(_STUDY, (name,))
-            names = [] if row else [str(other[0]) for other in sql.all(s.STUDY_NAMES)]
+        row, names = self._database.reading(
+            lambda sql: (sql.one(_STUDY, (name,)), [str(other[0]) for other in sql.all(s.STUDY_NAMES)])
+        )
         if row is None:
             raise StoreError(self._unknown(name, names))
         study, created, objectives, constraints, settings, space_id, schema = row
@@ -179,8 +187,7 @@ class Store:
 
     def studies(self) -> list[StudySummary]:
         """Every study, oldest first."""
-        with self._database.read() as sql:
-            return [_summary(sql, row) for row in sql.all(_STUDIES)]
+        return self._database.reading(lambda sql: [_summary(sql, row) for row in sql.all(_STUDIES)])
 
     def delete_study(self, name: str) -> None:
         """Delete a study with its trials.  Handles on it, here and in other processes, refuse to write from then on.
@@ -189,9 +196,13 @@ class Store:
             StoreError: there is none of that name.
         """
         study = self.open_study(name).id
-        with self._database.write() as sql:
+
+        def delete(sql: Transaction) -> None:
+            sql.one(s.LOCK_STUDY, (study,))
             for statement, own in s.DELETE_STUDY:
                 sql.run(statement, (study,) if own else ())
+
+        self._database.writing(delete, alone=True)
 
     def _unknown(self, name: str, names: Sequence[str]) -> str:
         shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")

@@ -26,6 +26,7 @@ from nas.store.records import (
     StudyInfo,
     TrialRecord,
 )
+from nas.store.wave import Wave
 
 
 class StudyRecord:
@@ -69,8 +70,7 @@ class StudyRecord:
         Raises:
             StoreError: a row does not fit the space, or the database cannot be written.
         """
-        with self._ledger.write() as wave:
-            return wave.add(rows, worker, lease_s)
+        return self._ledger.write(lambda wave: wave.add(rows, worker, lease_s))
 
     def enter(
         self,
@@ -97,13 +97,16 @@ class StudyRecord:
             StoreError: the row does not fit the space, a note is not JSON, or the database cannot be written.
         """
         texts = notes.encoded(notes_on_it or {})
-        with self._ledger.write() as wave:
+
+        def enter(wave: Wave) -> Added | None:
             if most is not None and wave.head.next_number >= most:
-                return wave.known(trial.key)
+                return wave.known(trial.key, worker)
             (added,) = wave.add([trial], worker, lease_s)
             if not added.existing:
                 notes.put(wave.sql, self.id, added.number, texts)
             return added
+
+        return self._ledger.write(enter)
 
     def annotate(self, values: Mapping[str, Any], number: int | None = None) -> None:
         """Leave notes, JSON values by name, on a trial, or on the study itself; those of the same name are replaced.
@@ -112,20 +115,21 @@ class StudyRecord:
             StoreError: there is no such trial, or a value is not JSON.
         """
         texts = notes.encoded(values)
-        with self._ledger.write() as wave:
+
+        def put(wave: Wave) -> None:
             if number is not None and not 0 <= number < wave.head.next_number:
                 raise StoreError(f"study {self.name!r} has no trial {number!r} to leave notes on")
             notes.put(wave.sql, self.id, notes.STUDY if number is None else number, texts)
 
+        self._ledger.write(put)
+
     def claim(self, worker: str, n: int, lease_s: float = 60) -> list[Claim]:
         """Up to `n` WAITING trials, lowest numbers first; they become RUNNING and no other worker gets them."""
-        with self._ledger.write() as wave:
-            return wave.claim(worker, n, lease_s)
+        return self._ledger.claim(worker, n, lease_s)
 
     def heartbeat(self, worker: str, lease_s: float = 60) -> int:
         """Extend every lease of `worker` to `lease_s` from now; how many it holds."""
-        with self._ledger.write() as wave:
-            return wave.heartbeat(worker, lease_s)
+        return self._ledger.write(lambda wave: wave.heartbeat(worker, lease_s))
 
     def report(self, reports: Sequence[Report]) -> list[Receipt]:
         """How trials ended, in one transaction; a receipt for each, in order.
@@ -136,15 +140,13 @@ class StudyRecord:
         Raises:
             StoreError: a finished trial is reported by its own worker with another result (nothing is recorded then).
         """
-        with self._ledger.write() as wave:
-            return wave.report(reports)
+        return self._ledger.write(lambda wave: wave.report(reports))
 
     def wave(
         self, reports: Sequence[Report], new_trials: Sequence[NewTrial], worker: str | None = None, lease_s: float = 60
     ) -> tuple[list[Receipt], list[Added]]:
         """`report` then `add` in one transaction: what a driver does when evaluations come back."""
-        with self._ledger.write() as wave:
-            return wave.report(reports), wave.add(new_trials, worker, lease_s)
+        return self._ledger.write(lambda wave: (wave.report(reports), wave.add(new_trials, worker, lease_s)))
 
     def measure(self, number: int, name: str, value: float, step: int) -> None:
         """An intermediate value of a RUNNING trial; the same step again replaces it.
@@ -152,13 +154,11 @@ class StudyRecord:
         Raises:
             StoreError: the trial is not RUNNING, or `value` is not a number.
         """
-        with self._ledger.write() as wave:
-            wave.measure(number, name, value, step)
+        self._ledger.write(lambda wave: wave.measure(number, name, value, step))
 
     def release(self, worker: str) -> int:
         """Give the RUNNING trials of `worker` back to WAITING, as it stops; how many."""
-        with self._ledger.write() as wave:
-            return wave.release(worker)
+        return self._ledger.write(lambda wave: wave.release(worker))
 
     def requeue_expired(
         self, now: float | None = None, dead: Callable[[str], bool] | None = None, max_attempts: int = 3
@@ -181,8 +181,7 @@ class StudyRecord:
         Give some ten thousand at a time: other writers wait meanwhile.
         """
         some = list(trials)
-        with self._ledger.write() as wave:
-            return wave.import_trials(some)
+        return self._ledger.write(lambda wave: wave.import_trials(some))
 
     def update_space(self, schema: dict[str, Any]) -> None:
         """Register a changed space: the rows that follow are of this one.  Trials keep the space they were added with."""
@@ -196,8 +195,9 @@ class StudyRecord:
         Args:
             after: `History.last` of an earlier call, to get only what is new since.
         """
-        with self._database.read() as sql:
-            return history.history(sql, self.id, [metric.name for metric in self.objectives], after)
+        return self._database.reading(
+            lambda sql: history.history(sql, self.id, [metric.name for metric in self.objectives], after)
+        )
 
     def front(self, where: str | None = None, objectives: Sequence[Metric] | None = None) -> pd.DataFrame:
         """The Pareto front of the COMPLETED trials, best first in the first objective.
@@ -218,8 +218,7 @@ class StudyRecord:
         """
         from nas.store import frames  # pandas is imported when a table is asked for
 
-        with self._database.read() as sql:
-            return frames.front(sql, self.id, self.objectives, where, objectives)
+        return self._database.reading(lambda sql: frames.front(sql, self.id, self.objectives, where, objectives))
 
     def trials(
         self, where: str | None = None, columns: Sequence[str] | None = None, limit: int | None = None
@@ -236,15 +235,13 @@ class StudyRecord:
         """
         from nas.store import frames  # pandas is imported when a table is asked for
 
-        with self._database.read() as sql:
-            return frames.trials(sql, self.id, where, columns, limit)
+        return self._database.reading(lambda sql: frames.trials(sql, self.id, where, columns, limit))
 
     def curve(self) -> pd.DataFrame:
         """Objective values of the COMPLETED trials in the order of finishing: (index `finish_seq`)."""
         from nas.store import frames  # pandas is imported when a table is asked for
 
-        with self._database.read() as sql:
-            return frames.curve(sql, self.id, self.objectives)
+        return self._database.reading(lambda sql: frames.curve(sql, self.id, self.objectives))
 
     def trial(self, number: int) -> TrialRecord:
         """Everything about one trial.
@@ -252,9 +249,8 @@ class StudyRecord:
         Raises:
             StoreError: there is no such trial.
         """
-        with self._database.read() as sql:
-            found = history.record(sql, self.id, number=number)
-            size = 0 if found else history.counts(sql, self.id)[1]
+        found = self._database.reading(lambda sql: history.record(sql, self.id, number=number))
+        size = 0 if found else sum(self.counts().values())
         if found is None:
             have = f"its trials are 0 to {size - 1}" if size else "it has no trials yet"
             raise StoreError(f"study {self.name!r} has no trial {number!r}; {have}")
@@ -262,32 +258,26 @@ class StudyRecord:
 
     def lookup(self, key: str) -> TrialRecord | None:
         """The trial of the arch with this key, if there is one."""
-        with self._database.read() as sql:
-            return history.record(sql, self.id, key=key)
+        return self._database.reading(lambda sql: history.record(sql, self.id, key=key))
 
     def notes(self, number: int | None = None) -> dict[str, Any]:
         """The notes on a trial, or on the study itself, by name."""
-        with self._database.read() as sql:
-            return notes.read(sql, self.id, notes.STUDY if number is None else number)
+        return self._database.reading(lambda sql: notes.read(sql, self.id, notes.STUDY if number is None else number))
 
     def all_notes(self) -> dict[int, dict[str, Any]]:
         """The notes on every trial that has some, by its number; those on the study itself at -1."""
-        with self._database.read() as sql:
-            return notes.read_all(sql, self.id)
+        return self._database.reading(lambda sql: notes.read_all(sql, self.id))
 
     def keys(self) -> set[str]:
         """Keys of the archs of all trials."""
-        with self._database.read() as sql:
-            return history.keys(sql, self.id)
+        return self._database.reading(lambda sql: history.keys(sql, self.id))
 
     def counts(self) -> dict[State, int]:
         """Trials by state."""
-        with self._database.read() as sql:
-            return history.counts(sql, self.id)[0]
+        return self._database.reading(lambda sql: history.counts(sql, self.id)[0])
 
     def schema_of(self, space_id: int) -> dict[str, Any]:
         """The schema of the space that a claim's row is of."""
         if space_id == self._ledger.study.space_id:
             return self.schema
-        with self._database.read() as sql:
-            return schemas(sql, self.id)[space_id]
+        return self._database.reading(lambda sql: schemas(sql, self.id)[space_id])

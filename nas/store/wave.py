@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ from nas.errors import StoreError
 from nas.metrics import unit_of
 from nas.pareto import Front
 from nas.store import statements as s
-from nas.store.records import Added, ArchRow, Claim, ImportedTrial, NewTrial, Receipt, Report, State, StudyInfo
+from nas.store.records import Added, ArchRow, ImportedTrial, NewTrial, Receipt, Report, State, StudyInfo
 from nas.store.schema import FINAL
 from nas.store.settle import Outcome, name_fault, settle
 from nas.store.sql import Row, Transaction
@@ -80,21 +80,23 @@ class Wave:
         sql: the transaction.
         head: counters, to be written back by whoever owns the transaction.
         copies: of the metrics and the front.
+        now: when the operation began.  Work that is done again after a lost connection has the same time: by it a trial shows
+            that it is of the first try, which was committed after all.
     """
 
-    def __init__(self, study: StudyInfo, sql: Transaction, head: Head, copies: Copies) -> None:
+    def __init__(self, study: StudyInfo, sql: Transaction, head: Head, copies: Copies, now: float) -> None:
         self.sql = sql
         self.head = head
         self._study = study
         self._id = study.id
         self._copies = copies
-        self._now = time.time()
+        self._now = now
 
     # -- trials ------------------------------------------------------------------------------------------------------
 
     def add(self, trials: Sequence[NewTrial], worker: str | None, lease_s: float) -> list[Added]:
         """See `StudyRecord.add`."""
-        known = self._known(trial.key for trial in trials)
+        known = self._known((trial.key for trial in trials), worker)
         state: State = "WAITING" if worker is None else "RUNNING"
         until, started, attempt = (None, None, 0) if worker is None else (self._now + lease_s, self._now, 1)
         answers: list[Added] = []
@@ -103,18 +105,19 @@ class Wave:
             found = known.get(trial.key)
             if found is not None:
                 answers.append(found)
+                known[trial.key] = dataclasses.replace(found, existing=True)
                 continue
             added = Added(self.head.number(), trial.key, False, state)
             what = (self._id, added.number, self._study.space_id, trial.key, self._arch(trial.row), state)
-            inserts.append((*what, worker, attempt, until, trial.seed, self._now, started))
+            inserts.append((*what, worker, attempt, until, trial.seed, self._now, started, 0))
             known[trial.key] = Added(added.number, trial.key, True, state)
             answers.append(added)
-        self.sql.many(s.ADD_TRIAL, inserts)
+        self.sql.load(s.ADD_TRIALS, inserts)
         return answers
 
     def import_trials(self, trials: Sequence[ImportedTrial]) -> list[Added]:
         """See `StudyRecord.import_trials`."""
-        known = self._known(trial.key for trial in trials)
+        known = self._known((trial.key for trial in trials), None)
         answers: list[Added] = []
         inserts: list[Row] = []
         ended: list[tuple[int, Outcome]] = []
@@ -127,21 +130,24 @@ class Wave:
             added = Added(self.head.number(), trial.key, False, outcome.state)
             what = (self._id, added.number, self._study.space_id, trial.key, self._arch(trial.row), outcome.state)
             when = (self._now, self._now, self.head.finish(outcome.state), trial.duration_s)
-            inserts.append((*what, trial.seed, *when, outcome.violation, outcome.reason))
+            inserts.append((*what, trial.seed, *when, outcome.violation, outcome.reason, 0, 0))
             ended.append((added.number, outcome))
             known[trial.key] = Added(added.number, trial.key, True, outcome.state)
             answers.append(added)
-        self.sql.many(s.ADD_FINISHED, inserts)
+        self.sql.load(s.ADD_FINISHED, inserts)
         self._record(ended)
         return answers
 
-    def known(self, key: str) -> Added | None:
+    def known(self, key: str, worker: str) -> Added | None:
         """Where the arch with this key is, if the study has it."""
-        return self._known([key]).get(key)
+        return self._known([key], worker).get(key)
 
-    def _known(self, keys: Iterable[str]) -> dict[str, Added]:
-        rows = s.TRIALS_BY_KEY.all(self.sql, (self._id,), keys)
-        return {key: Added(number, key, True, state) for key, number, state in rows}
+    def _known(self, keys: Iterable[str], worker: str | None) -> dict[str, Added]:
+        """What the study has of these archs; trials of an earlier try of this very operation count as new."""
+        return {
+            key: Added(number, key, not (self.sql.again and (created, owner) == (self._now, worker)), state)
+            for key, number, state, created, owner in s.TRIALS_BY_KEY.all(self.sql, (self._id,), keys)
+        }
 
     def _arch(self, row: ArchRow) -> str:
         width = len(self._study.schema["decisions"])
@@ -159,16 +165,6 @@ class Wave:
             self.sql.run(s.ADD_STUDY_SPACE, (self._id, space_id))
 
     # -- leases ------------------------------------------------------------------------------------------------------
-
-    def claim(self, worker: str, n: int, lease_s: float) -> list[Claim]:
-        """See `StudyRecord.claim`."""
-        rows = self.sql.all(s.NEXT_WAITING, (self._id, n))
-        until = self._now + lease_s
-        self.sql.many(s.LEASE, [(worker, row[1] + 1, until, self._now, self._id, row[0]) for row in rows])
-        return [
-            Claim(number, attempt + 1, key, json.loads(arch), seed, space_id)
-            for number, attempt, key, arch, seed, space_id in rows
-        ]
 
     def heartbeat(self, worker: str, lease_s: float) -> int:
         """See `StudyRecord.heartbeat`."""
@@ -188,7 +184,8 @@ class Wave:
             if lost + 1 < max_attempts:
                 self.sql.run(s.REQUEUE, (lost + 1, self._id, number))
             else:
-                self._finish(number, Outcome("FAILED", {}, None, f"lost {lost + 1} worker{'s' if lost else ''}"))
+                lost_all = Outcome("FAILED", {}, None, f"lost {lost + 1} worker{'s' if lost else ''}")
+                self.sql.run(s.FINISH, self._ending(number, lost_all))
         return taken
 
     # -- reports -----------------------------------------------------------------------------------------------------
@@ -198,6 +195,7 @@ class Wave:
         rows = s.LEASES.all(self.sql, (self._id,), (report.number for report in reports))
         leases = {row[0]: _Lease(*row) for row in rows}
         outcomes: dict[int, Outcome] = {}  # of the trials that end here
+        endings: list[Row] = []
         receipts: list[Receipt | None] = []  # None: to be written when the front knows
         for report in reports:
             outcome = settle(report, self._study.objectives, self._study.constraints)
@@ -206,12 +204,13 @@ class Wave:
             if receipt is None and lease is not None and lease.state != "RUNNING":
                 receipt = self._repeated(report, outcome, lease, outcomes.get(report.number))
             if receipt is None:
-                self._finish(report.number, outcome, report.duration_s, report.started)
+                endings.append(self._ending(report.number, outcome, report.duration_s, report.started))
                 outcomes[report.number] = outcome
                 leases[report.number] = _Lease(
                     report.number, outcome.state, report.worker, report.attempt, outcome.reason
                 )
             receipts.append(receipt)
+        self.sql.many(s.FINISH, endings)
         entered = self._record(list(outcomes.items()))
         new = (
             Receipt(number, True, outcome.note, enters, outcome.state)
@@ -235,9 +234,9 @@ class Wave:
             raise StoreError(_finished_already(report, lease))
         return Receipt(report.number, True, "already recorded", False, lease.state)
 
-    def _finish(
+    def _ending(
         self, number: int, outcome: Outcome, duration_s: float | None = None, started: float | None = None
-    ) -> None:
+    ) -> Row:
         what = (
             outcome.state,
             self._now,
@@ -246,7 +245,7 @@ class Wave:
             outcome.violation,
             outcome.reason,
         )
-        self.sql.run(s.FINISH, (*what, started, self._id, number))
+        return (*what, started, self._id, number)
 
     # -- measurements and the front ----------------------------------------------------------------------------------
 
@@ -264,7 +263,7 @@ class Wave:
             raise StoreError(f"trial {number} cannot be measured: {fault}")
         metric = self._metric(name)
         if not self.sql.run(s.SET_MEASUREMENT, (float(value), metric, step, number)):
-            self.sql.run(s.ADD_MEASUREMENT, (metric, step, number, float(value)))
+            self.sql.run(s.ADD_MEASUREMENTS.insert, (metric, step, number, float(value)))
 
     def _metric(self, name: str) -> int:
         """Identity of a metric; a name that was never measured becomes one."""
@@ -283,7 +282,7 @@ class Wave:
             for number, outcome in ended
             for name, value in outcome.measurements.items()
         ]
-        self.sql.many(s.ADD_MEASUREMENT, rows)
+        self.sql.load(s.ADD_MEASUREMENTS, rows)
         entered = [False] * len(ended)
         came: set[int] = set()
         left: set[int] = set()

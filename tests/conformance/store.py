@@ -302,7 +302,12 @@ class StoreConformance(ReadingConformance, NotesConformance):
     @settings(
         max_examples=30,
         deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+        suppress_health_check=[
+            HealthCheck.function_scoped_fixture,
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+            HealthCheck.differing_executors,  # inherited by every database
+        ],
     )
     def test_random_operations_keep_every_promise(self, url: str, data: st.DataObject) -> None:
         with open_store(url) as store:

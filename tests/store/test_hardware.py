@@ -28,7 +28,7 @@ def test_a_database_of_the_first_revision_is_upgraded_and_keeps_its_trials(tmp_p
         study.add([new_trial(random.Random(0))])
         before = study.trial(0)
     with sqlite3.connect(path) as raw:  # what the first revision left behind
-        for table in ("predictors", "device_measurements", "devices"):
+        for table in ("predictors", "device_measurements", "devices", "notes"):
             raw.execute(f"DROP TABLE {table}")
         raw.execute(f"UPDATE {VERSION_TABLE} SET version_num = '0001'")
     with pytest.raises(StoreError, match="older revision '0001'.*nas db upgrade"):

@@ -18,7 +18,7 @@ from nas.errors import NasError, StoreError
 from nas.store import columns, history, open_store, statements, store
 from nas.store.database import VERSION_TABLE
 from nas.store.schema import HEAD, REVISIONS, metadata
-from nas.store.sql import Among, Statement
+from nas.store.sql import Among, Bulk, Statement
 from tests.conformance.store import StoreConformance
 from tests.conformance.store_tools import completed, make_study, new_trial
 
@@ -72,8 +72,10 @@ def test_path_and_url_are_the_same_database(path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("postgres://server/db", "is not supported; give a path or 'sqlite:///results.db'"),
-        ("mysql+pymysql://server/db", "is not supported"),
+        (
+            "mysql+pymysql://user:secret@server/db",
+            "database 'mysql\\+pymysql:…' is not supported; give a path, 'sqlite:///re",
+        ),
         ("sqlite://", "names no file"),
         ("sqlite:results.db", "names no file; write 'sqlite:///results.db'"),
         ("sqlite:///:memory:", "names no file"),
@@ -342,7 +344,8 @@ def test_every_statement_is_one_that_postgresql_understands() -> None:
             )
             for part in parts:
                 for each in part if isinstance(part, tuple) else (part,):
-                    texts = each._statements.values() if isinstance(each, Among) else [each]
+                    texts = [each.listed(8), each.whole] if isinstance(each, Among) else [each]
+                    texts = [each.insert] if isinstance(each, Bulk) else texts
                     for statement in texts:
                         if isinstance(statement, Statement):
                             text, _ = statement.on(dialect)

@@ -1,0 +1,257 @@
+"""PostgreSQL: writers of several studies beside each other, those of one study one after the other, readers beside all.
+
+A write transaction locks the row of its study; a claim locks only the trials that it takes, and skips those that others are
+taking (`SKIP LOCKED`).  Connections that are lost, as they are when a server restarts, are replaced.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from nas.errors import StoreError
+from nas.store.sql import Among, Bulk, Row, Statement, Transaction
+
+# "supernas" in ASCII, as a number: what processes that change more than one study lock.
+_ALONE = 0x73757065726E6173
+
+# A process that is stopped inside a transaction must not hold everybody up: its session ends, and it starts again.
+_SESSION = """
+SET idle_in_transaction_session_timeout = '30s'; SET lock_timeout = '60s'; SET jit = off; SET client_min_messages = warning
+"""
+_CONNECTION = {
+    "application_name": "supernas",
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
+# Of an established connection, by SQLSTATE: ended or restarting server, deadlock, serialisation, session timed out.
+_PASSING = ("57P01", "57P02", "57P03", "40001", "40P01", "25P03", "08", "53300")
+
+
+class Postgres:
+    """Where the server is, how to connect to it, and what its errors mean.
+
+    Args:
+        url: `postgresql://user:password@host:port/database?option=…`, as PostgreSQL's own programs take it.
+
+    Raises:
+        StoreError: the URL is not understood, or psycopg is not installed.
+    """
+
+    begin_read: tuple[str, ...] = ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",)
+    begin_write: tuple[str, ...] = ("BEGIN",)
+    begin_alone: tuple[str, ...] = ("BEGIN", f"SELECT pg_advisory_xact_lock({_ALONE})")
+
+    def __init__(self, url: str) -> None:
+        self._url = _parsed(url)
+        self.shown = repr(_hidden(self._url))
+        self._engine: sa.Engine | None = None
+        self._connected = False
+
+    def exists(self) -> bool:
+        """True: whether it answers shows when it is used."""
+        return True
+
+    def reader(self) -> sa.Engine:
+        """The engine, the same for reading and writing."""
+        if self._engine is None:
+            self._engine = self._new_engine()
+        return self._engine
+
+    def writer(self) -> sa.Engine:
+        """The engine, the same for reading and writing."""
+        return self.reader()
+
+    def cursor(self, connection: Any) -> Any:
+        """A cursor of the driver that gets numbers as they are stored, not as text."""
+        return connection.cursor(binary=True)
+
+    def transaction(self, cursor: Any, dialect: sa.Dialect, again: bool) -> Transaction:
+        """A started transaction, which copies in bulk and takes lists as parameters."""
+        return PostgresTransaction(cursor, dialect, again=again)
+
+    def _new_engine(self) -> sa.Engine:
+        arguments = {name: value for name, value in _CONNECTION.items() if name not in self._url.query}
+        engine = sa.create_engine(
+            self._url.set(drivername="postgresql+psycopg"),
+            isolation_level="AUTOCOMMIT",  # transactions are begun by `Database`
+            connect_args=arguments,
+            max_overflow=20,
+            hide_parameters=True,
+        )
+
+        @sa.event.listens_for(engine, "connect")
+        def _connect(connection: Any, _: object) -> None:
+            connection.execute(_SESSION)
+            self._connected = True
+
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            connection.exec_driver_sql(self.begin_write[0])
+
+        return engine
+
+    def is_passing(self, error: BaseException) -> bool:
+        """Whether the server was there and may come back; a first connection that fails is the user's to mend."""
+        import psycopg
+
+        if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | psycopg.InternalError):
+            return False
+        state = error.sqlstate
+        if state is None:
+            return "starting up" in str(error) or (self._connected and _refused(str(error)) is None)
+        return state.startswith(_PASSING)
+
+    def explain(self, error: BaseException) -> str:
+        """The sentence for an error of the driver."""
+        state = str(getattr(error, "sqlstate", None) or "")
+        text = " ".join(str(error).split())
+        sentence = next((text for code, text in _SENTENCES.items() if state.startswith(code)), None) if state else None
+        if sentence is None and not state:
+            sentence = _refused(text) or next((says for mark, says in _UNREACHED.items() if mark in text), None)
+        return (sentence or "database {shown} failed: {error}").format(
+            shown=self.shown,
+            error=self._without_password(text),
+            user=self._url.username or "of this process",
+            name=self._url.database,
+            host=self._url.host or self._url.query.get("host") or "this machine",
+            port=self._url.port or 5432,
+        )
+
+    def _without_password(self, text: str) -> str:
+        secrets = [self._url.password, self._url.query.get("password")]
+        for secret in secrets:
+            if secret:
+                text = text.replace(str(secret), "***")
+        return text
+
+
+class PostgresTransaction(Transaction):
+    """Statements on a psycopg cursor."""
+
+    def load(self, bulk: Bulk, rows: Sequence[Row]) -> None:
+        """Insert many rows by COPY."""
+        if len(rows) < 32:  # below this the round trips of COPY cost more
+            super().load(bulk, rows)
+            return
+        columns = ", ".join(f'"{column.name}"' for column in bulk.columns)
+        with self._cursor.copy(f'COPY "{bulk.table.name}" ({columns}) FROM STDIN') as copy:
+            for row in rows:
+                copy.write_row(row)
+
+    def among(self, statement: Among, values: Row, among: list[Any]) -> list[Row]:
+        """Rows for every one of `among`, which is one parameter."""
+        return self.all(statement.whole, (*values, among)) if among else []
+
+    def arrays(self, statement: Statement, values: Row, types: str) -> list[NDArray[Any]]:
+        """Columns without NULL as arrays: the server sends each as one value, whose bytes are the array's.
+
+        Rows would be a million messages, each of which becomes Python objects.
+        """
+        self.run(_aggregated(statement, types), values)
+        result = self._cursor.pgresult
+        return [_array(result.get_value(0, i), letter) for i, letter in enumerate(types)]
+
+
+_AGGREGATED: dict[Statement, Statement] = {}
+
+
+def _aggregated(statement: Statement, types: str) -> Statement:
+    """`statement` with each of its columns as one array, in one order."""
+    found = _AGGREGATED.get(statement)
+    if found is None:
+        rows = statement.construct.subquery()
+        cast = {"i": sa.BigInteger, "d": sa.Double}
+        columns: list[sa.ColumnElement[Any]] = [
+            sa.func.array_agg(sa.cast(column, cast[letter])) for column, letter in zip(rows.c, types, strict=True)
+        ]
+        found = _AGGREGATED[statement] = Statement(sa.select(*columns), " ".join(statement.names))
+    return found
+
+
+_ELEMENT = {letter: np.dtype([("length", ">i4"), ("value", kind)]) for letter, kind in {"i": ">i8", "d": ">f8"}.items()}
+_ARRAY_HEADER = 20  # dimensions, flags, type; length and lower bound of the one dimension
+
+
+def _array(data: bytes | None, letter: str) -> NDArray[Any]:
+    """An array in PostgreSQL's binary form; None is that of no rows."""
+    native = np.int64 if letter == "i" else np.float64
+    if data is None:
+        return np.empty(0, dtype=native)
+    return np.frombuffer(data, dtype=_ELEMENT[letter], offset=_ARRAY_HEADER)["value"].astype(native)
+
+
+# By the start of SQLSTATE.
+_SENTENCES = {
+    "28": "database {shown} refuses user {user}: wrong password or user; correct the address, or set PGPASSWORD or PGPASSFILE",
+    "3D000": "database {shown} does not exist on server {host}; make it with: createdb {name}",
+    "42501": "database {shown} does not let user {user} do that ({error}); grant it the rights to create and write tables",
+    "25006": "database {shown} cannot be written: the server is read-only, as a standby is; give the primary's address",
+    "53100": "database {shown} cannot grow: the server's disk is full; make room, nothing that was committed is lost",
+    "53300": "database {shown} has no connection left; end other clients, or raise max_connections of the server",
+    "55P03": "database {shown} is locked: another process has been writing the study for a minute; end it, then try again",
+    "57P03": "database {shown} does not answer yet: its server is starting up or shutting down; try again",
+    "57P0": "database {shown} was shut down; start its server, then try again",
+    "25P03": "database {shown} ended a transaction that stood still too long; try again",
+}
+# What a server says when it refuses a connection, of which the driver tells no SQLSTATE.
+_REFUSALS = (
+    (re.compile(r"password authentication failed|no password supplied|role .* does not exist|pg_hba"), "28"),
+    (re.compile(r"database .* does not exist"), "3D000"),
+    (re.compile(r"too many clients|remaining connection slots|too many connections"), "53300"),
+    (re.compile(r"system is (starting up|shutting down|in recovery)|not yet accepting connections"), "57P03"),
+)
+_UNREACHED = {
+    "could not translate host name": "database {shown}: there is no host {host}; correct the address",
+    "failed to resolve host": "database {shown}: there is no host {host}; correct the address",
+    "Name or service not known": "database {shown}: there is no host {host}; correct the address",
+    "Connection refused": "database {shown}: no server answers at {host}, port {port}; start it, or correct the address",
+    "No such file or directory": "database {shown}: no server answers at {host}, port {port}; start it, or correct the address",
+    "timeout expired": "database {shown}: {host}, port {port}, does not answer within the time; check network and firewall",
+    "timed out": "database {shown}: {host}, port {port}, does not answer within the time; check network and firewall",
+    "closed the connection unexpectedly": "database {shown}: the connection was lost; check the server and the network",
+    "connection is closed": "database {shown}: the connection was lost; check the server and the network",
+}
+
+
+def _refused(text: str) -> str | None:
+    """The sentence for a server's refusal of a connection; None when it is something else."""
+    return next((_SENTENCES[state] for mark, state in _REFUSALS if mark.search(text)), None)
+
+
+def _parsed(text: str) -> sa.URL:
+    hidden = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", text)
+    try:
+        url = sa.make_url(text)
+    except (sa.exc.ArgumentError, ValueError):
+        raise StoreError(
+            f"database {hidden!r} is no address; write 'postgresql://user@host:5432/database', "
+            "with %40 for an @ in a password"
+        ) from None
+    driver = url.drivername.partition("+")[2]
+    if driver not in ("", "psycopg"):
+        raise StoreError(
+            f"database {hidden!r} names the driver {driver!r}; supernas uses psycopg: write 'postgresql://…'"
+        )
+    if not url.database:
+        raise StoreError(f"database {hidden!r} names no database; write 'postgresql://user@host:5432/database'")
+    if importlib.util.find_spec("psycopg") is None:
+        raise StoreError(f"database {hidden!r} needs psycopg; install it with: pip install 'supernas[postgres]'")
+    return url
+
+
+def _hidden(url: sa.URL) -> str:
+    """The URL without its passwords, as its owner wrote the rest."""
+    if "password" in url.query:
+        url = url.update_query_dict({"password": "***"})
+    return url.set(drivername="postgresql").render_as_string(hide_password=True)
