@@ -35,6 +35,8 @@ class Attentive(Sampler):
     `score` picks one.
 
     The histogram is a function of the space, and the sampler's draws of the step alone; `score` may look at the weights.
+    The cost of an arch is asked once: counting with a supernet builds the arch's modules, which takes longer than a small
+    training step, and most of the time of a first step is that of the pool.
 
     Args:
         score: of an arch, higher is better: `BatchScore(supernet, task)`, or a predictor's.
@@ -72,6 +74,7 @@ class Attentive(Sampler):
         self.score, self.cost, self.width = score, cost, width
         self.best, self.k, self.n, self.pool = best, k, n, pool
         self._known: tuple[str, Histogram] | None = None
+        self._costs: dict[str, float] = {}
 
     def histogram(self, space: Space) -> Histogram:
         """Of the space's random archs; worked out once.
@@ -80,7 +83,7 @@ class Attentive(Sampler):
             TrainError: all have one cost, or the space has float decisions.
         """
         if self._known is None or self._known[0] != space.fingerprint:
-            self._known = space.fingerprint, Histogram.of(space, self.cost, self.width, self.pool)
+            self._known = space.fingerprint, Histogram.of(space, self._cost, self.width, self.pool)
         return self._known[1]
 
     def archs(self, space: Space, step: int, rng: random.Random) -> list[Arch]:  # noqa: ARG002
@@ -91,12 +94,17 @@ class Attentive(Sampler):
 
     def _attentive(self, space: Space, histogram: Histogram, rng: random.Random) -> Arch:
         target = histogram.target(rng)
-        drawn = list(dict.fromkeys(histogram.draw(space, target, self.cost, rng) for _ in range(self.k)))
+        drawn = list(dict.fromkeys(histogram.draw(space, target, self._cost, rng) for _ in range(self.k)))
         scores = [self.score(arch) for arch in drawn]
         if any(math.isnan(score) for score in scores):
             raise TrainError("Attentive's score of an arch is not a number")
         wanted = max(scores) if self.best else min(scores)
         return drawn[scores.index(wanted)]
+
+    def _cost(self, arch: Arch) -> float:
+        if arch.key not in self._costs:
+            self._costs[arch.key] = self.cost(arch)
+        return self._costs[arch.key]
 
     def describe(self) -> dict[str, Any]:
         """Options, and the names of score and cost."""

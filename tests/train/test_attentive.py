@@ -9,7 +9,7 @@ import torch
 
 import nas
 from nas.errors import TrainError
-from nas.train import Attentive, BatchScore, subnet_metrics, train
+from nas.train import Attentive, BatchScore, Sandwich, subnet_metrics, train
 from nas.train.attentive import Histogram
 from tests.train.family import blobs, space, supernet
 
@@ -70,14 +70,38 @@ def test_a_batch_score_ranks_by_loss_and_changes_nothing() -> None:
     )
 
 
-@pytest.mark.parametrize("best", [True, False])
-def test_training_with_attention_teaches_largest_and_smallest(best: bool) -> None:
-    net, task = supernet(), blobs(n=200)
-    sampler = Attentive(BatchScore(net, task), net.params, 200.0, best=best, pool=50)
-    train(net, task, sampler=sampler, steps=100, lr=1e-2, progress=False)
-    # Only these two are in every step.
-    for arch in (net.space.largest, net.space.smallest):
-        assert subnet_metrics(net, arch, task, "test")["accuracy"] > 0.85
+def test_training_with_attention_teaches_all_archs_as_a_sandwich_does() -> None:
+    """With equal archs a step; the largest and the smallest, which are in every step, well."""
+    means = {}
+    for name in ("sandwich", "best", "worst"):
+        net, task = supernet(), blobs(n=200)
+        attentive = Attentive(BatchScore(net, task), net.params, 200.0, best=name == "best", pool=50)
+        train(net, task, sampler=Sandwich(2) if name == "sandwich" else attentive, steps=100, lr=1e-2, progress=False)
+        found = {arch: subnet_metrics(net, arch, task, "test")["accuracy"] for arch in net.space.enumerate()}
+        means[name] = sum(found.values()) / len(found)
+        assert found[net.space.largest] > 0.95
+        assert found[net.space.smallest] > 0.85
+    assert min(means["best"], means["worst"]) > means["sandwich"] - 0.05
+
+
+def test_every_arch_is_trained_and_each_cost_is_asked_once() -> None:
+    ours, asked, trained = space(), Counter[nas.Arch](), Counter[nas.Arch]()
+
+    def counting(arch: nas.Arch) -> float:
+        asked.update([arch])
+        return cost(arch)
+
+    draw = random.Random(1)
+    for best in (True, False):
+        sampler = Attentive(lambda _: draw.random(), counting, 1.0, best=best, n=1)
+        for seed in range(200):
+            trained.update(sampler.archs(ours, seed, random.Random(seed)))
+    assert set(asked.values()) == {2}  # one for each sampler
+    # The largest and smallest 400 times; the four others share the draws of their two bins, 2/3 of all.
+    assert trained[ours.largest] == trained[ours.smallest] == 400
+    others = [count for arch, count in trained.items() if arch not in (ours.largest, ours.smallest)]
+    assert len(others) == 4
+    assert min(others) > 30
 
 
 @pytest.mark.parametrize(
