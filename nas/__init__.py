@@ -68,6 +68,13 @@ _HOME = {
     "Exhaustive": "nas.search",
     "RegularizedEvolution": "nas.search",
     "NSGA2": "nas.search",
+    "LINAS": "nas.search",
+    "ConcurrentNAS": "nas.search",
+    "LocalSearch": "nas.search",
+    "QualityDiversity": "nas.search",
+    "MCTS": "nas.search",
+    "SMBO": "nas.search",
+    "REINFORCE": "nas.search",
 }
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604 (the names are the keys above)

@@ -5,6 +5,9 @@
 - `RegularizedEvolution`: a queue that forgets the oldest.
 - `NSGA2`: several objectives, constraints; asynchronous, or synchronous where answers must not depend on the workers.
 - `LINAS`, `ConcurrentNAS`: rounds of evolution on predictors, measured; for one target, for several in turn.
+- `LocalSearch`: neighbours of the front, and again from elsewhere; `QualityDiversity`: the best of each cost bucket, bred.
+- `MCTS`, `SMBO`: down the tree of decisions by confidence bounds; the best of many samples by a regression.
+- `REINFORCE`: a distribution over each decision, learnt from a reward that knows the cost.
 - `make`, `ALGORITHMS`: algorithms by name.
 """
 
@@ -13,15 +16,23 @@ from __future__ import annotations
 from nas.search.base import Algorithm, Exhausted, Finished, History, LazyArchs
 from nas.search.concurrent_nas import ConcurrentNAS
 from nas.search.linas import LINAS
+from nas.search.local_search import LocalSearch
+from nas.search.mcts import MCTS
 from nas.search.nsga2 import NSGA2
+from nas.search.quality_diversity import QualityDiversity
 from nas.search.registry import ALGORITHMS, make
 from nas.search.regularized import RegularizedEvolution
+from nas.search.reinforce import REINFORCE
 from nas.search.simple import Exhaustive, RandomSearch
+from nas.search.smbo import SMBO
 
 __all__ = [
     "ALGORITHMS",
     "LINAS",
+    "MCTS",
     "NSGA2",
+    "REINFORCE",
+    "SMBO",
     "Algorithm",
     "ConcurrentNAS",
     "Exhausted",
@@ -29,6 +40,8 @@ __all__ = [
     "Finished",
     "History",
     "LazyArchs",
+    "LocalSearch",
+    "QualityDiversity",
     "RandomSearch",
     "RegularizedEvolution",
     "make",

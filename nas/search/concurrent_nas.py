@@ -1,6 +1,6 @@
 """ConcurrentNAS: one search for several hardware targets, whose evaluations all of them share.
 
-Sarah, Cummings, Hardy, Norman, Sridhar, Szankin, Sundaresan 2022, "A Hardware-Aware System for Accelerating Deep Neural
+Sarah, Cummings, Sridhar et al. 2022, "A Hardware-Aware System for Accelerating Deep Neural
 Network Optimization".
 """
 

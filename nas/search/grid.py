@@ -1,8 +1,7 @@
 """The predictor of LINAS: ridge regression or support vectors, whichever cross-validation prefers.
 
-Sarah, Cummings, Hardy, Norman, Sridhar, Szankin, Sundaresan 2022, "A Hardware-Aware System for Accelerating Deep Neural
-Network Optimization" (ConcurrentNAS); Cummings et al. 2022, "A Hardware-Aware Framework for Accelerating Neural Architecture
-Search Across Modalities" (LINAS).
+Cummings, Sridhar, Sarah, Szankin 2022, "A Hardware-Aware Framework for Accelerating Neural Architecture Search Across
+Modalities" (DyNAS-T), and its published program.
 """
 
 from __future__ import annotations

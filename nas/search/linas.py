@@ -1,6 +1,6 @@
 """LINAS: rounds of measuring, fitting a predictor an objective, and evolving on the predictors.
 
-Cummings, Sridhar, Szankin et al. 2022, "A Hardware-Aware Framework for Accelerating Neural Architecture Search Across
+Cummings, Sridhar, Sarah, Szankin 2022, "A Hardware-Aware Framework for Accelerating Neural Architecture Search Across
 Modalities" (DyNAS-T).
 """
 

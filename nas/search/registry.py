@@ -9,12 +9,30 @@ from nas.errors import AlgorithmError, suggest
 from nas.search.base import Algorithm
 from nas.search.concurrent_nas import ConcurrentNAS
 from nas.search.linas import LINAS
+from nas.search.local_search import LocalSearch
+from nas.search.mcts import MCTS
 from nas.search.nsga2 import NSGA2
+from nas.search.quality_diversity import QualityDiversity
 from nas.search.regularized import RegularizedEvolution
+from nas.search.reinforce import REINFORCE
 from nas.search.simple import Exhaustive, RandomSearch
+from nas.search.smbo import SMBO
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
-    kind.name: kind for kind in (RandomSearch, Exhaustive, RegularizedEvolution, NSGA2, LINAS, ConcurrentNAS)
+    kind.name: kind
+    for kind in (
+        RandomSearch,
+        Exhaustive,
+        RegularizedEvolution,
+        NSGA2,
+        LINAS,
+        ConcurrentNAS,
+        LocalSearch,
+        QualityDiversity,
+        MCTS,
+        SMBO,
+        REINFORCE,
+    )
 }
 
 
