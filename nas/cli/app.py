@@ -15,6 +15,7 @@ from nas.errors import NasError
 
 if TYPE_CHECKING:
     from nas.store import Store
+    from nas.study import Study
     from nas.study.take_home import Winner
 
 DEFAULT_STORE = "nas.db"
@@ -236,28 +237,45 @@ def extract(
 @app.command
 def export(
     study: StudyArgument,
-    trial: TrialArgument,
+    trial: Annotated[int | None, Parameter(help="Number of a trial; without one, the whole front as elastic.")] = None,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
-    format: Literal["pt2", "onnx", "safetensors", "pretrained"] | None = None,
+    format: Literal["pt2", "onnx", "safetensors", "pretrained", "elastic"] | None = None,
     fixed_batch: bool = False,
+    where: str | None = None,
     job: JobOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Write a trial's network for another runtime, after checking that it computes what was evaluated.
+    """Write a trial's network, or the whole front, for another program, after checking that it computes what was evaluated.
 
     What was written is read back and its outputs are compared; nothing is left where they differ.
 
     Args:
-        output: file to write; a folder for pretrained.
+        output: file to write; a folder for pretrained and elastic.
         format: pt2 is torch.export; onnx is one file; safetensors has the weights alone; pretrained is what the model's class
-            itself saves. [default: what the output's ending says]
+            itself saves; elastic is the front on one set of weights, for nas.ElasticModel.load. [default: elastic without a
+            trial, else what the output's ending says]
         fixed_batch: a graph for one sample, for a model that cannot have an open batch.
+        where: the front of the trials that satisfy this filter; without a trial only.
     """
     from nas.cli.output import print_text
     from nas.deploy import export as write
     from nas.deploy import format_of
+    from nas.errors import DeployError
 
+    if trial is None:
+        if format not in (None, "elastic") or fixed_batch:
+            raise DeployError(
+                "pt2, onnx, safetensors and pretrained hold one network; say which trial, as 'nas front' lists"
+            )
+        from nas.cli.fronts import write_elastic
+
+        print_text(write_elastic(_declared(study, job, store), output, where))
+        return
+    if format == "elastic" or where is not None:
+        raise DeployError(
+            f"elastic holds the whole front; leave out the trial {trial}, or --format elastic and --where"
+        )
     chosen = format_of(output, format)
     winner = _winner(study, trial, job, store)
     done = write(winner.module, output, chosen, winner.example, any_batch=not fixed_batch)
@@ -266,10 +284,16 @@ def export(
 
 
 def _winner(study: str, trial: int, job: str | None, store: str | None) -> Winner:
-    """A trial's network, checked, from the job that the study was run from."""
+    """A trial's network, checked."""
+    from nas.study.take_home import take_home
+
+    return take_home(_declared(study, job, store), trial)
+
+
+def _declared(study: str, job: str | None, store: str | None) -> Study:
+    """A study as the job declares it that it was run from."""
     from nas.cli.job import load_job
     from nas.errors import JobError
-    from nas.study.take_home import take_home
 
     opened = _reading(store)
     record = opened.open_study(study)
@@ -278,7 +302,7 @@ def _winner(study: str, trial: int, job: str | None, store: str | None) -> Winne
         raise JobError(f"study {study!r} was not run from a job file; say which builds it with --job")
     declared = load_job(reference)
     declared.rename(study, store=opened)
-    return take_home(declared, trial)
+    return declared
 
 
 @app.command

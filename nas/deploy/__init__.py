@@ -1,6 +1,6 @@
 """Using what a search found: one set of weights that changes its size between two calls, and files for other runtimes.
 
-- `ElasticModel(supernet, front)`: `choose`, `switch`, call, `extract`, `export`.
+- `ElasticModel(supernet, front)`: `choose`, `switch`, call, `extract`, `export`, `save`, `load`.
 - `Point`: an arch of a front and what it measured.
 - `export(module, path)`: torch.export (`.pt2`), ONNX, safetensors, the class's own `save_pretrained`; checked.
 - `Export`: what it wrote, and how near the outputs are.

@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from nas.deploy.export import Export, Format, export
+from nas.deploy import folder
+from nas.deploy.export import Export, Format, export, tensors_in
 from nas.errors import DeployError, suggest
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
 from nas.space import Arch, Space
@@ -62,14 +63,71 @@ class ElasticModel:
         objective: str | Metric = "max accuracy",
         calibration: Iterable[Inputs] | None = None,
     ) -> None:
-        self.supernet = supernet
-        self.objective = parse_objective(objective)
-        self.points = _ordered(_points(front, supernet.space), self.objective)
-        self._buffers: dict[str, dict[str, Tensor]] = {}
-        self._parts: dict[tuple[str, tuple[int, ...]], Tensor] = {}
         batches = [convert(inputs, lambda tensor: tensor.to(supernet.device)) for inputs in calibration or ()]
-        self._modules = {point.arch.key: self._ready(point.arch, batches) for point in self.points}
-        self._active = (self.points[0], self._modules[self.points[0].arch.key])  # replaced whole: no half-made switch
+        ordered = _ordered(_points(front, supernet.space), parse_objective(objective))
+        statistics = {point.arch.key: _statistics(supernet, point.arch, batches) for point in ordered}
+        self._fill(supernet, ordered, parse_objective(objective), statistics)
+
+    def _fill(
+        self,
+        supernet: Supernet,
+        points: tuple[Point, ...],
+        objective: Metric,
+        statistics: Mapping[str, Mapping[str, Tensor]],
+    ) -> None:
+        """All points ready, the best of them active."""
+        self.supernet, self.points, self.objective = supernet, points, objective
+        self._buffers = {key: dict(each) for key, each in statistics.items()}
+        self._parts: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+        self._modules = {point.arch.key: self._ready(point.arch) for point in points}
+        self._active = (points[0], self._modules[points[0].arch.key])  # replaced whole: no half-made switch
+
+    def save(self, path: str | Path) -> None:
+        """Write the supernet, the front and what it measured to folder `path`: safetensors and JSON, no code.
+
+        Where the supernet has an example the folder is read again and each point's outputs are compared, bit for bit.  The
+        supernet is then known as the one saved here, as after `Supernet.save`.
+
+        Args:
+            path: folder, which must be empty or not there.
+
+        Raises:
+            DeployError: it is not, cannot be written, or computes something else when it is read again; nothing stays.
+            CheckpointError: as `Supernet.save`.
+        """
+        target = Path(path)
+        saved = folder.Saved(
+            self.supernet,
+            self.objective,
+            [(point.arch, dict(point.measurements)) for point in self.points],
+            [self._buffers[point.arch.key] for point in self.points],
+        )
+        folder.write(target, saved, lambda: self._compare(target))
+
+    @classmethod
+    def load(cls, path: str | Path, space: Space, *, device: str = "cpu") -> Self:
+        """What `save` wrote; on a CPU the weights are mapped from the file and shared with other processes.
+
+        Args:
+            path: folder that `save` wrote.
+            space: the space that the supernet was saved with.
+            device: where subnets compute.
+
+        Raises:
+            DeployError: missing, foreign, newer or altered.
+            CheckpointError: so is its supernet, or that is of another space.
+        """
+        saved = folder.read(Path(path), space)
+        model = cls.__new__(cls)
+        points = tuple(Point(arch, measurements) for arch, measurements in saved.points)
+        statistics = {
+            point.arch.key: {name: tensor.to(device) for name, tensor in each.items()}
+            for point, each in zip(points, saved.statistics, strict=True)
+        }
+        model._fill(
+            saved.supernet.to(device).eval(), _ordered(list(points), saved.objective), saved.objective, statistics
+        )
+        return model
 
     @property
     def active(self) -> Point:
@@ -180,15 +238,9 @@ class ElasticModel:
 
     # -- inside
 
-    def _ready(self, arch: Arch, batches: Sequence[Inputs]) -> nn.Module:
+    def _ready(self, arch: Arch) -> nn.Module:
         """The module of `arch` on the supernet's weights, as it stays."""
         module = build_skeleton(self.supernet.space, arch)
-        if statistics_of(module) and not batches:
-            raise DeployError(
-                f"subnets of space {self.supernet.space.name!r} have BatchNorm statistics of their own; "
-                "give calibration=task.calibration_inputs(), or any list of training inputs"
-            )
-        self._buffers[arch.key] = self.supernet.calibrate(arch, batches) if statistics_of(module) else {}
         with torch.inference_mode(False), torch.no_grad():
             held = {name: table[key] for name, (table, key) in buffers_of(self.supernet.bind(arch).module).items()}
             cut = self.supernet.cut(arch)
@@ -200,6 +252,21 @@ class ElasticModel:
             for name, (table, key) in buffers_of(module).items():
                 table[key] = self._buffers[arch.key].get(name, held[name])
         return module.eval()
+
+    def _compare(self, path: Path) -> None:
+        """What was written in `path` computes the same."""
+        inputs = self.supernet.example
+        if inputs is None:
+            return
+        again = type(self).load(path, self.supernet.space, device=str(self.supernet.device))
+        for point in self.points:
+            pairs = zip(*(tensors_in(model._compute(point, inputs)) for model in (self, again)), strict=True)
+            if not all(torch.equal(ours, theirs) for ours, theirs in pairs):
+                raise DeployError(f"{str(path)!r} computes something else when it is read again; nothing was written")
+
+    def _compute(self, point: Point, inputs: Inputs) -> Any:
+        with torch.no_grad():
+            return call(self._modules[point.arch.key], convert(inputs, lambda t: t.to(self.supernet.device)))
 
     def _own(self, point: Point | Arch) -> Point:
         key = (point.arch if isinstance(point, Point) else point).key
@@ -224,6 +291,18 @@ class ElasticModel:
                 nearest = min(values, key=constraint.violation)
                 parts.append(f"the nearest has {constraint.metric} {nearest:.6g}")
         return " and ".join(parts) or "no point meets all of them at once"
+
+
+def _statistics(supernet: Supernet, arch: Arch, batches: Sequence[Inputs]) -> dict[str, Tensor]:
+    """Calibrated statistics of a subnet; {} where it has none."""
+    if not statistics_of(supernet.bind(arch).module):
+        return {}
+    if not batches:
+        raise DeployError(
+            f"subnets of space {supernet.space.name!r} have BatchNorm statistics of their own; "
+            "give calibration=task.calibration_inputs(), or any list of training inputs"
+        )
+    return supernet.calibrate(arch, batches)
 
 
 def _meets(point: Point, constraint: Constraint) -> bool:

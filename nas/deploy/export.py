@@ -136,7 +136,7 @@ def _onnx(module: nn.Module, path: Path, example: Inputs, any_batch: bool) -> Wr
     names = [entry.name for entry in session.get_inputs()]
 
     def run(inputs: Inputs) -> list[Tensor]:
-        feeds = dict(zip(names, (tensor.numpy() for tensor in _tensors(inputs)), strict=True))
+        feeds = dict(zip(names, (tensor.numpy() for tensor in tensors_in(inputs)), strict=True))
         return [torch.from_numpy(array) for array in session.run(None, feeds)]
 
     return run, _probes(example, any_batch)
@@ -221,7 +221,7 @@ def _repeat(inputs: Inputs, times: int) -> Inputs:
 def _difference(module: nn.Module, again: Reader, inputs: Inputs) -> _Gap:
     """How far two outputs are apart; infinitely where they have other tensors or shapes, or NaN."""
     with torch.no_grad():
-        pairs = list(zip(_tensors(call(module, inputs)), _tensors(again(inputs)), strict=True))
+        pairs = list(zip(tensors_in(call(module, inputs)), tensors_in(again(inputs)), strict=True))
     if not pairs:
         raise DeployError(f"{type(module).__name__} gives no tensors that could be compared")
     worst = _Gap(0.0, 0.0)
@@ -235,12 +235,12 @@ def _difference(module: nn.Module, again: Reader, inputs: Inputs) -> _Gap:
     return worst
 
 
-def _tensors(value: Any) -> list[Tensor]:
+def tensors_in(value: Any) -> list[Tensor]:
     """The tensors in inputs or an output, in order."""
     if isinstance(value, Tensor):
         return [value]
     items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
-    return [tensor for item in items for tensor in _tensors(item)]
+    return [tensor for item in items for tensor in tensors_in(item)]
 
 
 # -- files and sentences

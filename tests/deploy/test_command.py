@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import nas
 from nas.cli.app import run
+from nas.cli.job import load_job
 
 JOB = """
 import pyglove as pg
@@ -60,3 +62,33 @@ def test_a_trial_is_exported_and_a_refusal_leaves_nothing(
         "nas: Sequential has no save_pretrained and from_pretrained of its own; export it as safetensors, pt2 or onnx\n"
     )
     assert sorted(os.listdir(tmp_path)) == before
+    assert run(["export", "mlp", "--format", "onnx", "-o", "mlp.onnx"]) == 2
+    assert "hold one network; say which trial" in capsys.readouterr().err
+    assert run(["export", "mlp", "1", "--format", "elastic", "-o", "folder"]) == 2
+    assert "elastic holds the whole front; leave out the trial 1" in capsys.readouterr().err
+    assert run(["export", "mlp", "-o", "trained"]) == 2
+    assert "'trained' exists already" in capsys.readouterr().err
+    assert run(["export", "mlp", "--where", "params < 0", "-o", "folder"]) == 2
+    assert "has no points; run the study first, or relax its filter" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_the_whole_front_is_exported_and_switches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NAS_STORE", raising=False)
+    (tmp_path / "job.py").write_text(JOB)
+    assert run(["train", "job.py", "--quiet"]) == 0
+    assert run(["run", "job.py", "--workers", "0", "--quiet"]) == 0
+    capsys.readouterr()
+    assert run(["export", "mlp", "-o", "elastic"]) == 0
+    assert "wrote elastic (elastic): " in capsys.readouterr().out
+    study = load_job("job.py")
+    model = nas.ElasticModel.load("elastic", study.space)
+    front = study.front()
+    assert [point.arch.choices for point in model.points] == list(front["choices"])
+    assert model.objective.name == "accuracy"
+    smallest = model.switch(params=min(front["params"]))
+    assert smallest.measurements["accuracy"] == front.loc[front["params"].idxmin(), "accuracy"]
+    assert model(torch.zeros(3, 1, 8, 8)).shape == (3, 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import threading
@@ -13,8 +14,8 @@ import pytest
 import torch
 
 import nas
-from nas.deploy import ElasticModel, Point
-from nas.errors import DeployError, MetricError, SpaceError
+from nas.deploy import ElasticModel, Point, folder
+from nas.errors import CheckpointError, DeployError, MetricError, SpaceError
 from searchspaces import conv, vit
 from tests.conformance.supernet import fill_distinct
 from tests.supernet import families
@@ -95,6 +96,96 @@ def test_weights_are_shared_and_copies_are_counted() -> None:
     assert all(".qkv." in name for name in outside)
 
 
+@pytest.mark.parametrize("make", [transformer, convolutions, kernels])
+def test_a_saved_model_is_the_same_model(make, tmp_path) -> None:
+    net, inputs = make()
+    fill_distinct(net)
+    model = ElasticModel(net, front_of(net), calibration=batches())
+    model.save(tmp_path / "elastic")
+    assert net.source == (tmp_path / "elastic" / "supernet", net.source[1])
+    again = ElasticModel.load(tmp_path / "elastic", net.space)
+    assert again.points == model.points
+    assert again.objective == model.objective
+    assert again.extra_mib == pytest.approx(model.extra_mib)
+    for point in model.points:
+        model.switch_to(point)
+        assert again.switch(params=point.measurements["params"]) == point
+        with torch.no_grad():
+            assert torch.equal(again(inputs), model(inputs))
+            assert torch.equal(again.extract()(inputs), model(inputs))
+    files = {path.name for path in (tmp_path / "elastic").rglob("*") if path.is_file()}
+    assert all(name.endswith((".safetensors", ".json")) for name in files)
+    with pytest.raises(DeployError, match="exists already; give a folder that is empty or not there"):
+        model.save(tmp_path / "elastic")
+
+
+def test_what_cannot_be_saved_leaves_nothing(tmp_path, monkeypatch) -> None:
+    net, _ = transformer()
+    model = ElasticModel(net, front_of(net))
+    monkeypatch.setattr("nas.deploy.folder.read", _other_weights(folder.read))
+    with pytest.raises(DeployError, match="computes something else when it is read again; nothing was written"):
+        model.save(tmp_path / "elastic")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DeployError, match="exists already"):
+        model.save(tmp_path / "file")
+
+
+def _other_weights(read):
+    def wrong(path, space):
+        saved = read(path, space)
+        with torch.no_grad():
+            next(saved.supernet.parameters()).add_(1.0)
+        return saved
+
+    return wrong
+
+
+def _rewrite(path: Path, **changes: object) -> None:
+    index = json.loads((path / "elastic.json").read_text()) | changes
+    (path / "elastic.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "text"),
+    [
+        (lambda path: (path / "elastic.json").unlink(), DeployError, "is no elastic model: it has no elastic.json"),
+        (lambda path: (path / "elastic.json").write_text("{"), DeployError, "cannot be read"),
+        (lambda path: (path / "elastic.json").write_text("{}"), DeployError, "was not written by ElasticModel.save"),
+        (lambda path: _rewrite(path, version=9), DeployError, "format version 9, and this code reads up to 1"),
+        (lambda path: _rewrite(path, points=[{}]), DeployError, "cannot be read"),
+        (lambda path: _rewrite(path, points=[]), DeployError, "the front has no points"),
+        (lambda path: _rewrite(path, supernet="0"), DeployError, "holds other weights than were saved"),
+        (
+            lambda path: (path / "statistics.safetensors").unlink(),
+            DeployError,
+            "statistics.safetensors.* cannot be read",
+        ),
+        (
+            lambda path: (path / "statistics.safetensors").write_bytes(b"0"),
+            DeployError,
+            "not what was saved .its hash differs",
+        ),
+        (lambda path: (path / "supernet" / "supernet.json").unlink(), CheckpointError, "not a supernet checkpoint"),
+    ],
+)
+def test_a_damaged_folder_gets_one_sentence(damage, error, text, tmp_path) -> None:
+    net, _ = convolutions()
+    ElasticModel(net, front_of(net, 2), calibration=batches()).save(tmp_path / "elastic")
+    damage(tmp_path / "elastic")
+    with pytest.raises(error, match=text):
+        ElasticModel.load(tmp_path / "elastic", net.space)
+    with pytest.raises(DeployError, match="does not exist; give the folder that ElasticModel.save wrote"):
+        ElasticModel.load(tmp_path / "elsewhere", net.space)
+
+
+def test_it_is_loaded_with_its_own_space(tmp_path) -> None:
+    net, _ = transformer()
+    ElasticModel(net, front_of(net)).save(tmp_path / "elastic")
+    with pytest.raises(CheckpointError, match="load it with the space that it was saved with"):
+        ElasticModel.load(tmp_path / "elastic", conv.space())
+
+
 def test_the_best_point_within_a_budget() -> None:
     net, inputs = transformer()
     front = front_of(net, 8)
@@ -160,6 +251,7 @@ def test_what_the_readme_shows(tmp_path, monkeypatch) -> None:
     exec(block, names)
     assert names["model"].active.arch == net.space.smallest
     assert (tmp_path / "subnet.pt2").exists()
+    assert len(nas.ElasticModel.load(tmp_path / "elastic", net.space).points) == 2
 
 
 def test_threads_compute_with_the_point_that_was_active_when_they_began() -> None:

@@ -1,0 +1,47 @@
+"""`nas export STUDY` without a trial: the whole front on one set of weights."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.errors import DeployError, JobError
+
+if TYPE_CHECKING:
+    from nas.study import Study
+
+
+def write_elastic(study: Study, output: Path, where: str | None = None) -> str:
+    """Write the front as an `ElasticModel`'s folder, after checking each point as `nas extract` does; what was done.
+
+    Raises:
+        StudyError: a point is not what was evaluated.
+        DeployError: the front is empty, or the folder is there and not empty.
+        JobError: no evaluator holds a supernet.
+    """
+    from nas.deploy import ElasticModel
+    from nas.study.take_home import check_folder, largest_difference, take_home
+
+    check_folder(output)
+    front = study.front(where)
+    if not len(front):
+        raise DeployError(f"the front of study {study.name!r} has no points; run the study first, or relax its filter")
+    source: Any = next(
+        (each for each in study.evaluators if hasattr(each, "extract") and hasattr(each, "weights")), None
+    )
+    if source is None:
+        raise JobError(f"no evaluator of study {study.name!r} holds a supernet; write its front from your own program")
+    model = ElasticModel(
+        source.weights.get(study.space),
+        front,
+        objective=study.objectives[0],
+        calibration=source.task.calibration_inputs(),
+    )
+    for number in front.index:
+        winner = take_home(study, int(number))
+        gap = largest_difference(winner.module, model.extract(winner.arch), winner.example)
+        if not gap <= 1e-4 or math.isnan(gap):
+            raise DeployError(f"trial {number} computes something else on the whole front; this is a defect, report it")
+    model.save(output)
+    return f"wrote {output} (elastic): {len(model.points)} points, each computes what was evaluated and when read again"
