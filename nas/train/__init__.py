@@ -6,7 +6,7 @@ the two are independent and any pair works.
 Task:       Task, Batch, Classification, recipe, digits, Shift
 Samplers:   Sampler, Uniform, Sandwich, Bucketed
             Progressive, Phase (once-for-all's shrinking), Delayed (delayed shrinking), Attentive, BatchScore
-Losses:     Loss, Step, Labels, Teacher, InPlace, Interpolated, Ramped, distillation
+Losses:     Loss, Step, Labels, Teacher, InPlace, Interpolated, Ramped, Snapshots, distillation
 Divergences: Divergence, KL, Hard, AdaptiveAlpha, DIST (what InPlace and Teacher minimise)
 Features:   Features (loss; layers by name), Comparison, Hint, AttentionTransfer, RKD, SimilarityPreserving
 Nested:     AllGranularities, FixedList, TwoDimensional (samplers), Granular (loss), Nested (models that share a trunk)
@@ -31,6 +31,7 @@ from nas.train.losses import InPlace, Interpolated, Labels, Loss, Step, Teacher,
 from nas.train.samplers import Sampler, Sandwich, Uniform
 from nas.train.schedule import Schedule
 from nas.train.shrinking import Phase, Progressive
+from nas.train.snapshots import Snapshots
 from nas.train.task import Batch, Classification, Task, recipe
 from nas.train.text import BytePairs, LanguageModelling, python_corpus, text_files
 from nas.train.trainer import Training, TrainResult, train
@@ -75,6 +76,7 @@ __all__ = [
     "Shift",
     "Similarity",
     "SimilarityPreserving",
+    "Snapshots",
     "SortedExits",
     "Step",
     "Task",

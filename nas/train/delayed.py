@@ -2,7 +2,7 @@
 
 Annavajjala et al. 2024, "DεpS: Delayed ε-Shrinking for Faster Once-For-All Training": shrinking begins when the full model is
 partially trained (`Delayed`), and the subnets' learning rate rises slowly from a small value (`Ramped`).  The third part,
-distilling from several earlier full models, is not here: `InPlace` teaches with the present one.
+distilling from several earlier full models, is `nas.train.snapshots`; `InPlace` teaches with the present one alone.
 """
 
 from __future__ import annotations
