@@ -29,6 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runners": {"errors"},
     "plot": {"errors", "metrics", "pareto"},
     "study": {"errors", "metrics", "space", "search", "store", "evaluate", "runners", "train"},
+    "pyglove": {"errors", "metrics", "search", "space", "store", "study"},
+    "optuna": {"errors", "metrics", "store"},
     "cli": {"deploy", "errors", "metrics", "plot", "store", "runners", "study"},
 }
 # Packages that are imported in these layers only.
@@ -44,11 +46,11 @@ ONLY_IN = {
         "cli",
         "deploy",
     },  # cli: the doctor looks at it
-    "pyglove": {"space"},
+    "pyglove": {"space", "search", "pyglove"},
     "ray": {"runners"},
     "sqlalchemy": {"store"},
     "alembic": {"store"},
-    "optuna": {"search"},
+    "optuna": {"search", "optuna"},
     "matplotlib": {"plot"},
     "cyclopts": {"cli"},
     "moocore": {"pareto"},
@@ -108,7 +110,7 @@ def test_search_spaces_use_nas_and_not_the_reverse(path: Path) -> None:
         ("import nas", {"torch", "pyglove", "ray", "sqlalchemy", "pandas", "numpy"}),
         ("import nas.store", {"torch", "pyglove", "ray"}),
         ("from nas.cli import app", {"torch", "pyglove", "ray", "sqlalchemy", "pandas", "numpy"}),
-        ("import nas.search", {"torch", "ray", "sqlalchemy"}),
+        ("import nas.search", {"torch", "ray", "sqlalchemy", "pyglove", "optuna"}),
         ("from nas.evaluate import Evaluation", {"torch", "ray", "sqlalchemy", "pandas"}),
     ],
 )

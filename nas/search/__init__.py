@@ -8,6 +8,7 @@
 - `LocalSearch`: neighbours of the front, and again from elsewhere; `QualityDiversity`: the best of each cost bucket, bred.
 - `MCTS`, `SMBO`: down the tree of decisions by confidence bounds; the best of many samples by a regression.
 - `REINFORCE`: a distribution over each decision, learnt from a reward that knows the cost.
+- `DNASearch`, `OptunaSearch`: any generator of PyGlove's, any sampler of Optuna's.
 - `make`, `ALGORITHMS`: algorithms by name.
 """
 
@@ -15,10 +16,12 @@ from __future__ import annotations
 
 from nas.search.base import Algorithm, Exhausted, Finished, History, LazyArchs
 from nas.search.concurrent_nas import ConcurrentNAS
+from nas.search.dna_search import DNASearch
 from nas.search.linas import LINAS
 from nas.search.local_search import LocalSearch
 from nas.search.mcts import MCTS
 from nas.search.nsga2 import NSGA2
+from nas.search.optuna_search import OptunaSearch
 from nas.search.quality_diversity import QualityDiversity
 from nas.search.registry import ALGORITHMS, make
 from nas.search.regularized import RegularizedEvolution
@@ -35,12 +38,14 @@ __all__ = [
     "SMBO",
     "Algorithm",
     "ConcurrentNAS",
+    "DNASearch",
     "Exhausted",
     "Exhaustive",
     "Finished",
     "History",
     "LazyArchs",
     "LocalSearch",
+    "OptunaSearch",
     "QualityDiversity",
     "RandomSearch",
     "RegularizedEvolution",

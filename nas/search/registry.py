@@ -8,10 +8,12 @@ from typing import Any
 from nas.errors import AlgorithmError, suggest
 from nas.search.base import Algorithm
 from nas.search.concurrent_nas import ConcurrentNAS
+from nas.search.dna_search import DNASearch
 from nas.search.linas import LINAS
 from nas.search.local_search import LocalSearch
 from nas.search.mcts import MCTS
 from nas.search.nsga2 import NSGA2
+from nas.search.optuna_search import OptunaSearch
 from nas.search.quality_diversity import QualityDiversity
 from nas.search.regularized import RegularizedEvolution
 from nas.search.reinforce import REINFORCE
@@ -32,6 +34,8 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
         MCTS,
         SMBO,
         REINFORCE,
+        DNASearch,
+        OptunaSearch,
     )
 }
 

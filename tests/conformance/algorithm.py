@@ -152,6 +152,7 @@ class AlgorithmConformance:
     seeded = True  # whether another seed gives other proposals
     continuous = True  # whether it searches continuous choices
     rebuilt = 60  # archs that may be made when 400 trials are restored
+    share = 1.0  # of the usual number of trials, for algorithms whose proposals take milliseconds
 
     def make(self, seed: int = 0) -> Algorithm:
         """A new, unbound instance with a population of at most 20."""
@@ -162,6 +163,10 @@ class AlgorithmConformance:
         algorithm.bind(space, objectives, ())
         return algorithm
 
+    def trials(self, usual: int) -> int:
+        """How many trials a test runs where `usual` are the rule."""
+        return max(1, round(usual * self.share))
+
     def spaces(self) -> Iterator[Space]:
         yield from (flat(), conditional())
         if self.continuous:
@@ -171,16 +176,17 @@ class AlgorithmConformance:
 
     def test_proposals_are_in_the_space_and_new(self) -> None:
         for space in self.spaces():
-            run = drive(self.bound(space), completed(trade_off), 300, workers=5)
-            assert len(set(keys(run.asked))) == 300
+            run = drive(self.bound(space), completed(trade_off), self.trials(300), workers=5)
+            assert len(set(keys(run.asked))) == self.trials(300)
             assert all(arch.space is space and space.why_not(arch.choices) is None for arch in run.asked)
 
     def test_same_seed_and_history_give_the_same_proposals(self) -> None:
         for space in self.spaces():
-            first, again = (drive(self.bound(space), troubled(trade_off), 200, workers=3) for _ in range(2))
+            trials = self.trials(200)
+            first, again = (drive(self.bound(space), troubled(trade_off), trials, workers=3) for _ in range(2))
             assert keys(first.asked) == keys(again.asked)
             if self.seeded:
-                other = drive(self.bound(space, seed=1), troubled(trade_off), 200, workers=3)
+                other = drive(self.bound(space, seed=1), troubled(trade_off), trials, workers=3)
                 assert keys(first.asked) != keys(other.asked)
 
     def test_asking_for_many_is_asking_one_by_one(self) -> None:
@@ -208,7 +214,7 @@ class AlgorithmConformance:
             return (*trade_off(arch), -float(len(arch.choices)))[: len(objectives)]
 
         for space in self.spaces():
-            run = drive(self.bound(space, objectives), troubled(landscape), 250, workers=9)
+            run = drive(self.bound(space, objectives), troubled(landscape), max(150, self.trials(250)), workers=9)
             assert {trial.state for trial in run.finished} == {"COMPLETED", "INFEASIBLE", "FAILED"}
 
     @pytest.mark.parametrize("state", ["FAILED", "INFEASIBLE"])
@@ -216,17 +222,18 @@ class AlgorithmConformance:
         def outcome(number: int, arch: Arch) -> Finished:
             return Finished(number, arch, None, 0.0, state)
 
-        assert len(set(keys(drive(self.bound(flat()), outcome, 150, workers=4).asked))) == 150
+        trials = self.trials(150)
+        assert len(set(keys(drive(self.bound(flat()), outcome, trials, workers=4).asked))) == trials
 
     def test_infinite_values_are_values(self) -> None:
         def outcome(number: int, arch: Arch) -> Finished:
             return Finished(number, arch, (float("inf") if number % 3 else -float("inf"), float(number)))
 
-        assert len(drive(self.bound(flat()), outcome, 150).asked) == 150
+        assert len(drive(self.bound(flat()), outcome, self.trials(150)).asked) == self.trials(150)
 
     def test_equal_values_everywhere_do_not_stop_it(self) -> None:
-        run = drive(self.bound(flat()), completed(lambda arch: (1.0, 1.0)), 200, workers=4)
-        assert len(set(keys(run.asked))) == 200
+        run = drive(self.bound(flat()), completed(lambda arch: (1.0, 1.0)), self.trials(200), workers=4)
+        assert len(set(keys(run.asked))) == self.trials(200)
 
     def test_foreign_trials_are_learnt_from_and_never_proposed(self) -> None:
         rng = random.Random(3)
@@ -273,7 +280,7 @@ class AlgorithmConformance:
                 drive(
                     algorithm,
                     troubled(trade_off),
-                    trials + 90,
+                    trials + self.trials(90),
                     workers=6,
                     run=Run(list(run.finished), list(run.running), list(run.asked)),
                 )
@@ -283,7 +290,7 @@ class AlgorithmConformance:
 
     def test_rebuilds_from_stored_rows_without_making_their_archs(self) -> None:
         live = self.bound(flat())
-        run = drive(live, completed(trade_off), 400)
+        run = drive(live, completed(trade_off), self.trials(400))
         made: list[int] = []
 
         class Watched(LazyArchs):
@@ -319,7 +326,7 @@ class AlgorithmConformance:
 
     @pytest.mark.parametrize("workers", [1, 5])
     def test_exhausts_a_small_space_and_says_so(self, workers: int) -> None:
-        for space in (small(), flat(1), conditional() if workers == 1 else flat(2)):
+        for space in (small(), flat(1), conditional() if workers == 1 and self.share == 1 else flat(2)):
             algorithm = self.bound(space)
             run = drive(algorithm, completed(trade_off), space.size, workers=workers)
             assert set(keys(run.asked)) == {arch.key for arch in space.enumerate()}
