@@ -75,6 +75,7 @@ _HOME = {
     "MCTS": "nas.search",
     "SMBO": "nas.search",
     "REINFORCE": "nas.search",
+    "RoBoT": "nas.search",
 }
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604 (the names are the keys above)

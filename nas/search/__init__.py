@@ -9,6 +9,7 @@
 - `MCTS`, `SMBO`: down the tree of decisions by confidence bounds; the best of many samples by a regression.
 - `REINFORCE`: a distribution over each decision, learnt from a reward that knows the cost.
 - `DNASearch`, `OptunaSearch`: any generator of PyGlove's, any sampler of Optuna's.
+- `RoBoT`: weights of proxies by a Gaussian process, then down the ranking by the best.
 - `make`, `ALGORITHMS`: algorithms by name.
 """
 
@@ -26,6 +27,7 @@ from nas.search.quality_diversity import QualityDiversity
 from nas.search.registry import ALGORITHMS, make
 from nas.search.regularized import RegularizedEvolution
 from nas.search.reinforce import REINFORCE
+from nas.search.robot import RoBoT
 from nas.search.simple import Exhaustive, RandomSearch
 from nas.search.smbo import SMBO
 
@@ -49,5 +51,6 @@ __all__ = [
     "QualityDiversity",
     "RandomSearch",
     "RegularizedEvolution",
+    "RoBoT",
     "make",
 ]

@@ -17,6 +17,7 @@ from nas.search.optuna_search import OptunaSearch
 from nas.search.quality_diversity import QualityDiversity
 from nas.search.regularized import RegularizedEvolution
 from nas.search.reinforce import REINFORCE
+from nas.search.robot import RoBoT
 from nas.search.simple import Exhaustive, RandomSearch
 from nas.search.smbo import SMBO
 
@@ -36,6 +37,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
         REINFORCE,
         DNASearch,
         OptunaSearch,
+        RoBoT,
     )
 }
 
