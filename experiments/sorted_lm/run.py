@@ -250,6 +250,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="seconds, to see that it runs; writes no results")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--scale", choices=("small", "full"), default="small")
     parser.add_argument("--steps", type=int, default=None, help="of the sorted training; by default the scale's")
@@ -266,7 +267,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if args.draft_only:
         alone = []
-        for seed in range(args.seeds):
+        for seed in range(args.first_seed, args.first_seed + args.seeds):
             alone.append(draft_only(seed, scale, args))
             print(json.dumps(alone[-1]), flush=True)
         print(json.dumps({"experiment": "sorted_lm", "draft_only": alone}))
@@ -280,7 +281,7 @@ def main() -> None:
     }
     print(json.dumps(costs), flush=True)
     rows = []
-    for seed in range(args.seeds):
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         start = time.perf_counter()
         rows.append(compare(seed, scale, cost, args))
         print(json.dumps({**rows[-1], "seconds": round(time.perf_counter() - start)}), flush=True)
