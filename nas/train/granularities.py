@@ -138,11 +138,27 @@ class Granular(Loss):
             raise TrainError(
                 f"Granular has kl={self.kl} and temperature={self.temperature}; the one is 0 or more, the other positive"
             )
+        if self.temperature != 1.0 and not self.kl:
+            raise TrainError(f"Granular(temperature={self.temperature}) has no effect with kl=0; give kl too")
+        if self.axis != "dim" and self.weights is None:
+            raise TrainError(f"Granular(axis={self.axis!r}) has no effect without weights; give weights too")
         if self.weights is not None and not all(weight >= 0.0 for weight in self.weights.values()):
             raise TrainError(f"Granular has weights={dict(self.weights)}; each is 0 or more")
 
     def archs(self, archs: Sequence[Arch], space: Space) -> list[Arch]:
-        """With distillation the largest first: it is added where the sampler did not choose it."""
+        """With distillation the largest first: it is added where the sampler did not choose it.
+
+        Raises:
+            TrainError: there is a weight for what is no granularity of the space, e.g. longer than the embedding.
+        """
+        if self.weights is not None:
+            labels = space.decisions[_place(space, self.axis, "Granular")].labels
+            for value in self.weights:
+                if value not in labels:
+                    raise TrainError(
+                        f"Granular has a weight for {self.axis}={value!r}, which is no granularity of space {space.name!r}: "
+                        f"{self.axis} is one of {', '.join(map(str, labels))}"
+                    )
         if not self.kl:
             return list(archs)
         return [space.largest, *(arch for arch in archs if arch != space.largest)]

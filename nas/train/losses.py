@@ -229,9 +229,22 @@ def look(module: nn.Module, batch: Batch, step: Step, names: Sequence[str] = ())
     key = f"teacher {id(module)}"
     if key not in step.shared or not set(names) <= set(step.shared[key][1]):
         with torch.no_grad(), tapped(module, names) as features:
-            step.shared[key] = (call(module, batch.inputs), features)
+            step.shared[key] = (_asked(module, batch), features)
     found: tuple[Any, Mapping[str, Tensor]] = step.shared[key]
     return found
+
+
+def _asked(module: nn.Module, batch: Batch) -> Any:
+    """A teacher's output."""
+    try:
+        return call(module, batch.inputs)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        said = next(iter(str(error).splitlines()), "").rstrip(".")
+        raise TrainError(
+            f"the teacher, a {type(module).__name__}, does not take the task's inputs ({said}); give one that does"
+        ) from error
 
 
 def _taught(module: nn.Module, batch: Batch, step: Step) -> Tensor:

@@ -113,6 +113,16 @@ def test_a_fixed_list_fills_in_what_an_entry_switches_on() -> None:
         (lambda s: Granular(kl=-1.0), "Granular has kl=-1.0"),
         (lambda s: Granular(temperature=0.0), "temperature=0.0"),
         (lambda s: Granular(weights={2: -1.0}), "each is 0 or more"),
+        (lambda s: Granular(temperature=2.0), r"Granular\(temperature=2.0\) has no effect with kl=0; give kl too"),
+        (lambda s: Granular(axis="depth"), r"Granular\(axis='depth'\) has no effect without weights"),
+        (
+            lambda s: Granular(weights={2: 1.0, 128: 1.0}).archs([s.largest], s),
+            "a weight for dim=128, which is no granularity of space 'matryoshka': dim is one of 2, 4, 8",
+        ),
+        (
+            lambda s: Granular(weights={2: 1.0}, axis="dims").archs([s.largest], s),
+            "Granular is about 'dims', which is no .* did you mean 'dim'",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(act: Any, sentence: str) -> None:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import TrainError
-from nas.train import Batch, InPlace, Labels, Loss, Step, Teacher, distillation
-from tests.train.family import blobs, space
+from nas.train import Batch, InPlace, Labels, Loss, Step, Teacher, Training, distillation
+from tests.train.family import blobs, space, supernet
 
 
 def slow_distillation(student: Tensor, teacher: Tensor, temperature: float) -> float:
@@ -101,6 +101,31 @@ def test_a_teacher_looks_once_a_step_and_is_weighed() -> None:
             )
         assert teacher.calls == before + 1
     assert teacher.scores.grad is None
+
+
+@pytest.mark.parametrize(
+    ("module", "sentence"),
+    [
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(64, 5)),
+            r"student's logits are \(\d+, 10\) and the teacher's \(\d+, 5\); they must agree",
+        ),
+        (nn.Linear(7, 3), r"the teacher, a Linear, does not take the task's inputs \(.*\); give one that does"),
+    ],
+)
+def test_a_teacher_that_does_not_match_stops_before_any_weight_moves(
+    module: nn.Module, sentence: str, tmp_path
+) -> None:
+    task = blobs()
+    net = supernet()
+    before = {name: tensor.detach().clone() for name, tensor in net.named_parameters()}
+    options: dict[str, Any] = {"path": tmp_path / "run", "steps": 2, "validate_every": 2}
+    with pytest.raises(TrainError, match=sentence):
+        Training(net, task, loss=Teacher(module), **options).run(progress=False)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.named_parameters())
+    right = Training(net, task, loss=Teacher(nn.Sequential(nn.Flatten(), nn.Linear(64, 10))), **options)
+    assert not right.trained, "the path is as if nothing had been there"
+    assert right.run(progress=False).steps == 2
 
 
 def test_in_place_teaches_labels_to_the_largest_and_its_outputs_to_the_rest() -> None:
