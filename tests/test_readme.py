@@ -54,6 +54,21 @@ def test_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert study.record.counts()["COMPLETED"] == 9
 
 
+def test_stitching() -> None:
+    (block,) = [block for block in BLOCKS if "stitch.space" in block]
+    from transformers import BertConfig, BertForSequenceClassification
+
+    def bert(width: int) -> Any:
+        sizes = {"hidden_size": width, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": width}
+        return BertForSequenceClassification(BertConfig(vocab_size=20, max_position_embeddings=8, **sizes)).eval()
+
+    names: dict[str, Any] = {"small": bert(8), "large": bert(16), "batch": {"input_ids": torch.arange(16).view(2, 8)}}
+    exec(block, names)
+    with torch.no_grad():
+        assert torch.equal(names["whole"].logits, names["large"](**names["batch"]).logits)
+        assert names["between"](**names["batch"]).logits.shape == (2, 2)
+
+
 def test_the_example_is_in_the_documented_commands() -> None:
     for command in re.findall(r"^    nas (\w+)", README, re.MULTILINE):
         assert f"`nas {command}" in README
