@@ -29,6 +29,9 @@ JobOption = Annotated[str | None, Parameter(help="The job, if it is not where th
 TrialArgument = Annotated[int, Parameter(help="Number of a trial, as 'nas front' lists them.")]
 StudyArgument = Annotated[str, Parameter(help="Name of a study; 'nas studies' lists them.")]
 
+# What a command opened, to be closed when it ends.
+_stores: list[Store] = []
+
 app = App(
     name="nas",
     help="Search a space of networks that share one set of weights, on your hardware.",
@@ -43,7 +46,11 @@ app.command(db)
 def run(arguments: Sequence[str]) -> int:
     """Run one command; the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
     try:
-        app(list(arguments), exit_on_error=False, print_error=True, result_action="return_value")
+        try:
+            app(list(arguments), exit_on_error=False, print_error=True, result_action="return_value")
+        finally:
+            while _stores:
+                _stores.pop().close()
     except CycloptsError:
         return 2  # cyclopts has printed what is wrong, with its suggestion
     except BrokenPipeError:  # `nas front ... | head`
@@ -118,6 +125,7 @@ def run_study(
         print_json(study.rehearse())
         return
     summary = study.run(trials, workers=workers, ray=ray, progress=not quiet, time_limit_s=time_limit)
+    _stores.append(study.store)
     print_text(str(summary))
     print_text(f"see it with: nas front {_quoted(study.name)}{_store_hint(study.where)}")
 
@@ -326,7 +334,7 @@ def upgrade(*, store: StoreOption = None) -> None:
         before, head = opened.current()
         opened.upgrade()
     done = "nothing to do" if before == head else f"upgraded from {before or 'none'}"
-    print_text(f"{_url(store)}: schema {head}, {done}")
+    print_text(f"{_shown(store)}: schema {head}, {done}")
 
 
 @db.command
@@ -336,7 +344,7 @@ def current(*, store: StoreOption = None) -> None:
 
     with _of_any_revision(store) as opened:
         revision, head = opened.current()
-    print_text(f"{_url(store)}: schema {revision or 'none'}, this version of supernas needs {head}")
+    print_text(f"{_shown(store)}: schema {revision or 'none'}, this version of supernas needs {head}")
 
 
 def _url(store: str | None) -> str:
@@ -347,7 +355,8 @@ def _reading(store: str | None) -> Store:
     """The database to read: it must exist."""
     from nas.store import open_store
 
-    return open_store(_url(store), create=False)
+    _stores.append(open_store(_url(store), create=False))
+    return _stores[-1]
 
 
 def _of_any_revision(store: str | None) -> Store:
@@ -356,8 +365,14 @@ def _of_any_revision(store: str | None) -> Store:
     return open_store(_url(store), create=False, any_revision=True)
 
 
+def _shown(store: str | None) -> str:
+    from nas.store.database import shown
+
+    return shown(_url(store))
+
+
 def _store_hint(where: str) -> str:
-    return "" if where == _url(None) else f" --store {_quoted(where)}"
+    return "" if where == _shown(None) else f" --store {_quoted(where)}"
 
 
 def _quoted(text: str) -> str:

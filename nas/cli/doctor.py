@@ -92,10 +92,11 @@ def _torchvision() -> Finding:
 
 def _store(url: str) -> Finding:
     from nas.store import open_store
+    from nas.store.database import shown
 
     try:
-        store = open_store(url, create=False)
-        return Finding("database", f"{url}: {len(store.studies())} studies, schema {store.current()[0]}")
+        with open_store(url, create=False) as store:
+            return Finding("database", f"{shown(url)}: {len(store.studies())} studies, schema {store.current()[0]}")
     except NasError as error:
         missing = "does not exist" in str(error)
         return Finding("database", str(error), "created by the first 'nas run'" if missing else "", bad=not missing)

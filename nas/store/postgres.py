@@ -35,6 +35,7 @@ _CONNECTION = {
 }
 
 # Of an established connection, by SQLSTATE: ended or restarting server, deadlock, serialisation, session timed out.
+_STARTING = "57P03"
 _PASSING = ("57P01", "57P02", "57P03", "40001", "40P01", "25P03", "08", "53300")
 
 
@@ -107,10 +108,10 @@ class Postgres:
 
         if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | psycopg.InternalError):
             return False
-        state = error.sqlstate
+        state = error.sqlstate or _refusal(str(error))
         if state is None:
-            return "starting up" in str(error) or (self._connected and _refused(str(error)) is None)
-        return state.startswith(_PASSING)
+            return self._connected
+        return state.startswith(_PASSING) and (self._connected or state == _STARTING)
 
     def explain(self, error: BaseException) -> str:
         """The sentence for an error of the driver."""
@@ -118,7 +119,9 @@ class Postgres:
         text = " ".join(str(error).split())
         sentence = next((text for code, text in _SENTENCES.items() if state.startswith(code)), None) if state else None
         if sentence is None and not state:
-            sentence = _refused(text) or next((says for mark, says in _UNREACHED.items() if mark in text), None)
+            refusal = _refusal(text)
+            unreached = next((says for mark, says in _UNREACHED.items() if mark in text), None)
+            sentence = _SENTENCES[refusal] if refusal else unreached
         return (sentence or "database {shown} failed: {error}").format(
             shown=self.shown,
             error=self._without_password(text),
@@ -224,9 +227,9 @@ _UNREACHED = {
 }
 
 
-def _refused(text: str) -> str | None:
-    """The sentence for a server's refusal of a connection; None when it is something else."""
-    return next((_SENTENCES[state] for mark, state in _REFUSALS if mark.search(text)), None)
+def _refusal(text: str) -> str | None:
+    """SQLSTATE, or its start, of a server's refusal of a connection; None when it is something else."""
+    return next((state for mark, state in _REFUSALS if mark.search(text)), None)
 
 
 def _parsed(text: str) -> sa.URL:
@@ -252,6 +255,8 @@ def _parsed(text: str) -> sa.URL:
 
 def _hidden(url: sa.URL) -> str:
     """The URL without its passwords, as its owner wrote the rest."""
-    if "password" in url.query:
-        url = url.update_query_dict({"password": "***"})
-    return url.set(drivername="postgresql").render_as_string(hide_password=True)
+    options = {name: value for name, value in url.query.items() if name != "password"}
+    text = url.set(drivername="postgresql", query=options).render_as_string(hide_password=True)
+    if "password" not in url.query:
+        return text
+    return f"{text}{'&' if options else '?'}password=***"

@@ -185,6 +185,10 @@ class Store:
         """Devices, what was measured on them, and their predictors."""
         return HardwareRecord(self._database)
 
+    def names(self) -> list[str]:
+        """Names of the studies, sorted."""
+        return self._database.reading(lambda sql: sorted(str(name) for (name,) in sql.all(s.STUDY_NAMES)))
+
     def studies(self) -> list[StudySummary]:
         """Every study, oldest first."""
         return self._database.reading(lambda sql: [_summary(sql, row) for row in sql.all(_STUDIES)])

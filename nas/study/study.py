@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from nas.errors import Infeasible, MetricError, StudyError, suggest
+from nas.errors import Infeasible, MetricError, StoreError, StudyError, suggest
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
 from nas.search import NSGA2, Algorithm, make
 from nas.store import Store, StudyRecord, open_store
+from nas.store.database import shown
 from nas.study.driver import Driver, Options, Summary
 from nas.study.progress import reporter
 
@@ -96,8 +97,8 @@ class Study:
 
     @property
     def where(self) -> str:
-        """The database's path or URL."""
-        return repr(self._where) if isinstance(self._where, Store) else str(self._where)
+        """The database's path, or its URL without the password."""
+        return repr(self._where) if isinstance(self._where, Store) else shown(self._where)
 
     @property
     def store(self) -> Store:
@@ -285,20 +286,27 @@ class Study:
         return {"algorithm": self.algorithm.describe(), "evaluators": described, "job": self.job}
 
     def _open(self) -> StudyRecord:
-        known = [summary.name for summary in self.store.studies()]
-        if self.name not in known:
-            return self.store.create_study(
-                self.name,
-                space_schema=self.space.schema(),
-                objectives=self.objectives,
-                constraints=self.constraints,
-                settings=self._settings(),
-            )
+        if self.name not in self.store.names():
+            try:
+                return self._create()
+            except StoreError:
+                if self.name not in self.store.names():
+                    raise
+                # Another process that runs the same job was quicker: this one joins it.
         record = self.store.open_study(self.name)
         self._check_same(record)
         if record.schema["fingerprint"] != self.space.fingerprint:
             record.update_space(self.space.schema())
         return record
+
+    def _create(self) -> StudyRecord:
+        return self.store.create_study(
+            self.name,
+            space_schema=self.space.schema(),
+            objectives=self.objectives,
+            constraints=self.constraints,
+            settings=self._settings(),
+        )
 
     def _check_same(self, record: StudyRecord) -> None:
         settings = record.settings
