@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 Values = Callable[[Sequence["Arch"]], ArrayLike]
 
 UNDEFINED = -1e8
-"""Proxies say so, in published tables and in `nas.proxies`, where they are not defined; it counts as the lowest of the others."""
+"""Proxies say so, in published tables and in `nas.proxies`, where they are not defined for an arch; so does NaN."""
 LENGTHS = (0.3, 0.6, 1.2, 2.4)  # of the Gaussian process, in units of one weight; the likeliest is taken
 NOISE = 1e-2
 
@@ -35,10 +35,10 @@ NOISE = 1e-2
 class RoBoT(Algorithm):
     """Searches the weights of a sum of proxies; each vector of weights stands for the arch that it ranks first.
 
-    Proxies are scaled to [0, 1] over a pool of archs.  While fewer than `explore` archs are known, a Gaussian process over
-    the weights, fitted to the archs that are measured, proposes the top arch of the weights with the highest upper confidence
-    bound.  After that, proposals go greedily down the ranking by the best weights.  When the pool is used up, archs are drawn
-    from the space.
+    Proxies are scaled to [0, 1] over a pool of archs; those that a proxy is not defined for come after all others.  While fewer
+    than `explore` archs are known, a Gaussian process over the weights, fitted to the archs that are measured, proposes the top
+    arch of the weights with the highest upper confidence bound.  After that, proposals go greedily down the ranking by the best
+    weights.  When the pool is used up, archs are drawn from the space.
 
     Where this is not the paper's code: weights are chosen among a fixed random set, so that all those which stand for a
     measured arch are observations, and proposals depend on the history alone; trials under way are believed to come out
@@ -122,8 +122,7 @@ class RoBoT(Algorithm):
             bound = _bound(ranking.weights, quality[ranking.tops], known, waiting, self.kappa)
             return int(ranking.tops[open_][bound[open_].argmax()])
         best = int(np.nanargmax(np.where(known, quality[ranking.tops], np.nan))) if known.any() else 0
-        order = np.where(free, ranking.values @ ranking.weights[best], -np.inf)
-        return int(order.argmax())
+        return int(np.where(free, ranking.scores(ranking.weights[best]), -np.inf).argmax())
 
     def _quality(self, ranking: _Ranking, rng: random.Random) -> Floats:
         """(pool,) how good each arch is, in no unit, higher is better; NaN where it is not measured."""
@@ -159,9 +158,9 @@ class RoBoT(Algorithm):
                 if len(drawn) == self.pool:
                     break
             archs = list(drawn.values())
-        values = _scaled(self.name, self.proxies(archs), len(archs))
+        values, defined = _scaled(self.name, self.proxies(archs), len(archs))
         seeds = np.random.default_rng(self._stream)
-        return _Ranking(archs, values, seeds.uniform(-1, 1, (self.weights, values.shape[1])))
+        return _Ranking(archs, values, defined, seeds.uniform(-1, 1, (self.weights, values.shape[1])))
 
     # -- learning
 
@@ -180,11 +179,18 @@ class RoBoT(Algorithm):
 class _Ranking:
     """A pool of archs, their scaled proxies, and vectors of weights with the arch that each ranks first."""
 
-    def __init__(self, archs: Sequence[Arch], values: Floats, weights: Floats) -> None:
-        self.archs, self.values, self.weights = archs, values, weights
+    def __init__(self, archs: Sequence[Arch], values: Floats, defined: NDArray[np.bool_], weights: Floats) -> None:
+        self.archs, self.weights = archs, weights
         self.keys = [arch.key for arch in archs]
         self.rows = {key: row for row, key in enumerate(self.keys)}
-        self.tops = (values @ weights.T).argmax(0)
+        self._values = values
+        self._last = np.where(defined, 0.0, -3.0 * values.shape[1])  # lower than any weighted sum
+        self.tops = np.array([self.scores(one).argmax() for one in weights])
+
+    def scores(self, weights: Floats) -> Floats:
+        """(pool,) the weighted sum of an arch's proxies, below all others where one is not defined."""
+        found: Floats = self._values @ weights + self._last
+        return found
 
 
 def _violation(history: History, row: int) -> float:
@@ -197,8 +203,8 @@ def _violation(history: History, row: int) -> float:
     return found if found > 0 else np.inf
 
 
-def _scaled(who: str, given: ArrayLike, archs: int) -> Floats:
-    """(archs, k) each column from 0 to 1; what is not finite, or undefined, counts as the lowest of its column.
+def _scaled(who: str, given: ArrayLike, archs: int) -> tuple[Floats, NDArray[np.bool_]]:
+    """(archs, k) each column from 0 to 1, and (archs,) whether all of them are defined for an arch.
 
     Raises:
         AlgorithmError: `given` is not (archs, k) numbers.
@@ -209,12 +215,12 @@ def _scaled(who: str, given: ArrayLike, archs: int) -> Floats:
             f"the proxies of {who} gave an array of shape {values.shape} for {archs} archs; it must be ({archs}, k), "
             "a column a proxy"
         )
-    for column in values.T:
-        bad = ~np.isfinite(column) | (column <= UNDEFINED)
-        column[bad] = column[~bad].min() if not bad.all() else 0.0
-        low, high = column.min(), column.max()
-        column[:] = (column - low) / (high - low) if high > low else 0.0
-    return values
+    defined: NDArray[np.bool_] = np.all(np.isfinite(values) & (values > UNDEFINED), axis=1)
+    if not defined.any():
+        return np.zeros_like(values), defined
+    low, high = values[defined].min(0), values[defined].max(0)
+    scaled = (values - low) / np.where(high > low, high - low, 1.0)
+    return np.where(defined[:, None], scaled, 0.0), defined
 
 
 def _one(values: Floats, rng: random.Random) -> Floats:

@@ -95,7 +95,7 @@ def test_it_explores_tops_of_weights_and_then_follows_the_best_ranking():
     assert set(at[:8]) <= set(ranking.tops.tolist())
     values = {ranking.keys.index(trial.arch.key): trial.values[0] for trial in run.finished[:8]}
     best = min((values.get(int(top), np.inf), place) for place, top in enumerate(ranking.tops))[1]
-    order = np.argsort(-(ranking.values @ ranking.weights[best]), kind="stable")
+    order = np.argsort(-ranking.scores(ranking.weights[best]), kind="stable")
     expected = [int(one) for one in order if one not in at[:8]]
     assert at[8] == expected[0]
 
@@ -120,12 +120,25 @@ def test_the_process_goes_through_what_is_known_and_is_unsure_elsewhere():
     assert flat_mean == pytest.approx(np.full(9, 2.0))
 
 
-def test_undefined_proxies_count_as_the_lowest_and_do_not_squeeze_the_rest():
-    given = [[1.0, 5.0], [3.0, 5.0], [-1e8, 5.0], [np.nan, 5.0], [np.inf, 5.0], [2.0, 5.0]]
-    scaled = _scaled("robot", given, 6)
+def test_undefined_proxies_do_not_squeeze_the_rest():
+    given = [[1.0, 5.0], [3.0, 5.0], [-1e8, 5.0], [np.nan, 5.0], [2.0, np.inf], [2.0, 5.0]]
+    scaled, defined = _scaled("robot", given, 6)
     assert scaled[:, 0].tolist() == [0.0, 1.0, 0.0, 0.0, 0.0, 0.5]
     assert scaled[:, 1].tolist() == [0.0] * 6
-    assert _scaled("robot", [[np.nan], [-1e8]], 2).tolist() == [[0.0], [0.0]]
+    assert defined.tolist() == [True, True, False, False, False, True]
+    assert not _scaled("robot", [[np.nan], [-1e8]], 2)[1].any()
+
+
+def test_archs_without_a_proxy_come_last():
+    def some(archs):
+        values = hints(archs)
+        values[[arch.genome[0] == 0 for arch in archs], 1] = -1e8
+        return values
+
+    algorithm = RoBoT(some, explore=5)
+    algorithm.bind(small(), ONE)
+    asked = [arch.genome[0] == 0 for arch in drive(algorithm, completed(error_only), 64).asked]
+    assert asked == [False] * 48 + [True] * 16
 
 
 def test_a_failed_arch_is_never_the_best():
