@@ -62,6 +62,10 @@ class DeviceError(NasError, ValueError):
     """A device is not there or cannot do what was asked."""
 
 
+class PredictorError(NasError, ValueError):
+    """A predictor cannot be fitted, loaded, or asked about an arch."""
+
+
 class RunnerError(NasError):
     """Workers could not be started or kept."""
 

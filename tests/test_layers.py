@@ -21,17 +21,30 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": {"errors", "space", "supernet"},
     "proxies": {"errors", "space", "supernet", "train"},
     "decode": {"errors"},
-    "hardware": {"errors"},
+    "hardware": {"errors", "deploy"},  # deploy: a model for another runtime is a file
+    "predict": {"errors", "space", "supernet"},
     "search": {"errors", "metrics", "pareto", "space"},
     "store": {"errors", "metrics", "pareto"},
-    "evaluate": {"errors", "metrics", "space", "supernet", "train", "hardware"},
+    "evaluate": {"errors", "metrics", "space", "supernet", "train", "hardware", "predict", "store"},
     "deploy": {"errors", "metrics", "space", "supernet"},
     "runners": {"errors"},
     "plot": {"errors", "metrics", "pareto"},
-    "study": {"errors", "metrics", "space", "search", "store", "evaluate", "runners", "train"},
+    "study": {"errors", "metrics", "space", "search", "store", "evaluate", "hardware", "predict", "runners", "train"},
     "pyglove": {"errors", "metrics", "search", "space", "store", "study"},
     "optuna": {"errors", "metrics", "store"},
-    "cli": {"deploy", "errors", "metrics", "plot", "store", "runners", "study"},
+    "cli": {
+        "deploy",
+        "errors",
+        "evaluate",
+        "hardware",
+        "metrics",
+        "optuna",
+        "predict",
+        "plot",
+        "store",
+        "runners",
+        "study",
+    },
 }
 # Packages that are imported in these layers only.
 ONLY_IN = {
@@ -40,6 +53,7 @@ ONLY_IN = {
         "supernet",
         "train",
         "hardware",
+        "predict",
         "evaluate",
         "proxies",
         "study",
@@ -54,7 +68,7 @@ ONLY_IN = {
     "matplotlib": {"plot"},
     "cyclopts": {"cli"},
     "moocore": {"pareto"},
-    "onnxruntime": {"deploy"},
+    "onnxruntime": {"deploy", "hardware"},
     "onnxscript": {"deploy"},
 }
 
