@@ -9,6 +9,7 @@ Samplers:   Sampler, Uniform, Sandwich, Bucketed
 Losses:     Loss, Step, Labels, Teacher, InPlace, Interpolated, Ramped, Snapshots, distillation
 Divergences: Divergence, KL, Hard, AdaptiveAlpha, DIST (what InPlace and Teacher minimise)
 Features:   Features (loss; layers by name), Comparison, Hint, AttentionTransfer, RKD, SimilarityPreserving
+Modules:    train_modules (Deep Incubation, m2mKD), Hybrid, as_supernet (any ordinary module)
 Nested:     AllGranularities, FixedList, TwoDimensional (samplers), Granular (loss), Nested (models that share a trunk)
 Exits:      SortedExits (sampler), ExitMean (loss)
 Data:       LanguageModelling, BytePairs, python_corpus, text_files, image_folder, class_names
@@ -28,6 +29,7 @@ from nas.train.features import Features
 from nas.train.granularities import AllGranularities, FixedList, Granular, TwoDimensional
 from nas.train.images import class_names, image_folder
 from nas.train.losses import InPlace, Interpolated, Labels, Loss, Step, Teacher, distillation
+from nas.train.modules import Hybrid, as_supernet, train_modules
 from nas.train.samplers import Sampler, Sandwich, Uniform
 from nas.train.schedule import Schedule
 from nas.train.shrinking import Phase, Progressive
@@ -61,6 +63,7 @@ __all__ = [
     "Granular",
     "Hard",
     "Hint",
+    "Hybrid",
     "InPlace",
     "Interpolated",
     "Labels",
@@ -85,6 +88,7 @@ __all__ = [
     "Training",
     "TwoDimensional",
     "Uniform",
+    "as_supernet",
     "class_names",
     "digits",
     "distillation",
@@ -97,4 +101,5 @@ __all__ = [
     "subnet_metrics",
     "text_files",
     "train",
+    "train_modules",
 ]
