@@ -143,10 +143,24 @@ class StudyRecord:
         return self._ledger.write(lambda wave: wave.report(reports))
 
     def wave(
-        self, reports: Sequence[Report], new_trials: Sequence[NewTrial], worker: str | None = None, lease_s: float = 60
+        self,
+        reports: Sequence[Report],
+        new_trials: Sequence[NewTrial],
+        worker: str | None = None,
+        lease_s: float = 60,
+        *,
+        most: int | None = None,
     ) -> tuple[list[Receipt], list[Added]]:
-        """`report` then `add` in one transaction: what a driver does when evaluations come back."""
-        return self._ledger.write(lambda wave: (wave.report(reports), wave.add(new_trials, worker, lease_s)))
+        """`report` then `add` in one transaction: what a driver does when evaluations come back.
+
+        Args:
+            reports: how trials ended.
+            new_trials: archs to add.
+            worker: to which they are leased.
+            lease_s: seconds of the lease.
+            most: trials that the study may have: the first arch that would be one more, and those after it, get no answer.
+        """
+        return self._ledger.write(lambda wave: (wave.report(reports), wave.add(new_trials, worker, lease_s, most)))
 
     def measure(self, number: int, name: str, value: float, step: int) -> None:
         """An intermediate value of a RUNNING trial; the same step again replaces it.

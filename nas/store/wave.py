@@ -94,8 +94,10 @@ class Wave:
 
     # -- trials ------------------------------------------------------------------------------------------------------
 
-    def add(self, trials: Sequence[NewTrial], worker: str | None, lease_s: float) -> list[Added]:
-        """See `StudyRecord.add`."""
+    def add(
+        self, trials: Sequence[NewTrial], worker: str | None, lease_s: float, most: int | None = None
+    ) -> list[Added]:
+        """See `StudyRecord.add`; `most`: see `StudyRecord.wave`."""
         known = self._known((trial.key for trial in trials), worker)
         state: State = "WAITING" if worker is None else "RUNNING"
         until, started, attempt = (None, None, 0) if worker is None else (self._now + lease_s, self._now, 1)
@@ -107,6 +109,8 @@ class Wave:
                 answers.append(found)
                 known[trial.key] = dataclasses.replace(found, existing=True)
                 continue
+            if most is not None and self.head.next_number >= most:
+                break
             added = Added(self.head.number(), trial.key, False, state)
             what = (self._id, added.number, self._study.space_id, trial.key, self._arch(trial.row), state)
             inserts.append((*what, worker, attempt, until, trial.seed, self._now, started, 0))

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 LEASE_S = 60.0
 _WAIT_S = 1.0
+# How often a run looks for other drivers of its study, and how often when it only waits for them.
+_LOOK_S = 1.0
+_WAITING_LOOK_S = 0.2
 # Waves in a row of which proposals were known to the store (another driver's), before the space counts as exhausted.
 _KNOWN_WAVES = 1000
 
@@ -103,8 +106,12 @@ class Driver:
         self._archs: dict[int, Arch] = {}
         self._failures: list[str] = []
         self._exhausted = False
+        self._most: int | None = None  # trials that the study may have
         self._started, self._evaluated = time.monotonic(), 0
         self._next_heartbeat = time.monotonic() + LEASE_S / 3
+        self._next_look = 0.0
+        self._mine: set[int] = set()  # trials that this process has finished since it last looked for others'
+        self._elsewhere = 0  # trials that others hold, or nobody
         algorithm.bind(space, objectives, constraints)
         record.requeue_expired(dead=is_gone)
         self.finished = self._rebuild()
@@ -132,6 +139,7 @@ class Driver:
     def run(self, evaluation: Any, options: Options, progress: Reporter) -> Summary:
         """Evaluate until `options.trials` are finished, the space is exhausted, or too many fail in a row."""
         self._started, self._evaluated, self._failures = time.monotonic(), 0, []
+        self._most = options.trials
         progress.begin(self._record.name, self.finished, options.trials)
         try:
             with self._runner(evaluation, options) as runner:
@@ -178,8 +186,10 @@ class Driver:
         runner.submit(self._claim(options.trials - self.finished))
         outcomes: list[Outcome] = []
         while True:
+            self._look_for_others()
             in_flight = len(self._attempts) - len(outcomes)
-            wanted = min(runner.capacity - in_flight, options.trials - self.finished - in_flight - len(outcomes))
+            left = options.trials - self.finished - self._elsewhere
+            wanted = min(runner.capacity - in_flight, left - in_flight - len(outcomes))
             if options.trials <= self.finished + len(outcomes) or (self._exhausted and not in_flight):
                 wanted = 0
             runner.submit(self._wave(outcomes, wanted))
@@ -189,6 +199,11 @@ class Driver:
                 raise StudyError(self._too_many_failures())
             if self.finished >= options.trials:
                 return f"{self.finished} trials"
+            if not self._attempts and self._elsewhere:
+                outcomes = []
+                runner.submit(self._wait_for_others(runner.capacity))
+                progress.update(self.finished, self._state)
+                continue
             if not self._attempts:
                 if self._exhausted:
                     return "every arch of the space that can be proposed has been evaluated"
@@ -210,11 +225,15 @@ class Driver:
             if not (reports or archs):
                 return tasks
             trials = [NewTrial(arch.key, arch.row()) for arch in archs]
-            receipts, added = self._record.wave(reports, trials, self._owner, LEASE_S)
+            receipts, added = self._record.wave(reports, trials, self._owner, LEASE_S, most=self._most)
             if reports:
                 self._count(outcomes, receipts)
                 reports = []
             tasks += self._take(archs, added)
+            if len(added) < len(archs):
+                self._elsewhere += 1  # others have entered the last ones; the next look, which is now, counts them
+                self._next_look = 0.0
+                return tasks
             if not any(trial.existing for trial in added):
                 return tasks
         self._exhausted = True
@@ -232,7 +251,7 @@ class Driver:
     def _take(self, archs: Sequence[Arch], added: Sequence[Added]) -> list[Task]:
         """Tasks of the trials that are new; one that the store knows already is answered by it."""
         tasks, answered = [], []
-        for arch, trial in zip(archs, added, strict=True):
+        for arch, trial in zip(archs, added, strict=False):  # no answer: the study has as many trials as it may
             if not trial.existing:
                 self._hold(trial.number, 1, arch)
                 tasks.append(Task(trial.number, tuple(arch.row())))
@@ -286,6 +305,7 @@ class Driver:
                 continue  # another driver took it over when our lease had ended, and reports it
             self.finished += 1
             self._evaluated += 1
+            self._mine.add(outcome.number)
             failed = receipt.state == "FAILED"
             self._failures = [*self._failures, receipt.why or outcome.reason] if failed else []
 
@@ -300,7 +320,51 @@ class Driver:
         values = stored.values * [metric.sign for metric in self._objectives]
         states: Any = stored.states  # all of finished trials
         self._algorithm.restore(History(keys, archs, stored.numbers, values, violations, states, pending))
+        self._looked = stored.last  # up to where, in the order of finishing, the record is known here
         return len(stored)
+
+    def _look_for_others(self) -> None:
+        """Take in what other drivers of this study have finished and begun since the last look."""
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + _LOOK_S
+        counts = self._record.counts()
+        pending = counts["WAITING"] + counts["RUNNING"]
+        if sum(counts.values()) - pending == self.finished and pending == len(self._attempts):
+            self._elsewhere = 0
+        else:
+            self._take_in(self._record.history(after=self._looked))
+        self._looked = self.finished
+        self._mine.clear()
+
+    def _take_in(self, stored: Stored) -> None:
+        archs, _ = self._archs_of(stored)
+        theirs = [
+            self._told(stored, i, archs[i]) for i, number in enumerate(stored.numbers) if number not in self._mine
+        ]
+        if theirs:
+            self._algorithm.tell(theirs)
+        elsewhere = [trial for trial in stored.pending if trial.number not in self._attempts]
+        self._algorithm.reserve(self._space.from_row(one.row, stored.schemas[one.space_id]) for one in elsewhere)
+        self._elsewhere = len(elsewhere)
+        self.finished = stored.last
+
+    def _told(self, stored: Stored, i: int, arch: Arch) -> Finished:
+        """A trial of another driver as the algorithm sees it."""
+        values, violation = stored.values[i], float(stored.violations[i])
+        state: Any = stored.states[i]
+        if state == "COMPLETED":
+            signed = tuple(float(value) * metric.sign for value, metric in zip(values, self._objectives, strict=True))
+            return Finished(int(stored.numbers[i]), arch, signed, 0.0, state)
+        return Finished(int(stored.numbers[i]), arch, None, math.inf if math.isnan(violation) else violation, state)
+
+    def _wait_for_others(self, capacity: int) -> list[Task]:
+        """While others evaluate the last trials: those of a driver that has died, if there are any."""
+        time.sleep(_WAITING_LOOK_S)
+        self._record.requeue_expired(dead=is_gone)
+        tasks = self._claim(capacity)
+        self._next_look = 0.0
+        return tasks
 
     def _archs_of(self, stored: Stored) -> tuple[Sequence[Arch], Sequence[str]]:
         """Archs and keys in the space as it is now, whatever space the trials were stored with."""
