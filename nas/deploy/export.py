@@ -6,6 +6,7 @@ import contextlib
 import copy
 import logging
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -163,7 +164,13 @@ def _pretrained(module: nn.Module, path: Path, example: Inputs, _any_batch: bool
             "safetensors, pt2 or onnx"
         )
     save(path)
-    again = load(path).eval()
+    try:
+        again = load(path).eval()
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise DeployError(
+            f"{type(module).__name__} saves this subnet and cannot read it back, as its configuration does not say what "
+            "each block has; export it as safetensors, pt2 or onnx"
+        ) from error
     return lambda inputs: call(again, inputs), _probes(example, False)
 
 
@@ -270,14 +277,21 @@ def _refusal(module: nn.Module, format: Format, any_batch: bool, error: Exceptio
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """The backends' warnings and log lines are about their own insides."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "transformers")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
+    bars: Any = sys.modules.get("transformers.utils.logging")
+    bars = bars if bars is not None and bars.is_progress_bar_enabled() else None
     try:
+        if bars is not None:
+            bars.disable_progress_bar()
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        if bars is not None:
+            bars.enable_progress_bar()
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForSequenceClassification, LlamaConfig,
 
 import nas
 from nas.deploy import export
-from nas.errors import SpaceError
+from nas.errors import DeployError, SpaceError
 from nas.train.dropping import importance, similarities
 from searchspaces import pretrained, vit
 from searchspaces.pretrained import Units, bert_units, llama_units, timm_units
@@ -281,6 +281,17 @@ def test_fields_of_the_config_and_its_own_files(tmp_path) -> None:
     export(net.extract(net.space.smallest), tmp_path / "small", "pretrained", tokens(1))
     again = BertForSequenceClassification.from_pretrained(tmp_path / "small")
     assert (again.config.num_hidden_layers, again.config.intermediate_size, again.config.num_labels) == (2, 8, 3)
+
+
+def test_blocks_of_their_own_sizes_are_no_configuration(tmp_path, capfd) -> None:
+    _, net = bert_supernet()
+    small = net.extract(net.space.smallest)
+    capfd.readouterr()
+    with pytest.raises(DeployError, match="BertForSequenceClassification saves this subnet and cannot read it back"):
+        export(small, tmp_path / "small", "pretrained", tokens(1))
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", ""), "the sentence is all"
+    assert export(small, tmp_path / "small.safetensors", example=tokens(1)).difference == 0.0
 
 
 class Sequences(nas.Classification):
