@@ -7,6 +7,7 @@ Neural Architecture Search via Attentive Sampling" (a target cost is drawn first
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import le
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -34,10 +35,10 @@ class QualityDiversity(Algorithm):
     """Keeps the best arch by the first objective in each bucket of the others, and breeds from a bucket drawn uniformly.
 
     The range of each cost (every objective but the first), as far as it is known, is cut into `buckets` equal parts; when a cost
-    beyond it is measured the elites are sorted into buckets anew.  A child comes from the elite of the bucket nearest to one that
-    is drawn uniformly from the whole range, by a mutation of one decision, after a crossover with another elite at times.  Empty
-    buckets thus draw as much attention as full ones.  With one objective there is one bucket.  While nothing feasible is
-    known, the arch that violates the constraints least is the parent.
+    beyond it is measured the elites are sorted into buckets anew.  A child comes from the best elite within a budget that
+    is drawn uniformly from the whole range, by a mutation of one decision, after a crossover with another such at times: every
+    part of the range has the same attention, however hard it is.  With one objective there is one bucket.  While nothing
+    feasible is known, the arch that violates the constraints least is the parent.
 
     Args:
         buckets: parts of the range of each cost.
@@ -51,7 +52,7 @@ class QualityDiversity(Algorithm):
 
     name = "quality-diversity"
 
-    def __init__(self, buckets: int = 20, start: int = 20, crossover: float = 0.5, seed: int = 0) -> None:
+    def __init__(self, buckets: int = 40, start: int = 20, crossover: float = 0.5, seed: int = 0) -> None:
         super().__init__(seed)
         self.buckets = whole(self.name, "buckets", buckets, 1)
         self.start = whole(self.name, "start", start, 1)
@@ -70,15 +71,19 @@ class QualityDiversity(Algorithm):
             return self.space.sample(rng)
         if not self._elites:
             return self.space.mutate(self._near(), rng) if self._near else self.space.sample(rng)
-        child = self._elites[self._nearest(rng)].arch()
+        child = self._parent(rng)
         if rng.random() < self.crossover:
-            child = self.space.crossover(child, self._elites[self._nearest(rng)].arch(), rng)
+            child = self.space.crossover(child, self._parent(rng), rng)
         return self.space.mutate(child, rng)
 
-    def _nearest(self, rng: random.Random) -> Cell:
-        """The occupied bucket that is nearest to a random one."""
-        target = [int(rng.random() * self.buckets) for _ in self._low]
-        return min(self._elites, key=lambda cell: sum(abs(a - b) for a, b in zip(cell, target, strict=True)))
+    def _parent(self, rng: random.Random) -> Arch:
+        """The best elite within a budget that is drawn uniformly; that of the nearest bucket if there is none."""
+        budget = [int(rng.random() * self.buckets) for _ in self._low]
+        within = [elite for cell, elite in self._elites.items() if all(map(le, cell, budget))]
+        if within:
+            return min(within, key=lambda elite: elite.values).arch()
+        nearest = min(self._elites, key=lambda cell: sum(abs(a - b) for a, b in zip(cell, budget, strict=True)))
+        return self._elites[nearest].arch()
 
     def _tell(self, trials: Sequence[Finished]) -> None:
         for trial in trials:

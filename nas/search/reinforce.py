@@ -58,7 +58,7 @@ class REINFORCE(Algorithm):
 
     def __init__(
         self,
-        rate: float = 0.3,
+        rate: float = 0.5,
         batch: int = 4,
         baseline: float = 0.95,
         *,
