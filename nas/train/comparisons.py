@@ -123,8 +123,8 @@ class Hint(Comparison):
         return Projection(weight, torch.zeros(theirs), learn=True)
 
     def _compare(self, student: Tensor, teacher: Tensor, projection: nn.Module | None) -> Tensor:
-        ours, theirs = channels_last(student), channels_last(teacher)
-        ours = ours if projection is None else projection(ours)
+        ours, theirs = (channels_last(one).flatten(1, -2) if one.ndim > 2 else one for one in (student, teacher))
+        ours = ours if projection is None else projection(ours)  # (n, positions, c): an image's may be tokens
         if ours.shape != theirs.shape:
             raise TrainError(
                 f"a student's layer gives {tuple(student.shape)} and its teacher's {tuple(teacher.shape)}, which Hint cannot "

@@ -187,7 +187,7 @@ def _hybrids(
         with rng.forked(mixed(seed, whose, place)):  # as the training is: a function of the seed
             enter = None if place == 0 else _bridge(others[place - 1], own[place - 1], place, whose)
             leave = _bridge(own[place], others[place], place, whose)
-        made.append(Hybrid(copy.deepcopy(list(meta)), place, copy.deepcopy(part), enter, leave))
+        made.append(Hybrid(copy.deepcopy(list(meta)), place, copy.deepcopy(part), enter, leave).cpu())
     return made
 
 

@@ -117,6 +117,13 @@ def test_a_hint_projects_channels_at_each_position(shape: tuple[int, ...]) -> No
     assert (projection.weight.grad[:, 4:] == 0).all()
 
 
+def test_an_image_teaches_tokens() -> None:
+    image = draw(2, 3, 2, 2)
+    assert Hint("none")(channels_last(image).flatten(1, 2), image).item() == pytest.approx(0.0, abs=1e-10)
+    with pytest.raises(TrainError, match="which Hint cannot compare"):
+        Hint("none")(image, draw(2, 3, 4, 4))
+
+
 def test_given_matrices_are_used_as_they_are() -> None:
     matrix = draw(5, 6)
     hint = Hint({"a": matrix})
