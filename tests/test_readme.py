@@ -69,6 +69,21 @@ def test_stitching() -> None:
         assert names["between"](**names["batch"]).logits.shape == (2, 2)
 
 
+def test_pyglove_and_optuna(tmp_path: Path) -> None:
+    import pyglove as pg
+
+    given = [block for block in BLOCKS if "nas.OptunaSearch(" in block or "import nas.pyglove" in block]
+    assert len(given) == 2
+    space = nas.Space(pg.Dict(width=pg.oneof([16, 32]), depth=pg.oneof([1, 2])), name="readme")
+    names: dict[str, Any] = {"nas": nas, "pg": pg, "space": space, "store": tmp_path / "nas.db"}
+    for block in given:
+        exec(block, names)
+    assert [asked.number for asked in names["study"].ask(2)] == [0, 1]  # by a copy of `tpe`
+    names["evolution"].bind(space, names["study"].objectives)
+    assert len(names["evolution"].ask(3)) == 3
+    assert names["best"].final_measurement.reward == 1.0
+
+
 def test_the_example_is_in_the_documented_commands() -> None:
     for command in re.findall(r"^    nas (\w+)", README, re.MULTILINE):
         assert f"`nas {command}" in README

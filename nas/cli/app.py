@@ -291,6 +291,31 @@ def export(
     print_text(str(done))
 
 
+@app.command(name="export-optuna")
+def export_optuna(
+    study: StudyArgument,
+    url: Annotated[str, Parameter(help="Optuna's database: a path, or a URL as sqlite:///optuna.db.")],
+    *,
+    name: str | None = None,
+    store: StoreOption = None,
+    quiet: bool = False,
+) -> None:
+    """Write a study for optuna-dashboard: parameters, values, states, times, and the rest as user attributes.
+
+    Args:
+        name: of the study there. [default: as it is called here]
+        quiet: no progress.
+    """
+    from nas.cli.output import print_text, showing
+    from nas.optuna import export_study
+
+    record = _reading(store).open_study(study)
+    with showing(f"writing {study}", quiet) as progress:
+        done = export_study(record, url, name, progress)
+    print_text(str(done))
+    print_text(f"see it with: optuna-dashboard {_quoted(done.database)}")
+
+
 def _winner(study: str, trial: int, job: str | None, store: str | None) -> Winner:
     """A trial's network, checked."""
     from nas.study.take_home import take_home

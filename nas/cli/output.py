@@ -6,12 +6,14 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 _INDEX = re.compile(r"\[\d+\]$")
@@ -32,6 +34,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
     for row in rows:
         table.add_row(*(escape(_cell(value)) for value in row))
     console().print(table)
+
+
+@contextmanager
+def showing(title: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error for what is called with (done, total); nothing when `quiet`."""
+    with Progress(console=Console(stderr=True), disable=quiet) as bar:
+        task = bar.add_task(escape(title), total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def print_text(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping
@@ -45,6 +46,8 @@ def make_sampler(given: BaseSampler | str, options: Mapping[str, Any] | None) ->
         raise AlgorithmError(
             f"optuna was given sampler={given!r}; it is an Optuna sampler or one of {', '.join(SAMPLERS)}{near}"
         )
+    if given == "cmaes" and importlib.util.find_spec("cmaes") is None:
+        raise AlgorithmError("optuna's sampler 'cmaes' needs the package cmaes; install it: pip install cmaes")
     kind, defaults = SAMPLERS[given]
     cls = getattr(optuna.samplers, kind)
     known = [name for name in inspect.signature(cls).parameters if name != "seed"]

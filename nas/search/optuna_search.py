@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 SAMPLER_TRIES = 4  # proposals of the sampler that are known, before one of them is mutated
 MOST_CATCHING_UP = 64  # more such tries for a sampler that begins its sequence anew after a restart
 _SEQUENCES = ("QMCSampler",)  # whose proposals do not depend on what is known
+_KEPT = "cma"  # CMA-ES keeps its state on the trials that it proposed: these attributes must come back with them
 _LARGEST = 1e100  # stands for infinite values: samplers multiply and subtract them
 
 
@@ -94,6 +95,7 @@ class OptunaSearch(Algorithm):
         self._generations = 0  # of which the parents were chosen
         self._under_way: dict[str, FrozenTrial] = {}
         self._drawn = 0
+        self._left: dict[str, dict[str, Any]] = {}  # attributes that a sampler left on what it proposed
 
     def describe(self) -> dict[str, Any]:
         """Name and options, JSON-able; a sampler that was given itself is told by its class and is not made again."""
@@ -151,9 +153,14 @@ class OptunaSearch(Algorithm):
         self._drawn += 1
         self._board.show(self._shown(), self._under_way.values(), len(self._told))
         with quiet():
-            params = self._study.ask(self._distributions).params
-        numbers = [self._gene(decision, params[decision.name]) for decision in self.space.decisions]
-        return self.space.repair(numbers)
+            trial = self._study.ask(self._distributions)
+        numbers = [self._gene(decision, trial.params[decision.name]) for decision in self.space.decisions]
+        arch = self.space.repair(numbers)
+        left = self._board.get_trial(trial.number).system_attrs
+        left = {name: value for name, value in left.items() if name.startswith(_KEPT)}
+        if left:
+            self._left[arch.key] = left
+        return arch
 
     def _breed(self) -> None:
         """Have a genetic sampler choose the parents of every generation so far, in order.
@@ -246,7 +253,10 @@ class OptunaSearch(Algorithm):
         from optuna.trial import TrialState, create_trial
 
         return create_trial(
-            state=TrialState.RUNNING, params=self._params(arch), distributions=dict(self._distributions)
+            state=TrialState.RUNNING,
+            params=self._params(arch),
+            distributions=dict(self._distributions),
+            system_attrs=dict(self._left.get(arch.key, {})),
         )
 
     def reserve(self, archs: Any) -> None:
@@ -275,7 +285,7 @@ class OptunaSearch(Algorithm):
     def _freeze(self, trial: Finished, number: int) -> FrozenTrial:
         from optuna.trial import TrialState, create_trial
 
-        state, values, constraints, attributes = TrialState.FAIL, None, {}, {}
+        state, values, constraints, attributes = TrialState.FAIL, None, {}, dict(self._left.get(trial.arch.key, {}))
         if trial.state != "FAILED":
             state, values = TrialState.COMPLETE, self._values(trial)
             if self._constrained:
