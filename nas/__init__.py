@@ -80,8 +80,6 @@ _HOME = {
     "NSGA2": "nas.search",
     "DNASearch": "nas.search",
     "OptunaSearch": "nas.search",
-    "DNASearch": "nas.search",
-    "OptunaSearch": "nas.search",
     "LINAS": "nas.search",
     "ConcurrentNAS": "nas.search",
     "LocalSearch": "nas.search",
