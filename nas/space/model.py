@@ -134,9 +134,15 @@ def _by_name(module: str, qualname: str) -> Any:
 
 def _reduce(cls: _Class) -> Any:
     """A decorated function by its name, which is the class's; a wrapped one by what it wraps."""
+    origin = origin_of(cls)
+    return cls.__qualname__ if origin is None else (_wrapped, (origin,))
+
+
+def origin_of(cls: type) -> Any:
+    """What the class of a model function wraps, where its name stands for that and not for the class; else None."""
     if "_nas_origin" not in cls.__dict__ or _by_name(cls.__module__, cls.__qualname__) is cls:
-        return cls.__qualname__
-    return _wrapped, (cls._nas_origin,)
+        return None
+    return cls.__dict__["_nas_origin"].__func__
 
 
 copyreg.pickle(_Class, _reduce)

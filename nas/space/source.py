@@ -9,6 +9,7 @@ from typing import Any
 import pyglove as pg
 
 from nas.errors import SpaceError
+from nas.space.model import origin_of
 
 
 def python_source(value: Any) -> tuple[str, list[str]]:
@@ -37,7 +38,7 @@ def _expression(value: Any, modules: set[str]) -> str:
     if isinstance(value, pg.Object):
         given = [(name, item) for name, item in value.sym_init_args.items() if item is not pg.MISSING_VALUE]
         arguments = ", ".join(f"{name}={_expression(item, modules)}" for name, item in given)
-        return f"{_name(type(value), modules)}({arguments})"
+        return f"{_called(type(value), modules)}({arguments})"
     if inspect.isclass(value) or inspect.isroutine(value):
         return _name(value, modules)
     raise SpaceError(
@@ -50,6 +51,15 @@ def _sequence(value: tuple[Any, ...] | list[Any], modules: set[str]) -> str:
     if isinstance(value, list):
         return f"[{inner}]"
     return f"({inner},)" if len(value) == 1 else f"({inner})"
+
+
+def _called(cls: type, modules: set[str]) -> str:
+    """What makes an object of `cls`; a class wrapped by `nas.model` is not what its name says, so it is wrapped again."""
+    origin = origin_of(cls)
+    if origin is None:
+        return _name(cls, modules)
+    modules.add("nas")
+    return f"nas.model({_name(origin, modules)})"
 
 
 def _name(thing: Any, modules: set[str]) -> str:

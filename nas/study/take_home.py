@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import logging
 import math
 import os
 import shutil
@@ -92,8 +93,23 @@ class Winner:
         (folder / "arch.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         (folder / "load.py").write_text(self._loader(folder), encoding="utf-8")
         if hasattr(self.module, "save_pretrained"):
-            save_pretrained: Any = self.module.save_pretrained
-            save_pretrained(folder / "pretrained")
+            self._write_pretrained(folder / "pretrained")
+
+    def _write_pretrained(self, folder: Path) -> None:
+        """The class's own files, only where they read back: no configuration says that blocks have sizes of their own."""
+        module: Any = self.module
+        log = logging.getLogger("transformers")  # tells of a mismatch with a table
+        level = log.level
+        log.setLevel(logging.CRITICAL)
+        try:
+            module.save_pretrained(folder)
+            gap = largest_difference(type(module).from_pretrained(folder).eval(), module, self.example)
+        except (AttributeError, KeyError, RuntimeError, ValueError):
+            gap = math.inf
+        finally:
+            log.setLevel(level)
+        if not gap <= _OUTPUT:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _loader(self, folder: Path) -> str:
         """Source of a module whose `load()` builds the network and loads its weights."""

@@ -13,6 +13,7 @@ from transformers import BertConfig, BertForSequenceClassification, LlamaConfig,
 import nas
 from nas.deploy import export
 from nas.errors import DeployError, SpaceError
+from nas.study.take_home import Winner
 from nas.train.dropping import importance, similarities
 from searchspaces import pretrained, vit
 from searchspaces.pretrained import Units, bert_units, llama_units, timm_units
@@ -292,6 +293,16 @@ def test_blocks_of_their_own_sizes_are_no_configuration(tmp_path, capfd) -> None
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", ""), "the sentence is all"
     assert export(small, tmp_path / "small.safetensors", example=tokens(1)).difference == 0.0
+
+
+def test_a_winner_is_written_as_source_with_files_of_its_class_where_they_read_back(tmp_path) -> None:
+    _, net = bert_supernet()
+    for arch, readable in ((net.space.largest, True), (net.space.smallest, False)):
+        winner = Winner("bert", 1, arch, net.extract(arch), {"accuracy": 0.5}, {}, tokens(1), None)
+        folder = tmp_path / str(readable)
+        winner.write(folder)  # which runs load.py and compares outputs
+        assert (folder / "pretrained").exists() is readable
+        assert "nas.model(transformers.models.bert" in (folder / "load.py").read_text()
 
 
 class Sequences(nas.Classification):

@@ -39,6 +39,25 @@ def test_symbolic_objects_and_model_functions_are_named_in_full() -> None:
     assert isinstance(module, nn.Module)
 
 
+class Two(nn.Module):
+    """Takes a call that builds a layer."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+
+def test_a_wrapped_class_is_wrapped_again_at_any_depth() -> None:
+    value = nas.model(Two)(layer=nas.model(nn.Linear)(in_features=2, out_features=3))
+    expression, modules = python_source(value)
+    assert expression.startswith(f"nas.model({__name__}.Two)(layer=nas.model(torch.nn.modules.linear.Linear)(")
+    assert modules == ["nas", __name__, "torch.nn.modules.linear"]
+    scope = {name.split(".")[0]: importlib.import_module(name.split(".")[0]) for name in modules}
+    again = eval(expression, scope)
+    assert again == value
+    assert again().layer.out_features == 3
+
+
 def test_what_nobody_can_import_is_refused() -> None:
     @nas.model
     def local(width: int) -> nn.Module:
