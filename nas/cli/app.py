@@ -372,6 +372,28 @@ def current(*, store: StoreOption = None) -> None:
     print_text(f"{_shown(store)}: schema {revision or 'none'}, this version of supernas needs {head}")
 
 
+@db.command(name="copy")
+def copy_database(source: str, target: str, *, quiet: bool = False) -> None:
+    """Copy a database into another, empty one, from SQLite to PostgreSQL or back, and compare the two.
+
+    All of it is copied or nothing.  A study that runs meanwhile is copied as it was at the start.
+
+    Args:
+        source: path or URL of what to copy.
+        target: path or URL; made if it is a file that is not there.
+        quiet: no progress.
+    """
+    from nas.cli.output import copying, print_text
+    from nas.store import open_store
+    from nas.store.database import shown
+
+    _stores.append(open_store(source, create=False, read_only=True))
+    _stores.append(open_store(target))
+    with copying(quiet) as progress:
+        copied = _stores[-2].copy_to(_stores[-1], progress)
+    print_text(f"copied {shown(source)} to {shown(target)}: {copied}")
+
+
 def _url(store: str | None) -> str:
     return store or os.environ.get("NAS_STORE") or DEFAULT_STORE
 

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 _INDEX = re.compile(r"\[\d+\]$")
@@ -42,6 +42,22 @@ def showing(title: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     with Progress(console=Console(stderr=True), disable=quiet) as bar:
         task = bar.add_task(escape(title), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def copying(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each table that is copied, on a terminal's standard error; what it gives is told how far it is."""
+    bars = Progress(console=Console(stderr=True), disable=quiet or not sys.stderr.isatty())
+    tasks: dict[str, TaskID] = {}
+
+    def show(table: str, done: int, total: int) -> None:
+        if table not in tasks:
+            tasks[table] = bars.add_task(table.replace("_", " "), total=2 * total)  # copied, then compared
+        seen = bars.tasks[tasks[table]].completed
+        bars.update(tasks[table], completed=done if seen < total else total + done)
+
+    with bars:
+        yield show
 
 
 def print_text(text: str) -> None:

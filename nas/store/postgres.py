@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -151,6 +151,26 @@ class PostgresTransaction(Transaction):
         with self._cursor.copy(f'COPY "{bulk.table.name}" ({columns}) FROM STDIN') as copy:
             for row in rows:
                 copy.write_row(row)
+
+    def stream(self, statement: Statement, size: int) -> Iterator[list[Row]]:
+        """Every row of a statement without parameters, of which the server keeps those that were not fetched yet."""
+        text, _ = statement.on(self._dialect)
+        cursor = self._cursor.connection.cursor(binary=True)
+        name = f"rows_{id(cursor)}"
+        try:
+            cursor.execute(f"DECLARE {name} NO SCROLL CURSOR FOR {text}")
+            while rows := cursor.execute(f"FETCH {size} FROM {name}").fetchall():
+                yield rows
+            cursor.execute(f"CLOSE {name}")
+        finally:
+            cursor.close()
+
+    def count_on(self, table: sa.Table) -> None:
+        """Give new rows identities beyond those that were inserted with their own."""
+        newest = f'(SELECT max(id) FROM "{table.name}")'
+        self._cursor.execute(
+            f"SELECT setval(pg_get_serial_sequence('{table.name}', 'id'), {newest}) WHERE {newest} > 0"
+        )
 
     def among(self, statement: Among, values: Row, among: list[Any]) -> list[Row]:
         """Rows for every one of `among`, which is one parameter."""

@@ -113,6 +113,20 @@ class Transaction:
         while rows := self._cursor.fetchmany(size):
             yield rows
 
+    def stream(self, statement: Statement, size: int) -> Iterator[list[Row]]:
+        """Every row of a statement without parameters, `size` at a time, whatever else is done in between."""
+        text, _ = statement.on(self._dialect)
+        cursor = self._cursor.connection.cursor()
+        try:
+            cursor.execute(text)
+            while rows := cursor.fetchmany(size):
+                yield rows
+        finally:
+            cursor.close()
+
+    def count_on(self, table: sa.Table) -> None:
+        """Give new rows identities beyond those that were inserted with their own."""
+
     def one(self, statement: Statement, values: Row = ()) -> Row | None:
         """The first row, if there is one."""
         self.run(statement, values)

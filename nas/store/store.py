@@ -16,6 +16,7 @@ from nas.metrics import Constraint, Metric, unit_of
 from nas.store import history
 from nas.store import statements as s
 from nas.store.columns import Catalog, Columns
+from nas.store.copying import Copied, Progress, copy
 from nas.store.database import Database, locate
 from nas.store.hardware import HardwareRecord
 from nas.store.records import StudyInfo, StudySummary
@@ -105,6 +106,14 @@ class Store:
             StoreError: they are newer than this code.
         """
         self._database.upgrade()
+
+    def copy_to(self, target: Store, progress: Progress | None = None) -> Copied:
+        """Copy everything that is here into an empty database, of the same kind or the other; see `nas.store.copying.copy`.
+
+        Raises:
+            StoreError: the target is not empty, or what was written is not what was read; it is left as it was.
+        """
+        return copy(self._database, target._database, progress or (lambda *_: None))
 
     def create_study(
         self,
