@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nas.cli.output import choices_text, console, print_json, print_table, print_text, records
-from nas.errors import NasError
+from nas.errors import FilterError, NasError
 from nas.metrics import unit_of
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def show_study(record: StudyRecord, where: str | None, limit: int, format: str, 
         "job": record.settings.get("job"),
         "trials": record.counts(),
         "front": len(record.front()),
+        **_reused(record),
     }
     if format == "json":
         print_json({**facts, "latest": records(trials)})
@@ -43,6 +44,14 @@ def show_study(record: StudyRecord, where: str | None, limit: int, format: str, 
     for name, fact in facts.items():
         print_text(f"{name + ':':13}{_fact(fact)}")
     _print_frame(trials, record, everything)
+
+
+def _reused(record: StudyRecord) -> dict[str, int]:
+    """How many trials were answered by one that computes the same; nothing where no evaluator shares (`nas.Once`)."""
+    try:
+        return {"reused": len(record.trials(where="reused >= 1", columns=["reused"]))}
+    except FilterError:
+        return {}
 
 
 def write_front(

@@ -8,6 +8,7 @@ workers are started) and `describe()` (JSON-able: a study is resumed with the sa
 Evaluators travel to workers by pickle and hold no tensors: weights are a path and a hash, data a recipe.
 
 Composing:  Evaluator, Evaluation, checked
+Sharing:    Once (one evaluation for all archs that compute the same), Function (names what an arch computes; imports torch)
 Subnets:    Accuracy, Costs, Latency, Weights, one_sample (these import torch, when they are first used)
 """
 
@@ -16,16 +17,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nas.evaluate.compose import Evaluation, Evaluator, checked
+from nas.evaluate.once import Once
 
 if TYPE_CHECKING:
+    from nas.evaluate.functional import Function
     from nas.evaluate.subnets import Accuracy, Costs, Latency, Weights, one_sample
 
-__all__ = ["Accuracy", "Costs", "Evaluation", "Evaluator", "Latency", "Weights", "checked", "one_sample"]
+__all__ = [
+    "Accuracy",
+    "Costs",
+    "Evaluation",
+    "Evaluator",
+    "Function",
+    "Latency",
+    "Once",
+    "Weights",
+    "checked",
+    "one_sample",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'nas.evaluate' has no attribute {name!r}")
+    if name == "Function":
+        from nas.evaluate.functional import Function
+
+        return Function
     from nas.evaluate import subnets
 
     return getattr(subnets, name)

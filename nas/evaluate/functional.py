@@ -1,0 +1,179 @@
+"""What a model computes, as a name that is equal for models that compute the same.
+
+Gillard, Jonany, Miao, Munn, de Souza, Dungay, Liang, So, Le, Real 2023, "Unified Functional Hashing in Automatic Machine
+Learning": run candidates on fixed inputs and hash the outputs.  Weights must not depend on what a layer is called or when it
+was made, or equal networks would differ: here a layer draws its weights when it is called, from a seed that is made of the
+kind of layer and of *what it is given*.  So the same operation on the same input has the same weights wherever it stands, and
+two operations in a row, or after different ones, have different weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import EvaluationError
+from nas.supernet.inputs import Inputs, call, convert
+from nas.supernet.skeleton import build, quiet
+from nas.train.task import Task
+
+if TYPE_CHECKING:
+    from nas.space import Arch
+
+DIRECTIONS = 4  # projections that tell two tensors of one shape and length apart
+PLACES = 6  # decimals that are compared; sums in another order differ beyond the twelfth
+
+
+class Function:
+    """Names what an arch computes: 32 hex characters, equal for archs that compute the same.
+
+    What shows in training only is not seen: two networks that differ in dropout have one name.  A layer that is given
+    nothing but zeros is taken to answer zeros, whatever its biases.
+
+    Args:
+        task: its first calibration inputs are the probes.
+        samples: how many of them.
+        seed: of the weights.
+
+    Raises:
+        EvaluationError: the task has fewer inputs.
+    """
+
+    def __init__(self, task: Task, *, samples: int = 4, seed: int = 0) -> None:
+        if not isinstance(task, Task):
+            raise EvaluationError(f"task is a {type(task).__name__} and must be a nas.train.Task")
+        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+            raise EvaluationError(f"samples={samples!r} is not a number of probes; give 1 or more")
+        self.task, self.samples, self.seed = task, samples, seed
+        self._inputs: Inputs | None = None
+
+    def __call__(self, arch: Arch) -> str:
+        """The name; the same in every process.
+
+        Raises:
+            EvaluationError: the model does not run in float64.
+        """
+        with quiet():
+            torch.manual_seed(self.seed)
+            return name_of(build(arch.space, arch), self._probes(), self.seed)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able name and options."""
+        return {"name": "Function", "samples": self.samples, "seed": self.seed, "task": self.task.describe()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_inputs": None}
+
+    def _probes(self) -> Inputs:
+        if self._inputs is None:
+            first: Inputs = next(iter(self.task.calibration_inputs()))
+            self._inputs = convert(first, lambda one: one[: self.samples] if one.ndim else one)
+        return self._inputs
+
+
+@torch.no_grad()
+def name_of(module: nn.Module, inputs: Inputs, seed: int = 0) -> str:
+    """The name of what `module` computes of `inputs`; its weights are drawn anew, in place, and it ends in float64.
+
+    Raises:
+        EvaluationError: the model does not run in float64.
+    """
+    module = module.double().eval()
+    signatures = _Signatures(seed)
+    held: dict[int, int] = {}
+    for owner in module.modules():
+        for parameter in owner._parameters.values():
+            if parameter is not None:
+                held[id(parameter)] = held.get(id(parameter), 0) + 1
+    for parameter in module.parameters():  # what no layer draws when it is called: by shape alone
+        _draw(parameter, "weight", f"{seed} {tuple(parameter.shape)}")
+    handles = []
+    for owner in module.modules():
+        own = {key: one for key, one in owner._parameters.items() if one is not None and held[id(one)] == 1}
+        if own:
+            handles.append(owner.register_forward_pre_hook(_Layer(own, signatures), with_kwargs=True))
+    try:
+        output = call(module, convert(inputs, lambda one: one.double() if one.is_floating_point() else one))
+    except RuntimeError as error:
+        raise EvaluationError(
+            f"{type(module).__name__} cannot be told from others by what it computes, as it does not run in float64: {error}"
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    described = " ".join(signatures(tensor) for tensor in _tensors(output))
+    return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
+
+
+class _Layer:
+    """Before a layer's first call: its parameters are drawn from what it is and what it is given."""
+
+    def __init__(self, own: dict[str, nn.Parameter], signatures: _Signatures) -> None:
+        self.own, self.signatures, self.done = own, signatures, False
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A forward pre-hook."""
+        if self.done:
+            return
+        self.done = True
+        given = list(_tensors((args, kwargs)))
+        dead = bool(given) and not any(tensor.any() for tensor in given)
+        shapes = {key: tuple(one.shape) for key, one in self.own.items()}
+        what = f"{self.signatures.seed} {type(module).__qualname__} {shapes} {[*map(self.signatures, given)]}"
+        for key, parameter in self.own.items():
+            if dead and parameter.ndim < 2 and key != "weight":
+                parameter.zero_()
+            else:
+                _draw(parameter, key, f"{what} {key}")
+
+
+class _Signatures:
+    """A short text of a tensor, equal for tensors that differ by rounding: its shape, length, and direction."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._directions: dict[int, Tensor] = {}
+
+    def __call__(self, tensor: Tensor) -> str:
+        """Its text."""
+        flat = tensor.detach().double().flatten()
+        length = float(flat.norm()) if len(flat) else 0.0
+        if not math.isfinite(length) or length < 1e-12:
+            return f"{tuple(tensor.shape)} {'0' if length < 1e-12 else length}"
+        if len(flat) not in self._directions:
+            generator = torch.Generator().manual_seed(len(flat))
+            self._directions[len(flat)] = torch.randn(
+                DIRECTIONS, len(flat), generator=generator, dtype=torch.float64
+            ).to(flat.device)
+        angles = (self._directions[len(flat)] @ flat / length).tolist()
+        rounded = [f"{angle + 0.0:.{PLACES}f}".replace("-0.000000", "0.000000") for angle in angles]
+        return f"{tuple(tensor.shape)} {length:.{PLACES}e} {rounded}"
+
+
+def _draw(parameter: Tensor, name: str, seed: str) -> None:
+    """Random values of the usual size: matrices by their inputs, gains around 1, biases around 0."""
+    digest = hashlib.blake2b(seed.encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    if parameter.ndim >= 2:
+        values /= math.sqrt(max(1, parameter[0].numel()))
+    else:
+        values = values / 10 + (name == "weight")
+    parameter.copy_(values)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors of nested tuples, lists, mappings and model outputs, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors(item)

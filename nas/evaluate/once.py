@@ -1,0 +1,154 @@
+"""One evaluation for all archs that compute the same, shared by all workers of a machine and by later runs.
+
+Imports no torch: the name of what an arch computes comes from any function, such as `nas.evaluate.Function`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from nas.errors import EvaluationError, Infeasible
+from nas.evaluate.compose import Evaluator, checked
+
+if TYPE_CHECKING:
+    from nas.space import Arch, Space
+
+
+class Once:
+    """`evaluator`, run once for each name that `function` gives: equal archs get the first one's measurements.
+
+    The metric `reused` says 1 for an arch that was answered so, 0 for one that was evaluated; it is stored with the trial, and
+    `nas show` counts it.  Two workers that meet the same function at the same time evaluate it once: the second waits.  Answers
+    that an evaluator refused (`Infeasible`) are shared too, failures are not.
+
+    Wrap what depends on the function alone, such as the accuracy of archs that are trained; parameters and latency do not.
+    Several evaluators are shared as one `Evaluation`.
+
+    >>> nas.Once(train_and_test, nas.Function(nas.digits()), "cache")  # doctest: +SKIP
+
+    Args:
+        evaluator: what is expensive.
+        function: arch -> name of what it computes.
+        folder: where measurements are kept, made when it is needed; on a file system that all workers see.
+
+    Raises:
+        EvaluationError: something that cannot be called, an evaluator that measures time, or one that is shared already.
+    """
+
+    exclusive = False
+
+    def __init__(self, evaluator: Evaluator, function: Callable[[Arch], str], folder: Path | str) -> None:
+        for what, given in (("evaluator", evaluator), ("function", function)):
+            if not callable(given):
+                raise EvaluationError(f"{what} {given!r} cannot be called; give a function of an arch")
+        if getattr(evaluator, "exclusive", False):
+            raise EvaluationError(
+                f"{type(evaluator).__name__} measures time, which archs that compute the same do not share; leave it outside"
+            )
+        if isinstance(evaluator, Once):
+            raise EvaluationError("the evaluator is shared already; wrap it once")
+        self.evaluator, self.function, self.folder = evaluator, function, Path(folder)
+
+    @property
+    def cost(self) -> Literal["cheap", "dear"]:
+        """The evaluator's."""
+        return getattr(self.evaluator, "cost", "dear")
+
+    @property
+    def metrics(self) -> tuple[str, ...] | None:
+        """The evaluator's, and `reused`; None when it does not say."""
+        own = getattr(self.evaluator, "metrics", None)
+        return None if own is None else (*own, "reused")
+
+    def __call__(self, arch: Arch) -> dict[str, float]:
+        """The measurements of `arch` or of one that computes the same, and `reused`.
+
+        Raises:
+            Infeasible: the evaluator said so, of this arch or of that one.
+            EvaluationError: the folder holds something else than measurements.
+        """
+        path = self._path(arch)
+        with _alone(path.with_suffix(".lock")):
+            found = _read(path)
+            reused = found is not None
+            if found is None:
+                found = self._evaluate(arch)
+                _write(path, found)
+        measurements = {**found["measurements"], "reused": int(reused)}
+        if found["infeasible"] is not None:
+            raise Infeasible(found["infeasible"], measurements)
+        return measurements
+
+    def check(self, space: Space) -> None:
+        """Whether the evaluator and the function can evaluate archs of `space`."""
+        for one in (self.evaluator, self.function):
+            check: Callable[[Space], None] | None = getattr(one, "check", None)
+            if check is not None:
+                check(space)
+        self.function(space.smallest)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able: the evaluator and the function; the folder may be another on another machine."""
+        return {"name": "Once", "evaluator": _described(self.evaluator), "function": _described(self.function)}
+
+    def _evaluate(self, arch: Arch) -> dict[str, Any]:
+        try:
+            given = self.evaluator(arch)
+        except Infeasible as reason:
+            return {"infeasible": reason.reason, "measurements": dict(reason.measurements)}
+        return {"infeasible": None, "measurements": checked(self.evaluator, given)}
+
+    def _path(self, arch: Arch) -> Path:
+        """Where the measurements of the function of `arch` are: another evaluator, function or space has another folder."""
+        who = json.dumps([self.describe(), arch.space.name, arch.space.version], sort_keys=True, default=str)
+        folder = self.folder / hashlib.blake2b(who.encode(), digest_size=8).hexdigest()
+        folder.mkdir(parents=True, exist_ok=True)
+        name = hashlib.blake2b(str(self.function(arch)).encode(), digest_size=16).hexdigest()
+        return folder / f"{name}.json"
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Inside the block no other process or thread holds `path`; the kernel lets go of it when a process dies."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        whole = isinstance(found, Mapping) and set(found) == {"infeasible", "measurements"}
+    except ValueError:
+        whole = False
+    if not whole:
+        raise EvaluationError(
+            f"'{path}' does not hold the measurements of an arch; delete it, and it is evaluated again"
+        )
+    return dict(found)
+
+
+def _write(path: Path, found: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(found), encoding="utf-8")
+    part.replace(path)
+
+
+def _described(one: Any) -> Any:
+    if hasattr(one, "describe"):
+        return one.describe()
+    kind = one if hasattr(one, "__qualname__") else type(one)
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,309 @@
+"""Archs that compute the same have one name and share one evaluation."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pyglove as pg
+import pytest
+import torch
+from torch import nn
+
+import nas
+from nas.errors import EvaluationError, Infeasible
+from nas.evaluate import Evaluation, Function, Once
+from nas.evaluate.functional import name_of
+from searchspaces import nasbench201
+from searchspaces.nasbench201 import EDGES, function
+from tests.conformance.evaluator import EvaluatorConformance
+
+
+@pytest.fixture(scope="module")
+def cells():
+    torch.set_num_threads(1)
+    return nasbench201.space(width=4, cells=1, stages=1, channels=1)
+
+
+@pytest.fixture(scope="module")
+def named():
+    return Function(nas.digits(), samples=2)
+
+
+def normal(arch):
+    """What a cell computes, by algebra: sums are opened, average pooling is linear, what comes of nothing is nothing."""
+    nodes = [Counter("x")]
+    for into in (1, 2, 3):
+        total = Counter()
+        for source in range(into):
+            op, node = arch.choices[f"e{into}{source}"], nodes[source]
+            if op == "skip_connect":
+                total += node
+            elif op == "avg_pool_3x3":
+                total += Counter({f"P({term})": times for term, times in node.items()})
+            elif op != "none" and node:
+                total[f"{op}({'+'.join(sorted(node.elements()))})"] += 1
+        nodes.append(total)
+    return "+".join(sorted(nodes[-1].elements()))
+
+
+# -- names
+
+
+def test_names_are_equal_exactly_where_algebra_says_so(cells, named):
+    rng = random.Random(1)
+    archs = [cells.sample(rng) for _ in range(40)]
+    archs += [near for arch in archs[:6] for near in cells.neighbours(arch)]  # most differ in one operation
+    names, forms = [named(arch) for arch in archs], [normal(arch) for arch in archs]
+    assert len(set(names)) == len(set(forms)) == len(set(zip(names, forms, strict=True)))
+    assert len(set(forms)) < len(set(archs))  # there were equal ones among them
+
+
+def test_cells_of_one_published_function_have_one_name(cells, named):
+    classes = {}
+    for arch in cells.enumerate():
+        classes.setdefault(function(arch), []).append(arch)
+    rng = random.Random(0)
+    several = rng.sample([archs for archs in classes.values() if len(archs) > 1], 25)
+    assert all(len({named(arch) for arch in rng.sample(archs, 2)}) == 1 for archs in several)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"e30": "nor_conv_3x3"}, {"e30": "nor_conv_1x1"}),
+        ({"e10": "nor_conv_3x3", "e31": "nor_conv_3x3"}, {"e30": "nor_conv_3x3"}),
+        # Twice the same branch, normalised afterwards: weights that are tied by name would call these equal.
+        (
+            {"e10": "nor_conv_3x3", "e20": "nor_conv_3x3", "e21": "skip_connect", "e32": "nor_conv_3x3"},
+            {"e10": "nor_conv_3x3", "e31": "nor_conv_3x3"},
+        ),
+        ({"e30": "skip_connect", "e10": "skip_connect", "e31": "skip_connect"}, {"e30": "skip_connect"}),
+    ],
+)
+def test_different_cells_have_different_names(cells, named, first, second):
+    one, other = (cells.arch({**dict.fromkeys(EDGES, "none"), **ops}) for ops in (first, second))
+    assert normal(one) != normal(other)
+    assert named(one) != named(other)
+
+
+def test_names_depend_on_seed_and_probes_only(cells, named):
+    arch = cells.largest
+    torch.manual_seed(9)
+    state = torch.get_rng_state()
+    assert named(arch) == Function(nas.digits(), samples=2)(arch) == pickle.loads(pickle.dumps(named))(arch)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert named(arch) != Function(nas.digits(), samples=2, seed=1)(arch)
+    assert named(arch) != Function(nas.digits(), samples=3)(arch)
+
+
+def test_layers_are_told_apart_by_bias_kind_order_and_sharing():
+    torch.manual_seed(0)
+    shared = nn.Linear(4, 4)
+    nets = [
+        nn.Sequential(nn.Linear(4, 4), nn.ReLU()),
+        nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU()),
+        nn.Sequential(nn.Linear(4, 4), nn.GELU()),
+        nn.Sequential(nn.ReLU(), nn.Linear(4, 4)),
+        nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)),
+        nn.Sequential(shared, shared),
+        nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)),
+        nn.TransformerEncoderLayer(4, 2, 8, batch_first=True),
+    ]
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    assert len({name_of(net, x) for net in nets}) == len(nets)
+    assert name_of(nn.Sequential(nn.Identity(), nn.Linear(4, 4), nn.ReLU(), nn.Dropout()), x) == name_of(nets[0], x)
+
+
+def test_two_dead_layers_are_one():
+    class Dead(nn.Module):
+        def __init__(self, layers):
+            super().__init__()
+            self.layers = nn.Sequential(*(nn.Linear(4, 4) for _ in range(layers)))
+            self.last = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.last(x + self.layers(torch.zeros_like(x)))
+
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    assert name_of(Dead(1), x) == name_of(Dead(3), x)
+
+
+def test_a_model_that_needs_float32_says_so():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.layer(x.float())
+
+    with pytest.raises(EvaluationError, match="Fixed cannot be told from others .* does not run in float64"):
+        name_of(Fixed(), torch.zeros(2, 4))
+
+
+def test_probes_are_checked():
+    with pytest.raises(EvaluationError, match="task is a str"):
+        Function("digits")
+    with pytest.raises(EvaluationError, match="samples=0 is not a number of probes; give 1 or more"):
+        Function(nas.digits(), samples=0)
+
+
+# -- one evaluation
+
+
+class Count:
+    """Notes what it evaluated."""
+
+    metrics = ("quality",)
+    cost = "dear"
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, arch):
+        self.seen.append(arch)
+        if arch.choices["a"] == 9:
+            raise Infeasible("nine is too many", {"quality": 9.0})
+        return {"quality": float(arch.choices["a"] + arch.choices["b"])}
+
+    def __getstate__(self):
+        return {"seen": []}
+
+    def describe(self):
+        return {"name": "Count"}
+
+
+def parity(arch):
+    """Archs with the same sum compute the same."""
+    return str(arch.choices["a"] + arch.choices["b"])
+
+
+def pairs():
+    return nas.Space(pg.Dict(a=pg.oneof([1, 2, 3, 9]), b=pg.oneof([1, 2, 3, 9])), name="pairs")
+
+
+class TestOnce(EvaluatorConformance):
+    @pytest.fixture
+    def space(self):
+        return pairs()
+
+    @pytest.fixture
+    def evaluator(self, tmp_path):
+        space, once = pairs(), Once(Plain(), parity, tmp_path / "cache")
+        for arch in space.enumerate():
+            once(arch)  # `reused` is 0 only once
+        return once
+
+
+class Plain(Count):
+    def __call__(self, arch):
+        return {"quality": float(arch.choices["a"] + arch.choices["b"])}
+
+
+def test_equal_archs_are_evaluated_once(tmp_path):
+    count, space = Count(), pairs()
+    once = Once(count, parity, tmp_path)
+    found = [once(space.arch({"a": a, "b": b})) for a, b in [(1, 3), (3, 1), (2, 2), (1, 1), (1, 3)]]
+    assert found == [{"quality": q, "reused": r} for q, r in [(4, 0), (4, 1), (4, 1), (2, 0), (4, 1)]]
+    assert len(count.seen) == 2
+    later = Once(Count(), parity, tmp_path)
+    assert later(space.arch({"a": 2, "b": 2})) == {"quality": 4.0, "reused": 1}
+    assert not later.evaluator.seen
+
+
+def test_infeasible_is_shared_and_failures_are_not(tmp_path):
+    count, space = Count(), pairs()
+    once = Once(count, parity, tmp_path)
+    for reused, (a, b) in enumerate([(9, 1), (9, 1)]):
+        with pytest.raises(Infeasible, match="nine is too many") as caught:
+            once(space.arch({"a": a, "b": b}))
+        assert caught.value.measurements == {"quality": 9.0, "reused": reused}
+    assert len(count.seen) == 1
+
+    def broken(arch):
+        count.seen.append(arch)
+        raise ValueError("no luck")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no luck"):
+            Once(broken, parity, tmp_path)(space.smallest)
+    assert len(count.seen) == 3
+
+
+def test_another_evaluator_or_space_shares_nothing(tmp_path):
+    arch = pairs().smallest
+    Once(Count(), parity, tmp_path)(arch)
+    assert Once(lambda arch: {"quality": 7.0}, parity, tmp_path)(arch) == {"quality": 7.0, "reused": 0}
+    other = nas.Space(pairs().value, name="pairs", version=2)
+    assert Once(Count(), parity, tmp_path)(other.smallest)["reused"] == 0
+
+
+def test_two_at_once_evaluate_one(tmp_path):
+    begun, go = threading.Event(), threading.Event()
+    calls = []
+
+    def slow(arch):
+        calls.append(arch)
+        begun.set()
+        assert go.wait(20)
+        return {"quality": 1.0}
+
+    once = Once(slow, parity, tmp_path)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(once, pairs().arch({"a": 1, "b": 3}))
+        assert begun.wait(20)
+        second = pool.submit(once, pairs().arch({"a": 3, "b": 1}))
+        go.set()
+        assert [first.result(20)["reused"], second.result(20)["reused"]] == [0, 1]
+    assert len(calls) == 1
+
+
+def test_a_broken_file_is_named(tmp_path):
+    once = Once(Count(), parity, tmp_path)
+    once(pairs().smallest)
+    (path,) = tmp_path.rglob("*.json")
+    for text in ("{", "[]", '{"quality": 3}'):
+        path.write_text(text)
+        with pytest.raises(EvaluationError, match="does not hold the measurements of an arch; delete it, and it is"):
+            once(pairs().smallest)
+
+
+def test_what_cannot_be_shared_is_refused(tmp_path):
+    timed = type("Timed", (Count,), {"exclusive": True})()
+    with pytest.raises(EvaluationError, match="Timed measures time, which archs that compute the same do not share"):
+        Once(timed, parity, tmp_path)
+    with pytest.raises(EvaluationError, match="shared already; wrap it once"):
+        Once(Once(Count(), parity, tmp_path), parity, tmp_path)
+    with pytest.raises(EvaluationError, match="function 3 cannot be called"):
+        Once(Count(), 3, tmp_path)
+
+
+def test_several_evaluators_are_shared_as_one(tmp_path):
+    both = Once(Evaluation([Count(), lambda arch: {"b": arch.choices["b"]}]), parity, tmp_path)
+    assert both(pairs().arch({"a": 1, "b": 3})) == {"quality": 4.0, "b": 3, "reused": 0}
+    assert both(pairs().arch({"a": 3, "b": 1})) == {"quality": 4.0, "b": 3, "reused": 1}
+
+
+def test_a_study_counts_what_was_reused(tmp_path, capsys):
+    space = pairs()
+    study = nas.Study(
+        "shared",
+        space=space,
+        objectives=["max quality"],
+        evaluators=[Once(Plain(), parity, tmp_path / "cache")],
+        algorithm=nas.Exhaustive(),
+        store=tmp_path / "nas.db",
+        trials=16,
+    )
+    study.run(workers=0, progress=False)
+    from nas.cli.app import run
+
+    capsys.readouterr()
+    assert run(["show", "shared", "--store", str(tmp_path / "nas.db"), "--format", "json"]) == 0
+    sums = Counter(parity(arch) for arch in space.enumerate())
+    assert json.loads(capsys.readouterr().out)["reused"] == 16 - len(sums)
