@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nas.deploy import folder
 from nas.deploy.export import Export, Format, export, tensors_in
-from nas.errors import DeployError, suggest
+from nas.errors import DeployError, DeviceError, suggest
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
 from nas.space import Arch, Space
 from nas.supernet import Inputs, Supernet
@@ -116,7 +116,9 @@ class ElasticModel:
         Raises:
             DeployError: missing, foreign, newer or altered.
             CheckpointError: so is its supernet, or that is of another space.
+            DeviceError: the device is not there.
         """
+        _check_device(device)
         saved = folder.read(Path(path), space)
         model = cls.__new__(cls)
         points = tuple(Point(arch, measurements) for arch, measurements in saved.points)
@@ -291,6 +293,13 @@ class ElasticModel:
                 nearest = min(values, key=constraint.violation)
                 parts.append(f"the nearest has {constraint.metric} {nearest:.6g}")
         return " and ".join(parts) or "no point meets all of them at once"
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(f"device {name!r} is not there; give 'cpu', or 'cuda' on a machine that has it") from error
 
 
 def _statistics(supernet: Supernet, arch: Arch, batches: Sequence[Inputs]) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ import torch
 
 import nas
 from nas.deploy import ElasticModel, Point, folder
-from nas.errors import CheckpointError, DeployError, MetricError, SpaceError
+from nas.errors import CheckpointError, DeployError, DeviceError, MetricError, SpaceError
 from searchspaces import conv, vit
 from tests.conformance.supernet import fill_distinct
 from tests.supernet import families
@@ -184,6 +184,8 @@ def test_it_is_loaded_with_its_own_space(tmp_path) -> None:
     ElasticModel(net, front_of(net)).save(tmp_path / "elastic")
     with pytest.raises(CheckpointError, match="load it with the space that it was saved with"):
         ElasticModel.load(tmp_path / "elastic", conv.space())
+    with pytest.raises(DeviceError, match="device 'gpu' is not there; give 'cpu'"):
+        ElasticModel.load(tmp_path / "elastic", net.space, device="gpu")
 
 
 def test_the_best_point_within_a_budget() -> None:
