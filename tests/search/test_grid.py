@@ -8,6 +8,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.svm import SVR
 
+from nas.search import grid
 from nas.search.grid import ALPHAS, COSTS, fit_grid
 
 
@@ -78,3 +79,21 @@ def test_labels_of_zero_do_not_decide_alone() -> None:
     y[::7] = 0.0
     assert np.isfinite(fit_grid(x, y, [0.1, 10.0], [1.0])(x)).all()
     assert (fit_grid(x, np.arange(40.0) - 20, [0.1, 1.0], ())(x) < 0).any()
+
+
+def test_costs_that_gain_nothing_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[float] = []
+    solved = grid._solved
+
+    def counted(kernel: np.ndarray, y: np.ndarray, cost: float) -> object:
+        tried.append(cost)
+        return solved(kernel, y, cost)
+
+    monkeypatch.setattr(grid, "_solved", counted)
+    x, y = task(60, 3, 0.5)
+    fit_grid(x, y, (), COSTS)
+    assert 11 <= max(tried) < 60
+    best = tried[-1]  # the last fit is of all trials, with the cost that was chosen
+    tried.clear()
+    fit_grid(x, y, (), [cost for cost in COSTS if cost <= best + 10])
+    assert tried[-1] == best
