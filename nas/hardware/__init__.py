@@ -1,7 +1,8 @@
 """Measuring models on hardware.
 
-Device:     Device, devices
-Latency:    measure, Measured, Reference
+Device:     Device, parse_device, devices; Command (reads a model file, prints milliseconds), Custom (a function of yours)
+Latency:    measure, Measured, Reference, Target
+Energy:     resources, exposed: energy and memory where the platform exposes them
 Alone:      exclusive, shared
 """
 
@@ -13,14 +14,37 @@ from typing import TYPE_CHECKING, Any
 from nas.hardware.lock import exclusive, shared
 
 if TYPE_CHECKING:
-    from nas.hardware.device import Device, devices
-    from nas.hardware.latency import Measured, Reference, measure
+    from nas.hardware.device import Device, devices, parse_device
+    from nas.hardware.energy import exposed, resources
+    from nas.hardware.latency import Measured, Reference, Target, measure
+    from nas.hardware.remote import Command, Custom
 
-__all__ = ["Device", "Measured", "Reference", "devices", "exclusive", "measure", "shared"]
+__all__ = [
+    "Command",
+    "Custom",
+    "Device",
+    "Measured",
+    "Reference",
+    "Target",
+    "devices",
+    "exclusive",
+    "exposed",
+    "measure",
+    "parse_device",
+    "resources",
+    "shared",
+]
+
+# What imports torch is imported when it is used; being alone does not need it.
+_HOME = {
+    **dict.fromkeys(("Device", "devices", "parse_device"), "device"),
+    **dict.fromkeys(("Measured", "Reference", "Target", "measure"), "latency"),
+    **dict.fromkeys(("Command", "Custom"), "remote"),
+    **dict.fromkeys(("exposed", "resources"), "energy"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOME:
         raise AttributeError(f"module 'nas.hardware' has no attribute {name!r}")
-    home = "device" if name in ("Device", "devices") else "latency"  # they import torch, being alone does not
-    return getattr(importlib.import_module(f"nas.hardware.{home}"), name)
+    return getattr(importlib.import_module(f"nas.hardware.{_HOME[name]}"), name)

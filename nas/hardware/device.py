@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+import platform
 import re
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import torch
 
 from nas.errors import DeviceError, suggest
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
+Runtime: TypeAlias = Literal["torch", "onnx"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _KIND = re.compile(r"cpu|cuda(:\d+)?")
 
@@ -27,6 +32,7 @@ class Device:
         threads: of the CPU; 1 because more on a shared machine measure the neighbours.
         batch: samples a call.
         dtype: of weights and floating inputs.
+        runtime: "torch" runs the module itself; "onnx" exports it and runs it in onnxruntime (CPU, float32; extra `onnx`).
 
     Raises:
         DeviceError: no such kind of device, or a number that is not positive.
@@ -36,6 +42,7 @@ class Device:
     threads: int = 1
     batch: int = 1
     dtype: Precision = "float32"
+    runtime: Runtime = "torch"
 
     def __post_init__(self) -> None:
         if not _KIND.fullmatch(self.name):
@@ -47,6 +54,30 @@ class Device:
                 raise DeviceError(f"device {self.name!r} has {label}={value!r}; it is a whole number of 1 or more")
         if self.dtype not in _DTYPES:
             raise DeviceError(f"dtype {self.dtype!r} is not one of {', '.join(_DTYPES)}{suggest(self.dtype, _DTYPES)}")
+        if self.runtime not in ("torch", "onnx"):
+            raise DeviceError(
+                f"runtime {self.runtime!r} is not 'torch' or 'onnx'{suggest(self.runtime, ('torch', 'onnx'))}"
+            )
+        if self.runtime == "onnx" and (self.name != "cpu" or self.dtype != "float32"):
+            raise DeviceError(
+                f"runtime 'onnx' runs float32 on the cpu, not {self.dtype} on {self.name!r}; use runtime 'torch' for that"
+            )
+
+    @property
+    def label(self) -> str:
+        """As the command line takes it, what is usual left out: "cpu", "cpu,threads=2,runtime=onnx"."""
+        usual = Device()
+        options = [(name, getattr(self, name)) for name in ("threads", "batch", "dtype", "runtime")]
+        return ",".join([self.name, *(f"{name}={value}" for name, value in options if value != getattr(usual, name))])
+
+    @property
+    def key(self) -> str:
+        """Name in a database: the label and the processor, because figures of two processors do not compare."""
+        return f"{self.label}@{machine(self.name)}"
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able: all that a figure depends on."""
+        return {**vars(self), "machine": machine(self.name)}
 
     @property
     def torch_device(self) -> torch.device:
@@ -72,6 +103,47 @@ class Device:
             raise DeviceError(
                 f"threads={self.threads} on a machine with {cores} cores for this process; choose 1 to {cores}"
             )
+
+
+def parse_device(text: str) -> Device:
+    """A device from its label: "cpu", "cuda:1", "cpu,threads=2,batch=8,dtype=bfloat16,runtime=onnx".
+
+    Raises:
+        DeviceError: it is no such label.
+    """
+    name, *options = [part.strip() for part in text.split(",")]
+    known: dict[str, Any] = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if key not in _OPTIONS or not equals:
+            raise DeviceError(
+                f"option {option!r} of device {text!r} is not known{suggest(key, _OPTIONS)}; "
+                f"write {', '.join(f'{one}=…' for one in _OPTIONS)}"
+            )
+        known[key] = int(value) if key in ("threads", "batch") and value.isdigit() else value
+    return Device(name, **known)
+
+
+_OPTIONS = ("threads", "batch", "dtype", "runtime")
+
+
+@functools.cache
+def machine(name: str = "cpu") -> str:
+    """The processor that a device of that name is here, in lower case letters, digits and hyphens."""
+    if name.startswith("cuda") and torch.cuda.is_available():
+        found = torch.cuda.get_device_name(torch.device(name))
+    else:
+        found = processor()
+    return re.sub(r"[^a-z0-9]+", "-", found.lower().replace("(r)", "").replace("(tm)", "")).strip("-") or "unknown"
+
+
+def processor() -> str:
+    """Name of the CPU."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def devices() -> list[str]:

@@ -14,17 +14,16 @@ import gc
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nas.errors import DeviceError
-from nas.hardware.device import Device
+from nas.hardware.device import Device, processor
 
 Inputs: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
 
@@ -49,10 +48,46 @@ class Measured:
     runs: int
     noisy: bool
     """The interquartile range of the model or of the reference exceeds a quarter of its median."""
-    reference_ms: float
-    """Median of the reference during the same time: a machine that is slower today says so here."""
+    reference_ms: float | None
+    """Median of the reference during the same time: a machine that is slower today says so here.  None elsewhere."""
     environment: dict[str, str] = field(default_factory=dict)
     """Versions and the processor."""
+
+    def details(self) -> dict[str, float]:
+        """Everything beside the median, by a name with its unit; what was not measured is absent."""
+        found = {"p10_ms": self.p10_ms, "spread_ms": self.spread_ms, "load": self.load, "runs": float(self.runs)}
+        return found if self.reference_ms is None else {**found, "reference_ms": self.reference_ms}
+
+
+class Target(Protocol):
+    """Something that a module is measured on: a `Device` of this machine, a `Command`, a `Custom` function."""
+
+    @property
+    def label(self) -> str:
+        """For people."""
+
+    @property
+    def key(self) -> str:
+        """Name in a database."""
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able: all that a figure depends on."""
+
+    def check(self) -> None:
+        """Raises `DeviceError` when it is not there."""
+
+
+class Clock(Protocol):
+    """Times calls on one kind of device."""
+
+    def ready(self, run: Callable[[], Any]) -> Callable[[], Any]:
+        """`run` as it will be timed: warmed up, or recorded once to be replayed."""
+
+    def ms(self, run: Callable[[], Any]) -> float:
+        """Milliseconds of one call of what `ready` gave."""
+
+    def facts(self) -> dict[str, str]:
+        """How it measures, for the environment of the figures."""
 
 
 class Reference(nn.Module):
@@ -73,7 +108,7 @@ class Reference(nn.Module):
 def measure(
     module: nn.Module,
     inputs: Inputs,
-    device: Device | None = None,
+    device: Target | None = None,
     *,
     reference: nn.Module | None = None,
     repeats: int | None = None,
@@ -86,7 +121,8 @@ def measure(
     Args:
         module: is copied if it is not already on the device, in its dtype.
         inputs: one sample, which is repeated to `device.batch`; or that many samples.
-        device: the default is one thread of the CPU, one sample, float32.
+        device: the default is one thread of the CPU, one sample, float32.  A `Command` or a `Custom` device measures by
+            itself, `repeats` times, and takes no reference.
         reference: called without arguments between the runs; the default is `Reference`.
         repeats: number of timed runs; None is as many as fit the budget, between 7 and 1,000.
         budget_s: time for the timed runs.
@@ -98,75 +134,112 @@ def measure(
     device.check()
     if repeats is not None and repeats < 1:
         raise DeviceError(f"repeats={repeats} times nothing; choose 1 or more")
-    ready = _prepared(module, device)
-    placed = _placed(inputs, device)
-    known = (reference or Reference()).to(device.torch_device)
-    with _quiet(device.threads):
-        times, references = _time(lambda: _call(ready, placed), known, device, repeats, budget_s)
-    return _summary(times, references)
+    if not isinstance(device, Device):
+        return _elsewhere(device, module, inputs, repeats)
+    with runnable(module, inputs, device) as run:
+        known = (reference or Reference()).to(device.torch_device)
+        clock = clock_of(device)
+        with quiet(device.threads):
+            times, references = timed(run, known, clock, repeats, budget_s)
+    return summary(times, references, clock.facts())
 
 
-def _time(
-    run: Callable[[], Any], reference: Callable[[], Any], device: Device, repeats: int | None, budget_s: float
+def _elsewhere(device: Any, module: nn.Module, inputs: Inputs, repeats: int | None) -> Measured:
+    """Another device's own measurement."""
+    times = device.times(module, inputs, repeats)
+    return summary(times, None, device.facts())
+
+
+@contextlib.contextmanager
+def runnable(module: nn.Module, inputs: Inputs, device: Device) -> Iterator[Callable[[], Any]]:
+    """A call without arguments of the module on the device, as the device's runtime runs it."""
+    if device.runtime == "onnx":
+        from nas.hardware.onnx import session
+
+        with session(module, _placed(inputs, device), device.threads) as run:
+            yield run
+        return
+    ready, placed = _prepared(module, device), _placed(inputs, device)
+    yield lambda: _call(ready, placed)
+
+
+def clock_of(device: Device) -> Clock:
+    """The clock that suits the device."""
+    if device.torch_device.type == "cuda":
+        from nas.hardware.cuda import CudaClock
+
+        return CudaClock(device.torch_device)
+    return CpuClock()
+
+
+class CpuClock:
+    """Wall time around a call."""
+
+    def ready(self, run: Callable[[], Any]) -> Callable[[], Any]:
+        """As it is."""
+        return run
+
+    def ms(self, run: Callable[[], Any]) -> float:
+        """Milliseconds of one call."""
+        start = time.perf_counter_ns()
+        run()
+        return (time.perf_counter_ns() - start) / 1e6
+
+    def facts(self) -> dict[str, str]:
+        """Nothing beside the usual."""
+        return {}
+
+
+def timed(
+    run: Callable[[], Any], reference: Callable[[], Any], clock: Clock, repeats: int | None, budget_s: float
 ) -> tuple[list[float], list[float]]:
-    """Milliseconds of each run of both."""
-    clock = _cuda_ms if device.torch_device.type == "cuda" else _cpu_ms
+    """Milliseconds of each run of both, the reference between the runs."""
+    run, reference = clock.ready(run), clock.ready(reference)
     start = time.perf_counter()
     warm = 0
     while warm < WARM_UP or time.perf_counter() - start < min(WARM_UP_S, budget_s):
-        clock(run)
-        clock(reference)
+        clock.ms(run)
+        clock.ms(reference)
         warm += 1
     times: list[float] = []
     references: list[float] = []
     start = time.perf_counter()
     while len(times) < (repeats or MOST_RUNS):
         if len(times) % REFERENCE_EVERY == 0:
-            references.append(clock(reference))
-        times.append(clock(run))
+            references.append(clock.ms(reference))
+        times.append(clock.ms(run))
         if repeats is None and len(times) >= LEAST_RUNS and time.perf_counter() - start >= budget_s:
             break
     return times, references
 
 
-def _cpu_ms(run: Callable[[], Any]) -> float:
-    start = time.perf_counter_ns()
-    run()
-    return (time.perf_counter_ns() - start) / 1e6
+def summary(times: Sequence[float], references: Sequence[float] | None, facts: Mapping[str, str]) -> Measured:
+    """Median, 10th percentile and interquartile range; noisy when that of the runs or of the reference is large.
 
-
-def _cuda_ms(run: Callable[[], Any]) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    torch.cuda.synchronize()
-    start.record()
-    run()
-    end.record()
-    end.synchronize()
-    return float(start.elapsed_time(end))
-
-
-def _summary(times: list[float], references: list[float]) -> Measured:
+    Args:
+        times: ms of each run, one or more.
+        references: ms of each run of the reference; None where there is none.
+        facts: added to the environment.
+    """
     p10, p25, median, p75 = (float(value) for value in np.percentile(times, [10, 25, 50, 75]))
-    low, known, high = (float(value) for value in np.percentile(references, [25, 50, 75]))
-    noisy = p75 - p25 > NOISY * median or high - low > NOISY * known
+    noisy, known = p75 - p25 > NOISY * median, None
+    if references is not None:
+        low, known, high = (float(value) for value in np.percentile(references, [25, 50, 75]))
+        noisy = noisy or high - low > NOISY * known
     load = os.getloadavg()[0]
-    return Measured(median, p10, p75 - p25, load, len(times), noisy, known, dict(_environment()))
+    return Measured(median, p10, p75 - p25, load, len(times), noisy, known, {**dict(_environment()), **facts})
 
 
 @functools.cache
 def _environment() -> tuple[tuple[str, str], ...]:
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    facts = {"torch": str(torch.__version__), "python": platform.python_version(), "cpu": name}
+    facts = {"torch": str(torch.__version__), "python": platform.python_version(), "cpu": processor()}
     if torch.cuda.is_available():
         facts["gpu"] = torch.cuda.get_device_name()
     return tuple(facts.items())
 
 
 @contextlib.contextmanager
-def _quiet(threads: int) -> Iterator[None]:
+def quiet(threads: int) -> Iterator[None]:
     """Fixed threads, no garbage collection, no gradients; all of it undone afterwards."""
     before, collecting = torch.get_num_threads(), gc.isenabled()
     torch.set_num_threads(threads)

@@ -1,0 +1,281 @@
+"""Devices that measure by themselves: a command that reads a model file, or a function of the user's own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import DeployError, DeviceError
+
+Inputs: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
+REPEATS = 3
+_MODEL = "{model}"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A device behind a command: it is given a model file and prints milliseconds.
+
+        Command("pixel7", "adb-bench --runs 20 {model}")
+
+    `{model}` becomes the path of the exported model; without it the path is added at the end.  The last line of the output that
+    is numbers counts, one for each run ("1.9 2.0 1.9 ms").  It is started without a shell, in a process group of its own,
+    which is killed when it takes too long.
+
+    Args:
+        name: of the device, in the store too.
+        command: a line, or a sequence of arguments.
+        format: of the model file.
+        batch: samples a call; the graph is for exactly as many.
+        timeout_s: of one call of the command.
+
+    Raises:
+        DeviceError: an argument is not usable.
+    """
+
+    name: str
+    command: str | Sequence[str]
+    format: Literal["onnx", "pt2"] = "onnx"
+    batch: int = 1
+    timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        if not self._words():
+            raise DeviceError(
+                f"device {self.name!r} has no command; give one that reads a model file and prints milliseconds"
+            )
+        if self.format not in ("onnx", "pt2"):
+            raise DeviceError(f"device {self.name!r} cannot be sent a model as {self.format!r}; it is 'onnx' or 'pt2'")
+        if not self.timeout_s > 0 or self.batch < 1:
+            raise DeviceError(f"device {self.name!r} needs a timeout_s above 0 and a batch of 1 or more")
+
+    @property
+    def label(self) -> str:
+        """The name."""
+        return self.name
+
+    @property
+    def key(self) -> str:
+        """The name."""
+        return self.name
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {"name": self.name, "command": self._words(), "format": self.format, "batch": self.batch}
+
+    def check(self) -> None:
+        """Whether the program is there.
+
+        Raises:
+            DeviceError: it is not.
+        """
+        import shutil
+
+        program = self._words()[0]
+        if shutil.which(program) is None:
+            raise DeviceError(f"device {self.name!r}: program {program!r} is not there; install it, or give its path")
+
+    def facts(self) -> dict[str, str]:
+        """For the environment of its figures."""
+        return {"measured by": shlex.join(self._words())}
+
+    def times(self, module: nn.Module, inputs: Inputs, repeats: int | None) -> list[float]:
+        """Milliseconds of each run; the command is called until there are `repeats` (3) of them.
+
+        Raises:
+            DeviceError: the module cannot be exported, or the command fails, hangs, or prints no number.
+        """
+        from nas.deploy import export
+
+        with tempfile.TemporaryDirectory(prefix="nas-device-") as folder:
+            path = Path(folder) / f"model.{self.format}"
+            try:
+                export(module, path, self.format, _batched(inputs, self.batch), any_batch=False)
+            except DeployError as error:
+                raise DeviceError(f"device {self.name!r} cannot be sent the model: {error}") from error
+            found: list[float] = []
+            while len(found) < (repeats or REPEATS):
+                found += self.run(path)
+            return found
+
+    def run(self, model: Path) -> list[float]:
+        """One call of the command.
+
+        Raises:
+            DeviceError: it fails, hangs, or prints no number.
+        """
+        words = self._words()
+        words = [word.replace(_MODEL, str(model)) for word in words] if self._placed() else [*words, str(model)]
+        code, out, err = self._output(words)
+        if code != 0:
+            said = _last_line(err) or _last_line(out)
+            raise DeviceError(
+                f"device {self.name!r}: {words[0]!r} ended with code {code}{f': {said}' if said else ''}; "
+                "run it by hand on a model file to see why"
+            )
+        return self._numbers(out)
+
+    def _output(self, words: Sequence[str]) -> tuple[int, str, str]:
+        try:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise DeviceError(f"device {self.name!r}: {words[0]!r} cannot be started ({error.strerror})") from error
+        with process:
+            try:
+                out, err = process.communicate(timeout=self.timeout_s)
+            except subprocess.TimeoutExpired:
+                raise DeviceError(
+                    f"device {self.name!r}: {words[0]!r} took longer than {self.timeout_s:g} s and was stopped; "
+                    "give a larger timeout_s, or see whether the device hangs"
+                ) from None
+            finally:  # also what it left behind, and also when we are interrupted
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        return process.returncode, out, err
+
+    def _numbers(self, out: str) -> list[float]:
+        for line in reversed(out.splitlines()):
+            words = line.replace(",", " ").replace(";", " ").replace("ms", " ").split()
+            found = _floats(words)
+            if found:
+                return self._usable(found)
+        said = _last_line(out)
+        raise DeviceError(
+            f"device {self.name!r}: {self._words()[0]!r} printed no line of milliseconds"
+            f"{f' but {said!r}' if said else ' and nothing else'}; its last line must be numbers, as in '1.92 1.95'"
+        )
+
+    def _usable(self, found: list[float]) -> list[float]:
+        for value in found:
+            if not 0.0 < value < float("inf"):
+                raise DeviceError(
+                    f"device {self.name!r}: {self._words()[0]!r} printed {value} ms; a latency is a positive number"
+                )
+        return found
+
+    def _words(self) -> list[str]:
+        return shlex.split(self.command) if isinstance(self.command, str) else list(self.command)
+
+    def _placed(self) -> bool:
+        return any(_MODEL in word for word in self._words())
+
+
+@dataclass(frozen=True)
+class Custom:
+    """A device behind a function of yours: called with module and inputs, it gives milliseconds.
+
+    Args:
+        name: of the device, in the store too.
+        function: gives the milliseconds of one run, or of several.
+        batch: samples a call.
+
+    Raises:
+        DeviceError: an argument is not usable.
+    """
+
+    name: str
+    function: Callable[[nn.Module, Inputs], float | Sequence[float]]
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        if not callable(self.function):
+            raise DeviceError(f"device {self.name!r} was given {self.function!r}; give a function of module and inputs")
+
+    @property
+    def label(self) -> str:
+        """The name."""
+        return self.name
+
+    @property
+    def key(self) -> str:
+        """The name."""
+        return self.name
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able."""
+        function = getattr(self.function, "__qualname__", type(self.function).__qualname__)
+        return {"name": self.name, "function": function, "batch": self.batch}
+
+    def check(self) -> None:
+        """A function is there."""
+
+    def facts(self) -> dict[str, str]:
+        """For the environment of its figures."""
+        return {"measured by": str(self.describe()["function"])}
+
+    def times(self, module: nn.Module, inputs: Inputs, repeats: int | None) -> list[float]:
+        """Milliseconds of each run; the function is called until there are `repeats` (3) of them.
+
+        Raises:
+            DeviceError: the function fails, or gives something else than positive numbers.
+        """
+        found: list[float] = []
+        while len(found) < (repeats or REPEATS):
+            try:
+                with torch.no_grad():
+                    given = self.function(module, _batched(inputs, self.batch))
+            except Exception as error:
+                said = " ".join(str(error).split())
+                raise DeviceError(
+                    f"device {self.name!r}: its function failed: {type(error).__name__}: {said}"
+                ) from error
+            values = [given] if isinstance(given, (int, float)) else list(given) if isinstance(given, Sequence) else []
+            if not values or not all(isinstance(v, (int, float)) and 0.0 < v < float("inf") for v in values):
+                raise DeviceError(
+                    f"device {self.name!r}: its function gave {given!r}; it must give positive milliseconds, one or several"
+                )
+            found += map(float, values)
+        return found
+
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str) or not re.fullmatch(r"[\w][\w.+-]{0,99}", name) or name.startswith(("cpu", "cuda")):
+        raise DeviceError(
+            f"device name {name!r} is not usable; use letters, digits and _ . + -, not beginning with 'cpu' or 'cuda'"
+        )
+
+
+def _batched(inputs: Inputs, batch: int) -> Inputs:
+    def repeat(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.ndim and value.shape[0] == 1 and batch > 1:
+            return value.repeat(batch, *[1] * (value.ndim - 1))
+        return value
+
+    if isinstance(inputs, Mapping):
+        return {name: repeat(value) for name, value in inputs.items()}
+    return tuple(map(repeat, inputs)) if isinstance(inputs, tuple) else repeat(inputs)
+
+
+def _floats(words: Sequence[str]) -> list[float]:
+    """The words as numbers; none when one of them is no number."""
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        return []
+
+
+def _last_line(text: str) -> str:
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    return lines[-1][:160] if lines else ""
