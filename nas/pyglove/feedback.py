@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyglove as pg
 
 from nas.pyglove.trials import LINK, METADATA, STEP, from_json, named, to_json, trial_of, values_by_step
-from nas.store import Report, StudyRecord
+from nas.store import Report, State, StudyRecord
 
 if TYPE_CHECKING:
     from nas.pyglove.policy import Stopping
@@ -137,13 +138,12 @@ class NasFeedback(pg.tuning.Feedback):  # type: ignore[misc]  # pyglove has no t
             self.set_metadata(key, value)
         for name, url in (related_links or {}).items():
             self.add_link(name, url)
-        self._report(Report(self._number, self._worker, self._attempt, "COMPLETED", steps[max(steps)]))
+        self._report("COMPLETED", steps[max(steps)])
 
     def skip(self, reason: str | None = None) -> None:
         """End the trial as infeasible; the algorithm hears nothing of it."""
         if self._record.trial(self._number).state in _OPEN:
-            said = reason or "skipped by the program"
-            self._report(Report(self._number, self._worker, self._attempt, "INFEASIBLE", {}, said))
+            self._report("INFEASIBLE", {}, reason or "skipped by the program")
 
     def should_stop_early(self) -> bool:
         """What the policy says of the measurements so far; False without one."""
@@ -156,7 +156,9 @@ class NasFeedback(pg.tuning.Feedback):  # type: ignore[misc]  # pyglove has no t
         """No worker of this sampling gets another example."""
         self._record.annotate({"active": False})
 
-    def _report(self, report: Report) -> None:
+    def _report(self, state: State, values: Mapping[str, float], reason: str | None = None) -> None:
+        took = time.time() - self._sample_time
+        report = Report(self._number, self._worker, self._attempt, state, values, reason, duration_s=took)
         if self._stopping is not None:
             self._stopping.known(self._number)
         (receipt,) = self._record.report([report])

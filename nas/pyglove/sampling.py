@@ -61,7 +61,7 @@ class Sampling:
             pending = self._learn()
             if self.record.notes().get("active") is False:
                 raise StopIteration
-            trial = self._held(pending) or self._claimed() or self._entered(pending)
+            trial = self._held(pending) or self._claimed(pending) or self._entered(pending)
             if trial is not None:
                 return trial
             time.sleep(_POLL_S)
@@ -112,9 +112,11 @@ class Sampling:
         first = min(mine, key=lambda trial: trial.number)
         return first.number, first.attempt, self._search.proposal(self._arch(first.row, stored, first.space_id))
 
-    def _claimed(self) -> tuple[int, int, pg.DNA] | None:
+    def _claimed(self, stored: History) -> tuple[int, int, pg.DNA] | None:
         """A trial whose worker is gone."""
-        self.record.requeue_expired(dead=is_gone)
+        freed = self.record.requeue_expired(dead=is_gone)
+        if not freed and not any(trial.state == "WAITING" for trial in stored.pending):
+            return None
         for claim in self.record.claim(self.owner, 1, LEASE_S):
             arch = self._space.from_row(claim.row, self.record.schema_of(claim.space_id))
             return claim.number, claim.attempt, self._search.proposal(arch)
