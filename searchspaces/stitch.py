@@ -428,9 +428,11 @@ class _Features:
             block.register_forward_hook(lambda _, __, gave: self.left.append(self._matrix(gave)))
         call(self._module, inputs)
 
-    def _matrix(self, x: Tensor) -> Tensor:
+    def _matrix(self, x: Any) -> Tensor:
+        x = x[0] if isinstance(x, tuple) else x
         axis = (1 if x.dim() == 4 else -1) if self._axis is None else self._axis
-        return x.movedim(axis, -1).flatten(0, -2).double().cpu()
+        matrix: Tensor = x.movedim(axis, -1).flatten(0, -2).double().cpu()
+        return matrix
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ class Guide:
         events: (is it the end of a call?, path) of all modules in the order of their calls.
         fills: modules before the blocks whose outputs nothing uses but the blocks: embeddings.
         closed: blocks that cannot be entered, because what earlier blocks give is used behind them as well.
+        besides: block -> shapes of what it gives besides its tensor, where it gives a tuple; None for what is no tensor.
     """
 
     blocks: tuple[str, ...]
@@ -43,6 +44,11 @@ class Guide:
     events: tuple[tuple[bool, str], ...]
     fills: tuple[str, ...]
     closed: frozenset[int]
+    besides: Mapping[str, tuple[Shape | None, ...]]
+
+    def others(self, block: str) -> tuple[None, ...] | None:
+        """What stands in the tuple besides, of a block that is not run; None where it gives no tuple."""
+        return (None,) * len(self.besides[block]) if block in self.besides else None
 
 
 @dataclass(frozen=True)
@@ -77,12 +83,24 @@ class Outline(nn.Module):
             self._modules[name] = None if child is None else Outline(child)
 
 
+Others = tuple[Any, ...] | None
+
+
+def _joined(value: Any, others: Others) -> Any:
+    """As a block gives it: alone, or first in a tuple."""
+    return value if others is None else (value, *others)
+
+
 class Pass(Outline):
-    """In place of a block that no leg runs: gives its first argument."""
+    """In place of a block that no leg runs: gives its first argument, and what stands besides."""
+
+    def __init__(self, block: nn.Module, others: Others) -> None:
+        super().__init__(block)
+        self.others = others
 
     def forward(self, x: Any, *_args: Any, **_kwargs: Any) -> Any:
         """As it came."""
-        return x
+        return _joined(x, self.others)
 
 
 class Absent(Outline):
@@ -103,15 +121,15 @@ class Absent(Outline):
 class Instead(nn.Module):
     """For one call in place of `module`, of which only the call is another: gives `value`, or without one its first argument."""
 
-    def __init__(self, module: nn.Module, value: Tensor | None = None) -> None:
+    def __init__(self, module: nn.Module, value: Tensor | None = None, others: Others = None) -> None:
         super().__init__()
         self.__dict__.update(_settings(module))
         self._parameters, self._buffers, self._modules = module._parameters, module._buffers, module._modules
-        self.value = value
+        self.value, self.others = value, others
 
     def forward(self, x: Any = None, *_args: Any, **_kwargs: Any) -> Any:
         """What is given instead."""
-        return x if self.value is None else self.value
+        return _joined(x if self.value is None else self.value, self.others)
 
 
 class _Left(Exception):
@@ -155,7 +173,9 @@ def _walk(
     """One leg: what its last block gives, or the model's output."""
     others: dict[str, nn.Module] = {}
     if span.enter is not None:
-        others = {path: Instead(module.get_submodule(path)) for path in guide.blocks[: span.enter]}
+        others = {
+            path: Instead(module.get_submodule(path), others=guide.others(path)) for path in guide.blocks[: span.enter]
+        }
         others |= {path: Instead(module.get_submodule(path), value) for path in guide.fills}
     with _swapped(module, others):
         handles = []
@@ -174,7 +194,7 @@ def _walk(
 
 
 def _leave(_module: nn.Module, _given: Any, output: Any) -> None:
-    raise _Left(output)
+    raise _Left(output[0] if isinstance(output, tuple) else output)
 
 
 @contextmanager
@@ -216,7 +236,7 @@ def _prune(module: nn.Module, prefix: str, guide: Guide, runs: set[str]) -> None
             continue
         if path in guide.blocks:
             if path not in runs:
-                module._modules[name] = Pass(child)
+                module._modules[name] = Pass(child, guide.others(path))
         elif any(block.startswith(f"{path}.") for block in guide.blocks):
             _prune(child, f"{path}.", guide, runs)
         elif any(_within(one, [path]) for one in known) and not any(_within(one, [path]) for one in runs):
@@ -255,11 +275,12 @@ def guide(probe: nn.Module, stages: Sequence[Sequence[str]], example: Inputs, an
         events=tuple(watch.events),
         fills=(),
         closed=frozenset(),
+        besides=watch.besides,
     )
     poison = _Poison(probe, found, example, clean=not _spoilt(plain))
     fills = tuple(path for path in _candidates(found, watch.outputs) if poison.passes(0, [path]))
     closed = frozenset(enter for enter in range(1, len(blocks)) if not poison.passes(enter, fills))
-    return Guide(found.blocks, found.stages, found.enters, found.leaves, found.events, fills, closed)
+    return replace(found, fills=fills, closed=closed)
 
 
 def _run(module: nn.Module, example: Inputs) -> Any:
@@ -276,6 +297,7 @@ class _Watch:
         self.taken: dict[str, Shape] = {}
         self.given: dict[str, Shape] = {}
         self.outputs: dict[str, Shape | None] = {}
+        self.besides: dict[str, tuple[Shape | None, ...]] = {}
         self._blocks, self._anchor = blocks, anchor
         self._handles = []
         for path, each in module.named_modules(remove_duplicate=False):
@@ -296,10 +318,13 @@ class _Watch:
             self.events.append((True, path))
             self.outputs[path] = tuple(output.shape) if isinstance(output, Tensor) else None
             if path in self._blocks:
+                if isinstance(output, tuple) and output:
+                    output, *others = output
+                    self.besides[path] = tuple(tuple(x.shape) if isinstance(x, Tensor) else None for x in others)
                 if not given or not isinstance(given[0], Tensor) or not isinstance(output, Tensor):
                     raise SpaceError(
                         f"block {path!r} of anchor {self._anchor} gives a {type(output).__name__}; a block that can be "
-                        "stitched takes a tensor as its first argument and gives one"
+                        "stitched takes a tensor as its first argument and gives one, alone or first in a tuple"
                     )
                 self.taken[path], self.given[path] = tuple(given[0].shape), tuple(output.shape)
 
@@ -323,6 +348,11 @@ class _Poison:
     def __init__(self, probe: nn.Module, guide: Guide, example: Inputs, *, clean: bool) -> None:
         self._probe, self._guide, self._example, self._clean = probe, guide, example, clean
 
+    def _others(self, block: str) -> Others:
+        """NaN for every other tensor that a block gives."""
+        besides = self._guide.besides.get(block)
+        return None if besides is None else tuple(None if shape is None else _nan(shape) for shape in besides)
+
     def passes(self, enter: int, fills: Sequence[str]) -> bool:
         """Is the output without NaN when `fills` and all blocks before `enter` give nothing but NaN?"""
         guide = self._guide
@@ -331,7 +361,7 @@ class _Poison:
         shapes = dict.fromkeys(fills, guide.enters[0])
         shapes |= dict(zip(guide.blocks[:enter], guide.leaves[:enter], strict=True))
         spoilt = {  # on outlines: who reads a weight of what is taken out fails here
-            path: Instead(Outline(self._probe.get_submodule(path)), torch.full(shape, torch.nan))
+            path: Instead(Outline(self._probe.get_submodule(path)), _nan(shape), self._others(path))
             for path, shape in shapes.items()
         }
         block = self._probe.get_submodule(guide.blocks[enter])
@@ -345,6 +375,10 @@ class _Poison:
             return False
         finally:
             handle.remove()
+
+
+def _nan(shape: Shape) -> Tensor:
+    return torch.full(shape, torch.nan)
 
 
 def _spoilt(output: Any) -> bool:

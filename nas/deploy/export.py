@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import logging
 import os
 import sys
@@ -194,7 +195,12 @@ def _program(module: nn.Module, example: Inputs, any_batch: bool) -> torch.expor
         def axes(value: Any) -> Any:
             return {0: batch} if isinstance(value, Tensor) and value.dim() else None
 
-        shapes = tuple(map(axes, positional)) if positional else {key: axes(value) for key, value in keywords.items()}
+        shapes: Any = (
+            tuple(map(axes, positional)) if positional else {key: axes(value) for key, value in keywords.items()}
+        )
+        kinds = {parameter.kind for parameter in inspect.signature(module.forward).parameters.values()}
+        if positional and inspect.Parameter.VAR_POSITIONAL in kinds:
+            shapes = (shapes,)  # what `*args` gathers is one argument: stitched paths take whatever their anchors do
         return torch.export.export(module, positional, keywords, dynamic_shapes=shapes)
 
 

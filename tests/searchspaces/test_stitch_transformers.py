@@ -267,15 +267,10 @@ class Deciding(nn.Module):
         return self.head(x + first if self.skip else x)
 
 
-class Double(nn.Module):
-    def forward(self, x):
-        return x, x
-
-
 class Tupled(Deciding):
-    def __init__(self):
+    def __init__(self, block: Any):
         super().__init__()
-        self.blocks = nn.ModuleList(Double() for _ in range(3))
+        self.blocks = nn.ModuleList(block() for _ in range(3))
 
     def forward(self, x):
         if x.abs().max() > 100:
@@ -284,6 +279,49 @@ class Tupled(Deciding):
         for block in self.blocks:
             x = block(x)[0]
         return self.head(x)
+
+
+class Two(nn.Linear):
+    """Its output, and something else."""
+
+    def __init__(self):
+        super().__init__(4, 4)
+
+    def forward(self, x):
+        return super().forward(x), x.mean()
+
+
+class Listed(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 4)
+
+    def forward(self, x):
+        return [super().forward(x)]
+
+
+class Biased(Tupled):
+    """What its first block gives besides is used by the others, as T5's blocks use a bias of positions."""
+
+    def forward(self, x):
+        if x.abs().max() > 100:
+            return x
+        x, bias = self.blocks[0](self.embed(x))
+        for block in self.blocks[1:]:
+            x = block(x)[0] + bias
+        return self.head(x)
+
+
+def test_blocks_that_give_a_tuple():
+    net = stitch.supernet(stitch.space([Tupled(Two), Tupled(Two)], example=torch.ones(1, 4), plan=SNNetV2())).eval()
+    fill_distinct(net)
+    stitch.least_squares(net, torch.randn(40, 4))
+    module = net.extract(net.space.arch({"route": "1:0>0:1:1>1:2"}))
+    one, two = (net.extract(net.space.arch({"route": str(n)})).anchors[str(n)] for n in (0, 1))
+    up, down = (module.get_submodule(f"stitches.{name}") for name in ("0to1_1", "1to0_0"))
+    x = torch.randn(5, 4)
+    with torch.no_grad():
+        value = one.blocks[1](down(two.blocks[0](two.embed(x))[0]))[0]
+        torch.testing.assert_close(module(x), two.head(two.blocks[2](up(value))[0]))
 
 
 class Backwards(Deciding):
@@ -334,7 +372,8 @@ def test_an_embedding_whose_weight_is_read_again_stays_in_the_path():
     ("anchors", "sentence"),
     [
         ([Deciding(), Deciding(skip=True)], r"anchor 1 uses what its block 'blocks.0' gives behind the stitch as well"),
-        ([Tupled(), Deciding()], r"block 'blocks.0' of anchor 0 gives a tuple"),
+        ([Tupled(Listed), Deciding()], r"block 'blocks.0' of anchor 0 gives a list"),
+        ([Deciding(), Biased(Two)], r"anchor 1 uses what its block 'blocks.0' gives behind the stitch as well"),
         ([Deciding(), Backwards()], r"anchor 1 runs its blocks \['blocks.2', 'blocks.1', 'blocks.0'\]"),
     ],
 )
