@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sqlalchemy import bindparam as p
 
 from nas.store.filters import Column, Kind, column_key
+from nas.store.numbers import Numbers
 from nas.store.schema import FINAL, TRIAL_COLUMNS, measurements, metrics, spaces, study_spaces, trials
 from nas.store.spaces import Choices, Reader, parse_rows
 from nas.store.sql import Among, Row, Statement, Transaction
@@ -25,6 +26,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 _BATCH = 50_000
+_CHUNK = 200_000
 
 _METRICS = Statement(
     sa.select(metrics.c.name, metrics.c.id).where(metrics.c.study_id == p("study")).order_by(metrics.c.id), "study"
@@ -50,6 +52,12 @@ def _of_trials(*names: str) -> tuple[Statement, Among]:
 
 _TRIAL = {name: _of_trials(name) for name in TRIAL_COLUMNS if name != "number"}
 _ARCHS = _of_trials("arch", "space_id")
+_ARCH_TEXTS = Statement(
+    sa.select(trials.c.arch)
+    .where(trials.c.study_id == p("study"), trials.c.number >= p("low"), trials.c.number < p("high"))
+    .order_by(trials.c.number),
+    "study low high",
+)
 
 
 def metric_ids(sql: Transaction, study: int) -> dict[str, int]:
@@ -115,6 +123,7 @@ class Catalog:
         self.study = study
         self.metrics = metric_ids(sql, study)
         self.schemas = schemas(sql, study)
+        self.whole: dict[int, Floats] = {}  # metrics that were read whole, for what asks for them again
 
     @cached_property
     def decisions(self) -> dict[str, _Decision]:
@@ -203,7 +212,10 @@ class Columns:
 
     def _metric(self, metric: int) -> Column:
         if not self._few:
-            return column(self._sql, metric, self._size)[self._numbers]
+            whole = self._catalog.whole
+            if metric not in whole:
+                whole[metric] = column(self._sql, metric, self._size)
+            return whole[metric][self._numbers]
         values = np.full(len(self._numbers), np.nan)
         _scatter(values, self._sorted, _METRIC_AMONG.all(self._sql, (metric,), self._sorted.tolist()))
         return self._given_order(values)
@@ -245,6 +257,8 @@ class Columns:
     def _decided(self, decisions: dict[str, _Decision]) -> dict[str, Column]:
         """Values of decisions, one pass over the archs for all of them."""
         numeric = {name: decision.kinds == {"number"} for name, decision in decisions.items()}
+        if not self._few and len(self._catalog.schemas) == 1:
+            return self._decided_at_once(decisions, numeric)
         n = len(self._sorted)
         values: dict[str, Column] = {
             name: np.full(n, np.nan) if numeric[name] else np.full(n, None, dtype=object) for name in decisions
@@ -257,6 +271,22 @@ class Columns:
                     raw = np.array([row[index] for row in rows], dtype=np.float64)  # None becomes NaN
                     values[name][at] = _labelled(raw, labels, numeric[name])
         return {name: self._given_order(column) for name, column in values.items()}
+
+    def _decided_at_once(self, decisions: dict[str, _Decision], numeric: dict[str, bool]) -> dict[str, Column]:
+        """`_decided` of most trials of one space: their archs as one text a chunk, and no Python object a trial."""
+        (space,) = self._catalog.schemas
+        width = len(self._catalog.schemas[space]["decisions"])
+        raw: dict[str, list[Floats]] = {name: [] for name in decisions}
+        for low in range(0, max(self._size, 1), _CHUNK):
+            text = self._sql.joined(_ARCH_TEXTS, (self._catalog.study, low, low + _CHUNK))
+            numbers = Numbers(text, width)
+            for name, decision in decisions.items():
+                raw[name].append(numbers.column(decision.places[space][0]))
+        values = {name: np.concatenate(parts)[self._numbers] for name, parts in raw.items()}
+        return {
+            name: _labelled(values[name], decision.places[space][1], numeric[name])
+            for name, decision in decisions.items()
+        }
 
 
 def _labelled(raw: Floats, labels: list[Any] | None, numeric: bool) -> Column:

@@ -83,6 +83,7 @@ def copy(source: Database, target: Database, progress: Progress = lambda *_: Non
         for table in _TABLES:
             if table.counted:
                 ours.count_on(table.bulk.table)
+        ours.grown(0, rows["trials"])
     return Copied(rows, whole.hexdigest())
 
 

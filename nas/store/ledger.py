@@ -67,6 +67,7 @@ class Ledger:
         done = work(wave)
         if wave.head.row() != row:
             sql.run(s.SET_STUDY_HEAD, (*wave.head.row(), study.id))
+            sql.grown(row[0], wave.head.next_number)
         return done, copies
 
     def _deleted(self) -> StoreError:

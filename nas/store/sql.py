@@ -31,7 +31,17 @@ class Statement:
     def __init__(self, construct: sa.Executable, names: str = "") -> None:
         self.construct: Any = construct
         self.names = tuple(names.split())
+        self._joined: dict[str, Statement] = {}
         self._compiled: dict[str, tuple[str, Callable[[Row], Any] | None]] = {}
+
+    def joined(self, function: str) -> Statement:
+        """The statement's one column of text as one value, by the database's function for that."""
+        if function not in self._joined:
+            rows = self.construct.subquery()
+            (text,) = rows.c
+            value = getattr(sa.func, function)(text, sa.literal_column("','"))
+            self._joined[function] = Statement(sa.select(value).select_from(rows), " ".join(self.names))
+        return self._joined[function]
 
     def on(self, dialect: sa.Dialect) -> tuple[str, Callable[[Row], Any] | None]:
         """SQL text for `dialect`, and how a tuple becomes the driver's parameters (None: it is them already)."""
@@ -80,6 +90,8 @@ class Transaction:
         again: an earlier try of the same work lost its connection, perhaps after it was committed.
     """
 
+    _join = "group_concat"
+
     def __init__(self, cursor: Any, dialect: sa.Dialect, *, again: bool = False) -> None:
         self._cursor = cursor
         self._dialect = dialect
@@ -123,6 +135,14 @@ class Transaction:
                 yield rows
         finally:
             cursor.close()
+
+    def joined(self, statement: Statement, values: Row) -> str:
+        """One text column without NULL, in the statement's order, its values joined by commas: one message, one object."""
+        row = self.one(statement.joined(self._join), values)
+        return str(row[0] or "") if row else ""
+
+    def grown(self, before: int, after: int) -> None:
+        """Tell the database that a study grew, where it plans by statistics."""
 
     def count_on(self, table: sa.Table) -> None:
         """Give new rows identities beyond those that were inserted with their own."""
