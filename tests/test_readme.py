@@ -87,3 +87,17 @@ def test_pyglove_and_optuna(tmp_path: Path) -> None:
 def test_the_example_is_in_the_documented_commands() -> None:
     for command in re.findall(r"^    nas (\w+)", README, re.MULTILINE):
         assert f"`nas {command}" in README
+
+
+def test_knowing_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = [block for block in BLOCKS if "nas.Once" in block]
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {
+        "nas": nas,
+        "train_and_test": lambda arch: {"accuracy": len(set(arch.choices.values())) / 5},
+    }
+    exec(block.replace("pool=200", "pool=4"), names)
+    assert set(names["scores"]) == {"naswot", "synflow", "snip"}
+    names["study"].run(3, workers=0, progress=False)
+    assert names["study"].record.counts()["COMPLETED"] == 3
+    assert set(names["study"].front().columns) >= {"accuracy", "reused"}
