@@ -169,7 +169,7 @@ class REINFORCE(Algorithm):
 
 
 class _Scale:
-    """Values in standard deviations from the mean of all those seen so far (Welford's sums)."""
+    """Values in standard deviations from the mean of all those seen so far (Chan, Golub, LeVeque 1979)."""
 
     def __init__(self, columns: int) -> None:
         self.columns = columns
@@ -179,13 +179,14 @@ class _Scale:
 
     def __call__(self, values: Floats) -> Floats:
         """(n, m) scaled `values`, within -3 and 3, after they were taken into the sums; NaN rows give 0."""
-        for row in values:
-            seen = np.isfinite(row)
-            value = np.where(seen, row, self._mean)
-            self._count += seen
-            away = value - self._mean
-            self._mean = self._mean + away / np.maximum(self._count, 1)
-            self._squares = self._squares + away * (value - self._mean)
+        seen = np.isfinite(values)
+        count = seen.sum(axis=0)
+        mean = np.where(seen, values, 0.0).sum(axis=0) / np.maximum(count, 1)
+        squares = np.where(seen, values - mean, 0.0)
+        away, total = mean - self._mean, self._count + count
+        self._squares = self._squares + (squares**2).sum(axis=0) + away**2 * self._count * count / np.maximum(total, 1)
+        self._mean = self._mean + away * count / np.maximum(total, 1)
+        self._count = total
         deviation = np.sqrt(self._squares / np.maximum(self._count, 1))
         scaled = (values - self._mean) / np.where(deviation > 0, deviation, 1.0)
         return np.clip(np.nan_to_num(scaled, nan=0.0, posinf=_CLIP, neginf=-_CLIP), -_CLIP, _CLIP)
@@ -199,6 +200,11 @@ class _Policy:
         width = max(steps.widths, default=1)
         self._logits = np.zeros((controllers, steps.count, width))
         self._weights: list[list[list[float]]] | None = None  # exp(logits), as lists for the draws
+        self._always = np.zeros((steps.count, width), dtype=bool)  # options that no other decision can close
+        self._sometimes = [p for p in steps.order if not steps.is_free(p)]
+        for p in range(steps.count):
+            if steps.is_free(p):
+                self._always[p, list(steps.options(p, ()))] = True
 
     def draw(self, which: int, rng: random.Random) -> Choices:
         """Choices from one controller; where not all options are open, from what is left of its distribution."""
@@ -237,12 +243,10 @@ class _Policy:
     def _masks(self, paths: Sequence[Choices]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """(n, d, o) which options were open on each path, and which were taken."""
         steps = self._steps
-        is_open = np.zeros((len(paths), *self._logits.shape[1:]), dtype=bool)
-        taken = np.zeros_like(is_open)
+        options = np.array([[-1 if option is None else option for option in path] for path in paths])
+        taken = options[:, :, None] == np.arange(self._logits.shape[2])
+        is_open = np.repeat(self._always[None], len(paths), axis=0)
         for row, path in enumerate(paths):
-            for p in steps.order:
-                option = path[p]
-                if option is not None:
-                    is_open[row, p, list(steps.options(p, path))] = True
-                    taken[row, p, option] = True
+            for p in self._sometimes:
+                is_open[row, p, list(steps.options(p, path))] = True
         return is_open, taken

@@ -54,6 +54,10 @@ class Steps:
         point = self._points[p]
         return range(self.bins) if point.range else point.distinct_candidates
 
+    def is_free(self, p: int) -> bool:
+        """Whether the options of decision `p` are the same whatever the others are."""
+        return self._fixed[p] is not None
+
     def options(self, p: int, chosen: Sequence[int | None]) -> Sequence[int]:
         """What decision `p` may be, given the decisions before it in `order`; empty where it is inactive."""
         fixed = self._fixed[p]
