@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 _BATCH = 50_000
-_CHUNK = 200_000
+CHUNK = 200_000
 
 _METRICS = Statement(
     sa.select(metrics.c.name, metrics.c.id).where(metrics.c.study_id == p("study")).order_by(metrics.c.id), "study"
@@ -52,12 +52,17 @@ def _of_trials(*names: str) -> tuple[Statement, Among]:
 
 _TRIAL = {name: _of_trials(name) for name in TRIAL_COLUMNS if name != "number"}
 _ARCHS = _of_trials("arch", "space_id")
-_ARCH_TEXTS = Statement(
-    sa.select(trials.c.arch)
-    .where(trials.c.study_id == p("study"), trials.c.number >= p("low"), trials.c.number < p("high"))
-    .order_by(trials.c.number),
-    "study low high",
-)
+
+
+def texts_of(name: str) -> Statement:
+    """A column of texts of the trials with numbers in a range, in their order, for `Transaction.joined`."""
+    select = sa.select(trials.c[name]).where(
+        trials.c.study_id == p("study"), trials.c.number >= p("low"), trials.c.number < p("high")
+    )
+    return Statement(select.order_by(trials.c.number), "study low high")
+
+
+ARCH_TEXTS = texts_of("arch")
 
 
 def metric_ids(sql: Transaction, study: int) -> dict[str, int]:
@@ -277,8 +282,8 @@ class Columns:
         (space,) = self._catalog.schemas
         width = len(self._catalog.schemas[space]["decisions"])
         raw: dict[str, list[Floats]] = {name: [] for name in decisions}
-        for low in range(0, max(self._size, 1), _CHUNK):
-            text = self._sql.joined(_ARCH_TEXTS, (self._catalog.study, low, low + _CHUNK))
+        for low in range(0, max(self._size, 1), CHUNK):
+            text = self._sql.joined(ARCH_TEXTS, (self._catalog.study, low, low + CHUNK))
             numbers = Numbers(text, width)
             for name, decision in decisions.items():
                 raw[name].append(numbers.column(decision.places[space][0]))

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 from sqlalchemy import bindparam as p
 
-from nas.store.columns import Catalog, Columns, Integers, transpose
-from nas.store.records import History, Pending, State, TrialRecord
+from nas.store.columns import ARCH_TEXTS, CHUNK, Catalog, Columns, Integers, texts_of, transpose
+from nas.store.records import FINISHED, History, Pending, State, TrialRecord
 from nas.store.schema import FINAL, front, measurements, metrics, spaces, studies, trials
 from nas.store.spaces import Reader, Rows
 from nas.store.sql import Statement, Transaction
+
+# From so many trials on, a whole history is read by columns.
+_MANY = 2_000
 
 _MINE = trials.c.study_id == p("study")
 
@@ -33,6 +38,24 @@ _FINISHED = Statement(
     .order_by(trials.c.finish_seq),
     "study after",
 )
+# Without NULL: -1 is a violation that is not known.
+_FINISHED_NUMBERS = Statement(
+    sa.select(
+        trials.c.number,
+        trials.c.finish_seq,
+        trials.c.space_id,
+        sa.case(
+            (trials.c.state == sa.literal_column("'COMPLETED'"), sa.literal_column("0")),
+            (trials.c.state == sa.literal_column("'INFEASIBLE'"), sa.literal_column("1")),
+            else_=sa.literal_column("2"),
+        ),
+        sa.func.coalesce(trials.c.violation, sa.literal_column("-1.0")),
+    )
+    .where(_MINE, trials.c.finish_seq > sa.literal_column("0"))
+    .order_by(trials.c.finish_seq),
+    "study",
+)
+_KEY_TEXTS = texts_of("key")
 _PENDING = Statement(
     sa.select(
         trials.c.number,
@@ -96,23 +119,67 @@ _MEASURED = Statement(
 
 def history(sql: Transaction, study: int, objectives: Sequence[str], after: int) -> History:
     """See `StudyRecord.history`."""
-    rows = sql.all(_FINISHED, (study, after))
-    numbers, keys, archs, space_ids, states, violations, places = transpose(rows, 7)
-    at = np.array(numbers, dtype=np.int64)
+    size = counts(sql, study)[1]
+    finished = _at_once(sql, study, size) if after == 0 and size > _MANY else _row_by_row(sql, study, after)
     catalog = Catalog(sql, study)
-    columns = Columns(sql, catalog, at, counts(sql, study)[1])
-    measured = columns.load(objectives)
+    measured = Columns(sql, catalog, finished.numbers, size).load(objectives)
     return History(
-        numbers=at,
-        keys=list(keys),
-        rows=Rows(archs),
-        space_ids=np.array(space_ids, dtype=np.int64),
-        states=list(states),
+        numbers=finished.numbers,
+        keys=finished.keys,
+        rows=Rows(finished.archs),
+        space_ids=finished.space_ids,
+        states=finished.states,
         values=np.stack([measured[name] for name in objectives], axis=1),
-        violations=np.array(violations, dtype=np.float64),  # None becomes NaN
+        violations=finished.violations,
         schemas=catalog.schemas,
         pending=[Pending(row[0], row[1], json.loads(row[2]), *row[3:]) for row in sql.all(_PENDING, (study,))],
-        last=places[-1] if places else after,
+        last=finished.last or after,
+    )
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """Finished trials in the order of finishing; `last` is the place of the last one, 0 when there is none."""
+
+    numbers: Integers
+    keys: list[str]
+    archs: Sequence[str]
+    space_ids: Integers
+    states: list[State]
+    violations: NDArray[np.float64]
+    last: int
+
+
+def _row_by_row(sql: Transaction, study: int, after: int) -> _Trials:
+    numbers, keys, archs, space_ids, states, violations, places = transpose(sql.all(_FINISHED, (study, after)), 7)
+    return _Trials(
+        np.array(numbers, dtype=np.int64),
+        list(keys),
+        archs,
+        np.array(space_ids, dtype=np.int64),
+        list(states),
+        np.array(violations, dtype=np.float64),  # None becomes NaN
+        places[-1] if places else 0,
+    )
+
+
+def _at_once(sql: Transaction, study: int, size: int) -> _Trials:
+    """All of them, by columns: the numbers as arrays, the texts as one text a chunk, by trial number."""
+    numbers, places, space_ids, codes, violations = sql.arrays(_FINISHED_NUMBERS, (study,), "iiiid")
+    keys: list[str] = []
+    archs: list[str] = []
+    for low in range(0, size, CHUNK):
+        keys += sql.joined(_KEY_TEXTS, (study, low, low + CHUNK)).split(",")
+        archs += sql.joined(ARCH_TEXTS, (study, low, low + CHUNK)).replace("],[", "];[").split(";")
+    order = numbers.tolist()
+    return _Trials(
+        numbers,
+        [keys[number] for number in order],
+        [archs[number] for number in order],
+        space_ids,
+        [FINISHED[code] for code in codes.tolist()],
+        np.where(violations < 0, np.nan, violations),
+        int(places[-1]) if len(places) else 0,
     )
 
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nas.errors import FilterError, StoreError
@@ -229,3 +230,24 @@ class ReadingConformance:
         assert other.front().empty
         assert "params" not in other.trials().columns
         audit(other)
+
+    def test_a_long_history_is_that_of_its_trials(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        new = [new_trial(rng) for _ in range(2_100)]  # more than are read row by row
+        study.add(new, worker="w")
+        order = rng.sample(range(2_050), 2_050)
+        reports = [completed(number, rng.random(), rng.random()) for number in order]
+        reports[7] = Report(order[7], "w", 1, "FAILED", reason="boom")
+        reports[9] = Report(order[9], "w", 1, "INFEASIBLE", violation=0.5)
+        study.report(reports)
+        whole, rest = study.history(), study.history(after=1_000)
+        assert whole.numbers.tolist() == order
+        assert whole.keys == [new[number].key for number in order]
+        assert list(whole.rows) == [list(new[number].row) for number in order]
+        assert whole.rows[3] == list(new[order[3]].row)
+        assert (whole.states[7], whole.states[9], set(whole.states[10:])) == ("FAILED", "INFEASIBLE", {"COMPLETED"})
+        assert (np.isnan(whole.violations[7]), whole.violations[9], whole.violations[10]) == (True, 0.5, 0.0)
+        assert (whole.last, len(whole.pending)) == (2_050, 50)
+        assert rest.keys == whole.keys[1_000:]
+        np.testing.assert_array_equal(rest.values, whole.values[1_000:])
+        np.testing.assert_array_equal(rest.space_ids, whole.space_ids[1_000:])
