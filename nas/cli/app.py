@@ -27,6 +27,10 @@ StoreOption = Annotated[
 JobArgument = Annotated[str, Parameter(help="A Python file that builds a nas.Study, or package.module:name.")]
 JobOption = Annotated[str | None, Parameter(help="The job, if it is not where the study was run from.")]
 TrialArgument = Annotated[int, Parameter(help="Number of a trial, as 'nas front' lists them.")]
+DeviceOption = Annotated[
+    str,
+    Parameter(help="A label as 'cpu,threads=2,runtime=onnx' or 'cuda:0', or a name of the job or the database."),
+]
 StudyArgument = Annotated[str, Parameter(help="Name of a study; 'nas studies' lists them.")]
 
 # What a command opened, to be closed when it ends.
@@ -41,6 +45,8 @@ app = App(
 )
 db = App(name="db", help="The database's schema.")
 app.command(db)
+predictor = App(name="predictor", help="Predictors of latency, kept for each device.")
+app.command(predictor)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -202,6 +208,8 @@ def front(
     format: Literal["table", "json", "csv", "html", "png"] | None = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     everything: Annotated[bool, Parameter(name="--all")] = False,
+    measure: bool = False,
+    job: JobOption = None,
 ) -> None:
     """Print or draw the Pareto front of a study.
 
@@ -210,10 +218,17 @@ def front(
         format: table unless given, or what the output's ending says.
         output: file to write instead of printing; html and png need one. [default: STUDY-front.FORMAT]
         everything: print every measurement, also how it was measured.
+        measure: measure every trial of a front of predicted latencies, until all of the front is measured.
     """
     from nas.cli.show import write_front
 
-    write_front(_reading(store).open_study(study), where, format, output, everything)
+    record, found = _reading(store).open_study(study), None
+    if measure:
+        from nas.cli.hardware import ticker
+        from nas.study.measuring import measured_front
+
+        found = measured_front(_declared(study, job, store), where, ticker(quiet=False))
+    write_front(record, where, format, output, everything, measured=found)
 
 
 @app.command
@@ -336,6 +351,87 @@ def _declared(study: str, job: str | None, store: str | None) -> Study:
     declared = load_job(reference)
     declared.rename(study, store=opened)
     return declared
+
+
+@app.command
+def devices(*, store: StoreOption = None, format: Literal["table", "json"] = "table") -> None:
+    """List this machine's devices and those of a database, with what was measured on them."""
+    from nas.cli.hardware import show_devices
+    from nas.store import open_store
+
+    there = store is not None or "NAS_STORE" in os.environ or Path(DEFAULT_STORE).exists()
+    show_devices(open_store(_url(store), create=False) if there else None, format == "json")
+
+
+@app.command
+def measure(
+    job: JobArgument,
+    *,
+    device: DeviceOption = "cpu",
+    archs: int = 100,
+    few: bool = False,
+    command: str | None = None,
+    energy: bool = False,
+    store: StoreOption = None,
+    dry_run: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Measure archs of a job's space on a device, alone on the machine; goes on where it stopped.
+
+    Args:
+        archs: go on until the device has so many.
+        few: choose the archs that say most about a new device, given the other devices of the database.
+        command: the device is this command, which reads {model} (an ONNX file) and prints milliseconds.
+        energy: also energy and memory, where the platform exposes them.
+        dry_run: check everything and say what would be measured.
+        quiet: no progress.
+    """
+    from nas.cli import hardware
+
+    study, opened = _job_and_store(job, store)
+    hardware.measure(study, opened, device, archs, command, few=few, energy=energy, dry_run=dry_run, quiet=quiet)
+
+
+@predictor.command(name="fit")
+def predictor_fit(
+    job: JobArgument,
+    *,
+    device: DeviceOption = "cpu",
+    kind: Literal["auto", "ridge", "gp", "gbdt", "mlp", "lookup", "fewshot"] = "auto",
+    noisy: bool = False,
+    store: StoreOption = None,
+    quiet: bool = False,
+) -> None:
+    """Fit a predictor to what 'nas measure' found, and keep it with its error on archs held out.
+
+    Args:
+        kind: auto takes the regressor that cross-validation prefers; lookup measures the parts of models and adds them up;
+            fewshot uses every other device of the database and needs ten archs.
+        noisy: use measurements that are flagged as noisy, too.
+        quiet: no progress.
+    """
+    from nas.cli import hardware
+
+    study, opened = _job_and_store(job, store)
+    hardware.fit(study, opened, device, kind, noisy=noisy, quiet=quiet)
+
+
+@predictor.command(name="show")
+def predictor_show(*, store: StoreOption = None, format: Literal["table", "json"] = "table") -> None:
+    """List predictors with their errors on archs held out of the fit."""
+    from nas.cli.hardware import show_predictors
+
+    show_predictors(_reading(store), format == "json")
+
+
+def _job_and_store(job: str, store: str | None) -> tuple[Study, Store]:
+    """A job's study, and the database that it or the command line names."""
+    from nas.cli.job import load_job
+
+    study = load_job(job)
+    if store is not None or "NAS_STORE" in os.environ:
+        study.rename(study.name, store=store or os.environ["NAS_STORE"])
+    return study, study.store
 
 
 @app.command

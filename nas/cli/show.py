@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,13 +57,19 @@ def _reused(record: StudyRecord) -> dict[str, int]:
 
 
 def write_front(
-    record: StudyRecord, where: str | None, format: str | None, output: Path | None, everything: bool
+    record: StudyRecord,
+    where: str | None,
+    format: str | None,
+    output: Path | None,
+    everything: bool,
+    *,
+    measured: pd.DataFrame | None = None,
 ) -> None:
-    """Print the front, or write it to a file."""
+    """Print the front, or write it to a file; `measured` is given where the study's own is of predicted latencies."""
     format = format or (_FORMATS.get(output.suffix) if output else None) or "table"
     if output is not None and not output.parent.is_dir():
         raise NasError(f"folder '{output.parent}' of '{output}' does not exist; create it, or write elsewhere")
-    front = record.front(where=where)
+    front = record.front(where=where) if measured is None else measured
     if format in ("html", "png"):
         output = output or Path(f"{_file_name(record.name)}-front.{format}")
         _draw(record, front, where, format, output)
@@ -79,6 +87,16 @@ def write_front(
         print_text(f"study {record.name!r} has no feasible trial{f' where {where}' if where else ''} ({states})")
     else:
         _print_frame(front, record, everything)
+    if measured is None and _predicted(record):
+        sys.stderr.write(
+            f"these latencies are predictions; measure the front with: nas front {shlex.quote(record.name)} --measure\n"
+        )
+
+
+def _predicted(record: StudyRecord) -> bool:
+    return any(
+        isinstance(one, dict) and one.get("name") == "Predicted" for one in record.settings.get("evaluators", [])
+    )
 
 
 def _write(front: pd.DataFrame, format: str, output: Path) -> None:
@@ -120,6 +138,8 @@ def _is_detail(name: str, record: StudyRecord) -> bool:
     """How a trial was measured rather than what: `latency_spread_ms` beside `latency_ms`, the machine's `load`, the worker."""
     if name in ("worker", "attempt", "violation"):
         return True
+    if name.endswith("_predicted"):
+        return False
     names = [metric.name for metric in record.objectives]
     stems = [name.removesuffix(f"_{unit_of(name).lower()}") if unit_of(name) else name for name in names]
     return name not in names and (name == "load" or any(name.startswith(f"{stem}_") for stem in stems))

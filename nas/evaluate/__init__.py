@@ -9,6 +9,7 @@ Evaluators travel to workers by pickle and hold no tensors: weights are a path a
 
 Composing:  Evaluator, Evaluation, checked
 Sharing:    Once (one evaluation for all archs that compute the same), Function (names what an arch computes; imports torch)
+Predicted:  Predicted (latency from a fitted predictor: cheap)
 Subnets:    Accuracy, Costs, Latency, Weights, one_sample (these import torch, when they are first used)
 """
 
@@ -21,6 +22,7 @@ from nas.evaluate.once import Once
 
 if TYPE_CHECKING:
     from nas.evaluate.functional import Function
+    from nas.evaluate.predicted import Predicted
     from nas.evaluate.subnets import Accuracy, Costs, Latency, Weights, one_sample
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Function",
     "Latency",
     "Once",
+    "Predicted",
     "Weights",
     "checked",
     "one_sample",
@@ -44,6 +47,10 @@ def __getattr__(name: str) -> Any:
         from nas.evaluate.functional import Function
 
         return Function
+    if name == "Predicted":
+        from nas.evaluate.predicted import Predicted
+
+        return Predicted
     from nas.evaluate import subnets
 
     return getattr(subnets, name)

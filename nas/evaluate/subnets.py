@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import EvaluationError, suggest
-from nas.hardware import Device, exclusive, measure
+from nas.hardware import Device, Target, exclusive, measure
 from nas.supernet import Supernet, checkpoint
 from nas.supernet.inputs import Inputs, call
 from nas.train import Task, Training, subnet_metrics
@@ -178,7 +178,7 @@ class Latency:
 
     Args:
         source: a supernet, a training or a checkpoint's folder; gives the example input, which is repeated to the device's batch.
-        device: default: one sample on one thread of the CPU.
+        device: default: one sample on one thread of the CPU; a `Device`, a `Command` or a `Custom`.
         repeats: timed runs; None is as many as fit the budget.
         budget_s: time for the timed runs.
     """
@@ -188,9 +188,10 @@ class Latency:
     metrics: ClassVar[tuple[str, ...]] = ("latency_ms", "latency_p10_ms", "latency_spread_ms", "latency_noisy", "load")
 
     def __init__(
-        self, source: Source, device: Device | None = None, *, repeats: int | None = None, budget_s: float = 0.08
+        self, source: Source, device: Target | None = None, *, repeats: int | None = None, budget_s: float = 0.08
     ) -> None:
-        self.weights, self.device = Weights(source), device or Device()
+        self.weights: Weights = Weights(source)
+        self.device: Target = device or Device()
         self.repeats, self.budget_s = repeats, budget_s
 
     def __call__(self, arch: Arch) -> dict[str, float]:
@@ -220,7 +221,8 @@ class Latency:
         """JSON-able name and device."""
         return {
             "name": "Latency",
-            "device": vars(self.device).copy(),
+            # Not the processor: a study may go on on another machine.
+            "device": vars(self.device).copy() if isinstance(self.device, Device) else self.device.describe(),
             "repeats": self.repeats,
             "budget_s": self.budget_s,
         }

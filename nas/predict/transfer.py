@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from nas.space import Arch, Space
 
 Features = Callable[[Sequence["Arch"]], Floats]
-POOL, TARGETS = 300, 200
-POOLS = 6
+POOL, TARGETS = 900, 200
+POOLS = 4
 """Pools of which a left-out device's archs are chosen: one choice of ten says little about the strengths."""
 AGREEMENT = 0.0
 
@@ -62,7 +62,7 @@ class Strengths:
 
 GRID = tuple(
     Strengths(profiles, 0.3, counts, decisions, noise)
-    for profiles, counts, decisions, noise in product((0.3, 1.0), (0.3, 1.0, 3.0), (0.0, 0.1), (0.05, 0.1, 0.2))
+    for profiles, counts, decisions, noise in product((0.1, 0.3, 1.0), (0.3, 1.0), (0.0, 0.1), (0.05, 0.1))
 )
 
 
@@ -122,7 +122,7 @@ class FewShot(Predictor):
 
         Args:
             count: how many.
-            pool: choose among these; a random 300 of the space unless given.
+            pool: choose among these; a random 900 of the space unless given.
 
         Raises:
             PredictorError: the pool has fewer.
@@ -140,25 +140,21 @@ class FewShot(Predictor):
         return [pool[place] for place in places]
 
     def _tuned(self, known: Sequence[Known]) -> Strengths:
-        """The strengths with which known devices are best predicted from the others: the mean of the best quarter.
-
-        Which of them is the very best is luck of the archs that were chosen.
-        """
+        """The strengths with which known devices are best predicted from the others."""
         if len(known) < 3:
             return Strengths()
         rng = np.random.default_rng(0)
         tasks = []
         for place, one in enumerate(known):
-            rows = rng.permutation(len(one.archs))[: 3 * POOL]
+            rows = rng.permutation(len(one.archs))[:POOL]
             archs = [one.archs[row] for row in rows]
             tasks.append((self._terms(archs), np.asarray(one.ms, float)[rows], place))
         results = {
             strengths: [_left_out(terms, ms, place, strengths) for terms, ms, place in tasks] for strengths in GRID
         }
-        order = sorted(GRID, key=lambda strengths: -float(np.mean(results[strengths])))
-        self.left_out = dict(zip(self.known, results[order[0]], strict=True))
-        best = [list(asdict(strengths).values()) for strengths in order[: len(GRID) // 4]]
-        return Strengths(*(float(value) for value in np.mean(best, axis=0)))
+        best = max(GRID, key=lambda strengths: float(np.mean(results[strengths])))
+        self.left_out = dict(zip(self.known, results[best], strict=True))
+        return best
 
     def _terms(self, archs: Sequence[Arch]) -> tuple[Floats, Floats, Floats]:
         """Profiles (n, devices), counts and decisions as numbers around zero."""
@@ -305,7 +301,7 @@ def _left_out(terms: tuple[Floats, Floats, Floats], ms: Floats, place: int, stre
     found = []
     for seed in range(POOLS):
         rng = np.random.default_rng(seed)
-        pool = rng.permutation(len(ms))[:POOL]
+        pool = rng.permutation(len(ms))[: max(20, 9 * len(ms) // 10)]
         rows = pool[_greedy(design[pool], min(10, len(ms) // 2), strengths.noise, rng)]
         gram = design[rows] @ design[rows].T + strengths.noise**2 * np.eye(len(rows))
         predicted = design @ (design[rows].T @ np.linalg.solve(gram, ms[rows] / ms[rows].mean()))

@@ -79,7 +79,21 @@ def searched(nas: Nas, job: str) -> Nas:
 def test_every_command_is_documented(nas: Nas) -> None:
     help_text = nas("--help").out
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    for name in ("train", "run", "studies", "show", "front", "extract", "export", "export-optuna", "doctor", "db"):
+    for name in (
+        "train",
+        "run",
+        "studies",
+        "show",
+        "front",
+        "extract",
+        "export",
+        "export-optuna",
+        "doctor",
+        "db",
+        "devices",
+        "measure",
+        "predictor",
+    ):
         assert app[name].help
         assert name in help_text
         assert f"nas {name}" in readme, f"the README does not mention 'nas {name}'"

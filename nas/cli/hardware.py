@@ -1,0 +1,178 @@
+"""Commands about devices: what was measured on them, and what predicts them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from nas.cli.output import print_json, print_table, print_text
+from nas.errors import DeviceError, NasError, suggest
+
+if TYPE_CHECKING:
+    from nas.hardware import Target
+    from nas.store import HardwareRecord, Store
+    from nas.study import Study
+    from nas.study.measuring import Kind, Tick
+
+
+def show_devices(store: Store | None, as_json: bool) -> None:
+    """This machine's devices, then those of the store with what was measured on them."""
+    from nas.hardware import devices, parse_device
+
+    here = {parse_device(name).key: name for name in devices()}
+    stored = {} if store is None else {one.name: one for one in store.hardware.devices()}
+    predictors: dict[str, list[str]] = {}
+    for kept in [] if store is None else store.hardware.predictors():
+        predictors.setdefault(kept.device, []).append(f"{kept.space} {_percent(kept.errors.get('mape'))}")
+    rows: list[dict[str, Any]] = [
+        {
+            "device": name,
+            "here": here.get(name),
+            "archs measured": sum(stored[name].measured.values()) if name in stored else 0,
+            "predictors (held-out error)": ", ".join(predictors.get(name, [])),
+        }
+        for name in [*here, *(name for name in stored if name not in here)]
+    ]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+def measure(
+    study: Study,
+    store: Store,
+    device: str,
+    archs: int,
+    command: str | None,
+    *,
+    few: bool,
+    energy: bool,
+    dry_run: bool,
+    quiet: bool,
+) -> None:
+    """Measure archs of the job's space on a device."""
+    from nas.study.measuring import measure_archs, plan, supernet_of
+
+    target = resolve(device, command, study, store.hardware)
+    supernet = supernet_of(study)
+    target.check()
+    todo = plan(study.space, store.hardware, target, archs, few=few)
+    if dry_run:
+        print_json({"device": todo.device, "archs": archs, "measured": todo.done, "to measure": len(todo.archs)})
+        return
+    measured = measure_archs(supernet, store.hardware, target, todo.archs, energy=energy, tick=ticker(quiet))
+    noisy = sum(one.noisy for one in measured)
+    print_text(
+        f"device {todo.device!r}: measured {len(measured)} archs{f', {noisy} of them noisy' if noisy else ''}; "
+        f"it has {todo.done + len(measured)} of space {study.space.name!r}"
+    )
+
+
+def fit(study: Study, store: Store, device: str, kind: Kind, *, noisy: bool, quiet: bool) -> None:
+    """Fit a predictor to what was measured."""
+    from nas.study.measuring import fit as fit_predictor
+    from nas.study.measuring import supernet_of
+
+    target = resolve(device, None, study, store.hardware)
+    try:
+        supernet = supernet_of(study)
+    except NasError:
+        supernet = None  # decisions alone are features, too
+    one = fit_predictor(study.space, store.hardware, target, kind, supernet=supernet, noisy=noisy, tick=ticker(quiet))
+    chosen = getattr(one, "regressor", one.kind)
+    print_text(
+        f"predictor of {target.key!r} for space {study.space.name!r}: {chosen}, on {one.errors['archs']:.0f} archs; held out: "
+        f"error {_percent(one.errors['mape'])}, within 10 % {_percent(one.errors['within10'])}, "
+        f"rank correlation {one.errors['spearman']:.3f}"
+    )
+
+
+def show_predictors(store: Store, as_json: bool) -> None:
+    """Every predictor of the store."""
+    kept = store.hardware.predictors()
+    if as_json:
+        print_json(
+            [
+                {
+                    "device": one.device,
+                    "space": one.space,
+                    "fingerprint": one.fingerprint,
+                    "kind": _kind(one),
+                    **one.errors,
+                }
+                for one in kept
+            ]
+        )
+        return
+    if not kept:
+        print_text("no predictor yet; measure archs with 'nas measure JOB' and fit one with 'nas predictor fit JOB'")
+        return
+    columns = ["device", "space", "kind", "archs", "error", "within 10 %", "rank correlation"]
+    print_table(
+        columns,
+        [
+            [
+                one.device,
+                one.space,
+                _kind(one),
+                one.errors.get("archs"),
+                _percent(one.errors.get("mape")),
+                _percent(one.errors.get("within10")),
+                one.errors.get("spearman"),
+            ]
+            for one in kept
+        ],
+    )
+
+
+def resolve(device: str, command: str | None, study: Study, hardware: HardwareRecord) -> Target:
+    """What a name on the command line means: a device of the job, a command, one of the store, or a label.
+
+    Raises:
+        DeviceError: none of them.
+    """
+    from nas.hardware import Command, parse_device
+
+    own: dict[str, Target] = {one.device.label: one.device for one in study.evaluators if hasattr(one, "device")}
+    if command is not None:
+        return Command(device, command)
+    if device in own:
+        return own[device]
+    stored = {one.name: one.description for one in hardware.devices()}
+    found = stored.get(device)
+    if found is not None and "command" in found:
+        return Command(device, found["command"], format=found["format"], batch=found["batch"])
+    if found is not None and "function" in found:
+        raise DeviceError(f"device {device!r} is measured by a function; give the job's evaluators that device")
+    if found is not None:
+        device = device.partition("@")[0]
+    if device.partition(",")[0].startswith(("cpu", "cuda")):
+        return parse_device(device)
+    names = ["cpu", *own, *stored]
+    raise DeviceError(
+        f"device {device!r} is not known{suggest(device, names)}; give a label as 'cpu,threads=2', a device of the job or of the "
+        "database, or --command"
+    )
+
+
+def ticker(quiet: bool) -> Tick:
+    """A line every few seconds on standard error."""
+    import sys
+
+    last = [0.0]
+
+    def tick(done: int, of: int, text: str) -> None:
+        if not quiet and (done == of or time.monotonic() - last[0] >= 5.0):
+            last[0] = time.monotonic()
+            sys.stderr.write(f"{done}/{of} {text}\n")
+
+    return tick
+
+
+def _kind(one: Any) -> str:
+    return str(one.state.get("regressor", one.kind))
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f} %"

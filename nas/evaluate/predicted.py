@@ -1,0 +1,95 @@
+"""Latency from a predictor: cheap, so that a search may ask for thousands."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from nas.errors import EvaluationError
+from nas.predict import Predictor
+from nas.predict.predictor import Packed
+
+if TYPE_CHECKING:
+    from nas.hardware import Target
+    from nas.space import Arch, Space
+
+
+class Predicted:
+    """What a predictor says that an arch takes on a device, and how sure it is.
+
+    The metric is called `latency_ms`, as if it had been measured: objectives and constraints stay the same.  The front of such
+    a search is a front of predictions until it is measured: `nas front STUDY --measure` does that, and shows both.
+
+    Args:
+        predictor: one that is fitted, a file that `Predictor.save` wrote, or the database that `nas predictor fit` kept it in
+            (then `device` says whose).
+        device: to measure the front on; a `Device`, a label like "cpu,threads=2", a `Command` or a `Custom`.
+
+    Raises:
+        EvaluationError: `predictor` is none of the three.
+    """
+
+    cost: ClassVar[Literal["cheap", "dear"]] = "cheap"
+    exclusive: ClassVar[bool] = False
+    metrics: ClassVar[tuple[str, ...]] = ("latency_ms", "latency_sd_ms")
+
+    def __init__(self, predictor: Predictor | Path | str, device: Target | str = "cpu") -> None:
+        from nas.hardware import parse_device
+
+        if not isinstance(predictor, (Predictor, Path, str)):
+            raise EvaluationError(
+                f"a {type(predictor).__name__} predicts nothing; give a Predictor, its file, or the database that keeps it"
+            )
+        self.source = predictor if isinstance(predictor, Predictor) else str(predictor)
+        self.device: Target = parse_device(device) if isinstance(device, str) else device
+        self._loaded: Predictor | None = predictor if isinstance(predictor, Predictor) else None
+
+    def get(self, space: Space) -> Predictor:
+        """The predictor, read when it is first asked for.
+
+        Raises:
+            PredictorError: the file holds none, or it is of another space.
+            StoreError: the database has none of this device and space.
+        """
+        if self._loaded is None:
+            self._loaded = self._read(str(self.source), space)
+        return self._loaded
+
+    def __call__(self, arch: Arch) -> dict[str, float]:
+        """Value and standard deviation, in ms."""
+        value, spread = self.get(arch.space).predict([arch])
+        return {"latency_ms": float(value[0]), "latency_sd_ms": float(spread[0])}
+
+    def check(self, space: Space) -> None:
+        """Whether there is a predictor of this space."""
+        self.get(space).predict([space.smallest])
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able: device, and where the predictor comes from or what it is."""
+        if isinstance(self.source, str):
+            return {"name": "Predicted", "device": self.device.key, "predictor": self.source}
+        packed = self.source.pack()
+        digest = hashlib.blake2b(packed.array_bytes(), digest_size=8).hexdigest()
+        return {"name": "Predicted", "device": self.device.key, "predictor": f"{packed.kind} {digest}"}
+
+    def _read(self, source: str, space: Space) -> Predictor:
+        if source.endswith(".npz"):
+            return Predictor.load(source, space)
+        from nas.store import open_store
+
+        with open_store(source, create=False) as store:
+            kept = store.hardware.predictor(self.device.key, space.fingerprint, space.name)
+        return unpack(kept, space)
+
+
+def unpack(kept: Any, space: Space) -> Predictor:
+    """A predictor from what `Store.hardware` keeps."""
+    state = {
+        "space": kept.space,
+        "fingerprint": kept.fingerprint,
+        "device": kept.device,
+        "errors": kept.errors,
+        "state": kept.state,
+    }
+    return Predictor.unpack(Packed.of_bytes(kept.kind, state, kept.arrays), space)

@@ -1,0 +1,315 @@
+"""Measuring archs on a device for a predictor, fitting it, and measuring a front that was predicted.
+
+Everything is kept in the store as it is found: what is killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from nas.errors import StudyError
+from nas.evaluate import Predicted, Weights, one_sample
+from nas.hardware import Device, exclusive, measure, resources
+from nas.predict import FewShot, Known, Learned, LookUp, Predictor
+from nas.predict.pieces import Part
+from nas.store import ArchMeasurement, HardwareRecord, StoredPredictor
+
+if TYPE_CHECKING:
+    from nas.hardware import Measured, Target
+    from nas.space import Arch, Space
+    from nas.study.study import Study
+    from nas.supernet import Supernet
+
+Kind = Literal["auto", "ridge", "gp", "gbdt", "mlp", "lookup", "fewshot"]
+Tick = Callable[[int, int, str], None]
+"""Told how many are done, of how many, and what was found last."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `measure_archs` will do."""
+
+    device: str
+    wanted: int
+    done: int
+    archs: Sequence[Arch]
+
+
+def supernet_of(study: Study) -> Supernet:
+    """The supernet that the study's evaluators read.
+
+    Raises:
+        StudyError: none of them has one, or it has no example inputs.
+    """
+    for evaluator in study.evaluators:
+        weights = getattr(evaluator, "weights", None)
+        if isinstance(weights, Weights):
+            found = weights.get(study.space)
+            if found.example is None:
+                raise StudyError(f"the supernet of study {study.name!r} has no example inputs; build it with example=")
+            return found
+    raise StudyError(f"no evaluator of study {study.name!r} has a supernet to measure; add nas.Costs(supernet)")
+
+
+def plan(space: Space, hardware: HardwareRecord, device: Target, count: int, *, few: bool = False) -> Plan:
+    """Which archs are still to be measured so that the device has `count`.
+
+    The smallest, the largest and random ones, in an order that is the same each time; with `few`, those that say most about a
+    new device, given the other devices of the store.
+
+    Raises:
+        StudyError: the space has fewer archs.
+    """
+    if count < 1 or count > space.size:
+        raise StudyError(f"{count} archs cannot be measured; space {space.name!r} has {space.size}, give 1 to as many")
+    known = {one.name for one in hardware.devices()}
+    done = {one.key for one in hardware.measurements(device.key, space.fingerprint)} if device.key in known else set()
+    if few:
+        chosen = FewShot(space, device.key, known_devices(space, hardware, device.key)).choose(count)
+        return Plan(device.key, count, len(done), [arch for arch in chosen if arch.key not in done])
+    rng, found = random.Random(0), {space.smallest: None, space.largest: None}
+    while len(found) < min(space.size, count + len(done) + 2):
+        found[space.sample(rng)] = None
+    rest = [arch for arch in found if arch.key not in done]
+    return Plan(device.key, count, len(done), rest[: max(0, count - len(done))])
+
+
+def measure_archs(
+    supernet: Supernet,
+    hardware: HardwareRecord,
+    device: Target,
+    archs: Sequence[Arch],
+    *,
+    budget_s: float = 0.08,
+    energy: bool = False,
+    tick: Tick | None = None,
+) -> list[ArchMeasurement]:
+    """Measure archs on a device, each kept in the store at once.
+
+    A noisy measurement is repeated once, with twice the time; the one with less spread is kept.
+
+    Args:
+        supernet: gives modules and inputs.
+        hardware: where results go.
+        device: to measure on.
+        archs: which.
+        budget_s: time for the timed runs of one.
+        energy: also energy and memory, where the platform exposes them.
+        tick: progress.
+
+    Raises:
+        DeviceError: the device is not there, or disappears; what was measured before is kept.
+    """
+    device.check()
+    hardware.add_device(device.key, device.describe())
+    kept = []
+    for place, arch in enumerate(archs):
+        found, spent = _measured(supernet, device, arch, budget_s, energy)
+        details = {**found.details(), **spent}
+        row = ArchMeasurement(arch.key, arch.row(), found.median_ms, found.noisy, details, found.environment)
+        hardware.add_measurements(device.key, arch.space.fingerprint, [row])
+        kept.append(row)
+        if tick is not None:
+            tick(place + 1, len(archs), f"{found.median_ms:.3g} ms{', noisy' if found.noisy else ''}")
+    return kept
+
+
+def _measured(
+    supernet: Supernet, device: Target, arch: Arch, budget_s: float, energy: bool
+) -> tuple[Measured, dict[str, float]]:
+    module = supernet.extract(arch).eval()
+    assert supernet.example is not None
+    inputs = one_sample(supernet.example)
+    with exclusive():
+        found = measure(module, inputs, device, budget_s=budget_s)
+        if found.noisy and isinstance(device, Device):
+            again = measure(module, inputs, device, budget_s=2 * budget_s)
+            found = min(found, again, key=lambda one: one.spread_ms / one.median_ms)
+        spent = resources(module, inputs, device) if energy and isinstance(device, Device) else {}
+    return found, spent
+
+
+def fit(
+    space: Space,
+    hardware: HardwareRecord,
+    device: Target,
+    kind: Kind = "auto",
+    *,
+    supernet: Supernet | None = None,
+    noisy: bool = False,
+    tick: Tick | None = None,
+) -> Predictor:
+    """Fit a predictor to what was measured on a device, and keep it in the store.
+
+    Args:
+        space: whose archs.
+        hardware: where measurements are, and where the predictor goes.
+        device: of the measurements.
+        kind: a regressor of `Learned`, "lookup" (parts that are not known are measured now, on this machine) or "fewshot".
+        supernet: its example is what models are run with; without one features are decisions alone.
+        noisy: also use measurements that are flagged.
+        tick: progress of measuring parts.
+
+    Raises:
+        StoreError: nothing is known of the device.
+        PredictorError: too few measurements, or they contradict each other.
+    """
+    rows = hardware.measurements(device.key, space.fingerprint, noisy=noisy)
+    archs = space.rows_to_archs([one.row for one in rows])
+    one = _made(space, hardware, device, kind, supernet)
+    if isinstance(one, LookUp):
+        if not isinstance(device, Device):
+            raise StudyError(
+                f"parts cannot be measured on {device.label!r} from here; choose another kind than 'lookup'"
+            )
+        _fill(one, device, archs, tick)
+    one.fit(archs, [row.median_ms for row in rows])
+    packed = one.pack()
+    hardware.save_predictor(
+        StoredPredictor(
+            device.key,
+            space.fingerprint,
+            space.name,
+            packed.kind,
+            one.errors,
+            packed.state["state"],
+            packed.array_bytes(),
+        )
+    )
+    return one
+
+
+def _made(space: Space, hardware: HardwareRecord, device: Target, kind: Kind, supernet: Supernet | None) -> Predictor:
+    example = None if supernet is None or supernet.example is None else one_sample(supernet.example)
+    if kind == "fewshot":
+        return FewShot(space, device.key, known_devices(space, hardware, device.key))
+    if kind == "lookup":
+        if example is None:
+            raise StudyError("a table of parts needs a supernet with example inputs; give the study one")
+        return LookUp(space, device.key, example=example)
+    features = "onehot" if example is None else "onehot+structure"
+    return Learned(space, device.key, regressor=kind, features=features, example=example)
+
+
+def known_devices(space: Space, hardware: HardwareRecord, but: str) -> list[Known]:
+    """Every other device of the store on which enough archs of the space were measured."""
+    found = []
+    for device in hardware.devices():
+        if device.name != but and device.measured.get(space.fingerprint, 0) >= 20:
+            rows = hardware.measurements(device.name, space.fingerprint, noisy=False)
+            if len(rows) >= 20:
+                archs = space.rows_to_archs([row.row for row in rows])
+                found.append(Known(device.name, archs, np.array([row.median_ms for row in rows])))
+    return found
+
+
+def _fill(one: LookUp, device: Device, archs: Sequence[Arch], tick: Tick | None) -> None:
+    """Measure the parts that the table lacks, of measured archs and of every candidate once."""
+    wanted = [*archs, *one.space.covering()]
+    total, done = len(one.missing(wanted)), 0
+
+    def measured(part: Part) -> float:
+        nonlocal done
+        ms = part_ms(part, device)
+        done += 1
+        if tick is not None:
+            tick(done, total, f"{ms:.3g} ms {part.key}")
+        return ms
+
+    one.measure_parts(wanted, measured)
+
+
+def part_ms(part: Part, device: Device, budget_s: float = 0.03) -> float:
+    """Milliseconds of one part with weights and inputs of its shapes."""
+    import torch
+
+    module = part.module.to_empty(device="cpu")
+    for tensor in (*module.parameters(), *module.buffers()):
+        with torch.no_grad():
+            tensor.copy_(torch.ones_like(tensor))
+    inputs = tuple(torch.randn(1, *shape[1:]) for shape in part.shapes)
+    with exclusive():
+        return measure(module.eval(), inputs, device, budget_s=budget_s).median_ms
+
+
+# -- fronts of predictions -------------------------------------------------------------------------------------------------
+
+
+def predicted_by(study: Study) -> Predicted | None:
+    """The evaluator that predicts the study's latency, if there is one."""
+    return next((one for one in study.evaluators if isinstance(one, Predicted)), None)
+
+
+def measured_front(study: Study, where: str | None = None, tick: Tick | None = None) -> pd.DataFrame:
+    """The front of a study whose latencies are predictions, with every one of its trials measured.
+
+    Trials that are on the front with what is known so far are measured until all of the front is: a trial that was predicted too
+    fast falls behind, and one that it had hidden may come forward.
+
+    Returns:
+        As `Study.front`, with `latency_ms` measured and `latency_ms_predicted` beside it.
+
+    Raises:
+        StudyError: the study predicts no latency, or has no supernet.
+        DeviceError: the device is not there; what was measured before is kept.
+    """
+    evaluator = predicted_by(study)
+    if evaluator is None:
+        raise StudyError(f"study {study.name!r} predicts no latency: its front is measured already")
+    device, hardware = evaluator.device, study.store.hardware
+    frame = study.trials(_both("state == 'COMPLETED'", where))
+    if frame.empty:
+        return study.front(where)
+    frame["latency_ms_predicted"] = frame["latency_ms"]
+    archs = {int(number): study.arch(int(number)) for number in frame.index}
+    supernet = supernet_of(study)
+    device.check()
+    hardware.add_device(device.key, device.describe())
+    known = {one.key: one.median_ms for one in hardware.measurements(device.key, study.space.fingerprint)}
+    measured = 0
+    while True:
+        frame["latency_ms"] = [
+            known.get(archs[int(number)].key, predicted) for number, predicted in frame["latency_ms_predicted"].items()
+        ]
+        front = _front(frame, study)
+        missing = [archs[int(number)] for number in front.index if archs[int(number)].key not in known]
+        if not missing:
+            return _tidy(front, study)
+        for arch in missing:
+            found = measure_archs(supernet, hardware, device, [arch])
+            known[arch.key] = found[0].median_ms
+            measured += 1
+            if tick is not None:
+                tick(measured, max(measured, len(front)), f"{found[0].median_ms:.3g} ms")
+
+
+def _both(first: str, second: str | None) -> str:
+    return f"{first} and ({second})" if second else first
+
+
+def _front(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
+    from nas.pareto import non_dominated
+
+    points = np.stack([frame[metric.name].to_numpy(float) * metric.sign for metric in study.objectives], axis=1)
+    first = study.objectives[0]
+    front = frame[non_dominated(points)]
+    return front.sort_values(first.name, ascending=first.sign > 0, kind="stable")
+
+
+def _tidy(front: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Columns as of `Study.front`: objectives first, then the prediction."""
+    names = [metric.name for metric in study.objectives]
+    drop = {"state", "worker", "attempt", "duration_s", "violation", "reason", "latency_sd_ms"}
+    rest = [
+        name
+        for name in front.columns
+        if name not in (*names, "latency_ms", "latency_ms_predicted") and name not in drop
+    ]
+    latency = [] if "latency_ms" in names else ["latency_ms"]
+    return front[[*names, *latency, "latency_ms_predicted", *rest]]
