@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(path.parent for path in (ROOT / "experiments").glob("*/run.py"))
+ABLATIONS = sorted((ROOT / "experiments").glob("*/ablation.py"))
 
 
 def _numbers(value: object) -> int:
@@ -30,6 +31,15 @@ def test_smoke_mode_prints_its_figures(folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     figures = json.loads(done.stdout.strip().splitlines()[-1])
     assert _numbers(figures) >= 3
+
+
+@pytest.mark.parametrize("script", ABLATIONS, ids=lambda script: script.parent.name)
+def test_ablations_run_and_are_told_of(script: Path) -> None:
+    command = [sys.executable, str(script), "--smoke"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert _numbers(json.loads(done.stdout.strip().splitlines()[-1])) >= 3
+    assert str(script.relative_to(ROOT)) in script.with_name("README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("folder", EXPERIMENTS, ids=lambda folder: folder.name)
