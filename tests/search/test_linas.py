@@ -139,7 +139,7 @@ def test_wrong_options_get_one_sentence(option: dict[str, object], sentence: str
 def test_the_published_grid_is_the_default() -> None:
     algorithm = LINAS(population=20, inner=40)
     algorithm.bind(flat(4), (Metric("error", "min"),))
-    run = drive(algorithm, completed(error_only), 45)
+    run = drive(algorithm, completed(error_only), 25)
     best = min(error_only(trial.arch)[0] for trial in run.finished)
     assert best <= error_only(flat(4).sample(random.Random(0)))[0]
     assert algorithm.describe()["alphas"] is None
