@@ -170,7 +170,8 @@ class HardwareRecord:
         if not name or not name.strip():
             raise StoreError("a device needs a name; give one, as in 'pixel7'")
         text = json.dumps(description, sort_keys=True, separators=(",", ":"))
-        with self._database.write() as sql:
+
+        def add(sql: Transaction) -> None:
             found = sql.one(_FIND, (name,))
             if found is None:
                 sql.run(_ADD, (name, text, time.time()))
@@ -180,9 +181,12 @@ class HardwareRecord:
                     "figures of the two do not compare, give the new one another name"
                 )
 
+        self._database.writing(add, alone=True)
+
     def devices(self) -> list[StoredDevice]:
         """Every device, by name."""
-        with self._database.read() as sql:
+
+        def read(sql: Transaction) -> list[StoredDevice]:
             counts = sql.all(_COUNTS)
             return [
                 StoredDevice(
@@ -190,6 +194,8 @@ class HardwareRecord:
                 )
                 for identity, name, text, created in sql.all(_DEVICES)
             ]
+
+        return self._database.reading(read)
 
     # -- measurements --------------------------------------------------------------------------------------------------
 
@@ -205,9 +211,13 @@ class HardwareRecord:
                 raise StoreError(
                     f"latency {row.median_ms!r} ms of arch {row.key} is no positive number; measure it again"
                 )
-        with self._database.write() as sql:
+
+        def add(sql: Transaction) -> None:
             identity = self._device(sql, device)
             sql.many(_ADD_MEASUREMENT, [(identity, fingerprint, *_packed(row), now) for row in rows])
+
+        # Done again after a lost connection it may leave an arch's figure twice; the newest counts, and they are equal.
+        self._database.writing(add)
 
     def measurements(self, device: str, fingerprint: str, *, noisy: bool = True) -> list[ArchMeasurement]:
         """The newest measurement of each arch, in the order in which archs were first measured.
@@ -220,8 +230,7 @@ class HardwareRecord:
         Raises:
             StoreError: the device is not known.
         """
-        with self._database.read() as sql:
-            rows = sql.all(_MEASURED, (self._device(sql, device), fingerprint))
+        rows = self._database.reading(lambda sql: sql.all(_MEASURED, (self._device(sql, device), fingerprint)))
         newest: dict[str, ArchMeasurement] = {}
         for row in rows:
             newest[row[0]] = _unpacked(row)
@@ -236,21 +245,23 @@ class HardwareRecord:
             StoreError: the device is not known.
         """
         one = predictor
-        with self._database.write() as sql:
+
+        def save(sql: Transaction) -> None:
             identity = self._device(sql, one.device)
             sql.run(_DROP_PREDICTOR, (identity, one.fingerprint))
             texts = [json.dumps(dict(part), separators=(",", ":")) for part in (one.errors, one.state)]
             sql.run(_ADD_PREDICTOR, (identity, one.fingerprint, one.space, one.kind, *texts, one.arrays, time.time()))
 
+        self._database.writing(save, alone=True)
+
     def predictors(self) -> list[StoredPredictor]:
         """Every predictor, by device."""
-        with self._database.read() as sql:
-            return [
-                StoredPredictor(
-                    device, mark, space, kind, json.loads(errors), json.loads(state), bytes(arrays), created
-                )
-                for device, mark, space, kind, errors, state, arrays, created in sql.all(_PREDICTORS)
-            ]
+        return [
+            StoredPredictor(device, mark, space, kind, json.loads(errors), json.loads(state), bytes(arrays), created)
+            for device, mark, space, kind, errors, state, arrays, created in self._database.reading(
+                lambda sql: sql.all(_PREDICTORS)
+            )
+        ]
 
     def predictor(self, device: str, fingerprint: str, space: str = "") -> StoredPredictor:
         """The predictor of a device for the space with this fingerprint.
@@ -263,8 +274,7 @@ class HardwareRecord:
         Raises:
             StoreError: the device is not known, or has no predictor of this space; with the ones that it has.
         """
-        with self._database.read() as sql:
-            self._device(sql, device)
+        self._database.reading(lambda sql: self._device(sql, device))
         own = [one for one in self.predictors() if one.device == device]
         for one in own:
             if one.fingerprint == fingerprint:
