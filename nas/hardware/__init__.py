@@ -1,7 +1,7 @@
 """Measuring models on hardware.
 
 Device:     Device, parse_device, devices; Command (reads a model file, prints milliseconds), Custom (a function of yours)
-Latency:    measure, Measured, Reference, Target
+Latency:    measure, Measured, Reference, Target; measure_rounds, Rounds: many modules in turns
 Energy:     resources, exposed: energy and memory where the platform exposes them
 Alone:      exclusive, shared
 """
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nas.hardware.energy import exposed, resources
     from nas.hardware.latency import Measured, Reference, Target, measure
     from nas.hardware.remote import Command, Custom
+    from nas.hardware.rounds import Rounds, measure_rounds
 
 __all__ = [
     "Command",
@@ -25,11 +26,13 @@ __all__ = [
     "Device",
     "Measured",
     "Reference",
+    "Rounds",
     "Target",
     "devices",
     "exclusive",
     "exposed",
     "measure",
+    "measure_rounds",
     "parse_device",
     "resources",
     "shared",
@@ -40,6 +43,7 @@ _HOME = {
     **dict.fromkeys(("Device", "devices", "parse_device"), "device"),
     **dict.fromkeys(("Measured", "Reference", "Target", "measure"), "latency"),
     **dict.fromkeys(("Command", "Custom"), "remote"),
+    **dict.fromkeys(("Rounds", "measure_rounds"), "rounds"),
     **dict.fromkeys(("exposed", "resources"), "energy"),
 }
 

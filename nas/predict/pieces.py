@@ -37,6 +37,7 @@ class Part:
         weights: parameters.
         module: the module itself, without weights where it was found in a skeleton.
         shapes: of its input tensors, the batch included.
+        channels_last: its first input is laid out so in memory; other kernels run then.
     """
 
     key: str
@@ -47,6 +48,7 @@ class Part:
     weights: int
     module: nn.Module = field(compare=False, repr=False)
     shapes: tuple[tuple[int, ...], ...] = ()
+    channels_last: bool = False
 
 
 def parts(module: nn.Module, example: Inputs, blocks: Collection[str] = ()) -> list[Part]:
@@ -71,6 +73,18 @@ def parts(module: nn.Module, example: Inputs, blocks: Collection[str] = ()) -> l
                 f"parts of {type(module).__name__} cannot be found, because it does not run on the example: {error}"
             ) from error
     return found
+
+
+def realised(part: Part) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """The part's module with weights, and one sample of inputs in the shapes and layout that it is called with."""
+    module = part.module.to_empty(device="cpu").eval()
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):
+            tensor.fill_(1)
+    inputs = [torch.randn(1, *shape[1:]) for shape in part.shapes]
+    if part.channels_last:
+        inputs[0] = inputs[0].contiguous(memory_format=torch.channels_last)
+    return module, tuple(inputs)
 
 
 def parts_of(arch: Arch, example: Inputs, blocks: Collection[str] = ()) -> list[Part]:
@@ -138,9 +152,10 @@ def _part(module: nn.Module, args: tuple[Any, ...], output: Any, samples: int) -
     shapes = tuple(tuple(tensor.shape) for tensor in tensors)
     inner = list(_units(module, ())) if list(module.children()) else [module]
     out = output if isinstance(output, Tensor) else None
+    last = bool(tensors) and _is_channels_last(tensors[0])
     weights = sum(parameter.numel() for parameter in module.parameters())
     return Part(
-        key=_key(module, shapes),
+        key=_key(module, shapes) + (" channels last" if last else ""),
         family=_family(module),
         macs=_macs(module, out, samples) if inner == [module] else 0,
         inputs=sum(tensor.numel() for tensor in tensors) // samples,
@@ -148,6 +163,16 @@ def _part(module: nn.Module, args: tuple[Any, ...], output: Any, samples: int) -
         weights=weights,
         module=module,
         shapes=shapes,
+        channels_last=last,
+    )
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    """And not laid out both ways, as an image of one pixel is."""
+    return (
+        tensor.dim() == 4
+        and tensor.is_contiguous(memory_format=torch.channels_last)
+        and not tensor.is_contiguous(memory_format=torch.contiguous_format)
     )
 
 

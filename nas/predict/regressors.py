@@ -57,17 +57,19 @@ class Ridge(Regressor):
     def fit(self, x: Floats, y: Floats) -> Self:
         """As the interface says."""
         weights = 1.0 / np.maximum(np.abs(y), _FLOOR)
-        design = np.concatenate([np.ones((len(x), 1)), x], axis=1)
-        a, b = design * weights[:, None], y * weights
+        share = weights**2 / (weights**2).sum()  # the constant is not penalised: its own leverage
+        middle, level = share @ x, float(share @ y)
+        a, b = (x - middle) * weights[:, None], (y - level) * weights
         best: tuple[float, Floats] | None = None
         u, s, vt = np.linalg.svd(a, full_matrices=False)
+        projected = u.T @ b
         for penalty in self.PENALTIES:
             shrink = s**2 / (s**2 + penalty)
-            leverage = np.minimum(((u**2) * shrink).sum(1), 1.0 - 1e-9)
-            left_out = (b - u @ (shrink * (u.T @ b))) / (1.0 - leverage)
-            error = float((left_out**2).mean())
+            leverage = np.minimum(((u**2) * shrink).sum(1) + share, 1.0 - 1e-9)
+            error = float((((b - u @ (shrink * projected)) / (1.0 - leverage)) ** 2).mean())
             if best is None or error < best[0] * (1 - 1e-9):
-                best = (error, vt.T @ (shrink / np.maximum(s, _FLOOR) * (u.T @ b)))
+                slopes = vt.T @ (s / (s**2 + penalty) * projected)
+                best = (error, np.concatenate([[level - middle @ slopes], slopes]))
         assert best is not None
         self.spread, self.weights = float(np.sqrt(best[0])), best[1]
         return self

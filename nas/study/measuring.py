@@ -17,7 +17,7 @@ from nas.errors import StudyError
 from nas.evaluate import Predicted, Weights, one_sample
 from nas.hardware import Device, exclusive, measure, resources
 from nas.predict import FewShot, Known, Learned, LookUp, Predictor
-from nas.predict.pieces import Part
+from nas.predict.pieces import Part, realised
 from nas.store import ArchMeasurement, HardwareRecord, StoredPredictor
 
 if TYPE_CHECKING:
@@ -227,15 +227,9 @@ def _fill(one: LookUp, device: Device, archs: Sequence[Arch], tick: Tick | None)
 
 def part_ms(part: Part, device: Device, budget_s: float = 0.03) -> float:
     """Milliseconds of one part with weights and inputs of its shapes."""
-    import torch
-
-    module = part.module.to_empty(device="cpu")
-    for tensor in (*module.parameters(), *module.buffers()):
-        with torch.no_grad():
-            tensor.copy_(torch.ones_like(tensor))
-    inputs = tuple(torch.randn(1, *shape[1:]) for shape in part.shapes)
+    module, inputs = realised(part)
     with exclusive():
-        return measure(module.eval(), inputs, device, budget_s=budget_s).median_ms
+        return measure(module, inputs, device, budget_s=budget_s).median_ms
 
 
 # -- fronts of predictions -------------------------------------------------------------------------------------------------

@@ -54,11 +54,19 @@ def test_ridge_leaves_one_out_exactly() -> None:
         for left in range(12):
             keep = np.arange(12) != left
             a = np.concatenate([np.ones((12, 1)), x], axis=1) / y[:, None]
-            weights = np.linalg.solve(a[keep].T @ a[keep] + penalty * np.eye(4), a[keep].T @ np.ones(11))
+            weights = np.linalg.solve(
+                a[keep].T @ a[keep] + penalty * np.diag([0.0, 1.0, 1.0, 1.0]), a[keep].T @ np.ones(11)
+            )
             residuals.append(1.0 - a[left] @ weights)
         return float(np.mean(np.square(residuals)))
 
     assert Ridge().fit(x, y).spread ** 2 == pytest.approx(min(map(error, Ridge.PENALTIES)), rel=1e-6)
+
+
+def test_ridge_with_more_features_than_samples_falls_back_to_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    one = Ridge().fit(rng.normal(size=(6, 60)), 1.0 + 0.01 * rng.random(6))
+    assert one.predict(rng.normal(size=(50, 60)))[0] == pytest.approx(np.ones(50), abs=0.1)
 
 
 def test_a_process_is_certain_where_it_measured() -> None:
