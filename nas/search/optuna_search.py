@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from nas.space import Arch
     from nas.space.compiling import Decision
 
-SAMPLER_TRIES = 4  # proposals of the sampler that are known, before one of them is mutated
+SAMPLER_TRIES = (
+    1  # a sampler that proposed something known tends to do so again, at the price of another look at all trials
+)
 MOST_CATCHING_UP = 64  # more such tries for a sampler that begins its sequence anew after a restart
 _SEQUENCES = ("QMCSampler",)  # whose proposals do not depend on what is known
 _KEPT = "cma"  # CMA-ES keeps its state on the trials that it proposed: these attributes must come back with them
@@ -94,6 +96,8 @@ class OptunaSearch(Algorithm):
         self._bred = 0  # trials with values so far, which make the generations of a genetic sampler
         self._generations = 0  # of which the parents were chosen
         self._under_way: dict[str, FrozenTrial] = {}
+        self._chosen: list[int] = []  # trials that are shown, where `history` limits them
+        self._chosen_of = 0  # of how many
         self._drawn = 0
         self._left: dict[str, dict[str, Any]] = {}  # attributes that a sampler left on what it proposed
 
@@ -280,7 +284,10 @@ class OptunaSearch(Algorithm):
             self._frozen.append(self._freeze(trial, len(self._frozen)))
         if self.history is None or len(self._frozen) <= self.history:
             return self._frozen
-        return [self._frozen[at] for at in chosen(self._told, len(self.objectives), self.history)]
+        if self._chosen_of != len(self._told):
+            self._chosen_of = len(self._told)
+            self._chosen = chosen(self._told, len(self.objectives), self.history)
+        return [self._frozen[at] for at in self._chosen]
 
     def _freeze(self, trial: Finished, number: int) -> FrozenTrial:
         from optuna.trial import TrialState, create_trial
