@@ -1,6 +1,6 @@
-"""How good a front a search finds for its evaluations: ours, random search, pymoo's and Optuna's NSGA-II.
+"""How good a front a search finds for its evaluations: all of ours, random search, pymoo's and Optuna's NSGA-II.
 
-python experiments/search_quality/run.py [--smoke] [--trials 1000] [--seeds 10]
+python experiments/search_quality/run.py [--smoke] [--trials 1000] [--seeds 10] [--searches linas smbo]
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ def rugged(genes: Genes) -> tuple[float, float]:
     error = sum(_RUGGED[i][genes[i]][genes[i - 1]][genes[i - 2]] for i in range(DECISIONS))
     return error, float(sum((1 + i * 7 % 5) * gene for i, gene in enumerate(genes)))
 
+
+DEAR = ("linas", "concurrent-nas", "smbo", "smbo tree")  # searches that think for seconds a run: fewer seeds
 
 LANDSCAPES: dict[str, tuple[Landscape, tuple[float, float]]] = {  # and an upper bound of both objectives
     "separable": (separable, (100.0, 120.0)),
@@ -135,27 +137,45 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--population", type=int, default=50, help="of all that have one")
+    parser.add_argument("--population", type=int, default=50, help="of the evolutionary searches and of a round")
+    parser.add_argument("--searches", nargs="+", default=[], help="only these; all unless told")
     args = parser.parse_args()
     trials, seeds = (120, 2) if args.smoke else (args.trials, args.seeds)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
 
+    rounds = {
+        "inner": 200 if args.smoke else 5_000,
+        "alphas": [0.1, 1.0, 10.0],
+        "costs": [1.0] if args.smoke else [1.0, 10.0, 100.0],
+    }
     searches = {
         "random": ours("random"),
         "regularized-evolution": ours("regularized-evolution", population=args.population),
         "nsga2": ours("nsga2", population=args.population),
         "nsga2 synchronous": ours("nsga2", population=args.population, synchronous=True),
+        "local-search": ours("local-search"),
+        "quality-diversity": ours("quality-diversity"),
+        "mcts": ours("mcts"),
+        "mcts, c = 1": ours("mcts", exploration=1.0),
+        "reinforce": ours("reinforce"),
+        "smbo": ours("smbo", samples=16 if args.smoke else 256),
+        "smbo tree": ours("smbo", samples=16 if args.smoke else 256, tree=True),
+        "linas": ours("linas", population=args.population, **rounds),
+        "concurrent-nas": ours("concurrent-nas", population=args.population, **rounds),
         "pymoo nsga2": pymoo_nsga2(args.population),
         "optuna nsga2": optuna_nsga2(args.population),
     }
+    if unknown := set(args.searches) - set(searches):
+        parser.error(f"no search is called {', '.join(sorted(unknown))}; there are {', '.join(searches)}")
+    searches = {name: search for name, search in searches.items() if not args.searches or name in args.searches}
     budgets = [trials // 10, 3 * trials // 10, trials]
     table: dict[str, dict[str, Any]] = {}
     print(f"{'share of the box':16} {'search':24}" + "".join(f"{f'{b} evaluations':>22}" for b in budgets))
     for title, (landscape, reference) in LANDSCAPES.items():
         for name, search in searches.items():
             shares = []
-            for seed in range(seeds):
+            for seed in range(min(seeds, 3) if name in DEAR else seeds):
                 points = np.array(search(landscape, trials, seed))
                 shares.append([hypervolume(points[:b], reference) / np.prod(reference) for b in budgets])
             mean, spread = np.mean(shares, axis=0), np.std(shares, axis=0, ddof=1)
@@ -163,6 +183,7 @@ def main() -> None:
                 "mean": mean.round(4).tolist(),
                 "sd": spread.round(4).tolist(),
             }
+            table[title][name]["seeds"] = len(shares)
             cells = "".join(f"{f'{m:.4f} ± {s:.4f}':>22}" for m, s in zip(mean, spread, strict=True))
             print(f"{title:16} {name:24}{cells}", flush=True)
     names = ("pymoo", "optuna", "pyglove", "moocore", "numpy")
@@ -171,7 +192,6 @@ def main() -> None:
             {
                 "experiment": "search_quality",
                 "evaluations": budgets,
-                "seeds": seeds,
                 "population": args.population,
                 "hypervolume_share": table,
                 "versions": {name: version(name) for name in names},
