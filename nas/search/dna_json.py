@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def generator_from(given: Any) -> pg.DNAGenerator:
-    """A generator from itself, or from what `generator_text` gave.
+    """A generator from itself, or from what `generator_text` gave; the random one from None.
 
     A plain `pg.geno.Deduping` is replaced by what it wraps: archs are never proposed twice here, and the wrapper would hide
     that its generator takes several objectives.
@@ -22,6 +22,8 @@ def generator_from(given: Any) -> pg.DNAGenerator:
     """
     import pyglove as pg
 
+    if given is None:
+        return pg.geno.Random()
     if isinstance(given, Mapping):
         given = _from_json(given)
     if not isinstance(given, pg.DNAGenerator):
