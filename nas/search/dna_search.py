@@ -48,8 +48,8 @@ class DNASearch(Algorithm):
     same population with other proposals.
 
     Args:
-        generator: a `pg.DNAGenerator`, or the JSON of one as `describe()` gives it; a copy of it is used.  `pg.geno.Random()` unless
-            given.
+        generator: a `pg.DNAGenerator`, or the JSON of one as `describe()` gives it; a copy of it is used.
+            `pg.geno.Random()` unless given.
         penalty: reward of an infeasible trial is `-penalty * (1 + violation)` in each objective; None to keep them from it.
         seed: names the sequence of random numbers.
 
