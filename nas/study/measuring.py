@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from nas.errors import StudyError
+from nas.errors import PredictorError, StudyError
 from nas.evaluate import Predicted, Weights, one_sample
 from nas.hardware import Device, exclusive, measure, resources
 from nas.predict import FewShot, Known, Learned, LookUp, Predictor
@@ -60,8 +60,8 @@ def supernet_of(study: Study) -> Supernet:
 def plan(space: Space, hardware: HardwareRecord, device: Target, count: int, *, few: bool = False) -> Plan:
     """Which archs are still to be measured so that the device has `count`.
 
-    The smallest, the largest and random ones, in an order that is the same each time; with `few`, those that say most about a
-    new device, given the other devices of the store.
+    The smallest, the largest and random ones, in an order that is the same each time; those whose measurement is noisy are
+    measured again.  With `few`, those that say most about a new device, given the other devices of the store.
 
     Raises:
         StudyError: the space has fewer archs.
@@ -69,7 +69,8 @@ def plan(space: Space, hardware: HardwareRecord, device: Target, count: int, *, 
     if count < 1 or count > space.size:
         raise StudyError(f"{count} archs cannot be measured; space {space.name!r} has {space.size}, give 1 to as many")
     known = {one.name for one in hardware.devices()}
-    done = {one.key for one in hardware.measurements(device.key, space.fingerprint)} if device.key in known else set()
+    rows = hardware.measurements(device.key, space.fingerprint, noisy=False) if device.key in known else []
+    done = {one.key for one in rows}
     if few:
         chosen = FewShot(space, device.key, known_devices(space, hardware, device.key)).choose(count)
         return Plan(device.key, count, len(done), [arch for arch in chosen if arch.key not in done])
@@ -163,6 +164,14 @@ def fit(
     rows = hardware.measurements(device.key, space.fingerprint, noisy=noisy)
     archs = space.rows_to_archs([one.row for one in rows])
     one = _made(space, hardware, device, kind, supernet)
+    if len(rows) < one.least:
+        every = len(hardware.measurements(device.key, space.fingerprint))
+        flagged = f", and {every - len(rows)} that are noisy" if every > len(rows) else ""
+        raise PredictorError(
+            f"device {device.key!r} has {len(rows)} measurements of space {space.name!r}{flagged}; a {one.kind!r} predictor "
+            f"needs {one.least} or more: run 'nas measure' on a quieter machine"
+            f"{', or use the noisy ones (--noisy)' if flagged else ''}"
+        )
     if isinstance(one, LookUp):
         if not isinstance(device, Device):
             raise StudyError(

@@ -127,6 +127,21 @@ def test_noisy_measurements_are_left_out_unless_asked_for(store: Store) -> None:
     assert fit(space(), store.hardware, BOARD, "ridge", noisy=True).errors["archs"] == 30
 
 
+def test_too_few_quiet_measurements_say_what_to_do_and_noisy_ones_are_measured_again(store: Store) -> None:
+    store.hardware.add_device("board", BOARD.describe())
+    todo = plan(space(), store.hardware, BOARD, 10)
+    rows = [
+        ArchMeasurement(arch.key, arch.row(), truth(arch), noisy=place > 1) for place, arch in enumerate(todo.archs)
+    ]
+    store.hardware.add_measurements("board", space().fingerprint, rows)
+    with pytest.raises(
+        PredictorError, match=r"'board' has 2 measurements .* and 8 that are noisy; .* needs 5 .*\(--noisy\)"
+    ):
+        fit(space(), store.hardware, BOARD, "ridge")
+    again = plan(space(), store.hardware, BOARD, 10)
+    assert (again.done, again.archs) == (2, todo.archs[2:])
+
+
 def test_few_shots_are_chosen_with_the_other_devices_of_the_store(store: Store, supernet: Supernet) -> None:
     for name, speed in (("a", 2.0), ("b", 0.5), ("c", 1.3)):
         store.hardware.add_device(name, {"name": name})
