@@ -5,7 +5,7 @@ feed-forward layer are a feed-forward layer too; attention is shared whole.  Tra
 granularity everywhere (`granularities`): each step all of them, as in the authors' code, or one at random, as in the paper.
 Mix'n'Match afterwards takes any granularity for each layer, which is what a search over the whole space does.
 
-An encoder for images and a decoder for sequences share the blocks.  The granularities differ inside the blocks, so each is
+An encoder for images and a decoder for text share the blocks.  The granularities differ inside the blocks, so each is
 a forward of its own.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import nas
-from nas.errors import SpaceError
+from nas.errors import SpaceError, suggest
 
 FRACTIONS = (8, 4, 2, 1)
 """A granularity f uses the first 1/f of the hidden units."""
@@ -69,21 +69,19 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A sequence to what comes next at each place of it."""
+    """A language model: each token to scores of the next one, from the tokens up to it."""
 
     def __init__(self, *, hidden: Sequence[int], width: int, heads: int, length: int, values: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(values + 1, width)  # the last one stands before every sequence
+        self.embedding = nn.Embedding(values, width)
         self.positions = nn.Parameter(0.5 * torch.randn(1, length, width))
         self.blocks = nn.Sequential(*(Block(width, heads, units, causal=True) for units in hidden))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, values)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(n, length) integers -> (n, length, values): scores of each token from those before it."""
-        start = self.embedding.num_embeddings - 1
-        before = functional.pad(tokens[:, :-1], (1, 0), value=start)
-        x = self.embedding(before) + self.positions[:, : tokens.shape[1]]
+        """(n, tokens) integers, `length` tokens at most -> (n, tokens, values)."""
+        x = self.embedding(tokens) + self.positions[:, : tokens.shape[1]]  # (n, tokens, width)
         y: Tensor = self.head(self.norm(self.blocks(x)))
         return y
 
@@ -104,8 +102,18 @@ def encoder(
 
 
 @nas.model  # type: ignore[untyped-decorator]
-def decoder(*, hidden: Sequence[int], width: int = 48, heads: int = 3, length: int = 64, values: int = 17) -> nn.Module:
-    """A causal transformer; `hidden` has the number of hidden units of each block."""
+def decoder(
+    *, hidden: Sequence[int], width: int = 48, heads: int = 3, length: int = 64, values: int = 257
+) -> nn.Module:
+    """A causal transformer; `hidden` has the number of hidden units of each block.
+
+    Args:
+        hidden: units of each block.
+        width: of the embedding.
+        heads: of each block.
+        length: most tokens of a sequence.
+        values: of a token; a task of `nas.train.text` says it as `vocabulary`, 257 for bytes and the end of a file.
+    """
     return Decoder(hidden=hidden, width=width, heads=heads, length=length, values=values)
 
 
@@ -131,8 +139,14 @@ def space(
         options: of the model function: `side`, `patch`, `channels`, `classes`, or `length`, `values`.
 
     Raises:
-        SpaceError: a fraction that leaves no unit or is larger than the layer, or heads that do not fit.
+        SpaceError: a fraction that leaves no unit or is larger than the layer, heads that do not fit, or an option that
+            this model does not have.
     """
+    known = ("length", "values") if causal else ("side", "patch", "channels", "classes")
+    for option in options:
+        if option not in known:
+            what = "decoder" if causal else "encoder"
+            raise SpaceError(f"the {what} has no option {option!r}{suggest(option, known)}; it has {', '.join(known)}")
     whole = ratio * width
     if not fractions or not all(1 <= f <= whole for f in fractions):
         raise SpaceError(

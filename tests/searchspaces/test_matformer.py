@@ -33,7 +33,7 @@ class TestDecoder(SupernetConformance):
     def inputs(self, samples):
         return torch.randint(0, 5, (samples, 6), generator=torch.Generator().manual_seed(0))
 
-    def test_a_place_is_predicted_from_those_before_it(self, net):
+    def test_a_place_is_predicted_from_those_up_to_it(self, net):
         tokens = self.inputs(2)
         changed = tokens.clone()
         changed[:, 3] = (changed[:, 3] + 1) % 5
@@ -42,8 +42,14 @@ class TestDecoder(SupernetConformance):
             for arch in (net.space.largest, net.space.smallest):
                 before, after = net(tokens, arch), net(changed, arch)
                 assert before.shape == (2, 6, 5)
-                assert torch.equal(before[:, :4], after[:, :4])
-                assert not torch.allclose(before[:, 4:], after[:, 4:])
+                assert torch.equal(before[:, :3], after[:, :3])
+                assert not torch.allclose(before[:, 3:], after[:, 3:])
+
+    def test_a_shorter_sequence_gives_the_first_places(self, net):
+        tokens = self.inputs(2)
+        with torch.no_grad():
+            whole, part = net(tokens, net.space.largest), net(tokens[:, :4], net.space.largest)
+        assert torch.allclose(whole[:, :4], part, atol=1e-5)
 
 
 def test_granularities_are_the_uniform_archs_largest_first():
@@ -63,6 +69,11 @@ def test_granularities_are_the_uniform_archs_largest_first():
         ({"fractions": ()}, r"fractions=\[\] do not fit"),
         ({"heads": 5}, "width=48 a multiple of heads=5"),
         ({"depth": 0}, "depth=0 must be 1 or more"),
+        (
+            {"value": 5, "causal": True},
+            "the decoder has no option 'value'; did you mean 'values'.*it has length, values",
+        ),
+        ({"values": 5}, "the encoder has no option 'values'; it has side, patch, channels, classes"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(options, sentence):
