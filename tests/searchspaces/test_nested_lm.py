@@ -118,9 +118,15 @@ def test_an_exit_drafts_for_the_full_depth_with_any_prefix():
         (Sandwich(2), InPlace(labels=0.5)),
         (Uniform(2), Labels()),
         (SortedExits(elastic=True), ExitMean(distill=0.5)),
-        (AllGranularities(("depth", "part"), elastic=True), Granular(axis="part")),
-        (TwoDimensional(dim="part"), Granular(kl=1.0, axis="part")),
-        (FixedList([{"depth": 1, "part": 0.25}, {"depth": 2, "part": 0.5}, {"depth": 3}]), Granular(axis="part")),
+        (
+            AllGranularities(("depth", "part"), elastic=True),
+            Granular(axis="part", weights={0.25: 0.5, 0.5: 1.0, 1.0: 1.0}),
+        ),
+        (TwoDimensional(dim="part"), Granular(kl=1.0)),
+        (
+            FixedList([{"depth": 1, "part": 0.25}, {"depth": 2, "part": 0.5}, {"depth": 3}]),
+            Granular(axis="part", weights={0.25: 0.5, 0.5: 1.0, 1.0: 1.0}),
+        ),
         (lambda net: Bucketed(net.macs, 1000.0), Labels()),
     ],
     ids=["sandwich", "uniform", "exits", "granularities", "2d", "starbucks", "buckets"],
