@@ -67,6 +67,7 @@ _HOME = {
     "Predicted": "nas.evaluate",
     "Evaluation": "nas.evaluate",
     "Once": "nas.evaluate",
+    "Trained": "nas.evaluate",
     "Function": "nas.evaluate",
     "Proxies": "nas.proxies",
     "ElasticModel": "nas.deploy",
@@ -84,6 +85,7 @@ _HOME = {
     "Exhaustive": "nas.search",
     "RegularizedEvolution": "nas.search",
     "NSGA2": "nas.search",
+    "Surrogate": "nas.search",
     "DNASearch": "nas.search",
     "OptunaSearch": "nas.search",
     "LINAS": "nas.search",
@@ -94,6 +96,8 @@ _HOME = {
     "SMBO": "nas.search",
     "REINFORCE": "nas.search",
     "RoBoT": "nas.search",
+    "Transfer": "nas.search",
+    "Source": "nas.search",
 }
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604 (the names are the keys above)

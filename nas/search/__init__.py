@@ -3,6 +3,7 @@
 - `Algorithm`: the contract; `Finished`, `History`, `LazyArchs`: what it is told; `Exhausted`: nothing is left to propose.
 - `RandomSearch`, `Exhaustive`: without a memory of quality.
 - `RegularizedEvolution`: a queue that forgets the oldest.
+- `Surrogate`: the default; Gaussian processes say what an arch would measure, and the largest expected gain is asked.
 - `NSGA2`: several objectives, constraints; asynchronous, or synchronous where answers must not depend on the workers.
 - `LINAS`, `ConcurrentNAS`: rounds of evolution on predictors, measured; for one target, for several in turn.
 - `LocalSearch`: neighbours of the front, and again from elsewhere; `QualityDiversity`: the best of each cost bucket, bred.
@@ -10,6 +11,7 @@
 - `REINFORCE`: a distribution over each decision, learnt from a reward that knows the cost.
 - `DNASearch`, `OptunaSearch`: any generator of PyGlove's, any sampler of Optuna's.
 - `RoBoT`: weights of proxies by a Gaussian process, then down the ranking by the best.
+- `Transfer`, `Source`: an algorithm that begins where similar studies ended.
 - `make`, `ALGORITHMS`: algorithms by name.
 """
 
@@ -30,6 +32,9 @@ from nas.search.reinforce import REINFORCE
 from nas.search.robot import RoBoT
 from nas.search.simple import Exhaustive, RandomSearch
 from nas.search.smbo import SMBO
+from nas.search.sources import Source
+from nas.search.surrogate import Surrogate
+from nas.search.transfer import Transfer
 
 __all__ = [
     "ALGORITHMS",
@@ -52,5 +57,8 @@ __all__ = [
     "RandomSearch",
     "RegularizedEvolution",
     "RoBoT",
+    "Source",
+    "Surrogate",
+    "Transfer",
     "make",
 ]

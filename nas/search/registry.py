@@ -20,12 +20,15 @@ from nas.search.reinforce import REINFORCE
 from nas.search.robot import RoBoT
 from nas.search.simple import Exhaustive, RandomSearch
 from nas.search.smbo import SMBO
+from nas.search.surrogate import Surrogate
+from nas.search.transfer import Transfer
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     kind.name: kind
     for kind in (
         RandomSearch,
         Exhaustive,
+        Surrogate,
         RegularizedEvolution,
         NSGA2,
         LINAS,
@@ -38,6 +41,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
         DNASearch,
         OptunaSearch,
         RoBoT,
+        Transfer,
     )
 }
 

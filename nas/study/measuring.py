@@ -164,6 +164,8 @@ def fit(
     rows = hardware.measurements(device.key, space.fingerprint, noisy=noisy)
     archs = space.rows_to_archs([one.row for one in rows])
     one = _made(space, hardware, device, kind, supernet)
+    if isinstance(one, LookUp) and not isinstance(device, Device):
+        raise StudyError(f"parts cannot be measured on {device.label!r} from here; choose another kind than 'lookup'")
     if len(rows) < one.least:
         every = len(hardware.measurements(device.key, space.fingerprint))
         flagged = f", and {every - len(rows)} that are noisy" if every > len(rows) else ""
@@ -172,11 +174,7 @@ def fit(
             f"needs {one.least} or more: run 'nas measure' on a quieter machine"
             f"{', or use the noisy ones (--noisy)' if flagged else ''}"
         )
-    if isinstance(one, LookUp):
-        if not isinstance(device, Device):
-            raise StudyError(
-                f"parts cannot be measured on {device.label!r} from here; choose another kind than 'lookup'"
-            )
+    if isinstance(one, LookUp) and isinstance(device, Device):
         _fill(one, device, archs, tick)
     one.fit(archs, [row.median_ms for row in rows])
     packed = one.pack()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,11 +13,12 @@ import pandas as pd
 
 from nas.errors import Infeasible, MetricError, StoreError, StudyError, suggest
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
-from nas.search import NSGA2, Algorithm, make
+from nas.search import Algorithm, Surrogate, make
 from nas.store import Store, StudyRecord, open_store
 from nas.store.database import shown
 from nas.study.driver import Driver, Options, Summary
 from nas.study.progress import reporter
+from nas.study.transferring import ready, sources_for
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,7 +52,7 @@ class Study:
         evaluators: callables from an arch to measurements; together they must yield every objective and constraint.  May be
             empty for a study that is only asked and told.
         constraints: `"params <= 50_000"`; an arch that violates one is INFEASIBLE, and is not evaluated further.
-        algorithm: how archs are proposed; a name as the command line takes, or an `Algorithm`.  NSGA-II unless told.
+        algorithm: how archs are proposed; a name as the command line takes, or an `Algorithm`.  `Surrogate` unless told.
         training: trains the supernet that the evaluators read (`nas train JOB`).
         store: database URL or path.
         trials: how many finished trials `run` goes on to.
@@ -85,7 +85,7 @@ class Study:
         self.training = training
         self.trials_wanted = _positive("trials", trials)
         self.max_failures = _positive("max_failures", max_failures)
-        self.algorithm = make(algorithm) if isinstance(algorithm, str) else algorithm or NSGA2()
+        self.algorithm = make(algorithm) if isinstance(algorithm, str) else algorithm or Surrogate()
         self.job: str | None = None
         self._where = store
         self._store: Store | None = None
@@ -274,7 +274,8 @@ class Study:
     # -- inside ---------------------------------------------------------------------------------------------------------
 
     def _new_driver(self) -> Driver:
-        return Driver(self.record, self.space, copy.deepcopy(self.algorithm), self.objectives, self.constraints)
+        algorithm = ready(self.algorithm, self.record.settings)
+        return Driver(self.record, self.space, algorithm, self.objectives, self.constraints)
 
     def _hand_driver(self) -> Driver:
         if self._driver is None:
@@ -300,12 +301,20 @@ class Study:
         return record
 
     def _create(self) -> StudyRecord:
+        sources = sources_for(
+            self.algorithm,
+            self.name,
+            self.store,
+            space=self.space,
+            objectives=self.objectives,
+            constraints=self.constraints,
+        )
         return self.store.create_study(
             self.name,
             space_schema=self.space.schema(),
             objectives=self.objectives,
             constraints=self.constraints,
-            settings=self._settings(),
+            settings={**self._settings(), **sources},
         )
 
     def _check_same(self, record: StudyRecord) -> None:

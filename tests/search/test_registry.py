@@ -16,7 +16,8 @@ def test_names_and_options_make_algorithms() -> None:
     assert isinstance(algorithm, NSGA2)
     assert (algorithm.population, algorithm.seed) == (30, 4)
     assert isinstance(make("regularized-evolution", sample=3), RegularizedEvolution)
-    assert all(make(name).describe()["name"] == name for name in ALGORITHMS)
+    needed = {"robot": {"proxies": "searchspaces.nasbench201:function"}}
+    assert all(make(name, **needed.get(name, {})).describe()["name"] == name for name in ALGORITHMS)
     assert make("exhaustive").describe() == {"name": "exhaustive"}
     assert repr(make("nsga2")) == "NSGA2(population=100, crossover=0.9, mutation=None, seed=0, synchronous=False)"
 

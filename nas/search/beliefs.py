@@ -1,0 +1,183 @@
+"""What a model-based search believes of archs it has not measured: objectives, feasibility, and the gain of knowing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from nas.search.archive import Seen
+from nas.search.encoding import Encoding
+from nas.search.gaussian import Prior, Process, View, fit
+from nas.search.improvement import expected_gain, normals
+from nas.search.warp import Warp
+
+if TYPE_CHECKING:
+    from nas.space import Arch
+
+Floats = NDArray[np.float64]
+
+MARGIN = 0.1  # of the front's range, beyond its worst values
+
+
+class Violations:
+    """How far trials violate the constraints, as targets of a process.
+
+    Args:
+        violations: (n,) 0.0 where feasible, inf where a trial failed or nobody knows how far; those count as the worst known.
+    """
+
+    def __init__(self, violations: Floats) -> None:
+        known = violations[np.isfinite(violations)]
+        finite = np.minimum(violations, max(1.0, float(known.max(initial=0.0))))
+        self.informative = bool(np.ptp(finite) > 0)
+        """Whether some violate them more than others."""
+        warp = Warp(finite)
+        self.targets = warp(finite)
+        positive = finite[finite > 0]
+        # Feasible trials are exactly 0: what is believed to be below half of the least violation is one of them.
+        self.goal = float(warp(np.array([positive.min() / 2.0 if len(positive) else 0.0]))[0])
+
+
+class Models:
+    """Parameters of one Gaussian process for each objective, and of one for feasibility where it is not certain.
+
+    Args:
+        encoding: of the space.
+        seen: trials that the parameters are fitted to.
+    """
+
+    def __init__(self, encoding: Encoding, seen: Seen) -> None:
+        self._encoding = encoding
+        self._prior = Prior.of(encoding)
+        points, measured = encoding(seen.archs), ~np.isnan(seen.values).any(1)
+        known = points.rows(np.flatnonzero(measured))
+        few = measured.sum() < 2
+        self._parameters = [
+            self._prior.mean if few else fit(encoding, self._prior, known, Warp(column)(column))
+            for column in seen.values[measured].T
+        ]
+        over = Violations(seen.violations)
+        self._feasibility = fit(encoding, self._prior, points, over.targets) if over.informative else self._prior.mean
+
+    def condition(self, seen: Seen, front: Floats) -> Beliefs:
+        """Beliefs after `seen`.
+
+        Args:
+            seen: trials.
+            front: (k, m) all points of the front.
+        """
+        points, measured = self._encoding(seen.archs), ~np.isnan(seen.values).any(1)
+        known = points.rows(np.flatnonzero(measured))
+        some = self._parameters if measured.any() else ()
+        objectives = [Process(self._encoding, parameters, known) for parameters in some]
+        over = Violations(seen.violations)
+        feasibility = Process(self._encoding, self._feasibility, points) if over.informative else None
+        return Beliefs(self._encoding, objectives, seen.values[measured], feasibility, over, front)
+
+
+class Beliefs:
+    """Processes that have seen trials.
+
+    Args:
+        encoding: of the space.
+        objectives: a process for each objective.
+        values: (n, m) what they saw.
+        feasibility: a process on how far the constraints are violated; None when there is nothing to learn.
+        over: what it saw.
+        front: (f, m) all points of the front.
+    """
+
+    def __init__(  # noqa: PLR0917 (made in one place)
+        self,
+        encoding: Encoding,
+        objectives: Sequence[Process],
+        values: Floats,
+        feasibility: Process | None,
+        over: Violations,
+        front: Floats,
+    ) -> None:
+        self._encoding, self._objectives, self._feasibility = encoding, objectives, feasibility
+        columns = values.T if len(values) else ()
+        self.warps = [Warp(column) for column in columns]
+        self.targets = [warp(column) for warp, column in zip(self.warps, columns, strict=True)]
+        self.doubt = [process.overconfidence(seen) for process, seen in zip(objectives, self.targets, strict=True)]
+        self.over = over
+        self.front = front
+        self.reference = reference_point(values, front) if len(values) else np.zeros(values.shape[1])
+
+    def view(self, archs: Sequence[Arch]) -> Candidates:
+        """What is believed of `archs`, which can learn that one of them was asked."""
+        points = self._encoding(archs)
+        feasibility = None if self._feasibility is None else self._feasibility.at(points)
+        return Candidates(self, len(archs), [process.at(points) for process in self._objectives], feasibility)
+
+    def gains(self, archs: Sequence[Arch]) -> Floats:
+        """(n,) expected gain of each arch alone."""
+        return self.view(archs).gains() if archs else np.zeros(0)
+
+
+class Candidates:
+    """Beliefs about a number of archs.
+
+    Args:
+        beliefs: what they come from.
+        count: how many archs there are.
+        objectives: one view for each objective.
+        feasibility: a view on the violations, or None.
+    """
+
+    def __init__(self, beliefs: Beliefs, count: int, objectives: Sequence[View], feasibility: View | None) -> None:
+        self._beliefs, self._objectives = beliefs, objectives
+        self._means = [view.mean(target) for view, target in zip(objectives, beliefs.targets, strict=True)]
+        self._feasible: Floats = np.ones(count)
+        if feasibility is not None:
+            over = beliefs.over
+            self._feasible = norm.cdf((over.goal - feasibility.mean(over.targets)) / np.sqrt(feasibility.variances))
+
+    def gains(self) -> Floats:
+        """(n,) expected gain in hypervolume times the probability of being feasible, or only that while nothing is."""
+        beliefs = self._beliefs
+        if not len(beliefs.front):  # first of all, something feasible
+            return self._feasible
+        gain = expected_gain(self._draws(1.0), beliefs.front, beliefs.reference)
+        if not gain.any():  # all look hopeless at this confidence
+            gain = expected_gain(self._draws(3.0), beliefs.front, beliefs.reference)
+        worth: Floats = gain * self._feasible
+        return worth
+
+    def ask(self, at: int) -> None:
+        """Candidate `at` is being measured."""
+        for view in self._objectives:
+            view.ask(at)
+
+    def _draws(self, confidence: float) -> Floats:
+        """(n, samples, m) samples of the objectives."""
+        noise = normals(len(self._objectives)) * np.array(self._beliefs.doubt) * confidence
+        draws: Floats = np.stack(
+            [
+                warp.back(mean[:, None] + np.sqrt(view.variances)[:, None] * noise[:, at])
+                for at, (warp, mean, view) in enumerate(
+                    zip(self._beliefs.warps, self._means, self._objectives, strict=True)
+                )
+            ],
+            -1,
+        )
+        return draws
+
+
+def reference_point(values: Floats, front: Floats) -> Floats:
+    """(m,) what an arch must be better than to count.
+
+    The worst values measured, and at least a tenth beyond the front's: a reference that keeps close to a front found so far
+    would never reward an arch that extends it.
+    """
+    worst: Floats = values.max(0)
+    if not len(front):
+        return worst
+    reach = np.where(np.ptp(front, 0) > 0, np.ptp(front, 0), np.ptp(values, 0))
+    beyond: Floats = np.maximum(front.max(0) + MARGIN * reach, worst)
+    return beyond

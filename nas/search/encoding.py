@@ -1,0 +1,103 @@
+"""Archs as points whose squared distances a Gaussian process can weigh, decision by decision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from nas.space import Arch, Space
+
+Floats = NDArray[np.float64]
+
+
+class Points(NamedTuple):
+    """n archs: what each decision is, and how often each candidate was chosen."""
+
+    coordinates: Floats
+    """(n, p): squared distance within the columns of one decision lies between 0 and 1."""
+    counts: Floats
+    """(n, q): how often each candidate is chosen among decisions that offer the same ones, centred and scaled."""
+
+    def rows(self, at: Sequence[int] | NDArray[np.int64]) -> Points:
+        """Some of the points."""
+        return Points(self.coordinates[at], self.counts[at])
+
+
+class Encoding:
+    """Makes points of archs of one space; its tables are made once.
+
+    A decision between numbers is coded as a thermometer, so that the squared distance of candidates i and j of K is
+    |i - j| / (K - 1); any other is one-hot over √2, so that it is 1 where they differ.  An inactive decision is the origin.
+    Decisions with the same candidates (the kernel of every block, the operation of every edge) also share a histogram: what
+    a network costs, and much of what it is worth, depends on how often something was chosen more than on where.
+
+    Args:
+        space: what the archs belong to.
+    """
+
+    def __init__(self, space: Space) -> None:
+        tables: list[Floats] = []
+        self._floats: list[tuple[int, int]] = []  # decision, column of its unit value
+        starts, column = [], 0
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for decision in space.decisions:
+            starts.append(column)
+            if decision.point.range is not None:
+                self._floats.append((decision.index, column))
+                tables.append(np.zeros((1, 1)))
+                column += 1
+                continue
+            tables.append(_codes(decision.candidates))
+            column += tables[-1].shape[1]
+            if len(decision.candidates) > 1:
+                groups.setdefault(tuple(map(str, decision.labels)), []).append(decision.index)
+        self.blocks = np.repeat(np.arange(len(tables)), [table.shape[1] for table in tables])
+        self._tables, self._starts, self.width = tables, starts, column
+        self.groups = [tuple(members) for members in groups.values() if len(members) > 1]
+        self.offered = [len(tables[members[0]]) for members in self.groups]
+        self.count_columns = sum(self.offered)
+        self._space = space
+
+    @property
+    def decisions(self) -> int:
+        """How many decisions there are, which is the largest squared distance."""
+        return len(self._tables)
+
+    def __call__(self, archs: Sequence[Arch]) -> Points:
+        """The points of `archs`."""
+        n = len(archs)
+        genes = np.array([arch.genome for arch in archs], dtype=np.float64).reshape(n, len(self._tables))
+        active = ~np.isnan(genes)
+        index = np.where(active, genes, 0).astype(np.intp)
+        coordinates = np.zeros((n, self.width))
+        for at, (table, start) in enumerate(zip(self._tables, self._starts, strict=True)):
+            row = np.minimum(index[:, at], len(table) - 1)  # a float's gene is no index
+            coordinates[:, start : start + table.shape[1]] = table[row] * active[:, at : at + 1]
+        if self._floats:
+            units = self._space.features(archs, "ordinal")
+            for at, column in self._floats:
+                coordinates[:, column] = np.where(active[:, at], units[:, at], 0.5)
+        return Points(coordinates, self._counts(index, active))
+
+    def _counts(self, index: NDArray[np.intp], active: NDArray[np.bool_]) -> Floats:
+        parts = [np.zeros((len(index), 0))]
+        for members, candidates in zip(self.groups, self.offered, strict=True):
+            chosen, here = index[:, members], active[:, members]
+            counts = np.stack([((chosen == one) & here).sum(1) for one in range(candidates)], 1)
+            parts.append((counts - len(members) / candidates) / np.sqrt(len(members)))
+        return np.concatenate(parts, 1)
+
+
+def _codes(candidates: Sequence[object]) -> Floats:
+    """(K, columns) codes of the candidates of one decision."""
+    count = len(candidates)
+    if count > 1 and all(isinstance(one, int | float) and not isinstance(one, bool) for one in candidates):
+        order = np.argsort(np.argsort([float(str(one)) for one in candidates], kind="stable"))
+        steps: Floats = (order[:, None] > np.arange(count - 1)[None]) / np.sqrt(count - 1)
+        return steps
+    onehot: Floats = np.eye(count) / np.sqrt(2)
+    return onehot

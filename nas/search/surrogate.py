@@ -1,0 +1,220 @@
+"""Surrogate-assisted multi-objective search: the default where an evaluation costs more than a proposal."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.search.archive import Archive, Kept, Seen
+from nas.search.base import Algorithm, Finished, History
+from nas.search.beliefs import Beliefs, Models
+from nas.search.encoding import Encoding
+from nas.search.options import whole
+
+if TYPE_CHECKING:
+    from nas.metrics import Constraint, Metric
+    from nas.space import Arch, Space
+
+Floats = NDArray[np.float64]
+
+FITTED = 150  # trials that parameters are fitted to
+GROWTH = 1.15  # parameters are fitted anew when so many times the trials are known
+CAPACITY = 300  # trials that proposals are conditioned on
+PARENTS = 100  # archs of the front that candidates are made of
+ROUNDS, BEST, CHILDREN = 2, 32, 4  # the best candidates have children, twice
+SHORT_LIST = 128  # candidates that the archs of one wave are chosen from
+HALF = 600  # trials told when half of the proposals are front archs mutated, whatever the model says
+MUTANTS = 64  # archs of the front mutated, for the share that the model does not choose
+WAITING = 256  # archs under way that proposals keep away from; with more, they are chosen as if there were none
+
+
+class Surrogate(Algorithm):
+    """Proposes the archs whose expected gain in hypervolume is largest, by a Gaussian process for each objective.
+
+    The first `initial` archs spread over the space: its largest, its smallest, and those farthest from all before.  From then
+    on candidates come from mutating and crossing the front and from anywhere in the space; the processes
+    (`nas.search.gaussian`) say what each would measure and how sure they are, and the candidate with the largest expected
+    gain is asked (Emmerich, Giannakoglou, Naujoks 2006, "Single- and Multiobjective Evolutionary Optimization Assisted by
+    Gaussian Random Field Metamodels").  Archs under way count as measured at what is believed of them, so that a batch
+    spreads.  Where trials were infeasible or failed, a further process learns where, and the gain is multiplied by the
+    probability of being feasible.
+
+    What a model cannot explain it never proposes, so a share of the proposals that grows with the history, to a half at 600
+    trials, are archs of the front mutated.
+
+    An ask costs the same at any size of history: proposals are conditioned on at most 450 trials, the best and a uniform
+    sample, and parameters are fitted when the history has grown by 15 %.
+
+    Args:
+        initial: how many archs spread over the space before the first is proposed by the model.
+        candidates: how many archs are compared before each wave of proposals.
+        seed: names the sequence of random numbers.
+
+    Raises:
+        AlgorithmError: an option is not what it must be.
+    """
+
+    name: ClassVar[str] = "surrogate"
+
+    def __init__(self, initial: int = 10, candidates: int = 600, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.initial = whole(self.name, "initial", initial, 2)
+        self.candidates = whole(self.name, "candidates", candidates, 16)
+        self._fit_at = self.initial
+        self._to_fit: Callable[[], Seen] | None = None  # trials at the last count at which parameters were due
+        self._models: Models | None = None
+        self._wave: _Wave | None = None  # what is proposed until the next trial is told
+        self._under_way: dict[str, Arch] = {}
+
+    def bind(self, space: Space, objectives: Sequence[Metric], constraints: Sequence[Constraint] = ()) -> None:
+        """See `Algorithm.bind`."""
+        super().bind(space, objectives, constraints)
+        self._archive = Archive(len(objectives), CAPACITY)
+        self._encoding = Encoding(space)
+
+    def _tell(self, trials: Sequence[Finished]) -> None:
+        for trial in trials:
+            self._under_way.pop(trial.arch.key, None)
+            self._add(Kept.of(trial))
+        self._wave = None
+
+    def _restore(self, history: History, rows: NDArray[np.int64]) -> None:
+        for row in rows:
+            self._add(Kept.row(history, int(row)))
+
+    def _add(self, trial: Kept) -> None:
+        """Takes one trial; one by one, so that a rebuilt search fits its parameters to the same trials."""
+        self._archive.add(trial)
+        if self._archive.told >= self._fit_at:
+            self._fit_at = ceil(self._archive.told * GROWTH)
+            self._to_fit = self._archive.later(FITTED)
+
+    def _take(self, arch: Arch) -> bool:
+        new = super()._take(arch)
+        if new:
+            self._under_way[arch.key] = arch
+        return new
+
+    def _ask(self, n: int) -> list[Arch]:
+        return self._fill(n, self._draw)
+
+    def _draw(self, rng: random.Random) -> Arch:
+        if self._to_fit is None and self._models is None:
+            return self._far(rng)
+        if self._wave is None:
+            self._wave = self._begin()
+        told = self._archive.told
+        arch = self._wave.next(rng.random() < told / (told + HALF), len(self._under_way))
+        # A wave ends when very many archs are asked before one is told: anything new is as good then.
+        return arch or self.space.sample(rng)
+
+    def _far(self, rng: random.Random) -> Arch:
+        """The largest, the smallest, then of a few random archs the one that is farthest from those before."""
+        if self.known < 2:
+            return self.space.smallest if self.known else self.space.largest
+        before = [*self._archive.seen(FITTED).archs, *list(self._under_way.values())[:FITTED]]
+        some = [self.space.sample(rng) for _ in range(20)]
+        x, y = self._encoding(some).coordinates, self._encoding(before).coordinates
+        apart = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2.0 * x @ y.T
+        return some[int(apart.min(1).argmax())]
+
+    def _begin(self) -> _Wave:
+        """What the model proposes now.  It depends on what was told and on which archs are under way, not on their order."""
+        archive = self._archive
+        if self._to_fit is not None:
+            self._models, self._to_fit = Models(self._encoding, self._to_fit()), None
+        assert self._models is not None
+        beliefs = self._models.condition(archive.seen(CAPACITY), archive.front)
+        rng = random.Random(f"{self._stream}:{archive.told}")
+        short = self._short_list(beliefs, rng)
+        parents = archive.parents
+        mutants = self._new([self.space.mutate(rng.choice(parents), rng) for _ in range(MUTANTS)], short)
+        waiting = {key: self._under_way[key] for key in sorted(self._under_way)[:WAITING]}
+        return _Wave(beliefs, short, mutants, waiting)
+
+    def _short_list(self, beliefs: Beliefs, rng: random.Random) -> dict[str, Arch]:
+        """The candidates of largest gain: from the front and from anywhere, then children of the best of them."""
+        pool = self._new(self._seeds(rng), {})
+        gains = beliefs.gains(list(pool.values()))
+        for _ in range(ROUNDS):
+            if not pool:
+                break
+            archs = list(pool.values())
+            best = [archs[at] for at in np.argsort(-gains, kind="stable")[:BEST]]
+            children = self._new([self.space.mutate(arch, rng) for arch in best for _ in range(CHILDREN)], pool)
+            pool |= children
+            gains = np.concatenate([gains, beliefs.gains(list(children.values()))])
+        items = list(pool.items())
+        return dict(items[at] for at in np.argsort(-gains, kind="stable")[:SHORT_LIST])
+
+    def _seeds(self, rng: random.Random) -> list[Arch]:
+        """Candidates: half of them parents mutated once to three times, a quarter crossed, a quarter from anywhere."""
+        space, parents = self.space, self._archive.parents
+        if len(parents) > PARENTS:
+            parents = rng.sample(parents, PARENTS)
+        archs = [space.sample(rng) for _ in range(self.candidates // 4)]
+        for at in range(self.candidates // 2):
+            arch = rng.choice(parents)
+            for _ in range(1 + at % 3):
+                arch = space.mutate(arch, rng)
+            archs.append(arch)
+        for _ in range(self.candidates // 4):
+            archs.append(space.crossover(rng.choice(parents), rng.choice(parents), rng))
+        return archs
+
+    def _new(self, archs: Sequence[Arch], pool: Mapping[str, Arch]) -> dict[str, Arch]:
+        """Those of `archs` that are neither finished nor in `pool`, by key.
+
+        Archs under way are among them, so that the candidates do not depend on when the wave began.
+        """
+        found = {}
+        for arch in archs:
+            key = arch.key
+            if key not in pool and (key in self._under_way or key not in self._seen):
+                found[key] = arch
+        return found
+
+
+class _Wave:
+    """Archs in the order in which they are proposed as long as nothing is told.
+
+    Args:
+        beliefs: of the model.
+        short: archs for the model to choose from, by key.
+        mutants: archs that take their turn whatever the model says.
+        waiting: archs under way.
+    """
+
+    def __init__(
+        self, beliefs: Beliefs, short: Mapping[str, Arch], mutants: Mapping[str, Arch], waiting: Mapping[str, Arch]
+    ) -> None:
+        own = {**short, **mutants}
+        self._archs = [*own.values(), *waiting.values()]
+        self._view = beliefs.view(self._archs)
+        self._alone = self._view.gains()
+        self._free = np.array([key not in waiting for key in own] + [False] * len(waiting), dtype=bool)
+        self._short = np.arange(len(self._archs)) < len(short)
+        for at in range(len(own), len(self._archs)):
+            self._view.ask(at)
+
+    def next(self, mutant: bool, under_way: int) -> Arch | None:
+        """The arch of largest gain, or the next mutant, which is under way from now on; None if there is none left."""
+        free = np.flatnonzero(self._free & (self._short != mutant))
+        if not len(free):
+            return None
+        at = int(free[0]) if mutant else self._best(free, under_way)
+        self._free[at] = False
+        if under_way < WAITING:
+            self._view.ask(at)
+        return self._archs[at]
+
+    def _best(self, free: NDArray[np.intp], under_way: int) -> int:
+        # Rounded, so that the order in which archs went under way, which moves the last digits, decides nothing.
+        gains = (self._view.gains() if under_way <= WAITING else self._alone)[free]
+        top = gains.max()
+        return int(free[np.argmax(np.round(gains / top, 9))]) if top > 0 else int(free[0])
