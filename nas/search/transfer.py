@@ -1,0 +1,260 @@
+"""A search that begins where similar searches ended.
+
+After Cao, You, Leskovec 2023, "AutoTransfer: AutoML with Knowledge Transfer": the best designs of the most similar tasks seed
+the sampler.  Here the similarity of two tasks is measured on the new task's own first trials, so that no task embedding has to
+be trained and a source that misleads is found out.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.errors import AlgorithmError
+from nas.search.base import Algorithm, Exhausted, Finished, History
+from nas.search.encoding import Encoding
+from nas.search.options import whole
+from nas.search.sources import Expert, Source
+
+if TYPE_CHECKING:
+    from nas.metrics import Constraint, Metric
+    from nas.space import Arch, Space
+
+Floats = NDArray[np.float64]
+
+BELIEF, STRENGTH = 0.5, 3  # similarity expected before anything was measured, and how many trials that belief is worth
+IGNORED, TRUSTED = 0.2, 0.8  # similarities at which a source is not asked at all, and is asked at every turn
+BREEDERS = 16  # best archs of a source that designs are drawn from
+DRAWS = 24  # designs drawn, of which the sources' favourite is asked
+
+
+class Transfer(Algorithm):
+    """Lets earlier studies make some of the first proposals, and `algorithm` all the others.
+
+    A source's turn comes at random, with a probability that falls from how similar the most similar source is to nothing at
+    `horizon` archs.  Sources then propose, each as often as it is similar, the best archs they know, best first; after these
+    a design whose every decision comes from one of their best archs, which they expect to be good.  The inner algorithm is
+    told all of it, so its population, or its model, starts from these.
+
+    Similarity of a source is the rank correlation between the objectives measured here and those it measured, or a Gaussian
+    process on its trials expects, for the same archs; of several objectives the worst.  It starts at one half, is believed
+    the more the more trials there are, and below 0.2 a source is not asked any more: a reversed one is dropped after some
+    five trials.
+
+    Args:
+        algorithm: proposes whatever the sources do not: an algorithm, its name, or what it describes itself as.
+        from_: names of studies in the same database, or `Source`s; None for every study there that measured the same metrics on
+            archs of this space, of which a `Study` takes the eight youngest.  A study keeps the trials it began with:
+            it resumes with the same whatever becomes of its sources.  Outside of a study None is nobody.
+        horizon: so many archs are asked before the sources are silent.
+        seed: names the sequence of random numbers, also of an inner algorithm that is given by its name.
+
+    Raises:
+        AlgorithmError: an option is not what it must be.
+    """
+
+    name: ClassVar[str] = "transfer"
+
+    def __init__(
+        self,
+        algorithm: str | Algorithm | Mapping[str, Any] = "surrogate",
+        from_: Sequence[str | Source | Mapping[str, Any]] | None = None,
+        horizon: int = 60,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(seed)
+        self.algorithm = _made(algorithm, seed)
+        self.from_ = None if from_ is None else _listed(from_)
+        self.horizon = whole(self.name, "horizon", horizon, 1)
+        self._experts: list[Expert] = []
+        self._first: list[Finished] = []  # the first trials with values, which similarity is measured on
+        self._weights: list[float] | None = None  # similarity of each expert, until the next trial is told
+
+    # -- sources -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def sources(self) -> list[Source]:
+        """The trials that it was given."""
+        return [one for one in self.from_ or () if isinstance(one, Source)]
+
+    @property
+    def unresolved(self) -> list[str] | None:
+        """Names of studies whose trials it was not given; None where it is to take all that there are."""
+        return None if self.from_ is None else [one for one in self.from_ if isinstance(one, str)]
+
+    def given(self, sources: Sequence[Source]) -> Transfer:
+        """The same with these sources, not bound yet."""
+        return Transfer(copy.deepcopy(self.algorithm), sources, self.horizon, self.seed)
+
+    def similarities(self) -> dict[str, float]:
+        """How similar each source is now, by name: from -1, reversed, to 1; at first one half."""
+        return dict(zip([expert.study for expert in self._experts], self._similarities(), strict=True))
+
+    # -- the contract --------------------------------------------------------------------------------------------------------
+
+    def bind(self, space: Space, objectives: Sequence[Metric], constraints: Sequence[Constraint] = ()) -> None:
+        """See `Algorithm.bind`.
+
+        Raises:
+            AlgorithmError: also where a source is only a name, measured something else, or is of another space.
+        """
+        if self.unresolved:
+            raise AlgorithmError(
+                f"transfer knows studies {', '.join(map(repr, self.unresolved))} by name only; use it in a nas.Study, "
+                "which reads their trials, or give Sources"
+            )
+        super().bind(space, objectives, constraints)
+        wanted = tuple(f"{metric.goal} {metric.name}" for metric in objectives)
+        for source in self.sources:
+            if source.objectives != wanted:
+                raise AlgorithmError(
+                    f"source {source.study!r} measured {', '.join(source.objectives)}; this study has {', '.join(wanted)}"
+                )
+        self.algorithm.bind(space, objectives, constraints)
+        if self.sources and space.decisions:
+            encoding = Encoding(space)
+            self._experts = [Expert(source, space, encoding) for source in self.sources]
+
+    def reserve(self, archs: Iterable[Arch]) -> None:
+        """See `Algorithm.reserve`."""
+        archs = list(archs)
+        super().reserve(archs)
+        self.algorithm.reserve(archs)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Algorithm.describe`; sources that were given are part of it."""
+        from_ = None if self.from_ is None else [one if isinstance(one, str) else one.to_json() for one in self.from_]
+        options = {"algorithm": self.algorithm.describe(), "from_": from_, "horizon": self.horizon, "seed": self.seed}
+        return {"name": self.name, **options}
+
+    def __repr__(self) -> str:
+        from_ = None if self.from_ is None else [one if isinstance(one, str) else one.study for one in self.from_]
+        return f"Transfer(algorithm={self.algorithm!r}, from_={from_}, horizon={self.horizon}, seed={self.seed})"
+
+    def _tell(self, trials: Sequence[Finished]) -> None:
+        self.algorithm.tell(trials)
+        room = self.horizon - len(self._first)
+        self._first += [trial for trial in trials if trial.values is not None and trial.state != "FAILED"][:room]
+        self._weights = None
+
+    def _restore(self, history: History, rows: NDArray[np.int64]) -> None:
+        columns = vars(history) | {"pending": ()}  # which `restore` reserves, in both
+        self.algorithm.restore(History(**columns))
+        if len(rows) < self.horizon:  # else the sources have nothing to say any more
+            trials = [history.trial(int(row)) for row in rows]
+            self._first = [trial for trial in trials if trial.values is not None and trial.state != "FAILED"]
+
+    def _ask(self, n: int) -> list[Arch]:
+        archs: list[Arch] = []
+        while len(archs) < n and self._experts and self.known < self.horizon:
+            arch = self._from_sources()
+            if arch is not None:
+                self.algorithm.reserve([arch])
+                archs.append(arch)
+                continue
+            found = self._inner(1, archs)
+            if not found:
+                return archs
+            archs += found
+        return [*archs, *self._inner(n - len(archs), archs)] if len(archs) < n else archs
+
+    def _inner(self, n: int, before: Sequence[Arch]) -> list[Arch]:
+        """Up to `n` archs of the inner algorithm; it is exhausted only when there are none `before` either."""
+        try:
+            archs = self.algorithm.ask(n)
+        except Exhausted:
+            if before:
+                return []
+            raise
+        for arch in archs:
+            self._take(arch)
+        return archs
+
+    # -- proposals of the sources --------------------------------------------------------------------------------------------
+
+    def _from_sources(self) -> Arch | None:
+        """What a source proposes, if it is a source's turn and it has anything new."""
+        rng = random.Random(f"{self._stream}:{self.known}")
+        turns = [_turn(similarity) for similarity in self._similarities()]
+        if rng.random() >= max(turns) * (1 - self.known / self.horizon):
+            return None
+        expert = rng.choices(self._experts, turns)[0]
+        for arch in expert.best:
+            if self._take(arch):
+                return arch
+        return self._designed(turns, rng)
+
+    def _designed(self, turns: Sequence[float], rng: random.Random) -> Arch | None:
+        """Of designs drawn from the best archs of all sources the one that they expect to be best in a random direction."""
+
+        def parent() -> Arch:
+            return rng.choice(rng.choices(self._experts, turns)[0].best[:BREEDERS])
+
+        space, found = self.space, {}
+        for _ in range(DRAWS):
+            arch = space.crossover(space.crossover(parent(), parent(), rng), parent(), rng)
+            if rng.random() < 0.5:
+                arch = space.mutate(arch, rng)
+            if arch.key not in self._seen:
+                found[arch.key] = arch
+        if not found:
+            return None
+        archs = list(found.values())
+        beliefs = np.stack([expert.predict(archs) for expert in self._experts], 0)  # (experts, n, m)
+        expected = np.average(beliefs, axis=0, weights=turns)
+        direction = np.array([rng.random() + 0.1 for _ in self.objectives])
+        # Chebyshev, so that hollows of the front are reached too.
+        arch = archs[int(((expected - expected.min(0)) * direction).max(1).argmin())]
+        self._take(arch)
+        return arch
+
+    def _similarities(self) -> list[float]:
+        if self._weights is None:
+            archs = [trial.arch for trial in self._first]
+            values = np.array([trial.values for trial in self._first], dtype=np.float64)
+            values = values.reshape(-1, len(self.objectives))
+            known = len(archs) if len(archs) >= 3 else 0
+            self._weights = [
+                (STRENGTH * BELIEF + known * expert.likeness(archs, values)) / (STRENGTH + known)
+                for expert in self._experts
+            ]
+        return self._weights
+
+
+def _turn(similarity: float) -> float:
+    """Probability that a source of this similarity is asked, at the beginning."""
+    return min(1.0, max(0.0, (similarity - IGNORED) / (TRUSTED - IGNORED)))
+
+
+def _made(algorithm: str | Algorithm | Mapping[str, Any], seed: int) -> Algorithm:
+    from nas.search.registry import make  # which knows this module
+
+    if isinstance(algorithm, str):
+        algorithm = {"name": algorithm}
+        kind = make(**algorithm)
+        algorithm = make(**algorithm, seed=seed) if hasattr(kind, "seed") and "seed" in kind.describe() else kind
+    elif isinstance(algorithm, Mapping):
+        algorithm = make(**algorithm)
+    if not isinstance(algorithm, Algorithm) or isinstance(algorithm, Transfer):
+        raise AlgorithmError(
+            f"transfer was given algorithm={algorithm!r}; it is an algorithm other than itself, or the name of one"
+        )
+    return algorithm
+
+
+def _listed(from_: object) -> list[str | Source]:
+    if isinstance(from_, str | bytes) or not isinstance(from_, Sequence):
+        raise AlgorithmError(f"transfer was given from_={from_!r}; it is a list of study names, or None for all")
+    listed = [Source.from_json(one) if isinstance(one, Mapping) else one for one in from_]
+    for one in listed:
+        if not isinstance(one, str | Source):
+            raise AlgorithmError(f"transfer was given {one!r} in from_; it is a list of study names, or None for all")
+    names = [one if isinstance(one, str) else one.study for one in listed]
+    if len(set(names)) < len(names):
+        raise AlgorithmError(f"transfer was given a study twice in from_: {', '.join(names)}")
+    return listed
