@@ -3,13 +3,16 @@
 An evaluator is any callable that maps an arch to named numbers: `lambda arch: {"params": 10}` is one.  It may say more
 about itself with attributes: `metrics` (the names it yields), `cost` ("cheap" runs before "dear", the default),
 `exclusive` (True: nothing else of ours runs on the machine meanwhile), `check(space)` (raises what is missing before
-workers are started) and `describe()` (JSON-able: a study is resumed with the same).  `Evaluation` makes one of several.
+workers are started), `describe()` (JSON-able: a study is resumed with the same), `progress(arch)` (measurements after each
+epoch that has finished: the study keeps them as curves) and `each_epoch(arch)` (the same, one after the other as they are
+made: a scheduler may stop in between).  `Evaluation` makes one of several.
 
 Evaluators travel to workers by pickle and hold no tensors: weights are a path and a hash, data a recipe.
 
 Composing:  Evaluator, Evaluation, checked
 Sharing:    Once (one evaluation for all archs that compute the same), Function (names what an arch computes; imports torch)
 Predicted:  Predicted (latency from a fitted predictor: cheap)
+Trained:    Trained (candidates trained by themselves or distilled, epoch by epoch; imports torch)
 Subnets:    Accuracy, Costs, Latency, Weights, one_sample (these import torch, when they are first used)
 """
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from nas.evaluate.functional import Function
     from nas.evaluate.predicted import Predicted
     from nas.evaluate.subnets import Accuracy, Costs, Latency, Weights, one_sample
+    from nas.evaluate.trained import Trained
 
 __all__ = [
     "Accuracy",
@@ -34,6 +38,7 @@ __all__ = [
     "Latency",
     "Once",
     "Predicted",
+    "Trained",
     "Weights",
     "checked",
     "one_sample",
@@ -51,6 +56,10 @@ def __getattr__(name: str) -> Any:
         from nas.evaluate.predicted import Predicted
 
         return Predicted
+    if name == "Trained":
+        from nas.evaluate.trained import Trained
+
+        return Trained
     from nas.evaluate import subnets
 
     return getattr(subnets, name)

@@ -66,6 +66,16 @@ class Evaluation:
             if check is not None:
                 check(space)
 
+    @property
+    def has_progress(self) -> bool:
+        """Whether an evaluator tells how far it is with an arch: `progress(arch)`, measurements after each finished epoch."""
+        return any(hasattr(one, "progress") for one in self.evaluators)
+
+    def progress(self, arch: Arch) -> list[dict[str, float]]:
+        """Measurements after each epoch that has finished, of the first evaluator that tells; read by any process at any time."""
+        told: Any = next((one for one in self.evaluators if hasattr(one, "progress")), None)
+        return [] if told is None else list(told.progress(arch))
+
     def __call__(self, arch: Arch) -> dict[str, float]:
         """All measurements of `arch`.
 

@@ -23,6 +23,7 @@ from nas.store import Added, NewTrial, Receipt, Report, State, StudyRecord, Tria
 from nas.store import History as Stored
 from nas.store.settle import Outcome as Settled
 from nas.store.settle import settle
+from nas.study.curves import Curves
 from nas.study.owner import is_gone, owner_id
 from nas.study.progress import Reporter
 
@@ -132,7 +133,31 @@ class Driver:
             outcome = Outcome(number, "FAILED", reason=reason or "reported as failed", started=time.time())
         else:
             outcome = Outcome(number, "COMPLETED", dict(measurements), started=time.time())
+        self.finish(outcome)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Record the outcome of an asked trial, whatever it is."""
         self._wave([outcome], 0)
+
+    @property
+    def in_flight(self) -> Mapping[int, Arch]:
+        """Trials that this process holds, by number."""
+        return self._archs
+
+    @property
+    def exhausted(self) -> bool:
+        """Nothing is left to propose."""
+        return self._exhausted
+
+    def heartbeat(self) -> None:
+        """Keep what was asked: to be called now and then, the lease is a minute."""
+        self._keep_leases()
+
+    def release(self) -> None:
+        """Give back what was asked and not told; another run takes it up."""
+        self._record.release(self._owner)
+        self._attempts.clear()
+        self._archs.clear()
 
     # -- the loop -------------------------------------------------------------------------------------------------------
 
@@ -144,11 +169,9 @@ class Driver:
         try:
             with self._runner(evaluation, options) as runner:
                 self._started = time.monotonic()
-                message = self._loop(runner, options, progress)
+                message = self._loop(runner, options, progress, Curves(self._record, evaluation))
         finally:
-            self._record.release(self._owner)
-            self._attempts.clear()
-            self._archs.clear()
+            self.release()
             progress.end()
         return self.summary(message)
 
@@ -182,7 +205,7 @@ class Driver:
             self._space, evaluation, options.workers, batch=options.batch, time_limit_s=options.time_limit_s
         )
 
-    def _loop(self, runner: Runner, options: Options, progress: Reporter) -> str:
+    def _loop(self, runner: Runner, options: Options, progress: Reporter, curves: Curves) -> str:
         runner.submit(self._claim(options.trials - self.finished))
         outcomes: list[Outcome] = []
         while True:
@@ -209,6 +232,8 @@ class Driver:
                     return "every arch of the space that can be proposed has been evaluated"
                 raise StudyError(f"algorithm {self._algorithm.name!r} proposes nothing and nothing is in flight")
             outcomes = runner.wait(_WAIT_S)
+            curves.keep({outcome.number: self._archs[outcome.number] for outcome in outcomes})
+            curves.look(self._archs)
             self._keep_leases()
 
     # -- one wave -------------------------------------------------------------------------------------------------------

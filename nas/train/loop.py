@@ -60,9 +60,9 @@ class Run:
         # Looking at a number makes the CPU wait for the GPU.
         self.look_every = 1 if training.device.type == "cpu" else LOG_EVERY
 
-    def finish(self, progress: bool, interrupted: Callable[[], bool]) -> None:
-        """Makes the steps that are left.  A finished training has none."""
-        if self.state.finished:
+    def finish(self, progress: bool, interrupted: Callable[[], bool], until: int) -> None:
+        """Makes the steps that are left up to `until`, and commits.  A finished training has none."""
+        if self.state.finished or self.state.step >= until:
             self.supernet.eval()
             return
         self.supernet.zero_grad(set_to_none=True)
@@ -73,16 +73,16 @@ class Run:
         log = Log(self.training.path, ["step", "epoch", "lr", "loss", "seconds", *columns], self.state.history)
         try:
             with Reporter(self.training.steps, show=progress) as reporter:
-                self._loop(log, reporter, interrupted)
+                self._loop(log, reporter, interrupted, until)
         finally:
             log.close()
             self.supernet.zero_grad()
             self.supernet.eval()
 
-    def _loop(self, log: Log, reporter: Reporter, interrupted: Callable[[], bool]) -> None:
+    def _loop(self, log: Log, reporter: Reporter, interrupted: Callable[[], bool], until: int) -> None:
         training, steps = self.training, self.training.steps
         self.supernet.train()
-        for batch in itertools.islice(self._batches(), steps - self.state.step):
+        for batch in itertools.islice(self._batches(), until - self.state.step):
             self._step(batch)
             done = self.state.step
             stop = interrupted() and done < steps
@@ -90,7 +90,7 @@ class Run:
             if measure or done % LOG_EVERY == 0:
                 self._look()
                 self._row(log, reporter, measure=measure)
-            if done % training.checkpoint_every == 0 or done == steps or stop:
+            if done % training.checkpoint_every == 0 or done == until or stop:
                 self._look()
                 self._commit()
             if stop:

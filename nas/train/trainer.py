@@ -160,7 +160,7 @@ class Training:
             )
         return type(self.supernet).load(self.path / state.SUPERNET, self.supernet.space)
 
-    def run(self, progress: bool = True, resume: bool = True) -> TrainResult:
+    def run(self, progress: bool = True, resume: bool = True, until: int | None = None) -> TrainResult:
         """Trains to the end; with a path it goes on from the last checkpoint, and a finished training is only loaded.
 
         Ctrl-C ends the step that is being made, leaves a checkpoint and raises KeyboardInterrupt; a second one is immediate.
@@ -169,14 +169,17 @@ class Training:
         Args:
             progress: show a bar on a terminal, else a line every few seconds (on stderr).
             resume: False deletes what an earlier training left in `path`.
+            until: stop with a checkpoint after this many steps, to go on later; None makes them all.
 
         Raises:
             TrainError: the loss is not finite or has diverged (the last checkpoint stays); the path holds another
-                training, or belongs to a running one.
+                training, or belongs to a running one; `until` is given and no path.
             CheckpointError: the checkpoint cannot be read.
         """
         import pandas as pd
 
+        if until is not None and (self.path is None or until < 1):
+            raise TrainError(f"until={until} needs a path to go on from later, and 1 step or more; give both")
         with contextlib.ExitStack() as stack:
             if self.path is not None:
                 stack.enter_context(state.locked(self.path))
@@ -185,7 +188,7 @@ class Training:
             stack.enter_context(rng.forked(self.seed))
             interrupted = stack.enter_context(interruptible())
             run = Run(self, self._found())
-            run.finish(progress, interrupted)
+            run.finish(progress, interrupted, self.steps if until is None else min(until, self.steps))
         history = pd.DataFrame(run.state.history)
         return TrainResult(self.supernet, history, run.state.step, run.state.seconds)
 

@@ -1,0 +1,255 @@
+"""A candidate trained by itself: from scratch, from a supernet's weights, or taught by one; epoch by epoch, resumable.
+
+Every epoch ends with a checkpoint that holds its measurements.  A process may be killed at any moment: whoever evaluates the
+arch again goes on behind the last finished epoch, and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import nn
+
+from nas.errors import EvaluationError, SpaceError, suggest
+from nas.evaluate.subnets import Accuracy, Cost, Source, Weights
+from nas.supernet import Supernet
+from nas.supernet.inputs import Inputs
+from nas.train import Labels, Loss, Task, Teacher, Training, Uniform, as_supernet, rng, state
+from nas.train.task import mixed
+
+if TYPE_CHECKING:
+    from nas.space import Arch, Space
+
+# Options of `Training` that this evaluator decides itself.
+_OURS = {"supernet", "task", "path", "sampler", "loss", "steps", "device", "seed", "checkpoint_every", "validate_every"}
+
+
+class Trained:
+    """Quality of an arch that is trained by itself for `epochs` epochs, measured after each.
+
+    `each_epoch(arch)` gives the measurements one epoch after the other, so that a scheduler can stop what does not deserve the
+    rest (`nas.tune.run`); calling the evaluator takes the last.  `progress(arch)` reads what has finished so far.
+
+    Args:
+        task: data, loss and metrics.
+        path: folder of the checkpoints, one folder in it for each arch and setting; workers on several machines must share it.
+        epochs: of each training.
+        start: a supernet, a training or a checkpoint's folder: candidates begin with its weights; None is from scratch.
+        teacher: likewise: its largest arch teaches the candidates (Hinton et al. 2015).
+        weight: of the teacher; the rest is the labels'.  0.5 unless given.
+        temperature: softens teacher and student.  1.0 unless given.
+        loss: what candidates are taught, instead of labels or a teacher.
+        device: where to train.
+        seed: of the weights from scratch, and of dropout.
+        options: others of `nas.Training`: lr, weight_decay, warmup, floor, clip, optimizer, precision, divergence.
+
+    Raises:
+        EvaluationError: an option is unknown, has no effect beside another, or is not what it must be.
+    """
+
+    cost: ClassVar[Cost] = "dear"
+    exclusive: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        task: Task,
+        path: str | Path,
+        *,
+        epochs: int,
+        start: Source | None = None,
+        teacher: Source | None = None,
+        weight: float | None = None,
+        temperature: float | None = None,
+        loss: Loss | None = None,
+        device: str = "cpu",
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        if not isinstance(task, Task):
+            raise EvaluationError(f"task is a {type(task).__name__} and must be a nas.train.Task")
+        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+            raise EvaluationError(f"epochs is {epochs!r}; give a whole number, 1 or more")
+        _check_options(options)
+        if teacher is not None and loss is not None:
+            raise EvaluationError("teacher and loss both say what candidates are taught; give one of them")
+        if teacher is None and (weight is not None or temperature is not None):
+            raise EvaluationError(
+                f"weight={weight} and temperature={temperature} have no effect without a teacher; give teacher="
+            )
+        if loss is not None and not isinstance(loss, Loss):
+            raise EvaluationError(f"loss is a {type(loss).__name__} and must be a nas.train.Loss")
+        self.task, self.path, self.epochs = task, Path(path), epochs
+        self._start = None if start is None else Accuracy(start, task)
+        self._teacher = None if teacher is None else Accuracy(teacher, task)
+        self._weight = 0.5 if weight is None else weight
+        self._temperature = 1.0 if temperature is None else temperature
+        self._loss, self.device, self.seed, self.options = loss, device, seed, options
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Those of the task on the validation split, and how many epochs they are of."""
+        return (*self.task.metric_names, "epochs")
+
+    @property
+    def example(self) -> Inputs:
+        """Inputs that every candidate takes."""
+        return self.task.example
+
+    def __call__(self, arch: Arch) -> dict[str, float]:
+        """Measurements after the last epoch; epochs that finished in an earlier, killed evaluation are not repeated."""
+        return deque(self.each_epoch(arch), maxlen=1)[0]
+
+    def each_epoch(self, arch: Arch) -> Iterator[dict[str, float]]:
+        """Measurements after each epoch: those that have finished already at once, the others as they are trained.
+
+        Between two epochs nothing is held: the next may be made by another process.
+
+        Raises:
+            TrainError: the training cannot go on (it diverged, or another process is at it).
+        """
+        done = self.progress(arch)
+        yield from done
+        if len(done) == self.epochs:
+            return
+        training = self.training(arch)
+        for epoch in range(len(done), self.epochs):
+            self._train(training, epoch + 1)
+            yield self.progress(arch)[epoch]
+
+    def progress(self, arch: Arch) -> list[dict[str, float]]:
+        """Measurements of the epochs that have finished, read from the checkpoint; any process may ask at any time."""
+        found = state.read(self.folder(arch))
+        per_epoch = self.task.steps_per_epoch
+        rows = [] if found is None else [row for row in found.history if row["step"] % per_epoch == 0]
+        return [
+            {**{name: row[f"largest_{name}"] for name in self.task.metric_names}, "epochs": number}
+            for number, row in enumerate(rows, 1)
+        ]
+
+    def folder(self, arch: Arch) -> Path:
+        """Where the training of `arch` with these settings is kept; other settings have other folders."""
+        settings = f"{arch.space.fingerprint} {self._settings}"
+        return self.path / f"{arch.key}-{hashlib.blake2b(settings.encode(), digest_size=4).hexdigest()}"
+
+    def training(self, arch: Arch) -> Training:
+        """The training of `arch`: of a supernet that has this arch alone.
+
+        Raises:
+            EvaluationError: what the arch builds is no module.
+        """
+        per_epoch = self.task.steps_per_epoch
+        if self._teacher is None:
+            loss = self._loss or Labels()
+        else:
+            module = self._teacher.extract(self._teacher.weights.get(arch.space).space.largest)
+            loss = Teacher(module, weight=self._weight, temperature=self._temperature)
+        return Training(
+            as_supernet(self._module(arch), example=self.example, name=arch.key),
+            self.task,
+            path=self.folder(arch),
+            sampler=Uniform(1),
+            loss=loss,
+            steps=self.epochs * per_epoch,
+            device=self.device,
+            seed=self.seed,
+            checkpoint_every=per_epoch,
+            validate_every=per_epoch,
+            **self.options,
+        )
+
+    def extract(self, arch: Arch) -> nn.Module:
+        """The candidate as it was after its last finished epoch, in eval mode."""
+        quality = self._quality(arch)
+        return quality.extract(_only(quality))
+
+    def measure_module(self, module: nn.Module) -> dict[str, float]:
+        """Metrics of an ordinary module on the validation split."""
+        return self._measuring(module).measure_module(module)
+
+    def difference(self, module: nn.Module, arch: Arch) -> float:
+        """Largest absolute difference between the outputs of `module` and of the candidate on the example."""
+        quality = self._quality(arch)
+        return quality.difference(module, _only(quality))
+
+    def check(self, space: Space) -> None:
+        """Whether the start and the teacher are there, the settings make a training, and the folder can be written."""
+        for one in (self._start, self._teacher):
+            if one is not None:
+                one.check(space)
+        self.training(space.smallest)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EvaluationError(
+                f"'{self.path}' is no folder that can be written ({error.strerror}); choose another path"
+            ) from error
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able name, task and options; where the checkpoints are and on which device they are made is no part."""
+        return {
+            "name": "Trained",
+            "task": self.task.describe(),
+            "epochs": self.epochs,
+            "start": None if self._start is None else self._start.weights.describe(),
+            "teacher": None if self._teacher is None else self._taught(self._teacher.weights),
+            "loss": None if self._loss is None else self._loss.describe(),
+            "seed": self.seed,
+            "options": dict(sorted(self.options.items())),
+        }
+
+    @functools.cached_property
+    def _settings(self) -> str:
+        return json.dumps(self.describe(), sort_keys=True)
+
+    def _taught(self, weights: Weights) -> dict[str, Any]:
+        return {"weights": weights.describe(), "weight": self._weight, "temperature": self._temperature}
+
+    def _train(self, training: Training, epoch: int) -> None:
+        """Makes epoch 1, 2, … and commits it."""
+        training.run(progress=False, until=epoch * self.task.steps_per_epoch)
+
+    def _module(self, arch: Arch) -> nn.Module:
+        if self._start is not None:
+            return self._start.extract(arch)
+        with rng.forked(mixed(self.seed, arch.key)):  # weights are a function of the seed and the arch
+            module = arch.space.build(arch)
+        if not isinstance(module, nn.Module):
+            raise SpaceError(
+                f"an arch of space {arch.space.name!r} is a {type(module).__name__} and cannot be trained; "
+                "decorate the function that builds the module with @nas.model"
+            )
+        return module
+
+    def _quality(self, arch: Arch) -> Accuracy:
+        folder = self.folder(arch)
+        found = state.read(folder)
+        if found is None:
+            raise EvaluationError(f"no epoch of arch {arch.choices} has finished in '{folder}'; train it first")
+        net = as_supernet(self._module(arch), example=self.example, name=arch.key)
+        return Accuracy(Supernet.load(folder / found.folder, net.space), self.task)
+
+    def _measuring(self, module: nn.Module) -> Accuracy:
+        return Accuracy(as_supernet(module, example=self.example), self.task)
+
+
+def _only(quality: Accuracy) -> Arch:
+    assert isinstance(quality.weights.source, Supernet)
+    return quality.weights.source.space.largest
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    known = [name for name in inspect.signature(Training).parameters if name not in _OURS]
+    for name in options:
+        if name in _OURS:
+            raise EvaluationError(f"Trained decides {name} of its trainings itself; leave it out")
+        if name not in known:
+            raise EvaluationError(
+                f"Trained has no option {name!r}; besides its own it takes {', '.join(known)}{suggest(name, known)}"
+            )

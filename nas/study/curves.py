@@ -1,0 +1,64 @@
+"""What trials measure on their way, kept while they run: (metric, epoch, value) rows of the store.
+
+An evaluator that trains commits each epoch where any process can read it (`progress`).  The driver reads that now and then,
+so that workers need no way to the store, and a record is as complete after a crash as the checkpoints are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from nas.errors import StoreError
+
+if TYPE_CHECKING:
+    from nas.space import Arch
+    from nas.store import StudyRecord
+
+EVERY_S = 2.0
+
+
+class Curves:
+    """Copies the epochs of running trials into the record.
+
+    Args:
+        record: of the study.
+        evaluation: `nas.evaluate.Evaluation`, or anything else, which then has no epochs.
+    """
+
+    def __init__(self, record: StudyRecord, evaluation: Any) -> None:
+        self._record, self._evaluation = record, evaluation
+        self._on = bool(getattr(evaluation, "has_progress", False))
+        self._kept: dict[int, int] = {}  # epochs in the record, of the trials that run
+        self._next = 0.0
+
+    def look(self, running: Mapping[int, Arch]) -> None:
+        """`keep` of all trials that run, every few seconds."""
+        if self._on and time.monotonic() >= self._next:
+            self.keep(running)
+            self._next = time.monotonic() + EVERY_S
+
+    def keep(self, running: Mapping[int, Arch]) -> None:
+        """Writes the epochs that have finished since the last look; trials that somebody else has ended are passed over."""
+        if not self._on:
+            return
+        for number, arch in running.items():
+            epochs = self._evaluation.progress(arch)
+            try:
+                for step in range(self._kept.get(number, 0), len(epochs)):
+                    keep_epoch(self._record, number, step + 1, epochs[step])
+            except StoreError:
+                continue  # not ours any more: the report will hear so
+            self._kept[number] = len(epochs)
+
+
+def keep_epoch(record: StudyRecord, number: int, epoch: int, measurements: Mapping[str, float]) -> None:
+    """Writes the measurements of one epoch of a running trial; writing them again changes nothing.
+
+    Raises:
+        StoreError: the trial does not run.
+    """
+    for name, value in measurements.items():
+        if name != "epochs":  # the step says so
+            record.measure(number, name, value, epoch)
