@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections import deque
 from typing import Any
 
 import ray
 import ray.exceptions as rex
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
 from nas.errors import RunnerError
 from nas.runners.base import Outcome, Task
@@ -22,6 +24,7 @@ from nas.runners.pool import Member, PoolRunner
 from nas.runners.work import Evaluate, Payload, Work, describe
 
 _OBJECT_STORE_BYTES = 100 * 2**20  # weights are mapped from files; only tasks and outcomes travel
+_CONNECT_S = 10.0
 # The worker, its node or the way to it is gone: the task is not to blame until it has happened often.
 _INFRASTRUCTURE = (
     rex.RayActorError,
@@ -70,7 +73,7 @@ class _Actor(Member):
 
 
 class RayRunner(PoolRunner[_Actor]):
-    """Actors on a Ray that this runner starts, or on the one that this process is connected to already.
+    """Actors on the Ray that this process is connected to already, the cluster of RAY_ADDRESS, or one that this runner starts.
 
     Args:
         num_gpus: GPUs that each actor reserves; fractions share one.  `threads` is the CPUs that it reserves.
@@ -101,7 +104,11 @@ class RayRunner(PoolRunner[_Actor]):
     def start(self) -> None:
         """Start Ray, if this process has none yet, and the actors; wait until they have loaded the evaluation."""
         if not ray.is_initialized():
-            self._start_ray()
+            address = os.environ.get("RAY_ADDRESS")  # Ray's own variable, as host:port
+            if address is None or address == "local":
+                self._start_ray()
+            else:
+                self._join(address)
         self._check_resources()
         super().start()
 
@@ -125,6 +132,27 @@ class RayRunner(PoolRunner[_Actor]):
             logging_level=logging.ERROR,
             object_store_memory=_OBJECT_STORE_BYTES,
         )
+        self._owns_ray = True
+
+    def _join(self, address: str) -> None:
+        """Connect to a cluster; Ray would wait forty seconds for one that is not there."""
+        host, _, port = address.rpartition(":")
+        if not (host and port.isdigit()):
+            raise RunnerError(f"Ray address {address!r} is not usable; give host:port of the head, as in 'head:6379'")
+        try:
+            socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+            GcsClient(address=address)  # says at once that a token is wrong, which `ray.init` does not say at all
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except rex.AuthenticationError:
+            raise RunnerError(
+                f"Ray at {address} refuses this token; name the file that holds the cluster's in RAY_AUTH_TOKEN_PATH"
+            ) from None
+        except (OSError, RuntimeError, rex.RayError) as error:
+            why = " ".join(str(error).split())
+            raise RunnerError(
+                f"Ray at {address} does not take this process: {why}; a node of the cluster must run on this machine, "
+                "with the same versions of Python and Ray"
+            ) from None
         self._owns_ray = True
 
     def _check_resources(self) -> None:

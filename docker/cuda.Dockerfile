@@ -1,0 +1,25 @@
+# Build from the repository's root:  docker build -f docker/cuda.Dockerfile -t supernas:cuda .
+
+FROM python:3.11.14-slim-bookworm AS build
+ARG TORCH_VERSION=2.13.0
+# The index's build for NVIDIA GPUs, which brings its CUDA libraries; another CUDA: https://download.pytorch.org/whl/cu130.
+ARG TORCH_INDEX=https://pypi.org/simple
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# torch alone from its own index, which does not have every version of what it needs; those follow with everything else.
+RUN python -m venv /opt/nas && /opt/nas/bin/pip install --no-deps --index-url "${TORCH_INDEX}" "torch==${TORCH_VERSION}"
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY nas nas
+COPY searchspaces searchspaces
+RUN /opt/nas/bin/pip install -c constraints.txt '.[energy,plots,postgres]' && /opt/nas/bin/pip check
+
+FROM python:3.11.14-slim-bookworm
+RUN useradd --uid 1000 --create-home nas && install -d -o nas -g nas /work /work/jobs /work/runs
+COPY --from=build /opt/nas /opt/nas
+COPY docker/entry.py /opt/nas/entry.py
+ENV PATH=/opt/nas/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER 1000:1000
+# The same folder in every container: workers find job files and weights where the driver has them.
+WORKDIR /work
+ENTRYPOINT ["/opt/nas/bin/python", "/opt/nas/entry.py"]
+CMD ["nas", "--help"]
