@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import AlgorithmError, SpaceError
+from nas.pareto import hypervolume, non_dominated
 from nas.search.encoding import Encoding
 from nas.search.gaussian import Prior, Process
 from nas.search.selection import constrained_ranks
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 CAPACITY = 160  # trials of one study that are kept: half the best, half from all over
-BEST = 32  # archs of a study that are asked again, best first
+BEST = 32  # archs of a study that are asked again
+MARGIN = 0.1  # beyond the worst objectives, in standard deviations
 _FIELDS = ("study", "objectives", "schema", "rows", "values", "violations")
 
 
@@ -149,6 +151,17 @@ class Expert:
             if known is not None:
                 out[row] = [float(warp(value)) for warp, value in zip(self._warps, known, strict=True)]
         return out
+
+    def gains(self, archs: Sequence[Arch], here: Sequence[Arch]) -> Floats:
+        """(n,) hypervolume that each of `archs` adds to `here` by what is expected of all of them, standardised."""
+        if not archs:
+            return np.zeros(0)
+        expected = self.predict([*archs, *here])
+        reference = np.maximum(expected.max(0), np.max(self._targets, 1)) + MARGIN
+        front = expected[len(archs) :]
+        front = front[non_dominated(front)]
+        before = hypervolume(front, reference)
+        return np.array([hypervolume(np.vstack([front, one]), reference) - before for one in expected[: len(archs)]])
 
     def likeness(self, archs: Sequence[Arch], values: Floats) -> float:
         """Smallest rank correlation, over the objectives, of what is predicted and what was measured; 0.0 for fewer than 3.

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import AlgorithmError
-from nas.search.base import Algorithm, Exhausted, Finished, History
+from nas.search.base import Algorithm, Exhausted, Finished, History, is_feasible
 from nas.search.encoding import Encoding
 from nas.search.options import whole
 from nas.search.sources import Expert, Source
@@ -30,16 +30,18 @@ Floats = NDArray[np.float64]
 BELIEF, STRENGTH = 0.5, 3  # similarity expected before anything was measured, and how many trials that belief is worth
 IGNORED, TRUSTED = 0.2, 0.8  # similarities at which a source is not asked at all, and is asked at every turn
 BREEDERS = 16  # best archs of a source that designs are drawn from
-DRAWS = 24  # designs drawn, of which the sources' favourite is asked
+DRAWS = 24  # designs drawn at each turn
+MUTATED = 0.5  # of them
 
 
 class Transfer(Algorithm):
     """Lets earlier studies make some of the first proposals, and `algorithm` all the others.
 
     A source's turn comes at random, with a probability that falls from how similar the most similar source is to nothing at
-    `horizon` archs.  Sources then propose, each as often as it is similar, the best archs they know, best first; after these
-    a design whose every decision comes from one of their best archs, which they expect to be good.  The inner algorithm is
-    told all of it, so its population, or its model, starts from these.
+    `horizon` archs.  Sources then propose, each as often as it is similar, the arch that by their own measurements, or what
+    they let one expect, adds most hypervolume to what was asked here: one of their best, or a design whose every decision
+    comes from one of these.  One that expects no gain from anything passes its turn on.  The inner algorithm is told all
+    of it, so its population, or its model, starts from these.
 
     Similarity of a source is the rank correlation between the objectives measured here and those it measured, or a Gaussian
     process on its trials expects, for the same archs; of several objectives the worst.  It starts at one half, is believed
@@ -73,6 +75,7 @@ class Transfer(Algorithm):
         self.horizon = whole(self.name, "horizon", horizon, 1)
         self._experts: list[Expert] = []
         self._first: list[Finished] = []  # the first trials with values, which similarity is measured on
+        self._under_way: dict[str, Arch] = {}
         self._weights: list[float] | None = None  # similarity of each expert, until the next trial is told
 
     # -- sources -------------------------------------------------------------------------------------------------------------
@@ -138,6 +141,8 @@ class Transfer(Algorithm):
 
     def _tell(self, trials: Sequence[Finished]) -> None:
         self.algorithm.tell(trials)
+        for trial in trials:
+            self._under_way.pop(trial.arch.key, None)
         room = self.horizon - len(self._first)
         self._first += [trial for trial in trials if trial.values is not None and trial.state != "FAILED"][:room]
         self._weights = None
@@ -178,40 +183,38 @@ class Transfer(Algorithm):
     # -- proposals of the sources --------------------------------------------------------------------------------------------
 
     def _from_sources(self) -> Arch | None:
-        """What a source proposes, if it is a source's turn and it has anything new."""
+        """What a source proposes, if it is a source's turn and it expects a gain from something."""
         rng = random.Random(f"{self._stream}:{self.known}")
         turns = [_turn(similarity) for similarity in self._similarities()]
         if rng.random() >= max(turns) * (1 - self.known / self.horizon):
             return None
         expert = rng.choices(self._experts, turns)[0]
-        for arch in expert.best:
-            if self._take(arch):
-                return arch
-        return self._designed(turns, rng)
+        ideas = {arch.key: arch for arch in [*expert.best, *self._designs(turns, rng)] if arch.key not in self._seen}
+        archs = list(ideas.values())
+        here = [trial.arch for trial in self._first if is_feasible(trial)] + list(self._under_way.values())
+        # Rounded, so that the order of the archs under way, which moves the last digits, decides nothing.
+        gains = np.round(expert.gains(archs, here), 9)
+        if not (gains > 0).any():
+            return None
+        arch = archs[int(gains.argmax())]
+        self._take(arch)
+        return arch
 
-    def _designed(self, turns: Sequence[float], rng: random.Random) -> Arch | None:
-        """Of designs drawn from the best archs of all sources the one that they expect to be best in a random direction."""
+    def _designs(self, turns: Sequence[float], rng: random.Random) -> list[Arch]:
+        """Archs whose every decision comes from one of the best archs of the sources, some of them mutated."""
 
         def parent() -> Arch:
             return rng.choice(rng.choices(self._experts, turns)[0].best[:BREEDERS])
 
-        space, found = self.space, {}
-        for _ in range(DRAWS):
-            arch = space.crossover(space.crossover(parent(), parent(), rng), parent(), rng)
-            if rng.random() < 0.5:
-                arch = space.mutate(arch, rng)
-            if arch.key not in self._seen:
-                found[arch.key] = arch
-        if not found:
-            return None
-        archs = list(found.values())
-        beliefs = np.stack([expert.predict(archs) for expert in self._experts], 0)  # (experts, n, m)
-        expected = np.average(beliefs, axis=0, weights=turns)
-        direction = np.array([rng.random() + 0.1 for _ in self.objectives])
-        # Chebyshev, so that hollows of the front are reached too.
-        arch = archs[int(((expected - expected.min(0)) * direction).max(1).argmin())]
-        self._take(arch)
-        return arch
+        space = self.space
+        crossed = [space.crossover(space.crossover(parent(), parent(), rng), parent(), rng) for _ in range(DRAWS)]
+        return [space.mutate(arch, rng) if rng.random() < MUTATED else arch for arch in crossed]
+
+    def _take(self, arch: Arch) -> bool:
+        new = super()._take(arch)
+        if new and self._experts and self.known <= self.horizon:
+            self._under_way[arch.key] = arch
+        return new
 
     def _similarities(self) -> list[float]:
         if self._weights is None:
