@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "pyglove": {"errors", "metrics", "search", "space", "store", "study"},
     "optuna": {"errors", "metrics", "store"},
+    "tune": {"errors", "evaluate", "metrics", "pareto", "runners", "search", "space", "store", "study"},
     "cli": {
         "deploy",
         "errors",
@@ -74,7 +75,7 @@ ONLY_IN = {
         "deploy",
     },  # cli: the doctor looks at it
     "pyglove": {"space", "search", "pyglove"},
-    "ray": {"runners"},
+    "ray": {"runners", "tune"},
     "sqlalchemy": {"store"},
     "alembic": {"store"},
     "optuna": {"search", "optuna"},
