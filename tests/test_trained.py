@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -143,6 +144,20 @@ def test_a_study_keeps_the_curves_and_takes_the_winner_home(tmp_path: Path) -> N
     winner = take_home(searched, int(searched.front().index[0]))
     assert set(winner.checked) == {"accuracy", "loss"}
     assert isinstance(winner.module, torch.nn.Module)
+
+
+def test_the_readme_declares_a_study_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = readme_blocks("nas.Trained(")
+    names: dict[str, Any] = {"nas": nas, "space": space()}
+    exec(block, names)
+    names["search"].run(1, workers=0, progress=False)
+    assert names["search"].trials()["epochs"].tolist() == [9]
+
+
+def readme_blocks(needle: str) -> list[str]:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    return [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if needle in block]
 
 
 _DRIVER = """

@@ -16,6 +16,7 @@ from nas.errors import RunnerError, StudyError
 from nas.train import Training
 from tests.study.landscapes import study as landscape
 from tests.study.trainings import Noted, blobs, repeated, study
+from tests.test_trained import readme_blocks
 from tests.train.family import space
 
 pytest.importorskip("ray")
@@ -78,6 +79,16 @@ def test_a_scheduler_stops_and_the_record_says_how_far_a_trial_came(tmp_path: Pa
         assert [step for step, _ in trial.curves["accuracy"]] == list(range(1, int(count) + 1))
         assert trial.curves["accuracy"][-1][1] == trial.measurements["accuracy"]
     assert set(searched.front("epochs == 4")["epochs"]) == {4}
+
+
+@pytest.mark.slow
+def test_the_readme_runs_on_tune(tmp_path: Path, cluster: None) -> None:
+    (block,) = readme_blocks("nas.tune.run(")
+    searched = study(tmp_path, epochs=9)
+    exec(block, {"search": searched})
+    epochs = searched.trials()["epochs"].tolist()
+    assert len(epochs) == 4
+    assert max(epochs) == 9
 
 
 @pytest.mark.slow
