@@ -69,12 +69,18 @@ class Candidate(tune.Trainable):
             payload: space and epochs.
         """
         assert payload is not None
+        self._broken = ""
         load: Callable[[], Any] = payload.unpack
-        self._space, self._epochs = load()
+        try:
+            self._space, self._epochs = load()
+        except Exception as error:  # said by the trial: to Tune a failed setup is a lost process
+            self._broken = f"a worker cannot load the evaluation: {describe(error)}"
         self._open(config)
 
     def step(self) -> dict[str, Any]:
         """One epoch: trained, or read where it had finished before.  A trial that cannot go on ends with why."""
+        if self._broken:
+            return self._end("FAILED", self._broken, {})
         try:
             measured = next(self._steps)
         except Infeasible as infeasible:
@@ -96,8 +102,9 @@ class Candidate(tune.Trainable):
         """Nothing, likewise."""
 
     def _open(self, config: dict[str, Any]) -> None:
-        arch = self._space.rows_to_archs([config["row"]])[0]
-        self._steps = self._epochs.each(arch)
+        if not self._broken:
+            arch = self._space.rows_to_archs([config["row"]])[0]
+            self._steps = self._epochs.each(arch)
 
     def _end(self, state: str, reason: str, measured: dict[str, float]) -> dict[str, Any]:
         # Apart from what schedulers look at: a trial that has no value is none that they compare with.

@@ -127,9 +127,23 @@ def test_a_trial_whose_process_dies_goes_on_behind_its_last_epoch(tmp_path: Path
     assert repeated(tmp_path / "notes") == (8, 0)
 
 
+class Unloadable(Noted):
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        raise RuntimeError("out of cheese")
+
+
 @pytest.mark.slow
-def test_trainings_that_fail_say_why_and_too_many_stop_the_run(tmp_path: Path, cluster: None) -> None:
-    evaluator = Broken(blobs(), tmp_path / "c", epochs=4, notes=str(tmp_path / "notes"))
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        (Broken, "RuntimeError: out of cheese"),
+        (Unloadable, "a worker cannot load the evaluation: RuntimeError: out of"),
+    ],
+)
+def test_trainings_that_fail_say_why_and_too_many_stop_the_run(
+    tmp_path: Path, cluster: None, kind: type[Noted], sentence: str
+) -> None:
+    evaluator = kind(blobs(), tmp_path / "c", epochs=4, notes=str(tmp_path / "notes"))
     searched = nas.Study(
         "broken",
         space=space(),
@@ -139,7 +153,7 @@ def test_trainings_that_fail_say_why_and_too_many_stop_the_run(tmp_path: Path, c
         trials=6,
         max_failures=2,
     )
-    with pytest.raises(StudyError, match="trainings in a row failed; the last: RuntimeError: out of cheese"):
+    with pytest.raises(StudyError, match=f"trainings in a row failed; the last: {sentence}"):
         run(searched, scheduler=asha(), workers=1)
     trials = searched.trials()
     assert trials["state"].tolist() == ["FAILED"] * 2
