@@ -113,18 +113,22 @@ class Pace:
 
     Args:
         fixed: always this many, for measurements of the runner itself.
+        workers: so many evaluations are seen before any share a message.  The first to end are the shortest: with many
+            workers, judging by them would give tasks in twos to a few workers and none to the rest.
     """
 
-    def __init__(self, fixed: int | None = None) -> None:
+    def __init__(self, fixed: int | None = None, workers: int = 1) -> None:
         if fixed is not None and not 1 <= fixed <= LARGEST_BATCH:
             raise RunnerError(
                 f"batch {fixed!r} is not usable; give 1 to {LARGEST_BATCH}, or None to let the runner choose"
             )
         self._fixed = fixed
         self._mean = math.nan
+        self._early = workers
 
     def saw(self, duration_s: float) -> None:
         """Take one evaluation's duration into account (an exponential mean over about twenty)."""
+        self._early = max(0, self._early - 1)
         self._mean = duration_s if math.isnan(self._mean) else self._mean + 0.05 * (duration_s - self._mean)
 
     @property
@@ -132,7 +136,7 @@ class Pace:
         """Tasks in a message."""
         if self._fixed is not None:
             return self._fixed
-        if math.isnan(self._mean):
+        if self._early or math.isnan(self._mean):
             return 1
         return max(1, min(LARGEST_BATCH, int(BATCH_SECONDS / max(self._mean, 1e-9))))
 

@@ -87,7 +87,7 @@ class PoolRunner(Runner, Generic[M]):
         self._count, self._threads = workers, threads
         self._limit = time_limit_s
         # With a limit every task travels alone, so that the message that is overdue names the task that is.
-        self._pace = Pace(1 if time_limit_s is not None else batch)
+        self._pace = Pace(1 if time_limit_s is not None else batch, workers)
         self._retries = Retries()
         self._queue: deque[Task] = deque()
         self._outcomes: list[Outcome] = []

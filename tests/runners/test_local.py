@@ -112,3 +112,17 @@ def test_pace_aims_at_a_message_of_some_milliseconds() -> None:
 def test_a_job_file_that_is_no_python_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunnerError, match=r"give a file that ends in \.py"):
         import_file("nas_no_job", str(tmp_path / "job.txt"))
+
+
+def test_the_first_evaluations_to_end_are_the_shortest_and_do_not_set_the_batch() -> None:
+    pace = Pace(workers=100)
+    for _ in range(99):
+        pace.saw(0.001)
+    assert pace.batch == 1  # what the other workers do takes longer
+    for _ in range(200):
+        pace.saw(0.5)
+    assert pace.batch == 1
+    short = Pace(workers=2)
+    for _ in range(2):
+        short.saw(0.001)
+    assert short.batch == 30
