@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isnan
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, overload
@@ -201,6 +201,13 @@ class Algorithm(ABC):
         self.objectives = tuple(objectives)
         self.constraints = tuple(constraints)
         self._size = inf if space.floats else space.size
+
+    def inform(self, cheap: Mapping[str, Callable[[Arch], Mapping[str, float]]]) -> None:  # noqa: B027 (most learn from trials alone)
+        """Says which objectives can be computed without an evaluation, before `bind`; an algorithm may use it or not.
+
+        Args:
+            cheap: name of an objective to what computes it: parameters, operations, a predicted latency.
+        """
 
     def ask(self, n: int = 1) -> list[Arch]:
         """Up to `n` new archs to evaluate; `[]` means: wait for results.

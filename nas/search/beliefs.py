@@ -133,6 +133,7 @@ class Candidates:
     def __init__(self, beliefs: Beliefs, count: int, objectives: Sequence[View], feasibility: View | None) -> None:
         self._beliefs, self._objectives = beliefs, objectives
         self._means = [view.mean(target) for view, target in zip(objectives, beliefs.targets, strict=True)]
+        self._known: Floats = np.ones((len(objectives), count))  # 0.0 where there is no doubt
         self._feasible: Floats = np.ones(count)
         if feasibility is not None:
             over = beliefs.over
@@ -149,6 +150,11 @@ class Candidates:
         worth: Floats = gain * self._feasible
         return worth
 
+    def know(self, at: int, objective: int, value: float) -> None:
+        """What candidate `at` has in an objective that was computed."""
+        self._means[objective][at] = self._beliefs.warps[objective](np.array([value]))[0]
+        self._known[objective, at] = 0.0
+
     def ask(self, at: int) -> None:
         """Candidate `at` is being measured."""
         for view in self._objectives:
@@ -159,7 +165,7 @@ class Candidates:
         noise = normals(len(self._objectives)) * np.array(self._beliefs.doubt) * confidence
         draws: Floats = np.stack(
             [
-                warp.back(mean[:, None] + np.sqrt(view.variances)[:, None] * noise[:, at])
+                warp.back(mean[:, None] + (self._known[at] * np.sqrt(view.variances))[:, None] * noise[:, at])
                 for at, (warp, mean, view) in enumerate(
                     zip(self._beliefs.warps, self._means, self._objectives, strict=True)
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from math import ceil
+from math import ceil, isfinite
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -30,6 +30,7 @@ ROUNDS, BEST, CHILDREN = 2, 32, 4  # the best candidates have children, twice
 SHORT_LIST = 128  # candidates that the archs of one wave are chosen from
 HALF = 600  # trials told when half of the proposals are front archs mutated, whatever the model says
 MUTANTS = 64  # archs of the front mutated, for the share that the model does not choose
+MEMORY = 10_000  # archs whose cheap objectives are remembered
 WAITING = 256  # archs under way that proposals keep away from; with more, they are chosen as if there were none
 
 
@@ -53,6 +54,8 @@ class Surrogate(Algorithm):
     Args:
         initial: how many archs spread over the space before the first is proposed by the model.
         candidates: how many archs are compared before each wave of proposals.
+        exact: how many of the best of them have those objectives computed that a study can compute without an evaluation
+            (`inform`: parameters, operations, predicted latency); the model says the others.
         seed: names the sequence of random numbers.
 
     Raises:
@@ -61,15 +64,22 @@ class Surrogate(Algorithm):
 
     name: ClassVar[str] = "surrogate"
 
-    def __init__(self, initial: int = 10, candidates: int = 600, seed: int = 0) -> None:
+    def __init__(self, initial: int = 10, candidates: int = 600, exact: int = 16, seed: int = 0) -> None:
         super().__init__(seed)
         self.initial = whole(self.name, "initial", initial, 2)
         self.candidates = whole(self.name, "candidates", candidates, 16)
+        self.exact = whole(self.name, "exact", exact, 0)
+        self._cheap: dict[str, Callable[[Arch], Mapping[str, float]]] = {}
+        self._computed: dict[str, dict[int, float]] = {}  # cheap objectives of candidates, by key
         self._fit_at = self.initial
         self._to_fit: Callable[[], Seen] | None = None  # trials at the last count at which parameters were due
         self._models: Models | None = None
         self._wave: _Wave | None = None  # what is proposed until the next trial is told
         self._under_way: dict[str, Arch] = {}
+
+    def inform(self, cheap: Mapping[str, Callable[[Arch], Mapping[str, float]]]) -> None:
+        """See `Algorithm.inform`."""
+        self._cheap = dict(cheap)
 
     def bind(self, space: Space, objectives: Sequence[Metric], constraints: Sequence[Constraint] = ()) -> None:
         """See `Algorithm.bind`."""
@@ -135,7 +145,25 @@ class Surrogate(Algorithm):
         parents = archive.parents
         mutants = self._new([self.space.mutate(rng.choice(parents), rng) for _ in range(MUTANTS)], short)
         waiting = {key: self._under_way[key] for key in sorted(self._under_way)[:WAITING]}
-        return _Wave(beliefs, short, mutants, waiting)
+        known = (
+            {key: self._compute(key, arch) for key, arch in list(short.items())[: self.exact]} if self._cheap else {}
+        )
+        return _Wave(beliefs, short, mutants, waiting, known)
+
+    def _compute(self, key: str, arch: Arch) -> dict[int, float]:
+        """Cheap objectives of a candidate, minimised; none where an evaluator refuses it or fails, which a trial will say."""
+        if key not in self._computed:
+            if len(self._computed) >= MEMORY:
+                self._computed.clear()
+            found: dict[int, float] = {}
+            for at, metric in enumerate(self.objectives):
+                if metric.name in self._cheap:
+                    try:
+                        found[at] = float(self._cheap[metric.name](arch)[metric.name]) * metric.sign
+                    except Exception:  # a user's evaluator; the trial reports what is wrong with it
+                        continue
+            self._computed[key] = {at: value for at, value in found.items() if isfinite(value)}
+        return self._computed[key]
 
     def _short_list(self, beliefs: Beliefs, rng: random.Random) -> dict[str, Arch]:
         """The candidates of largest gain: from the front and from anywhere, then children of the best of them."""
@@ -188,14 +216,24 @@ class _Wave:
         short: archs for the model to choose from, by key.
         mutants: archs that take their turn whatever the model says.
         waiting: archs under way.
+        known: objectives that were computed of some of `short`; those come first.
     """
 
     def __init__(
-        self, beliefs: Beliefs, short: Mapping[str, Arch], mutants: Mapping[str, Arch], waiting: Mapping[str, Arch]
+        self,
+        beliefs: Beliefs,
+        short: Mapping[str, Arch],
+        mutants: Mapping[str, Arch],
+        waiting: Mapping[str, Arch],
+        known: Mapping[str, Mapping[int, float]],
     ) -> None:
         own = {**short, **mutants}
         self._archs = [*own.values(), *waiting.values()]
         self._view = beliefs.view(self._archs)
+        for at, key in enumerate(own):
+            for objective, value in known.get(key, {}).items() if beliefs.targets else ():
+                self._view.know(at, objective, value)
+        self._first = len(known)  # archs of which most is known
         self._alone = self._view.gains()
         self._free = np.array([key not in waiting for key in own] + [False] * len(waiting), dtype=bool)
         self._short = np.arange(len(self._archs)) < len(short)
@@ -214,6 +252,7 @@ class _Wave:
         return self._archs[at]
 
     def _best(self, free: NDArray[np.intp], under_way: int) -> int:
+        free = free[free < self._first] if (free < self._first).any() else free
         # Rounded, so that the order in which archs went under way, which moves the last digits, decides nothing.
         gains = (self._view.gains() if under_way <= WAITING else self._alone)[free]
         top = gains.max()

@@ -275,7 +275,20 @@ class Study:
 
     def _new_driver(self) -> Driver:
         algorithm = ready(self.algorithm, self.record.settings)
+        algorithm.inform(self._cheap())
         return Driver(self.record, self.space, algorithm, self.objectives, self.constraints)
+
+    def _cheap(self) -> dict[str, Any]:
+        """Objectives that cheap evaluators compute; none where all are, since an evaluation is as cheap then."""
+        wanted = {metric.name for metric in self.objectives}
+        found = {
+            name: evaluator
+            for evaluator in self.evaluators
+            if getattr(evaluator, "cost", "dear") == "cheap"
+            for name in getattr(evaluator, "metrics", None) or ()
+            if name in wanted
+        }
+        return found if len(found) < len(wanted) else {}
 
     def _hand_driver(self) -> Driver:
         if self._driver is None:

@@ -295,6 +295,49 @@ def test_learns_where_trials_are_infeasible() -> None:
     assert chance[~bad[60:]].min() > 0.8
 
 
+def test_an_objective_that_can_be_computed_is_not_guessed() -> None:
+    """Half of the cost is noise that no model learns; a search that is told how to compute it finds the better front."""
+    space = nas.Space(pg.List([pg.oneof(list("abcde")) for _ in range(6)]), name="six")
+    tables = np.random.default_rng(3).random((2, 6, 5))
+    hidden = np.random.default_rng(4).random(5**6)
+
+    def cost(arch: nas.Arch) -> float:
+        genes = [int(gene) for gene in arch.genome]
+        return float(tables[1, range(6), genes].sum() + 2 * hidden[int("".join(map(str, genes)), 5)])
+
+    def found(informed: bool, seed: int) -> float:
+        algorithm = Surrogate(seed=seed)
+        if informed:
+            algorithm.inform({"cost": lambda arch: {"cost": cost(arch)}})
+        algorithm.bind(space, [Metric("error", "min"), Metric("cost", "min")])
+        points = []
+        for _ in range(12):
+            trials = []
+            for arch in algorithm.ask(4):
+                points.append((float(tables[0, range(6), [int(gene) for gene in arch.genome]].sum()), cost(arch)))
+                trials.append(Finished(len(points), arch, points[-1]))
+            algorithm.tell(trials)
+        return pareto.hypervolume(np.array(points), np.array([6.0, 8.0]))
+
+    assert sum(found(True, seed) > found(False, seed) for seed in range(5)) >= 4
+
+
+def test_an_evaluator_that_fails_leaves_the_objective_to_the_model() -> None:
+    space = nas.Space(pg.List([pg.oneof(list("abcde")) for _ in range(6)]), name="six")
+
+    def broken(_arch: nas.Arch) -> dict[str, float]:
+        raise ValueError("no")
+
+    told, untold = Surrogate(seed=0), Surrogate(seed=0)
+    told.inform({"b": broken})
+    for algorithm in (told, untold):
+        algorithm.bind(space, [Metric("a", "min"), Metric("b", "min")])
+        algorithm.tell(
+            [Finished(at, arch, (float(at % 5), float(-at % 7))) for at, arch in enumerate(archs(space, 20))]
+        )
+        assert len(algorithm.ask(4)) == 4
+
+
 @pytest.mark.parametrize(("option", "value"), [("initial", 1), ("candidates", 3.5), ("seed", "x")])
 def test_a_wrong_option_is_refused(option: str, value: object) -> None:
     with pytest.raises(AlgorithmError, match=f"{option}={value!r}"):

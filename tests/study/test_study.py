@@ -187,3 +187,40 @@ def test_rehearsal_evaluates_one_arch_and_writes_nothing(store: Path) -> None:
     assert not store.exists()
     with pytest.raises(MetricError, match="gave no speed"):
         study(store, objectives=["max quality", Metric("speed", "max")]).rehearse()
+
+
+class Costs:
+    """Cheap, and counts whom it was asked for."""
+
+    cost, metrics = "cheap", ("params",)
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, arch: nas.Arch) -> dict[str, float]:
+        self.asked.append(arch.key)
+        return {"params": float(sum(int(gene) for gene in arch.genome))}
+
+    def describe(self) -> dict[str, Any]:
+        return {"class": "Costs"}
+
+
+def error(arch: nas.Arch) -> dict[str, float]:
+    return {"error": -float(sum(int(gene) ** 2 for gene in arch.genome))}
+
+
+error.metrics = ("error",)  # type: ignore[attr-defined]
+
+
+def test_the_algorithm_is_told_which_objectives_are_cheap(store: Path) -> None:
+    costs = Costs()
+    both = nas.Study(
+        name="both", space=grid(), objectives=["min error", "min params"], evaluators=[error, costs], store=store
+    )
+    both.run(trials=16, workers=0, progress=False)
+    assert len(set(costs.asked)) > 16  # of candidates too
+    alone = Costs()
+    nas.Study(name="alone", space=grid(), objectives=["min params"], evaluators=[alone], store=store).run(
+        trials=16, workers=0, progress=False
+    )
+    assert len(alone.asked) == 16  # where everything is cheap, asking is evaluating
