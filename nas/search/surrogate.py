@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil, isfinite
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from nas.search.archive import Archive, Kept, Seen
 from nas.search.base import Algorithm, Finished, History
@@ -111,7 +113,9 @@ class Surrogate(Algorithm):
         return new
 
     def _ask(self, n: int) -> list[Arch]:
-        return self._fill(n, self._draw)
+        # The matrices are small: more threads gain nothing, and where workers hold the cores they wait for each other.
+        with _threads().limit(limits=1, user_api="blas"):
+            return self._fill(n, self._draw)
 
     def _draw(self, rng: random.Random) -> Arch:
         if self._to_fit is None and self._models is None:
@@ -206,6 +210,12 @@ class Surrogate(Algorithm):
             if key not in pool and (key in self._under_way or key not in self._seen):
                 found[key] = arch
         return found
+
+
+@functools.cache
+def _threads() -> ThreadpoolController:
+    """The numerical libraries that are loaded; looked up once, since that takes milliseconds."""
+    return ThreadpoolController()
 
 
 class _Wave:
