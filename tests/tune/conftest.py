@@ -1,4 +1,4 @@
-"""One Ray for the tests of this folder: starting it takes seconds."""
+"""One Ray for each module of this folder: starting it takes seconds, and other folders start their own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     import ray
 
