@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyglove as pg
 
+from nas.errors import StoreError
 from nas.pyglove.trials import LINK, METADATA, STEP, from_json, named, to_json, trial_of, values_by_step
 from nas.store import Report, State, StudyRecord
 
@@ -114,10 +115,17 @@ class NasFeedback(pg.tuning.Feedback):  # type: ignore[misc]  # pyglove has no t
             said["checkpoint_path"] = str(checkpoint_path)
         for name, value in values.items():
             if not math.isnan(value):
-                self._record.measure(self._number, name, value, step)
+                self._measure(name, value, step)
         if math.isnan(said.get("reward", 0.0)):
             del said["reward"]
         self._record.annotate({f"{STEP}{step}": said}, self._number)
+
+    def _measure(self, name: str, value: float, step: int) -> None:
+        try:
+            self._record.measure(self._number, name, value, step)
+        except StoreError:
+            self._check_mine()  # a co-worker may have ended the trial since it was checked: a race, not a fault
+            raise
 
     def done(self, metadata: dict[str, Any] | None = None, related_links: dict[str, str] | None = None) -> None:
         """End the trial with the measurement of the largest step; a trial that has ended stays as it is.

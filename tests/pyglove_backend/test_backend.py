@@ -117,6 +117,20 @@ def test_an_unfinished_trial_is_given_again_and_finished_ones_are_not_touched(st
     assert next(sample(store))[1].id == 2
 
 
+def test_a_trial_that_a_co_worker_ends_just_before_a_measurement_is_a_race(store: str) -> None:
+    (_, one), (_, two) = next(sample(store)), next(sample(store))
+    check = one._check_mine
+
+    def check_then_lose() -> None:
+        check()
+        two(1.0)
+
+    one._check_mine = check_then_lose
+    with pytest.raises(pg.tuning.RaceConditionError, match="is COMPLETED"):
+        one.add_measurement(3.0)
+    assert poll(store).best_trial.final_measurement.reward == 1.0
+
+
 def test_groups_share_trials_and_others_do_not(store: str) -> None:
     ids = {group: next(sample(store, group=group))[1].id for group in ("a", "b", 1)}
     assert ids == {"a": 1, "b": 2, 1: 3}
