@@ -66,6 +66,7 @@ _HOME = {
     "Latency": "nas.evaluate",
     "Predicted": "nas.evaluate",
     "Evaluation": "nas.evaluate",
+    "needs": "nas.placement",
     "Once": "nas.evaluate",
     "Trained": "nas.evaluate",
     "Function": "nas.evaluate",

@@ -104,6 +104,7 @@ def run_study(
     trials: int | None = None,
     workers: int = 2,
     ray: bool = False,
+    address: str | None = None,
     name: str | None = None,
     store: StoreOption = None,
     time_limit: float | None = None,
@@ -116,6 +117,7 @@ def run_study(
         trials: finished trials to go on to. [default: what the job says]
         workers: worker processes; 0 evaluates in this one.
         ray: use Ray actors as workers.
+        address: host:port of the Ray head, on a machine of the cluster; implies --ray. [default: $RAY_ADDRESS, or its own]
         name: of the study, instead of the job's.
         time_limit: stop an evaluation that takes longer than this many seconds.
         dry_run: check everything and evaluate one arch here, without a record.
@@ -130,7 +132,7 @@ def run_study(
     if dry_run:
         print_json(study.rehearse())
         return
-    summary = study.run(trials, workers=workers, ray=ray, progress=not quiet, time_limit_s=time_limit)
+    summary = study.run(trials, workers=workers, ray=ray, address=address, progress=not quiet, time_limit_s=time_limit)
     _stores.append(study.store)
     print_text(str(summary))
     print_text(f"see it with: nas front {_quoted(study.name)}{_store_hint(study.where)}")

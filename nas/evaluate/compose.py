@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from nas.errors import EvaluationError, Infeasible, suggest
 from nas.hardware import exclusive, shared
 from nas.metrics import Constraint, parse_constraint
+from nas.placement import Needs, needs_of
 
 if TYPE_CHECKING:
     from nas.space import Arch, Space
@@ -58,6 +59,13 @@ class Evaluation:
         """What all evaluators together yield; None when one of them does not say."""
         declared = [getattr(one, "metrics", None) for one in self.evaluators]
         return None if None in declared else tuple(name for names in declared for name in names or ())
+
+    def stages(self) -> list[tuple[Needs | None, Evaluation]]:
+        """Itself in parts that need different places (`nas.needs`), the cheap evaluators' first; all that say nothing are one."""
+        parts: dict[Needs | None, list[Evaluator]] = {}
+        for one in self.evaluators:
+            parts.setdefault(needs_of(one), []).append(one)
+        return [(needs, Evaluation(part, self.constraints)) for needs, part in parts.items()]
 
     def check(self, space: Space) -> None:
         """Asks every evaluator whether what it needs to evaluate archs of `space` is there."""

@@ -3,28 +3,33 @@
 Plain tasks cost a process each and Ray Tune tens of milliseconds a trial; an actor with two messages in flight costs about
 a millisecond, and a tenth of that when evaluations share a message.  Ray's own retries are not used: a call that was in
 flight when an actor died comes back as "may or may not have been executed", so tasks are requeued here and counted.
+
+Weights are read from their file, which the workers of a machine map together; a machine that does not have the file is sent
+it once (`nas.carried`).  Ray's object store would share them too, but what it shares can be written by everybody.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import socket
 import time
 from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
 import ray.exceptions as rex
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from nas import carried
+from nas.carried import Folder
 from nas.errors import RunnerError
+from nas.placement import Needs
+from nas.runners import cluster
 from nas.runners.base import Outcome, Task
-from nas.runners.pool import Member, PoolRunner
+from nas.runners.pool import Member, NoRoom, PoolRunner
 from nas.runners.work import Evaluate, Payload, Work, describe
 
-_OBJECT_STORE_BYTES = 100 * 2**20  # weights are mapped from files; only tasks and outcomes travel
-_CONNECT_S = 10.0
 # The worker, its node or the way to it is gone: the task is not to blame until it has happened often.
 _INFRASTRUCTURE = (
     rex.RayActorError,
@@ -32,7 +37,16 @@ _INFRASTRUCTURE = (
     rex.NodeDiedError,
     rex.WorkerCrashedError,
     rex.ObjectLostError,
+    rex.LocalRayletDiedError,
 )
+_READ_AHEAD = 4  # chunks of a file on their way at the same time
+
+
+@dataclass(frozen=True)
+class _Absent:
+    """A worker's machine does not have these folders."""
+
+    folders: tuple[Folder, ...]
 
 
 class _Worker:
@@ -42,9 +56,14 @@ class _Worker:
         self._payload, self._name = payload, name
         self._work: Work | None = None
 
-    def load(self) -> str | int:
-        """Process id once the evaluation is loaded, or why it cannot be."""
+    def load(self, files: Any = None) -> str | int | _Absent:
+        """Process id once the evaluation is loaded, or why it cannot be, or what this machine lacks unless `files` sends it."""
+        absent = tuple(folder for folder in self._payload.folders if not folder.is_here)
+        if absent and files is None:
+            return _Absent(absent)
         try:
+            for folder in absent:
+                _fetch(folder, files)
             self._work = Work(*self._payload.unpack(), self._name)
         except Exception as error:
             return describe(error)
@@ -56,12 +75,39 @@ class _Worker:
         return [self._work(task) for task in tasks]
 
 
+def _fetch(folder: Folder, files: Any) -> None:
+    chunks: dict[tuple[int, int], Any] = {}
+
+    def read(index: int, offset: int, size: int) -> bytes:
+        """The chunk; those behind it are asked for already."""
+        for ahead in range(offset, min(folder.files[index].size, offset + _READ_AHEAD * carried.CHUNK), carried.CHUNK):
+            if (index, ahead) not in chunks:
+                length = min(carried.CHUNK, folder.files[index].size - ahead)
+                chunks[index, ahead] = files.read.remote(folder.path, index, ahead, length)
+        found: bytes = ray.get(chunks.pop((index, offset)))
+        assert len(found) == size
+        return found
+
+    carried.fetch(folder, read)
+
+
+class _Files:
+    """An actor beside the driver that reads the files that the driver holds open: those, and no others."""
+
+    def __init__(self, opened: dict[tuple[str, int], str]) -> None:
+        self._files = {key: open(path, "rb") for key, path in opened.items()}  # noqa: SIM115 (as long as the actor lives)
+
+    def read(self, path: str, index: int, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset` of a folder's file."""
+        return os.pread(self._files[path, index].fileno(), size, offset)
+
+
 class _Actor(Member):
     """An actor and the calls in flight to it, oldest first."""
 
-    def __init__(self, name: str, handle: Any) -> None:
+    def __init__(self, name: str, handle: Any, node: str | None) -> None:
         super().__init__(name)
-        self.handle = handle
+        self.handle, self.node = handle, node
         self.calls: deque[Any] = deque([handle.load.remote()])
         self.pid = 0
 
@@ -70,13 +116,16 @@ class _Actor(Member):
 
     def kill(self) -> None:
         ray.kill(self.handle)
+        if self.node is not None:
+            cluster.give_node(self.node)
 
 
 class RayRunner(PoolRunner[_Actor]):
-    """Actors on the Ray that this process is connected to already, the cluster of RAY_ADDRESS, or one that this runner starts.
+    """Actors on the Ray that `nas.runners.cluster.connect` finds or starts.
 
     Args:
-        num_gpus: GPUs that each actor reserves; fractions share one.  `threads` is the CPUs that it reserves.
+        address: host:port of the head of a cluster; this process must be on one of its machines.
+        needs: what each actor reserves; `threads` CPUs unless given.
     """
 
     name = "ray"
@@ -90,11 +139,21 @@ class RayRunner(PoolRunner[_Actor]):
         threads: int = 1,
         batch: int | None = None,
         time_limit_s: float | None = None,
-        num_gpus: float = 0,
+        address: str | None = None,
+        needs: Needs | None = None,
     ) -> None:
+        threads = threads if needs is None else max(1, int(needs.cpus))
         super().__init__(space, evaluate, workers, threads=threads, batch=batch, time_limit_s=time_limit_s)
-        self._gpus = num_gpus
-        self._owns_ray = False
+        self._needs = needs or Needs(cpus=threads)
+        self._address = address
+        self._ours = self._alone = False
+        self._opened: dict[tuple[str, int], int] = {}
+        self._files: Any = None
+
+    @property
+    def wants_nodes(self) -> bool:
+        """Whether each actor has a node for itself."""
+        return self._needs.whole_node
 
     @property
     def pids(self) -> list[int]:
@@ -102,67 +161,25 @@ class RayRunner(PoolRunner[_Actor]):
         return [member.pid for member in self._members if member.pid]
 
     def start(self) -> None:
-        """Start Ray, if this process has none yet, and the actors; wait until they have loaded the evaluation."""
-        if not ray.is_initialized():
-            address = os.environ.get("RAY_ADDRESS")  # Ray's own variable, as host:port
-            if address is None or address == "local":
-                self._start_ray()
-            else:
-                self._join(address)
-        self._check_resources()
+        """Start or join Ray, unless this process has, and the actors; wait until they have loaded the evaluation."""
+        self._ours, found = cluster.connect(self._count * self._needs.cpus, self._address)
+        self._alone = self._needs.whole_node and found
+        if not self._alone:
+            cluster.check(self._needs.reserved, self._count, f"{self._count} workers need, each,")
+        self._hold_open()
         super().start()
 
     def close(self) -> None:
         """Kill the actors, and the Ray that was started for them."""
         super().close()
-        if self._owns_ray:
+        if self._files is not None:
+            ray.kill(self._files)
+            self._files = None
+        while self._opened:
+            os.close(self._opened.popitem()[1])
+        if self._ours:
             ray.shutdown()
-            self._owns_ray = False
-
-    def _start_ray(self) -> None:
-        # Without this the control store grows with every call.
-        os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
-        # Ray is about to change what it does to CUDA_VISIBLE_DEVICES of actors without GPUs, and warns unless told which.
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        ray.init(
-            address="local",  # never join a cluster that a file in the temporary folder happens to name
-            num_cpus=max(self._count * self._threads, os.cpu_count() or 1),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=_OBJECT_STORE_BYTES,
-        )
-        self._owns_ray = True
-
-    def _join(self, address: str) -> None:
-        """Connect to a cluster; Ray would wait forty seconds for one that is not there."""
-        host, _, port = address.rpartition(":")
-        if not (host and port.isdigit()):
-            raise RunnerError(f"Ray address {address!r} is not usable; give host:port of the head, as in 'head:6379'")
-        try:
-            socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
-            GcsClient(address=address)  # says at once that a token is wrong, which `ray.init` does not say at all
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except rex.AuthenticationError:
-            raise RunnerError(
-                f"Ray at {address} refuses this token; name the file that holds the cluster's in RAY_AUTH_TOKEN_PATH"
-            ) from None
-        except (OSError, RuntimeError, rex.RayError) as error:
-            why = " ".join(str(error).split())
-            raise RunnerError(
-                f"Ray at {address} does not take this process: {why}; a node of the cluster must run on this machine, "
-                "with the same versions of Python and Ray"
-            ) from None
-        self._owns_ray = True
-
-    def _check_resources(self) -> None:
-        has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        for kind, amount in {"CPU": self._count * self._threads, "GPU": self._count * self._gpus}.items():
-            if amount > has.get(kind, 0):
-                raise RunnerError(
-                    f"{self._count} workers need {amount:g} {kind}, this Ray has {has.get(kind, 0):g}; "
-                    "ask for fewer workers or for less each"
-                )
+            self._ours = False
 
     def _dumps(self, value: Any) -> bytes:
         # An actor's `__main__` is Ray's own, so that what a script defines must travel by value.
@@ -170,9 +187,55 @@ class RayRunner(PoolRunner[_Actor]):
         return body
 
     def _spawn(self, name: str) -> _Actor:
+        node, reserved = None, self._needs.reserved
+        options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0}
+        if self._alone:
+            node, whole = self._own_node()
+            reserved = reserved | whole
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
+        options |= {"num_cpus": reserved.pop("CPU"), "num_gpus": reserved.pop("GPU"), "resources": reserved}
         remote: Any = ray.remote(_Worker)
-        options = {"num_cpus": self._threads, "num_gpus": self._gpus, "max_restarts": 0, "max_task_retries": 0}
-        return _Actor(name, remote.options(**options).remote(self._payload, name))
+        return _Actor(name, remote.options(**options).remote(self._payload, name), node)
+
+    def _own_node(self) -> tuple[str, dict[str, float]]:
+        found = cluster.take_node(self._needs.reserved)
+        if found is not None:
+            return found
+        if self._was_ready:
+            raise NoRoom
+        asked = ", ".join(f"{amount:g} {name}" for name, amount in cluster.named(self._needs.reserved).items())
+        raise RunnerError(
+            f"an evaluator needs a node with {asked} for itself, and none of the {len(cluster.living())} nodes of this Ray is "
+            "free of other work; add a node, or leave out whole_node"
+        )
+
+    def _why_late(self) -> str:
+        has = ", ".join(f"{amount:g} {name}" for name, amount in self._needs.reserved.items() if amount)
+        nodes = [node["Resources"] for node in cluster.living()]
+        cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+        return (
+            f"each needs {has or 'nothing'} of {len(nodes)} nodes with {cpus:g} CPU and {gpus:g} GPU together, which others may "
+            "use too; look at 'ray status', and at what the evaluation imports"
+        )
+
+    # -- files for machines that do not have them ---------------------------------------------------------------------
+
+    def _hold_open(self) -> None:
+        """So that a checkpoint that is saved again while we run is still what we began with."""
+        for folder in self._payload.folders:
+            for index, file in enumerate(folder.files):
+                self._opened[folder.path, index] = os.open(Path(folder.path) / file.name, os.O_RDONLY)
+
+    def _source(self) -> Any:
+        """The actor that reads them, which only a cluster of several machines needs."""
+        if self._files is None:
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            opened = {key: f"/proc/{os.getpid()}/fd/{file}" for key, file in self._opened.items()}
+            remote: Any = ray.remote(_Files)
+            self._files = remote.options(num_cpus=0, scheduling_strategy=here).remote(opened)
+        return self._files
+
+    # -- what comes back ----------------------------------------------------------------------------------------------
 
     def _listen(self, timeout: float) -> None:
         calls = {member.calls[0]: member for member in self._members if member.calls}
@@ -189,13 +252,24 @@ class RayRunner(PoolRunner[_Actor]):
         try:
             answer = ray.get(call)
         except _INFRASTRUCTURE as error:
-            self._lost(member, type(error).__name__)
+            self._lost(member, _cause(error))
             return
+        except rex.RayError as error:
+            raise RunnerError(f"worker {member.name} cannot be started: {_cause(error)}") from error
         member.calls.popleft()
-        if isinstance(answer, str):
+        if isinstance(answer, _Absent):
+            member.calls.append(member.handle.load.remote(self._source()))
+        elif isinstance(answer, str):
             raise RunnerError(f"worker {member.name} cannot load the evaluation: {answer}")
-        if isinstance(answer, int):
+        elif isinstance(answer, int):
             member.pid = answer
             self._is_ready(member)
         else:
             self._heard(member, answer)
+
+
+def _cause(error: BaseException) -> str:
+    """The kind of error, and what Ray says of it in its last line but for advice."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = next((line for line in reversed(lines) if "Error" in line), "")
+    return f"{type(error).__name__}{': ' + telling if telling and len(telling) < 300 else ''}"

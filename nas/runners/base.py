@@ -19,8 +19,9 @@ from nas.errors import RunnerError
 # Enough work in one message that sending it costs nothing beside it, little enough that a search hears of results soon.
 BATCH_SECONDS = 0.03
 LARGEST_BATCH = 64
-# How often a task is given to another worker when the one that had it died.
+# How often a task is given to a worker; what made the one before die may still be going on, so there is a pause.
 ATTEMPTS = 3
+PAUSE_S = 0.2
 
 OutcomeState = Literal["COMPLETED", "INFEASIBLE", "FAILED"]
 
@@ -59,8 +60,8 @@ class Runner(ABC):
     """Workers that turn tasks into outcomes; each task gives exactly one outcome, in any order.
 
     A runner is used by one thread, inside a `with` block: entering starts the workers, leaving stops them, whatever
-    happened.  A worker that dies is replaced and its tasks are given to others, alone, up to `ATTEMPTS` times; then they
-    have failed.
+    happened.  A worker that dies is replaced and its tasks are given to others, alone and after a pause that grows, up to
+    `ATTEMPTS` times; then they have failed.
     """
 
     name: str
@@ -142,28 +143,45 @@ class Pace:
 
 
 class Retries:
-    """Counts how often each task's worker died, and says when that is enough."""
+    """Tasks whose worker died: each waits a little, longer each time, then runs alone; too often, and it has failed."""
 
     def __init__(self) -> None:
         self._lost: dict[int, int] = {}
+        self._waiting: list[tuple[float, Task]] = []
 
-    def is_suspect(self, task: Task) -> bool:
-        """A worker died with this task: it must run alone, so that no other task shares its fate."""
-        return task.number in self._lost
-
-    def lose(self, tasks: Sequence[Task], why: str, worker: str) -> tuple[list[Task], list[Outcome]]:
-        """The tasks to try again, and the outcomes of those that were lost too often."""
-        again, failed = [], []
+    def lose(self, tasks: Sequence[Task], why: str, worker: str) -> list[Outcome]:
+        """Keep the tasks of a worker that died for another attempt; the outcomes of those that had their last."""
+        failed = []
         for task in tasks:
             lost = self._lost[task.number] = self._lost.get(task.number, 0) + 1
             if lost < ATTEMPTS:
-                again.append(task)
+                self._waiting.append((time.monotonic() + PAUSE_S * 4 ** (lost - 1), task))
             else:
                 del self._lost[task.number]
                 reason = f"its worker died {lost} times, last: {why}"
                 failed.append(Outcome(task.number, "FAILED", reason=reason, started=time.time(), worker=worker))
-        return again, failed
+        return failed
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is any."""
+        return bool(self._waiting)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a task has waited long enough."""
+        return bool(self._waiting) and min(due for due, _ in self._waiting) <= time.monotonic()
+
+    def next(self) -> Task:
+        """The task that has waited longest: to run alone, so that no other task shares its fate."""
+        first = min(range(len(self._waiting)), key=lambda i: self._waiting[i][0])
+        return self._waiting.pop(first)[1]
 
     def done(self, number: int) -> None:
         """This task has an outcome."""
         self._lost.pop(number, None)
+
+    def clear(self) -> None:
+        """Forget what waits."""
+        self._lost.clear()
+        self._waiting.clear()

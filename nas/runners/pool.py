@@ -17,7 +17,16 @@ from nas.runners.base import Outcome, Pace, Retries, Runner, Task
 from nas.runners.work import Evaluate, Payload
 
 _START_TIMEOUT_S = 300.0
+# Workers in a row that died before they were ready: while none ever was, and where others have been.
 _FAILED_STARTS = 3
+_FAILED_RESTARTS = 10
+_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 20.0
+# Without any worker for so long a run ends; a cluster gets new nodes in less.
+_PATIENCE_S = 600.0
+
+
+class NoRoom(Exception):
+    """There is no place for a worker now; there may be one later."""
 
 
 class Member:
@@ -26,6 +35,7 @@ class Member:
     def __init__(self, name: str) -> None:
         self.name = name
         self.ready = False
+        self.alone = False  # what it works on must not have company
         self.tasks: deque[Task] = deque()
         self.busy_since = 0.0
 
@@ -39,6 +49,7 @@ class Member:
     def answered(self, outcomes: Sequence[Outcome]) -> None:
         """The worker has answered its oldest tasks."""
         self.busy_since = time.monotonic()
+        self.alone = False
         for outcome in outcomes:
             task = self.tasks.popleft()
             assert task.number == outcome.number, "a worker answers in the order of its tasks"
@@ -92,14 +103,21 @@ class PoolRunner(Runner, Generic[M]):
         self._queue: deque[Task] = deque()
         self._outcomes: list[Outcome] = []
         self._members: list[M] = []
+        self._vacant: list[float] = []  # when each missing worker is to be started
         self._made = self._failed_starts = 0
+        self._was_ready = False
+        self._worked = 0.0  # when a worker was there last
 
     def _dumps(self, value: Any) -> bytes:
         return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
 
     @abstractmethod
     def _spawn(self, name: str) -> M:
-        """Start a worker; it is ready when `_listen` hears so."""
+        """Start a worker; it is ready when `_listen` hears so.
+
+        Raises:
+            NoRoom: it cannot be started now.
+        """
 
     @abstractmethod
     def _listen(self, timeout: float) -> None:
@@ -112,12 +130,17 @@ class PoolRunner(Runner, Generic[M]):
 
     def start(self) -> None:
         """Start all workers at once and wait until they have loaded the evaluation."""
-        self._members = [self._new() for _ in range(self._count)]
+        self._vacant = [0.0] * self._count
+        self._refill()
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while not all(member.ready for member in self._members):
+        while self._vacant or not all(member.ready for member in self._members):
             if time.monotonic() > deadline:
-                raise RunnerError(f"workers not ready after {_START_TIMEOUT_S:.0f} s; look at what their imports do")
-            self._listen(1.0)
+                raise RunnerError(f"workers not ready after {_START_TIMEOUT_S:.0f} s; {self._why_late()}")
+            self._listen_or_pause(0.2)
+            self._refill()
+
+    def _why_late(self) -> str:
+        return "look at what their imports do"
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """Queue `tasks` and feed the workers."""
@@ -126,8 +149,9 @@ class PoolRunner(Runner, Generic[M]):
 
     def wait(self, timeout: float) -> list[Outcome]:
         """Outcomes that have come; waits at most `timeout` seconds for the first."""
-        self._listen(0.0 if self._outcomes else timeout)
+        self._listen_or_pause(0.0 if self._outcomes else timeout)
         self._stop_overdue()
+        self._refill()
         self._feed()
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
@@ -137,11 +161,22 @@ class PoolRunner(Runner, Generic[M]):
         for member in self._members:
             member.kill()
         self._members.clear()
+        self._vacant.clear()
+        self._retries.clear()
         self._queue.clear()
         self._outcomes.clear()
 
+    def _listen_or_pause(self, timeout: float) -> None:
+        """Listen, for no longer than something else is due."""
+        if self._vacant or self._retries.is_waiting:
+            timeout = min(timeout, 0.1)
+        if self._members:
+            self._listen(timeout)
+        else:
+            time.sleep(timeout)
+
     def _is_ready(self, member: M) -> None:
-        member.ready = True
+        member.ready = self._was_ready = True
         self._failed_starts = 0
 
     def _heard(self, member: M, outcomes: Sequence[Outcome]) -> None:
@@ -155,42 +190,58 @@ class PoolRunner(Runner, Generic[M]):
     def _lost(self, member: M, why: str) -> None:
         """A worker is gone: give its tasks to others, and start another in its place."""
         member.kill()
-        if not member.ready:
-            self._failed_starts += 1
-            if self._failed_starts >= _FAILED_STARTS:
-                raise RunnerError(
-                    f"{_FAILED_STARTS} workers died while starting ({why}); a script must call study.run() "
-                    "under if __name__ == '__main__':, and every module it needs must import"
-                )
-        again, failed = self._retries.lose(list(member.tasks), why, member.name)
-        self._queue.extendleft(reversed(again))
-        self._outcomes += failed
-        self._members[self._members.index(member)] = self._new()
+        self._members.remove(member)
+        self._outcomes += self._retries.lose(list(member.tasks), why, member.name)
+        self._vacant.append(0.0 if member.ready else self._after_failed_start(why))
+
+    def _after_failed_start(self, why: str) -> float:
+        """When to start the next one."""
+        self._failed_starts += 1
+        if self._failed_starts >= (_FAILED_RESTARTS if self._was_ready else _FAILED_STARTS):
+            raise RunnerError(
+                f"{self._failed_starts} workers died while starting ({why}); a script must call study.run() "
+                "under if __name__ == '__main__':, and every module it needs must import"
+            )
+        return time.monotonic() + min(_LONGEST_PAUSE_S, _PAUSE_S * 2.0 ** (self._failed_starts - 1))
+
+    def _refill(self) -> None:
+        """Start workers in the place of those that are gone."""
+        now = time.monotonic()
+        if any(member.ready for member in self._members) or not self._worked:
+            self._worked = now
+        elif now - self._worked > _PATIENCE_S:
+            raise RunnerError(f"no worker could be started for {_PATIENCE_S:.0f} s; {self._why_late()}")
+        for due in [due for due in self._vacant if due <= now]:
+            self._vacant.remove(due)
+            try:
+                self._members.append(self._new())
+            except NoRoom:
+                self._vacant.append(now + _LONGEST_PAUSE_S / 10)
 
     def _new(self) -> M:
         self._made += 1
         return self._spawn(f"{self.name}-{self._made}")
 
     def _feed(self) -> None:
+        """Give every ready worker as much as it wants; first tasks whose worker died, each alone, to one that is idle."""
         for member in self._members:
-            while self._queue and member.ready and self._wants(member):
-                batch = self._next_batch(idle=not member.tasks)
-                if not batch:
-                    break
-                member.give(batch)
+            if not member.ready:
+                continue
+            if self._retries.is_due:
+                if not member.tasks:
+                    member.alone = True
+                    member.give([self._retries.next()])
+                continue
+            while self._queue and self._wants(member):
+                member.give(self._next_batch())
 
     def _wants(self, member: M) -> bool:
-        """It has at most one message's worth of tasks left."""
-        return len(member.tasks) <= (self._pace.batch if self._pace.batch > 1 else 1)
+        """It has at most one message's worth of tasks left, and none that must be alone."""
+        return not member.alone and len(member.tasks) <= (self._pace.batch if self._pace.batch > 1 else 1)
 
-    def _next_batch(self, idle: bool) -> list[Task]:
-        """Tasks for one message; a suspect task goes alone, to an idle worker (or waits: the empty list)."""
-        if self._retries.is_suspect(self._queue[0]):
-            return [self._queue.popleft()] if idle else []
-        batch: list[Task] = []
-        while self._queue and len(batch) < self._pace.batch and not self._retries.is_suspect(self._queue[0]):
-            batch.append(self._queue.popleft())
-        return batch
+    def _next_batch(self) -> list[Task]:
+        """Tasks for one message."""
+        return [self._queue.popleft() for _ in range(min(self._pace.batch, len(self._queue)))]
 
     def _stop_overdue(self) -> None:
         now = time.monotonic()
@@ -200,6 +251,7 @@ class PoolRunner(Runner, Generic[M]):
             stuck = member.tasks.popleft()
             reason = f"the evaluation took longer than {self._limit:g} s and was stopped"
             self._outcomes.append(Outcome(stuck.number, "FAILED", {}, reason, time.time(), self._limit, member.name))
+            self._retries.done(stuck.number)
             self._queue.extendleft(reversed(member.tasks))
             member.tasks.clear()
             self._lost(member, "stopped")

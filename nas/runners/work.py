@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import pickle
+import platform
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from nas.carried import Folder, collecting
 from nas.errors import Infeasible, NasError, RunnerError
 from nas.runners.base import Outcome, Task
 
@@ -23,13 +28,18 @@ class Payload:
 
     Args:
         body: pickle of (space, evaluation), sent through a pipe from the driver that made it and never stored.
-        modules: (name, path) of job files to import first, under the names that the pickle refers to.
+        modules: (name, path, text) of job files to import first, under the names that the pickle refers to; the text is for
+            machines that do not have the file.
         threads: torch threads of the worker.
+        versions: of what the driver has loaded and the pickle depends on.
+        folders: that the pickle refers to by path and hash.
     """
 
     body: bytes
-    modules: tuple[tuple[str, str], ...]
+    modules: tuple[tuple[str, str, str], ...]
     threads: int = 1
+    versions: tuple[tuple[str, str], ...] = ()
+    folders: tuple[Folder, ...] = ()
 
     @classmethod
     def pack(cls, space: Any, evaluate: Evaluate, threads: int, dumps: Callable[[Any], bytes]) -> Payload:
@@ -40,7 +50,8 @@ class Payload:
             NasError: what a part of them says of itself when it cannot be sent.
         """
         try:
-            body = dumps((space, evaluate))
+            with collecting() as folders:
+                body = dumps((space, evaluate))
         except NasError:
             raise
         except Exception as error:
@@ -50,17 +61,62 @@ class Payload:
             ) from error
         # Only the job files that the pickle refers to: another one of this process may be gone by now.
         needed = [(name, path) for name, path in sorted(_job_modules.items()) if name.encode() in body]
-        return cls(body, tuple(needed), threads)
+        texts = tuple((name, path, Path(path).read_text(encoding="utf-8")) for name, path in needed)
+        return cls(body, texts, threads, _versions(), tuple(folders.values()))
 
     def unpack(self) -> tuple[Any, Evaluate]:
-        """The space and the evaluation, in the worker."""
-        for name, path in self.modules:
-            import_file(name, path)
+        """The space and the evaluation, in the worker.
+
+        Raises:
+            RunnerError: the worker runs other versions than the driver.
+        """
+        self._check_versions()
+        for name, path, text in self.modules:
+            if Path(path).is_file():
+                import_file(name, path)
+            else:
+                _import_text(name, path, text)
         space, evaluate = pickle.loads(self.body)
         torch = sys.modules.get("torch")
         if torch is not None:
             torch.set_num_threads(self.threads)
         return space, evaluate
+
+    def _check_versions(self) -> None:
+        here = {name: _version(name) for name, _ in self.versions}
+        other = [(name, version) for name, version in self.versions if here[name] != version]
+        if other:
+            theirs, ours = (
+                ", ".join(f"{name} {found}" for name, found in one) for one in ([(n, here[n]) for n, _ in other], other)
+            )
+            raise RunnerError(
+                f"{platform.node()} has {theirs}, the driver {ours}; install the same versions on all machines"
+            )
+
+
+# What must be the same on both sides, if the driver has loaded it: pickles and results depend on it.
+_SAME = ("nas", "torch", "pyglove")
+
+
+def _versions() -> tuple[tuple[str, str], ...]:
+    python = ("Python", ".".join(platform.python_version_tuple()[:2]))
+    return (python, *((name, _version(name)) for name in _SAME if name in sys.modules))
+
+
+def _version(name: str) -> str:
+    """Of Python or of an installed package; local versions of one build (`+cpu`, `+cu130`) are the same to us."""
+    if name == "Python":
+        return ".".join(platform.python_version_tuple()[:2])
+    loaded = getattr(sys.modules.get(name), "__version__", None)
+    if loaded is None:
+        try:
+            loaded = importlib.metadata.version(_PACKAGES.get(name, name))
+        except importlib.metadata.PackageNotFoundError:
+            return "nothing of that name"
+    return str(loaded).partition("+")[0]
+
+
+_PACKAGES = {"nas": "supernas"}
 
 
 # Job files imported by path in this process: module name to path.  Workers import the same files under the same names.
@@ -83,6 +139,26 @@ def import_file(name: str, path: str) -> Any:
         raise
     _job_modules[name] = path
     return module
+
+
+def _import_text(name: str, path: str, text: str) -> None:
+    """Import a job file whose machine is another one."""
+    if name in sys.modules:
+        return
+    module = ModuleType(name)
+    module.__file__ = path
+    sys.modules[name] = module
+    try:
+        exec(compile(text, path, "exec"), module.__dict__)  # the driver's own job, as its pickle is
+    except ModuleNotFoundError as error:
+        del sys.modules[name]
+        raise RunnerError(
+            f"{platform.node()} has neither '{path}' nor the module {error.name!r} that it imports; send the job's folder along "
+            "with 'nas submit', or have it on all machines"
+        ) from error
+    except BaseException:
+        del sys.modules[name]
+        raise
 
 
 class Work:

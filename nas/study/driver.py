@@ -17,7 +17,7 @@ import numpy as np
 
 from nas.errors import StudyError
 from nas.metrics import Constraint, Metric
-from nas.runners import InlineRunner, LocalRunner, Outcome, Runner, Task
+from nas.runners import InlineRunner, LocalRunner, Outcome, Runner, StagedRunner, Task
 from nas.search import Algorithm, Exhausted, Finished, History, LazyArchs
 from nas.store import Added, NewTrial, Receipt, Report, State, StudyRecord, TrialRecord
 from nas.store import History as Stored
@@ -49,6 +49,7 @@ class Options:
     batch: int | None
     time_limit_s: float | None
     max_failures: int
+    address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -190,11 +191,7 @@ class Driver:
 
     def _runner(self, evaluation: Any, options: Options) -> Runner:
         if options.ray:
-            from nas.runners import RayRunner
-
-            return RayRunner(
-                self._space, evaluation, options.workers, batch=options.batch, time_limit_s=options.time_limit_s
-            )
+            return self._on_ray(evaluation, options)
         if options.workers == 0:
             if options.time_limit_s is not None or options.batch is not None:
                 raise StudyError(
@@ -204,6 +201,24 @@ class Driver:
         return LocalRunner(
             self._space, evaluation, options.workers, batch=options.batch, time_limit_s=options.time_limit_s
         )
+
+    def _on_ray(self, evaluation: Any, options: Options) -> Runner:
+        """Actors that evaluate everything, or pools one behind the other where evaluators need different places."""
+        from nas.runners import RayRunner
+
+        pools = [
+            RayRunner(
+                self._space,
+                part,
+                (needs and needs.workers) or options.workers,
+                batch=options.batch,
+                time_limit_s=options.time_limit_s,
+                address=options.address,
+                needs=needs,
+            )
+            for needs, part in evaluation.stages()
+        ]
+        return pools[0] if len(pools) == 1 else StagedRunner(pools)
 
     def _loop(self, runner: Runner, options: Options, progress: Reporter, curves: Curves) -> str:
         runner.submit(self._claim(options.trials - self.finished))

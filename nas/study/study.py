@@ -217,6 +217,7 @@ class Study:
         *,
         workers: int = 2,
         ray: bool = False,
+        address: str | None = None,
         progress: bool = True,
         batch: int | None = None,
         time_limit_s: float | None = None,
@@ -228,7 +229,8 @@ class Study:
         Args:
             trials: finished trials to go on to; the declaration's unless given.
             workers: processes, or Ray actors; 0 evaluates in this process.
-            ray: use Ray actors.
+            ray: use Ray actors: of the cluster that `address` or RAY_ADDRESS names, else of a Ray that is started here.
+            address: host:port of a Ray head, from one of the cluster's machines; implies `ray`.
             progress: show a bar on a terminal, lines in a log.
             batch: evaluations in one message to a worker; chosen by their duration unless given.
             time_limit_s: stop an evaluation that takes longer; it has failed.
@@ -244,12 +246,15 @@ class Study:
         wanted = self.trials_wanted if trials is None else _positive("trials", trials)
         if not isinstance(workers, int) or workers < 0:
             raise StudyError(f"workers is {workers!r}; give a number of processes, or 0 to evaluate in this one")
+        ray = ray or address is not None
+        if ray and workers == 0:
+            raise StudyError("workers=0 evaluates in this process; give at least 1 for Ray")
         evaluation = self.evaluation()
         evaluation.check(self.space)
         driver = self._new_driver()
         if driver.finished >= wanted:
             return driver.summary(f"the study has {driver.finished} of {wanted} trials already")
-        options = Options(wanted, workers, ray, batch, time_limit_s, self.max_failures)
+        options = Options(wanted, workers, ray, batch, time_limit_s, self.max_failures, address)
         return driver.run(evaluation, options, reporter(progress))
 
     def ask(self, count: int = 1) -> list[Asked]:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nas import carried
 from nas.errors import CheckpointError, LayoutError
 from nas.space import Space
 from nas.supernet.inputs import Inputs, describe, zeros
@@ -286,5 +287,25 @@ def revive(space: Space, path: str, digest: str) -> Supernet:
     known = _revived.get((path, digest))
     if known is not None and known.space.fingerprint == space.fingerprint and known.source is not None:
         return known
-    supernet = _revived[path, digest] = Supernet._later(space, Path(path), digest)
+    supernet = _revived[path, digest] = Supernet._later(space, Path(carried.find(path, digest)), digest)
     return supernet
+
+
+def as_folder(path: str, digest: str) -> carried.Folder:
+    """The checkpoint in `path` as files that another machine may need, the weights having the hash `digest`.
+
+    Raises:
+        CheckpointError: it is no checkpoint, or holds other weights by now.
+    """
+    recorded = _read_index(Path(path))["weights"]
+    if recorded["sha256"] != digest:
+        raise CheckpointError(
+            f"checkpoint {path!r} holds weights {recorded['sha256'][:12]}, not {digest[:12]}: it was saved again since; "
+            "use the supernet that is there now"
+        )
+    index = Path(path) / INDEX
+    files = (
+        carried.File(recorded["file"], recorded["bytes"], digest),
+        carried.File(INDEX, index.stat().st_size, _hash(index)),
+    )
+    return carried.Folder(path, digest, files)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from nas import carried
 from nas.errors import SupernetError
 from nas.space import Arch, Space
 from nas.supernet import checkpoint, costs
@@ -295,7 +296,9 @@ class Supernet(nn.Module):
             raise SupernetError(
                 "a supernet travels as the path of its checkpoint, and this one was never saved or changed since; save it first"
             )
-        return checkpoint.revive, (self.space, str(source[0]), source[1])
+        path, digest = str(source[0]), source[1]
+        carried.refer(path, digest, lambda: checkpoint.as_folder(path, digest))
+        return checkpoint.revive, (self.space, path, digest)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         shared = self._shared

@@ -22,13 +22,12 @@ import ray
 from ray import tune
 
 from nas.errors import StoreError, StudyError, suggest
-from nas.runners import Outcome
+from nas.runners import Outcome, cluster
 from nas.runners.work import Payload
 from nas.store import StudyRecord
 from nas.study.curves import keep_epoch
 from nas.study.driver import Driver, Summary
 from nas.study.progress import Reporter, reporter
-from nas.tune import cluster
 from nas.tune.candidate import MEASURED, REASON, STATE, Candidate, Epochs
 from nas.tune.halving import ParetoHalving
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import nas
 from nas.errors import Infeasible, RunnerError
 from nas.runners import Outcome, Runner, Task
 
@@ -152,6 +154,14 @@ class PoolConformance(RunnerConformance):
             found = drain(runner, 6)
         assert "took longer than 1 s" in found.pop(1).reason
         assert all(outcome.state == "COMPLETED" for outcome in found.values())
+
+    def test_a_worker_of_another_version_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as other:
+            other.setattr(nas, "__version__", "99.1")
+            runner = self.make(double)
+        says = rf"has nas {re.escape(nas.__version__)}, the driver nas 99.1; install the same versions on all machines"
+        with pytest.raises(RunnerError, match=says), runner:
+            pass
 
     def test_an_evaluation_that_does_not_load_says_why(self) -> None:
         why = "cannot load the evaluation: ValueError: invalid literal"

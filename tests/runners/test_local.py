@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -9,8 +10,8 @@ from typing import Any
 import pytest
 
 from nas.errors import RunnerError
-from nas.runners import InlineRunner, LocalRunner, Runner, import_file
-from nas.runners.base import LARGEST_BATCH, Pace
+from nas.runners import InlineRunner, LocalRunner, Runner, import_file, pool
+from nas.runners.base import LARGEST_BATCH, Pace, Retries
 from tests.conformance.runner import PoolConformance, RowSpace, RunnerConformance, double, drain, tasks
 
 
@@ -42,6 +43,41 @@ class TestLocal(PoolConformance):
         finally:
             del sys.modules["nas_test_job"]
 
+    def test_a_job_file_that_a_machine_does_not_have_travels_as_text(self, tmp_path: Path) -> None:
+        job = tmp_path / "faraway.py"
+        job.write_text(
+            "def evaluate(arch):\n    return {'value': 8.0, 'here': float(__file__.endswith('faraway.py'))}\n"
+        )
+        module = import_file("nas_test_faraway", str(job))
+        try:
+            runner = self.make(module.evaluate)
+            job.unlink()
+            with runner:
+                runner.submit(tasks(1))
+                assert drain(runner, 1)[0].measurements == {"value": 8.0, "here": 1.0}
+        finally:
+            del sys.modules["nas_test_faraway"]
+
+    def test_a_job_file_that_needs_its_neighbours_says_so_where_they_are_not(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "neighbour.py").write_text("value = 1.0\n")
+        job = tmp_path / "faraway.py"
+        job.write_text("import neighbour\ndef evaluate(arch):\n    return {'value': neighbour.value}\n")
+        with monkeypatch.context() as patched:
+            patched.syspath_prepend(str(tmp_path))
+            module = import_file("nas_test_neighbours", str(job))
+            runner = self.make(module.evaluate)
+        job.unlink()
+        try:
+            with (
+                pytest.raises(RunnerError, match="nor the module 'neighbour' that it imports; send the job's folder"),
+                runner,
+            ):
+                pass
+        finally:
+            del sys.modules["nas_test_neighbours"], sys.modules["neighbour"]
+
     def test_job_files_that_the_evaluation_does_not_need_are_not_sent(self, tmp_path: Path) -> None:
         job = tmp_path / "gone.py"
         job.write_text("")
@@ -66,6 +102,45 @@ class TestLocal(PoolConformance):
         while any(_alive(pid) for pid in pids):
             assert time.monotonic() < deadline, "orphans"
             time.sleep(0.1)
+
+
+def test_workers_that_die_while_starting_end_the_run_after_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_PAUSE_S", 0.01)
+    started = time.monotonic()
+    with (
+        pytest.raises(RunnerError, match=r"3 workers died while starting \(exit code 3\)"),
+        LocalRunner(RowSpace(), Dead()),
+    ):
+        pass
+    assert time.monotonic() - started < 30
+
+
+def test_a_lost_task_waits_longer_each_time_and_then_has_failed() -> None:
+    retries, task = Retries(), tasks(1)[0]
+    waited = []
+    for _ in range(2):
+        assert retries.lose([task], "no reason", "w") == []
+        started = time.monotonic()
+        assert retries.is_waiting
+        while not retries.is_due:
+            time.sleep(0.01)
+        waited.append(time.monotonic() - started)
+        assert retries.next() == task
+    assert waited[1] > 2 * waited[0] > 0.2
+    assert [outcome.reason for outcome in retries.lose([task], "a kill", "w")] == [
+        "its worker died 3 times, last: a kill"
+    ]
+    assert not retries.is_waiting
+
+
+class Dead:
+    """Takes its worker along when it is loaded."""
+
+    def __reduce__(self) -> Any:
+        return os._exit, (3,)
+
+    def __call__(self, arch: Any) -> dict[str, float]:
+        return {}
 
 
 def _null(arch: Any) -> dict[str, float]:

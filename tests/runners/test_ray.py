@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from nas.errors import RunnerError
+from nas.placement import Needs
 from nas.runners import Runner
 from tests.conformance.runner import PoolConformance, RowSpace, double, drain, tasks
 
@@ -34,7 +35,17 @@ class TestRay(PoolConformance):
             assert drain(runner, 3)[2].measurements == {"half": 1.0}
 
     def test_resources_nobody_has_are_refused(self) -> None:
-        with pytest.raises(RunnerError, match="2 workers need 2 GPU, this Ray has 0"), self.make(double, num_gpus=1):
-            pass
-        with pytest.raises(RunnerError, match="64 workers need 64 CPU"), self.make(double, workers=64):
-            pass
+        for options, says in (
+            (
+                {"needs": Needs(gpus=1)},
+                r"2 workers need, each, 1 CPU, 1 GPU and no node .* \(its 1 node has 2 CPU, 0 GPU\)",
+            ),
+            ({"needs": Needs(gpus=0.5)}, "1 CPU, 0.5 GPU and no node"),
+            (
+                {"needs": Needs(resources=(("bench", 1.0),))},
+                "1 bench and no node of this Ray has that .*2 CPU, 0 GPU, 0 bench",
+            ),
+            ({"workers": 64}, "64 workers need, each, 1 CPU and this Ray has room for 2 of them"),
+        ):
+            with pytest.raises(RunnerError, match=says), self.make(double, **options):
+                pass

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::DeprecationWa
 @pytest.mark.parametrize(
     ("address", "says"),
     [
-        ("127.0.0.1:1", "Ray at 127.0.0.1:1 does not take this process: .*refused"),
+        ("127.0.0.1:1", r"no Ray answers at 127.0.0.1:1 \(Connection refused\)"),
         ("head", "give host:port of the head"),
     ],
 )

@@ -1,0 +1,81 @@
+"""What an evaluator needs of the node of a cluster that it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from nas.errors import EvaluationError
+
+E = TypeVar("E")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one worker reserves on Ray; see `needs`."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    resources: tuple[tuple[str, float], ...] = ()
+    whole_node: bool = False
+    workers: int | None = None
+
+    @property
+    def reserved(self) -> dict[str, float]:
+        """By Ray's names."""
+        return {"CPU": self.cpus, "GPU": self.gpus, **dict(self.resources)}
+
+
+def needs(
+    evaluator: E,
+    *,
+    cpus: float = 1.0,
+    gpus: float = 0.0,
+    resources: Mapping[str, float] | None = None,
+    whole_node: bool = False,
+    workers: int | None = None,
+) -> E:
+    """`evaluator`, which from now on says what it needs of a cluster: `nas.needs(nas.Latency(training), whole_node=True)`.
+
+    On Ray, evaluators with equal needs share workers, and an arch goes from those that need nothing special to the others;
+    one that violates a constraint goes no further.  Without Ray all workers are on this machine, and this changes nothing.
+
+    Args:
+        evaluator: an object or a function; it is changed.
+        cpus: processors that a worker reserves; 0 reserves none.
+        gpus: GPUs; a fraction shares one with other workers.
+        resources: what nodes were started with, as in `ray start --resources '{"bench": 1}'`.
+        whole_node: a node that nothing else runs on, for latencies; a Ray of one machine, which `nas run --ray` starts, has
+            only the lock that keeps other work of ours away.
+        workers: how many; as many as the run has, unless given.
+
+    Raises:
+        EvaluationError: a number is not usable, or nothing can be noted on `evaluator`.
+    """
+    wanted = {"cpus": cpus, "gpus": gpus, **(resources or {})}
+    for name, amount in wanted.items():
+        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < float("inf"):
+            raise EvaluationError(f"needs of {name}: {amount!r}; give a number, 0 or more")
+    for name in resources or {}:
+        if name.upper() in ("CPU", "GPU"):
+            raise EvaluationError(f"needs of resources={{{name!r}: …}}; say {name.lower()}s={wanted[name]:g}")
+    if gpus > 1 and gpus != int(gpus):
+        raise EvaluationError(f"needs of gpus: {gpus!r}; give a fraction of one, or a whole number")
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise EvaluationError(f"needs of workers: {workers!r}; give a whole number, 1 or more")
+    found = Needs(float(cpus), float(gpus), tuple(sorted((resources or {}).items())), bool(whole_node), workers)
+    noted: Any = evaluator
+    try:
+        noted.needs = found
+    except AttributeError:
+        raise EvaluationError(
+            f"a {type(evaluator).__name__} cannot say what it needs; wrap it in a function of your own"
+        ) from None
+    return evaluator
+
+
+def needs_of(evaluator: Any) -> Needs | None:
+    """What an evaluator said; None when it said nothing."""
+    found = getattr(evaluator, "needs", None)
+    return found if isinstance(found, Needs) else None
