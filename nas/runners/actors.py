@@ -1,8 +1,8 @@
 """Persistent Ray actors: one process start for thousands of evaluations.
 
-Plain tasks cost a process each and Ray Tune tens of milliseconds a trial; an actor with two messages in flight costs about
-a millisecond, and a tenth of that when evaluations share a message.  Ray's own retries are not used: a call that was in
-flight when an actor died comes back as "may or may not have been executed", so tasks are requeued here and counted.
+Ray places the actors, gives them their processors and GPUs, and says when one has died.  Tasks and outcomes take a socket of
+their own (`wire.py`): through Ray's calls each message cost about a millisecond of the driver's and the worker's processors
+(`experiments/loop_speed`).  A worker whose socket closes is lost; its tasks are given to others, and counted.
 
 Weights are read from their file, which the workers of a machine map together; a machine that does not have the file is sent
 it once (`nas.carried`).  Ray's object store would share them too, but what it shares can be written by everybody.
@@ -10,10 +10,13 @@ it once (`nas.carried`).  Ray's object store would share them too, but what it s
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import time
-from collections import deque
 from dataclasses import dataclass
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +29,10 @@ from nas.carried import Folder
 from nas.errors import RunnerError
 from nas.placement import Needs
 from nas.runners import cluster
-from nas.runners.base import Outcome, Task
+from nas.runners.base import Task
 from nas.runners.pool import Member, NoRoom, PoolRunner
-from nas.runners.work import Evaluate, Payload, Work, describe
+from nas.runners.wire import Port, Wire, reach
+from nas.runners.work import Evaluate, Payload, Work, answer, describe
 
 # The worker, its node or the way to it is gone: the task is not to blame until it has happened often.
 _INFRASTRUCTURE = (
@@ -39,6 +43,9 @@ _INFRASTRUCTURE = (
     rex.ObjectLostError,
     rex.LocalRayletDiedError,
 )
+_LOOK_S = 1.0  # how often Ray is asked whether a worker is gone of which the socket says nothing
+_STARTING_LOOK_S = 0.02
+_DEATH_S = 5.0  # Ray hears of a death a little later than the socket does
 _READ_AHEAD = 4  # chunks of a file on their way at the same time
 
 
@@ -49,15 +56,22 @@ class _Absent:
     folders: tuple[Folder, ...]
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """A worker has loaded the evaluation, and waits for its driver."""
+
+    pid: int
+    address: tuple[str, int]
+
+
 class _Worker:
-    """The actor: holds the evaluation, answers batches."""
+    """The actor: loads the evaluation, then answers what its socket brings."""
 
-    def __init__(self, payload: Payload, name: str) -> None:
-        self._payload, self._name = payload, name
-        self._work: Work | None = None
+    def __init__(self, payload: Payload, name: str, key: bytes, at_once: bool) -> None:
+        self._payload, self._name, self._key, self._at_once = payload, name, key, at_once
 
-    def load(self, files: Any = None) -> str | int | _Absent:
-        """Process id once the evaluation is loaded, or why it cannot be, or what this machine lacks unless `files` sends it."""
+    def load(self, files: Any = None) -> str | _Ready | _Absent:
+        """Where it waits, or why it cannot work, or what this machine lacks unless `files` sends it."""
         absent = tuple(folder for folder in self._payload.folders if not folder.is_here)
         if absent and files is None:
             return _Absent(absent)
@@ -67,12 +81,13 @@ class _Worker:
             self._work = Work(*self._payload.unpack(), self._name)
         except Exception as error:
             return describe(error)
-        return os.getpid()
+        self._port = Port(ray.util.get_node_ip_address(), self._key)  # type: ignore[no-untyped-call]
+        return _Ready(os.getpid(), self._port.address)
 
-    def run(self, tasks: list[Task]) -> list[Outcome]:
-        """Evaluate a batch."""
-        assert self._work is not None
-        return [self._work(task) for task in tasks]
+    def serve(self) -> None:
+        """Work until the driver closes the socket."""
+        with contextlib.suppress(EOFError, OSError):
+            answer(self._port.accept(), self._work, at_once=self._at_once)
 
 
 def _fetch(folder: Folder, files: Any) -> None:
@@ -103,18 +118,43 @@ class _Files:
 
 
 class _Actor(Member):
-    """An actor and the calls in flight to it, oldest first."""
+    """An actor: the call that it is busy with, `load` and then `serve`, and the socket to it once it serves."""
 
     def __init__(self, name: str, handle: Any, node: str | None) -> None:
         super().__init__(name)
         self.handle, self.node = handle, node
-        self.calls: deque[Any] = deque([handle.load.remote()])
+        self.call = handle.load.remote()
+        self.wire: Wire | None = None
         self.pid = 0
 
+    def connect(self, ready: _Ready, key: bytes) -> None:
+        """Have it serve.
+
+        Raises:
+            OSError: its port cannot be reached.
+        """
+        self.call = self.handle.serve.remote()
+        self.wire = reach(ready.address, key)
+        self.pid = ready.pid
+
     def _send(self, batch: list[Task]) -> None:
-        self.calls.append(self.handle.run.remote(batch))
+        assert self.wire is not None
+        with contextlib.suppress(OSError):  # it died; `_listen` hears so and gives its tasks to another
+            self.wire.give(batch)
+
+    def why(self) -> str:
+        """What Ray says of its death."""
+        try:
+            ray.get(self.call, timeout=_DEATH_S)
+        except rex.GetTimeoutError:
+            return "its connection was lost"
+        except rex.RayError as error:
+            return _cause(error)
+        return "it ended"
 
     def kill(self) -> None:
+        if self.wire is not None:
+            self.wire.close()
         ray.kill(self.handle)
         if self.node is not None:
             cluster.give_node(self.node)
@@ -149,6 +189,8 @@ class RayRunner(PoolRunner[_Actor]):
         self._ours = self._alone = False
         self._opened: dict[tuple[str, int], int] = {}
         self._files: Any = None
+        self._key = secrets.token_bytes(32)
+        self._next_look = 0.0
 
     @property
     def wants_nodes(self) -> bool:
@@ -195,7 +237,9 @@ class RayRunner(PoolRunner[_Actor]):
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
         options |= {"num_cpus": reserved.pop("CPU"), "num_gpus": reserved.pop("GPU"), "resources": reserved}
         remote: Any = ray.remote(_Worker)
-        return _Actor(name, remote.options(**options).remote(self._payload, name), node)
+        return _Actor(
+            name, remote.options(**options).remote(self._payload, name, self._key, self._limit is not None), node
+        )
 
     def _own_node(self) -> tuple[str, dict[str, float]]:
         found = cluster.take_node(self._needs.reserved)
@@ -238,34 +282,60 @@ class RayRunner(PoolRunner[_Actor]):
     # -- what comes back ----------------------------------------------------------------------------------------------
 
     def _listen(self, timeout: float) -> None:
-        calls = {member.calls[0]: member for member in self._members if member.calls}
-        if not calls:
-            time.sleep(min(timeout, 0.01))
-            return
-        done, _ = ray.wait(list(calls), num_returns=1, timeout=timeout)
-        if done and len(calls) > 1:  # whatever else is there already
-            done, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0)
+        starting = any(member.wire is None for member in self._members)
+        if starting or time.monotonic() >= self._next_look:
+            self._look_at_calls()
+            timeout = min(timeout, _LOOK_S if not starting else _STARTING_LOOK_S)
+        wires = {member.wire: member for member in self._members if member.wire is not None}
+        if not wires:
+            time.sleep(min(timeout, _STARTING_LOOK_S))
+        for wire in wait(list(wires), timeout) if wires else ():  # type: ignore[arg-type]
+            self._hear(wires[wire])  # type: ignore[index]
+
+    def _hear(self, member: _Actor) -> None:
+        assert member.wire is not None
+        try:
+            self._heard(member, member.wire.outcomes())
+            while member.wire.poll():
+                self._heard(member, member.wire.outcomes())
+        except (EOFError, OSError):
+            self._lost(member, member.why())
+
+    def _look_at_calls(self) -> None:
+        """Hear who has loaded, and who is gone with its machine, whose sockets stay silent."""
+        self._next_look = time.monotonic() + _LOOK_S
+        calls = {member.call: member for member in self._members}
+        done, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0) if calls else ([], [])
         for call in done:
             self._take(calls[call], call)
 
     def _take(self, member: _Actor, call: Any) -> None:
+        if member.wire is not None and member.wire.poll():
+            return  # what it has sent is heard first, then its end
         try:
-            answer = ray.get(call)
+            found = ray.get(call)
         except _INFRASTRUCTURE as error:
             self._lost(member, _cause(error))
             return
         except rex.RayError as error:
             raise RunnerError(f"worker {member.name} cannot be started: {_cause(error)}") from error
-        member.calls.popleft()
-        if isinstance(answer, _Absent):
-            member.calls.append(member.handle.load.remote(self._source()))
-        elif isinstance(answer, str):
-            raise RunnerError(f"worker {member.name} cannot load the evaluation: {answer}")
-        elif isinstance(answer, int):
-            member.pid = answer
-            self._is_ready(member)
+        if isinstance(found, _Absent):
+            member.call = member.handle.load.remote(self._source())
+        elif isinstance(found, str):
+            raise RunnerError(f"worker {member.name} cannot load the evaluation: {found}")
+        elif isinstance(found, _Ready):
+            self._connect(member, found)
         else:
-            self._heard(member, answer)
+            self._lost(member, "its connection was lost")
+
+    def _connect(self, member: _Actor, ready: _Ready) -> None:
+        try:
+            member.connect(ready, self._key)
+        except (OSError, EOFError, AuthenticationError) as error:
+            host, port = ready.address
+            self._lost(member, f"{host}:{port} cannot be reached from here: {error}")
+            return
+        self._is_ready(member)
 
 
 def _cause(error: BaseException) -> str:

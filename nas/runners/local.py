@@ -12,14 +12,13 @@ import os
 import signal
 import threading
 import time
-from collections import deque
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from nas.errors import RunnerError
-from nas.runners.base import BATCH_SECONDS, Outcome, Task
+from nas.runners.base import Outcome, Task
 from nas.runners.pool import Member, PoolRunner
-from nas.runners.work import Payload, Work, describe
+from nas.runners.work import Payload, Work, answer, describe
 
 
 class _Process(Member):
@@ -87,7 +86,7 @@ class LocalRunner(PoolRunner[_Process]):
 def _serve(connection: Connection[Any, Any], payload: Payload, name: str, parent: int, send_at_once: bool) -> None:
     """A worker process's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which stops its workers
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=die_with, args=(parent,), daemon=True).start()
     try:
         work = Work(*payload.unpack(), name)
     except Exception as error:
@@ -95,26 +94,10 @@ def _serve(connection: Connection[Any, Any], payload: Payload, name: str, parent
         return
     connection.send("ready")
     with contextlib.suppress(EOFError, OSError):  # the driver is gone, and so is the reason to go on
-        _loop(connection, work, send_at_once)
+        answer(connection, work, at_once=send_at_once)
 
 
-def _loop(connection: Connection[Any, Any], work: Work, send_at_once: bool) -> None:
-    queue: deque[Task] = deque()
-    done: list[Outcome] = []
-    unsent_s = 0.0
-    while True:
-        if not queue or connection.poll(0):
-            queue.extend(connection.recv())
-        outcome = work(queue.popleft())
-        done.append(outcome)
-        unsent_s += outcome.duration_s
-        # Short evaluations share a message; one that took a while is sent as soon as it is there.
-        if not queue or send_at_once or unsent_s > BATCH_SECONDS / 3:
-            connection.send(done)
-            done, unsent_s = [], 0.0
-
-
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """End this process when its driver is gone, even in the middle of an evaluation."""
     while os.getppid() == parent:
         time.sleep(1.0)

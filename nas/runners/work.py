@@ -9,15 +9,16 @@ import platform
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from nas.carried import Folder, collecting
 from nas.errors import Infeasible, NasError, RunnerError
-from nas.runners.base import Outcome, Task
+from nas.runners.base import BATCH_SECONDS, Outcome, Task
 
 Evaluate = Callable[[Any], Mapping[str, float]]
 
@@ -184,6 +185,38 @@ class Work:
             return outcome("INFEASIBLE", infeasible.measurements, infeasible.reason)
         except Exception as error:
             return outcome("FAILED", {}, describe(error))
+
+
+class Channel(Protocol):
+    """What tasks come by and outcomes go by."""
+
+    def poll(self, timeout: float) -> bool:
+        """Whether there is something to receive."""
+
+    def recv(self) -> list[Task]:
+        """The next tasks; EOFError when there will be no more."""
+
+    def send(self, outcomes: list[Outcome], /) -> None:
+        """Answer."""
+
+
+def answer(channel: Channel, work: Work, *, at_once: bool) -> None:
+    """Evaluate what comes, oldest first, until the channel ends.
+
+    Short evaluations share a message; one that took a while is sent as soon as it is there, `at_once` each of them.
+    """
+    queue: deque[Task] = deque()
+    done: list[Outcome] = []
+    unsent_s = 0.0
+    while True:
+        if not queue or channel.poll(0):
+            queue.extend(channel.recv())
+        outcome = work(queue.popleft())
+        done.append(outcome)
+        unsent_s += outcome.duration_s
+        if not queue or at_once or unsent_s > BATCH_SECONDS / 3:
+            channel.send(done)
+            done, unsent_s = [], 0.0
 
 
 def describe(error: BaseException) -> str:

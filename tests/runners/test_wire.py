@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import math
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nas.runners import Outcome, Task
+from nas.runners.wire import Port, Wire, reach
+from nas.runners.work import Work, answer
+from tests.conformance.runner import RowSpace, double, tasks
+
+KEY = b"k" * 32
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Wire, Wire]]:
+    """The driver's and the worker's."""
+    port = Port("127.0.0.1", KEY)
+    found: list[Wire] = []
+    thread = threading.Thread(target=lambda: found.append(port.accept()))
+    thread.start()
+    driver = reach(port.address, KEY)
+    thread.join(10)
+    yield driver, found[0]
+    driver.close()
+    found[0].close()
+
+
+def test_tasks_and_outcomes_arrive_as_they_were(ends: tuple[Wire, Wire]) -> None:
+    driver, worker = ends
+    rows = [Task(2**40, (1.0, None, 0.1 + 0.2)), Task(1, ())]
+    driver.give(rows)
+    assert worker.recv() == rows
+    outcomes = [
+        Outcome(1, "COMPLETED", {"params": 2**60 + 1, "accuracy": 1 / 3}, "", 1.5, 0.25, "w"),
+        Outcome(2, "INFEASIBLE", {}, 'too "large"\n', 0.0, 0.0, "w"),
+    ]
+    worker.send(outcomes)
+    assert driver.poll(5.0)
+    assert driver.outcomes() == outcomes
+
+
+def test_numbers_of_numpy_become_pythons(ends: tuple[Wire, Wire]) -> None:
+    driver, worker = ends
+    worker.send([Outcome(1, "COMPLETED", {"a": np.float32(0.5), "b": np.int64(3)})])  # type: ignore[dict-item]
+    worker.send([Outcome(2, "FAILED", {"a": math.inf})])
+    assert driver.outcomes()[0].measurements == {"a": 0.5, "b": 3}
+    assert driver.outcomes()[0].measurements == {"a": math.inf}
+
+
+def test_the_other_end_sees_that_one_is_closed(ends: tuple[Wire, Wire]) -> None:
+    driver, worker = ends
+    driver.close()
+    with pytest.raises(EOFError):
+        worker.recv()
+
+
+def test_who_does_not_know_the_key_is_sent_away_and_the_driver_let_in() -> None:
+    port = Port("127.0.0.1", KEY)
+    found: list[Wire] = []
+    thread = threading.Thread(target=lambda: found.append(port.accept()))
+    thread.start()
+    socket.create_connection(port.address, timeout=5).close()
+    with pytest.raises(Exception, match="digest sent was rejected"):
+        reach(port.address, b"x" * 32)
+    with reach(port.address, KEY)._connection:
+        thread.join(10)
+        assert len(found) == 1
+        found[0].close()
+
+
+def test_a_port_where_nobody_answers_is_an_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+    with pytest.raises(OSError, match="refused"):
+        reach(address, KEY)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_worker_answers_until_its_driver_leaves(ends: tuple[Wire, Wire], at_once: bool) -> None:
+    driver, worker = ends
+    driver.give(tasks(5))
+    ended: list[Any] = []
+
+    def work() -> None:
+        try:
+            answer(worker, Work(RowSpace(), double, "w"), at_once=at_once)
+        except EOFError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    found: list[Outcome] = []
+    while len(found) < 5:
+        message = driver.outcomes()
+        assert len(message) == 1 or not at_once
+        found += message
+    assert [outcome.measurements["twice"] for outcome in found] == [0.0, 2.0, 4.0, 6.0, 8.0]
+    driver.close()
+    thread.join(10)
+    assert len(ended) == 1
