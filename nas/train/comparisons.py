@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.errors import TrainError, suggest
+from nas.train.synced import whole
 
 TINY = 1e-12
 
@@ -179,6 +180,7 @@ class RKD(Comparison):
             )
 
     def _compare(self, student: Tensor, teacher: Tensor, projection: nn.Module | None) -> Tensor:  # noqa: ARG002
+        student, teacher = whole(student), whole(teacher)
         least = 3 if self.angle else 2
         if len(student) < least:
             raise TrainError(f"RKD relates {least} samples or more and got {len(student)}; give it larger batches")
@@ -199,6 +201,7 @@ class SimilarityPreserving(Comparison):
     """
 
     def _compare(self, student: Tensor, teacher: Tensor, projection: nn.Module | None) -> Tensor:  # noqa: ARG002
+        student, teacher = whole(student), whole(teacher)
         if len(student) < 2:
             raise TrainError("SimilarityPreserving relates samples and got 1; give it larger batches")
         ours, theirs = (functional.normalize(one.flatten(1) @ one.flatten(1).T, dim=1) for one in (student, teacher))

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nas.errors import TrainError, suggest
+from nas.train.synced import whole
 
 Direction: TypeAlias = Literal["forward", "reverse", "symmetric"]
 DIRECTIONS = ("forward", "reverse", "symmetric")
@@ -168,6 +169,7 @@ class DIST(Divergence):
         if self.beta:
             total = total + self.beta * (1.0 - _correlation(q, p).mean())
         if self.gamma:
+            q, p = whole(q), whole(p)
             if len(q) < 2:
                 raise TrainError("DIST correlates the samples of a batch and got 1; give it gamma=0 or larger batches")
             total = total + self.gamma * (1.0 - _correlation(q.T, p.T).mean())

@@ -18,6 +18,8 @@ from nas.train import rng, state
 from nas.train.health import Health
 from nas.train.log import Log, Reporter
 from nas.train.losses import Loss, Step
+from nas.train.ranks import Ranks
+from nas.train.synced import synced
 from nas.train.task import Batch, mixed
 from nas.train.trunk import featured, groups
 from nas.train.validate import subnet_metrics
@@ -35,9 +37,11 @@ class Run:
     Args:
         training: its settings.
         found: the committed state of the training's path, None to start.
+        ranks: the processes that share it.
     """
 
-    def __init__(self, training: Training, found: state.State | None) -> None:
+    def __init__(self, training: Training, found: state.State | None, ranks: Ranks) -> None:
+        self.ranks, self.stopping = ranks, False
         self.training, self.supernet, self.task = training, training.supernet, training.task
         self.supernet.to(training.device)
         self.kept = keep(training)
@@ -70,9 +74,10 @@ class Run:
             # Once a parameter was touched, its gradient is zero where no arch has it, and it decays; without one it would not.
             parameter.grad = torch.zeros_like(parameter)
         columns = [f"{label}_{name}" for label in self.watched for name in self.task.metric_names]
-        log = Log(self.training.path, ["step", "epoch", "lr", "loss", "seconds", *columns], self.state.history)
+        path = self.training.path if self.ranks.first else None
+        log = Log(path, ["step", "epoch", "lr", "loss", "seconds", *columns], self.state.history)
         try:
-            with Reporter(self.training.steps, show=progress) as reporter:
+            with Reporter(self.training.steps, show=progress and self.ranks.first) as reporter:
                 self._loop(log, reporter, interrupted, until)
         finally:
             log.close()
@@ -82,10 +87,11 @@ class Run:
     def _loop(self, log: Log, reporter: Reporter, interrupted: Callable[[], bool], until: int) -> None:
         training, steps = self.training, self.training.steps
         self.supernet.train()
+        self.ranks.check(self.parameters)
         for batch in itertools.islice(self._batches(), until - self.state.step):
-            self._step(batch)
+            self._step(batch, interrupted)
             done = self.state.step
-            stop = interrupted() and done < steps
+            stop = self.stopping and done < steps
             measure = done % training.validate_every == 0 or done == steps
             if measure or done % LOG_EVERY == 0:
                 self._look()
@@ -108,15 +114,18 @@ class Run:
             batches = itertools.islice(self.task.train_batches(epoch), per_epoch)
             yield from itertools.islice(batches, skip if epoch == first else 0, None)
 
-    def _step(self, batch: Batch) -> None:
-        """One optimizer step; the gradients of its archs are summed."""
+    def _step(self, batch: Batch, interrupted: Callable[[], bool]) -> None:
+        """One optimizer step; the gradients of its archs are summed, then those of the ranks."""
         training, number = self.training, self.state.step
+        look = len(self.unseen) + 1 >= self.look_every
+        self.ranks.seed(training.seed, number)
         for group in self.optimizer.param_groups:
             group["lr"] = training.schedule(number)
         training.sampler.begin(self.supernet, self.optimizer, number)
         for keeper, module in self.kept.items():
             keeper.begin(training, module, number)
-        loss = self._teach(batch.to(training.device), number)
+        loss = self._teach(batch, number)
+        loss, self.stopping = self.ranks.reduce(self.parameters, loss, interrupted(), look)
         self.state.step += 1
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
@@ -124,7 +133,7 @@ class Run:
         if self.scaler.is_enabled():  # an overflow is the scaler's business: it skips the step
             norm = torch.zeros_like(norm)
         self.unseen.append((self.state.step, torch.stack([loss, norm])))
-        if len(self.unseen) >= self.look_every:
+        if look:
             self._look()  # before the weights are touched
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -132,24 +141,35 @@ class Run:
         self.modules.zero_grad(set_to_none=False)
 
     def _teach(self, batch: Batch, number: int) -> Tensor:
-        """Forward and backward of each arch of a step; the mean of their losses."""
+        """Forward and backward of each arch of a step on this rank's rows; this rank's part of the mean of their losses."""
+        training, space = self.training, self.supernet.space
+        archs = self.ranks.archs(functools.partial(self._archs, number), space)
+        share = self.ranks.share(len(batch))
+        batch = (share.of(batch) if self.ranks.size > 1 else batch).to(training.device)
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(training.precision)
+        step = Step(number, self.task, space, archs, archs[0], kept=self.kept)
+        total = torch.zeros((), device=training.device)
+        for group in groups(self.supernet, archs):
+            autocast = torch.autocast(training.device.type, dtype=dtype, enabled=dtype is not None)
+            with autocast, synced(self.ranks, share):
+                losses = []
+                for step.arch, output, step.features in featured(self.supernet, group, batch.inputs, self.taps):
+                    losses.append(training.loss(output, batch, step))
+                loss = functools.reduce(torch.add, losses)
+            if self.ranks.size > 1:
+                loss = loss * share.weight
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach().float()
+        return total / len(archs)
+
+    def _archs(self, number: int) -> list[Arch]:
+        """Those of step `number`."""
         training, space = self.training, self.supernet.space
         draw = random.Random(mixed(training.seed, "archs", number))
         archs = training.loss.archs(training.sampler.archs(space, number, draw), space)
         if not archs:
             raise TrainError(f"{training.sampler!r} gave no arch for step {number + 1}")
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(training.precision)
-        step = Step(number, self.task, space, archs, archs[0], kept=self.kept)
-        total = torch.zeros((), device=training.device)
-        for group in groups(self.supernet, archs):
-            with torch.autocast(training.device.type, dtype=dtype, enabled=dtype is not None):
-                losses = []
-                for step.arch, output, step.features in featured(self.supernet, group, batch.inputs, self.taps):
-                    losses.append(training.loss(output, batch, step))
-                loss = functools.reduce(torch.add, losses)
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            total += loss.detach().float()
-        return total / len(archs)
+        return archs
 
     def _look(self) -> None:
         """Reads the losses that are still on the device, and stops where one of them is wrong."""
@@ -166,6 +186,9 @@ class Run:
     def _row(self, log: Log, reporter: Reporter, *, measure: bool) -> None:
         """One row of the history: mean loss since the last one, and the watched subnets if `measure`."""
         done, recent = self.state.step, self.state.recent
+        if not self.ranks.first:
+            recent.clear()
+            return
         self.state.seconds = time.monotonic() - self.started
         row: dict[str, float] = {
             "step": done,
@@ -187,7 +210,8 @@ class Run:
 
     def _commit(self) -> None:
         self.state.finished = self.state.step == self.training.steps
-        if self.training.path is None:
+        self.ranks.check(self.parameters)
+        if self.training.path is None or not self.ranks.first:
             return
         self.state.seconds = time.monotonic() - self.started
         self.state.rng = rng.capture()

@@ -3,6 +3,7 @@
 PATH/state.json            the commit point: replaced atomically, names the folder that holds the weights
 PATH/step-00000120/        supernet/ and optimizer.safetensors of an unfinished training, and kept.safetensors of its losses
 PATH/supernet/             weights of a finished training
+PATH/launch/               what the processes of a training on several are told: see nas.distributed
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 STATE, SUPERNET, OPTIMIZER, LOG, EVENTS = "state.json", "supernet", "optimizer.safetensors", "log.csv", "events"
-KEPT = "kept.safetensors"
+KEPT, LAUNCH = "kept.safetensors", "launch"
 
 
 @dataclass
@@ -153,7 +155,7 @@ def clear(path: Path) -> None:
     """Deletes what a training wrote into `path`, and nothing else."""
     (path / STATE).unlink(missing_ok=True)
     (path / LOG).unlink(missing_ok=True)
-    for folder in (path / SUPERNET, path / EVENTS, *path.glob("step-*")):
+    for folder in (path / SUPERNET, path / EVENTS, path / LAUNCH, *path.glob("step-*")):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -180,8 +182,12 @@ def restore_optimizer(
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, patience_s: float = 0.0) -> Iterator[None]:
     """Keeps a second process from training into the same folder; the kernel lets go when this process dies.
+
+    Args:
+        path: is made.
+        patience_s: how long to wait for the other one.
 
     Raises:
         TrainError: the folder cannot be made or written, or somebody trains into it.
@@ -194,13 +200,20 @@ def locked(path: Path) -> Iterator[None]:
             f"'{path}' is no folder that can be written ({error.strerror}); choose another path"
         ) from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise TrainError(
-                f"another process is training into '{path}'; wait for it or choose another path"
-            ) from error
+        deadline = time.monotonic() + patience_s
+        while not _took(file):
+            if time.monotonic() >= deadline:
+                raise TrainError(f"another process is training into '{path}'; wait for it or choose another path")
+            time.sleep(0.1)
         yield
+
+
+def _took(file: Any) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _sync(path: Path) -> None:

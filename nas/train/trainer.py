@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from nas.train import rng, state
 from nas.train.interrupt import interruptible
 from nas.train.loop import Run
 from nas.train.losses import InPlace, Loss
+from nas.train.ranks import Ranks
 from nas.train.samplers import Sampler, Sandwich
 from nas.train.schedule import Schedule
 from nas.train.task import Task
@@ -160,7 +162,9 @@ class Training:
             )
         return type(self.supernet).load(self.path / state.SUPERNET, self.supernet.space)
 
-    def run(self, progress: bool = True, resume: bool = True, until: int | None = None) -> TrainResult:
+    def run(
+        self, progress: bool = True, resume: bool = True, until: int | None = None, *, ranks: Ranks | None = None
+    ) -> TrainResult:
         """Trains to the end; with a path it goes on from the last checkpoint, and a finished training is only loaded.
 
         Ctrl-C ends the step that is being made, leaves a checkpoint and raises KeyboardInterrupt; a second one is immediate.
@@ -170,6 +174,7 @@ class Training:
             progress: show a bar on a terminal, else a line every few seconds (on stderr).
             resume: False deletes what an earlier training left in `path`.
             until: stop with a checkpoint after this many steps, to go on later; None makes them all.
+            ranks: the processes that share the training, each of which calls this; `nas.distributed.run` starts them.
 
         Raises:
             TrainError: the loss is not finite or has diverged (the last checkpoint stays); the path holds another
@@ -180,15 +185,17 @@ class Training:
 
         if until is not None and (self.path is None or until < 1):
             raise TrainError(f"until={until} needs a path to go on from later, and 1 step or more; give both")
+        ranks = ranks or Ranks()
         with contextlib.ExitStack() as stack:
-            if self.path is not None:
-                stack.enter_context(state.locked(self.path))
+            if self.path is not None and ranks.first:
+                stack.enter_context(state.locked(self.path, ranks.patience_s))
                 if not resume:
                     state.clear(self.path)
             stack.enter_context(rng.forked(self.seed))
-            interrupted = stack.enter_context(interruptible())
-            run = Run(self, self._found())
-            run.finish(progress, interrupted, self.steps if until is None else min(until, self.steps))
+            pressed = stack.enter_context(interruptible())
+            run = Run(self, self._found_by(ranks), ranks)
+            last = self.steps if until is None else min(until, self.steps)
+            run.finish(progress, lambda: pressed() or ranks.asked(), last)
         history = pd.DataFrame(run.state.history)
         return TrainResult(self.supernet, history, run.state.step, run.state.seconds)
 
@@ -198,6 +205,23 @@ class Training:
             raise TrainError(
                 f"'{self.path}' holds a training {_difference(found.config, self.config)}; use that, or another path"
             )
+        return found
+
+    def _found_by(self, ranks: Ranks) -> state.State | None:
+        """What the first rank finds; the others wait until they see the same, as a network's file systems take a while."""
+        found = self._found() if ranks.first else None
+        step = ranks.told(found.step if found else None)
+        deadline = time.monotonic() + ranks.patience_s
+        while not ranks.first:
+            found = self._found()
+            if (found.step if found else None) == step:
+                break
+            if time.monotonic() > deadline:
+                raise TrainError(
+                    f"process {ranks.rank} sees step {found.step if found else 0} in '{self.path}' and the first one "
+                    f"{step or 0}; the folder must be one that all processes share"
+                )
+            time.sleep(0.1)
         return found
 
     def parameter_groups(self, kept: nn.Module | None = None) -> list[dict[str, Any]]:

@@ -1,0 +1,238 @@
+"""Data parallelism: the processes of one training, each with a share of every batch.
+
+All ranks hold the same weights and train the same archs on their own rows of the same batch.  A rank sums the gradients of all
+archs of a step, weighted by its share of the batch, and then the ranks add theirs up: one reduction a step, however many archs
+it has.  What follows (clipping, the optimizer, the schedule) is the same everywhere.  Losses that are a mean over samples need
+nothing else; layers and losses that relate samples to each other do: see `nas.train.synced`.
+
+Random numbers inside a network (dropout) are drawn by each rank for its own rows, as a function of seed, rank and step: a
+training on several processes repeats itself exactly, and its dropout is not that of one process.  Batches, augmented ones too,
+are those of one process: every rank makes the whole batch and takes its rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from nas.errors import TrainError
+from nas.train.task import Batch, mixed
+
+if TYPE_CHECKING:
+    from nas.space import Arch, Space
+
+
+class PeerLost(Exception):
+    """Another rank is gone, or the way to it: not a mistake of this one, and worth another attempt."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Rows `start` to `stop` of a batch of `total` samples."""
+
+    start: int
+    stop: int
+    total: int
+
+    @property
+    def weight(self) -> float:
+        """Of this share's mean in the mean of the batch."""
+        return (self.stop - self.start) / self.total
+
+    def of(self, batch: Batch) -> Batch:
+        """The rows of every tensor whose first axis is the batch's; everything else whole."""
+        return Batch(self._rows(batch.inputs), self._rows(batch.targets))
+
+    def _rows(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[self.start : self.stop] if value.ndim and len(value) == self.total else value
+        if isinstance(value, Mapping):
+            return {name: self._rows(item) for name, item in value.items()}
+        if isinstance(value, (tuple, list)):
+            return type(value)(self._rows(item) for item in value)
+        return value
+
+
+class Ranks:
+    """One process alone; `Group` is several.
+
+    Attributes:
+        rank: this process's number, from 0; the first writes checkpoints and logs, and measures.
+        size: how many there are.
+    """
+
+    rank, size = 0, 1
+    patience_s = 0.0
+    """How long to wait for what another process is about to leave or to write."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that writes."""
+        return self.rank == 0
+
+    def asked(self) -> bool:
+        """Whether somebody asked the training to stop."""
+        return False
+
+    def share(self, samples: int) -> Share:
+        """This rank's part of a batch: parts differ by one sample at most.
+
+        Raises:
+            TrainError: there are fewer samples than ranks.
+        """
+        check_share(samples, self.size)
+        least, more = divmod(samples, self.size)
+        start = self.rank * least + min(self.rank, more)
+        return Share(start, start + least + (self.rank < more), samples)
+
+    def told(self, value: Any) -> Any:
+        """What the first rank gave for `value`: a small one."""
+        return value
+
+    def archs(self, choose: Callable[[], Sequence[Arch]], space: Space) -> list[Arch]:  # noqa: ARG002
+        """The archs that the first rank chooses.  The others do not: on another processor a score may round otherwise."""
+        return list(choose())
+
+    def seed(self, seed: int, step: int) -> None:
+        """Makes this rank's random numbers of a step its own; a process alone goes on with those that it has."""
+
+    def reduce(self, parameters: Sequence[nn.Parameter], loss: Tensor, stop: bool, look: bool) -> tuple[Tensor, bool]:  # noqa: ARG002
+        """Adds up gradients and losses of all ranks.
+
+        Args:
+            parameters: the same on all ranks; their `grad` is replaced by the sum, and stays None where no rank has one.
+            loss: this rank's part.
+            stop: whether this rank wants to stop.
+            look: whether to look who wants to stop, which waits for the device.
+
+        Returns:
+            The loss of all, and whether any of them wants to stop.
+        """
+        return loss, stop
+
+    def check(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Makes sure that all ranks have the same weights, to the bit.
+
+        Raises:
+            TrainError: they have not.
+        """
+
+
+class Group(Ranks):
+    """The ranks of torch's process group, which this process has joined.
+
+    Args:
+        asked: says whether to stop; asked of the first rank once a step.
+    """
+
+    patience_s = 20.0
+
+    def __init__(self, asked: Callable[[], bool] = lambda: False) -> None:
+        self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+        self._asked = asked
+        self._sum: _Sum | None = None
+
+    def asked(self) -> bool:
+        """Whether the first rank was asked to stop."""
+        return self.first and self._asked()
+
+    def told(self, value: Any) -> Any:
+        """What the first rank gave: JSON-able, at most a few thousand numbers."""
+        values = [value]
+        with lost():
+            distributed.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+        return values[0]
+
+    def archs(self, choose: Callable[[], Sequence[Arch]], space: Space) -> list[Arch]:
+        """As rows of numbers."""
+        chosen = list(choose()) if self.first else []
+        rows = self.told([arch.row() for arch in chosen])
+        return chosen if self.first else list(space.rows_to_archs(rows))
+
+    def seed(self, seed: int, step: int) -> None:
+        """A function of seed, rank and step, so that nothing of it needs to be kept."""
+        torch.manual_seed(mixed(seed, "rank", self.rank, step))
+
+    def reduce(self, parameters: Sequence[nn.Parameter], loss: Tensor, stop: bool, look: bool) -> tuple[Tensor, bool]:
+        """One all-reduce of one flat tensor."""
+        if self._sum is None:
+            self._sum = _Sum(parameters)
+        return self._sum(loss, stop, look)
+
+    def check(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Compares a sum of each parameter, over which no two ranks may differ."""
+        if not parameters:
+            return
+        with torch.no_grad():
+            sums = torch.stack([one.detach().double().sum() for one in parameters]).cpu()
+        extremes = torch.cat([sums, -sums])
+        with lost():
+            distributed.all_reduce(extremes, distributed.ReduceOp.MAX)
+        highest, lowest = extremes.chunk(2)
+        if not torch.equal(highest, -lowest):
+            raise TrainError(
+                "the weights of the processes have drifted apart: something that they compute differs from process to process, "
+                "such as a sampler or loss that changes weights by random numbers of its own; train with one process"
+            )
+
+
+class _Sum:
+    """The flat tensor that is reduced: gradients, which of them there are, the loss, who wants to stop."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self._learnt = [one for one in parameters if one.requires_grad]
+        kind, place = torch.float32, torch.device("cpu")
+        for one in self._learnt:
+            kind, place = torch.promote_types(kind, one.dtype), one.device
+        sizes = [one.numel() for one in self._learnt]
+        self._flat = torch.zeros(sum(sizes) + len(sizes) + 2, dtype=kind, device=place)
+        *pieces, self._there, self._rest = torch.split(self._flat, [*sizes, len(sizes), 2])
+        self._pieces = [piece.view_as(one) for piece, one in zip(pieces, self._learnt, strict=True)]
+
+    def __call__(self, loss: Tensor, stop: bool, look: bool) -> tuple[Tensor, bool]:
+        there = [one.grad is not None for one in self._learnt]
+        self._there.copy_(torch.tensor(there, dtype=self._there.dtype))
+        self._rest[0] = loss
+        self._rest[1] = float(stop)
+        with torch.no_grad():
+            for piece, one in zip(self._pieces, self._learnt, strict=True):
+                piece.copy_(one.grad) if one.grad is not None else piece.zero_()
+        with lost():
+            distributed.all_reduce(self._flat)
+        # Where a rank has no gradient and another one has (networks that decide by random numbers), it gets one.
+        wanted = there if all(there) else (self._there > 0).tolist()
+        with torch.no_grad():
+            for piece, one, some in zip(self._pieces, self._learnt, wanted, strict=True):
+                if not some:
+                    continue
+                if one.grad is None:
+                    one.grad = torch.zeros_like(one)
+                one.grad.copy_(piece)
+        return self._rest[0].to(loss.dtype, copy=True), bool(self._rest[1] > 0) if look else False
+
+
+def check_share(samples: int, workers: int) -> None:
+    """Refuses more ranks than a batch has samples.
+
+    Raises:
+        TrainError: with both numbers.
+    """
+    if samples < workers:
+        raise TrainError(
+            f"{workers} workers cannot share a batch of {samples} sample{'s' if samples != 1 else ''}; "
+            f"give at most {samples} workers, or a larger batch"
+        )
+
+
+@contextlib.contextmanager
+def lost() -> Iterator[None]:
+    """Names what a collective operation raises when a peer is gone."""
+    try:
+        yield
+    except RuntimeError as error:  # torch's, of every backend
+        raise PeerLost(" ".join(str(error).split())) from error
