@@ -20,6 +20,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+import nas.store.postgres
 from nas.metrics import Metric
 from nas.store import ImportedTrial, NewTrial, Report, StudyRecord, open_store
 
@@ -82,9 +83,15 @@ def work(url: str, study: str, worker: str, batch: int, seconds: float) -> None:
     print(json.dumps([mine, refused, spent]))
 
 
-def contend(url: str, batch: int, seed: int, *, workers: int, seconds: float, waiting: int) -> dict[str, float]:
-    """Trials claimed and reported a second by `workers` processes, and how many were claimed twice or lost."""
-    rng, name = random.Random(seed), f"contend {batch} {seed}"
+def contend(
+    url: str, batch: int, seed: int, *, workers: int, seconds: float, waiting: int, apart: bool = False
+) -> dict[str, float]:
+    """Trials claimed and reported a second by `workers` processes, and how many were claimed twice or lost.
+
+    Args:
+        apart: each statement waits for the answer of the one before, as without pipeline mode.
+    """
+    rng, name = random.Random(seed), f"contend {batch} {seed} {apart}"
     with open_store(url) as store:
         record = store.create_study(name, space_schema=schema(), objectives=OBJECTIVES)
         for start in range(0, waiting, CHUNK):
@@ -92,7 +99,10 @@ def contend(url: str, batch: int, seed: int, *, workers: int, seconds: float, wa
         command = [sys.executable, __file__, "--work", url, name]
         pool = [
             subprocess.Popen(
-                [*command, f"w{i}", str(batch), str(seconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [*command, f"w{i}", str(batch), str(seconds), "apart" if apart else "together"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
             )
             for i in range(workers)
         ]
@@ -215,10 +225,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each contention run")
     parser.add_argument("--url", help="an empty PostgreSQL database, instead of a private server")
     parser.add_argument("--smoke", action="store_true", help="a small run, to see that it runs")
-    parser.add_argument("--work", nargs=5, metavar="X", help=argparse.SUPPRESS)
+    parser.add_argument("--work", nargs=6, metavar="X", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        url, study, worker, batch, seconds = options.work
+        url, study, worker, batch, seconds, how = options.work
+        nas.store.postgres.PIPELINED = how == "together"
         work(url, study, worker, int(batch), float(seconds))
         return
     n, workers, seconds, seeds, repeats, waiting = (
@@ -238,12 +249,18 @@ def main() -> None:
         for database, url in {"sqlite": f"sqlite:///{folder}/scale.db", "postgresql": address}.items():
             found: dict[str, Any] = {}
             for batch in (1, 16):
-                say(f"{database}: {workers} workers, {batch} at a time")
-                runs = [
-                    contend(url, batch, seed, workers=workers, seconds=seconds, waiting=waiting[batch])
-                    for seed in range(seeds)
-                ]
-                found[f"workers_{batch}"] = {name: [run[name] for run in runs] for name in runs[0]}
+                runs: dict[str, list[dict[str, float]]] = {}
+                for seed in range(seeds):
+                    for how in ("", "_apart") if database == "postgresql" else ("",):
+                        say(f"{database}: {workers} workers, {batch} at a time{how}, seed {seed}")
+                        some = waiting[batch]
+                        run = contend(url, batch, seed, workers=workers, seconds=seconds, waiting=some, apart=bool(how))
+                        runs.setdefault(f"workers_{batch}{how}", []).append(run)
+                for name, of in runs.items():
+                    found[name] = {figure: [run[figure] for run in of] for figure in of[0]}
+                if database == "postgresql":
+                    rates = [statistics.fmean(run["per_s"] for run in of) for of in runs.values()]
+                    found[f"workers_{batch}_gain"] = rates[0] / rates[1]
             say(f"{database}: {n:,} trials")
             result[database] = rounded({**found, **scale(url, n, repeats)})
             print(database, json.dumps(result[database], indent=1))

@@ -42,12 +42,14 @@ class Backend(Protocol):
         begin_read: the statements that start a snapshot in which nothing can be written.
         begin_write: those that start a transaction that writes.
         begin_alone: those that start one beside which no other of these runs, in any process.
+        begin_lightly: those that start one that a crash of the server may undo within a second of its commit.
     """
 
     shown: str
     begin_read: tuple[str, ...]
     begin_write: tuple[str, ...]
     begin_alone: tuple[str, ...]
+    begin_lightly: tuple[str, ...]
 
     def exists(self) -> bool:
         """Whether there is a database to open."""
@@ -58,11 +60,8 @@ class Backend(Protocol):
     def writer(self) -> sa.Engine:
         """An engine for writing; makes the database where that is a matter of making a file."""
 
-    def cursor(self, connection: Any) -> Any:
-        """A cursor of the driver."""
-
-    def transaction(self, cursor: Any, dialect: sa.Dialect, again: bool) -> Transaction:
-        """A started transaction."""
+    def transaction(self, connection: Any, dialect: sa.Dialect, again: bool) -> Transaction:
+        """A transaction on a connection of the driver, not begun yet."""
 
     def explain(self, error: BaseException) -> str:
         """The sentence for an error of the driver."""
@@ -143,7 +142,7 @@ class Database:
 
         return self._patiently(once)
 
-    def writing(self, work: Callable[[Transaction], T], *, alone: bool = False) -> T:
+    def writing(self, work: Callable[[Transaction], T], *, alone: bool = False, lightly: bool = False) -> T:
         """What `work` gives, committed as a whole, or not at all when it raises.
 
         When the connection is lost `work` is called again, with `Transaction.again` set: what the first call did may have been
@@ -152,11 +151,13 @@ class Database:
         Args:
             work: reads and writes.
             alone: no other process may do such a thing meanwhile.
+            lightly: nothing is lost when a crash of the server undoes it, so that no disk is waited for.
 
         Raises:
             StoreError: the database cannot be written, in one sentence.
         """
-        begin = self.backend.begin_alone if alone else self.backend.begin_write
+        begin = self.backend.begin_lightly if lightly else self.backend.begin_write
+        begin = self.backend.begin_alone if alone else begin
 
         def once(again: bool) -> T:
             with self._begun(self._writing(), begin, again) as sql:
@@ -206,24 +207,23 @@ class Database:
     def _begun(self, connection: sa.Connection, begin: tuple[str, ...], again: bool = False) -> Iterator[Transaction]:
         """A transaction on a bare cursor.  A connection that breaks is not used again."""
         try:
-            cursor = self.backend.cursor(connection.connection)
-            for statement in begin:
-                cursor.execute(statement)
+            sql = self.backend.transaction(connection.connection, connection.dialect, again)
+            sql.begin(begin)
         except self._errors:
             self._discard(connection)
             raise
         try:
-            yield self.backend.transaction(cursor, connection.dialect, again)
-            cursor.execute("COMMIT")
+            yield sql
+            sql.commit()
         except BaseException:
             try:
-                connection.connection.rollback()  # nothing where the database has ended the transaction itself
+                sql.rollback()
             except self._errors:
                 self._discard(connection)
             raise
         finally:
             with suppress(*self._errors):  # a broken one is closed already
-                cursor.close()
+                sql.close()
 
     def _discard(self, connection: sa.Connection) -> None:
         connection.invalidate()

@@ -41,11 +41,12 @@ class Ledger:
         # Held until the outcome is known: nobody may use copies of what is then not committed.
         self._lock = threading.RLock()
 
-    def write(self, work: Callable[[Wave], T], *, alone: bool = False) -> T:
+    def write(self, work: Callable[[Wave], T], *, look: Callable[[Wave], None] | None = None, alone: bool = False) -> T:
         """What `work` gives, called with a transaction on the study that is committed when it returns.
 
         Args:
             work: called again, with a new transaction, when the connection is lost.
+            look: calls `Wave.look` for what `work` will need.
             alone: it registers something that studies share.
 
         Raises:
@@ -53,20 +54,27 @@ class Ledger:
         """
         now = time.time()
         with self._lock:
-            done, self._copies = self._database.writing(lambda sql: self._once(sql, work, now), alone=alone)
+            done, self._copies = self._database.writing(lambda sql: self._once(sql, work, look, now), alone=alone)
         return done
 
-    def _once(self, sql: Transaction, work: Callable[[Wave], T], now: float) -> tuple[T, Copies]:
+    def _once(
+        self, sql: Transaction, work: Callable[[Wave], T], look: Callable[[Wave], None] | None, now: float
+    ) -> tuple[T, Copies]:
         # Whatever fails from here on, the commit too, leaves no copies behind.
         copies, self._copies = self._copies, Copies()
         study = self.study
-        row = sql.one(s.STUDY_HEAD, (study.id, study.created))
-        if row is None:
+        head = sql.soon(s.STUDY_HEAD, (study.id, study.created))
+        wave = Wave(study, sql, copies, now)
+        if look is not None:
+            look(wave)
+        found = head()
+        if not found:
             raise self._deleted()
-        wave = Wave(study, sql, Head(*row), copies, now)
+        row = found[0]
+        wave.head = Head(*row)
         done = work(wave)
         if wave.head.row() != row:
-            sql.run(s.SET_STUDY_HEAD, (*wave.head.row(), study.id))
+            sql.do(s.SET_STUDY_HEAD, (*wave.head.row(), study.id))
             sql.grown(row[0], wave.head.next_number)
         return done, copies
 
@@ -76,7 +84,11 @@ class Ledger:
         )
 
     def claim(self, worker: str, n: int, lease_s: float) -> list[Claim]:
-        """See `StudyRecord.claim`.  It does not wait for those who write the study."""
+        """See `StudyRecord.claim`.  It waits neither for those who write the study nor for the disk.
+
+        A server that crashes may forget the claims of its last second: those trials wait again, and whoever reports one of
+        them is told that it holds no lease.
+        """
         now = time.time()
         study = self.study
 
@@ -91,7 +103,7 @@ class Ledger:
                 for number, attempt, key, arch, seed, space_id in sorted(rows)
             ]
 
-        return self._database.writing(take)
+        return self._database.writing(take, lightly=True)
 
     def update_space(self, schema: dict[str, Any]) -> None:
         """See `StudyRecord.update_space`."""

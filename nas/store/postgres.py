@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from functools import cache
+from typing import Any, cast
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from nas.errors import StoreError
-from nas.store.sql import Among, Bulk, Row, Statement, Transaction
+from nas.store.sql import Among, Answer, Bulk, Row, Statement, Transaction
 
 # "supernas" in ASCII, as a number: what processes that change more than one study lock.
 _ALONE = 0x73757065726E6173
@@ -33,6 +35,11 @@ _CONNECTION = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
+
+#: Whether statements travel together; `experiments/postgres_scale` measures what that saves.
+PIPELINED = True
+# Below so many rows the round trips of COPY cost more than the rows.
+_COPIED = 512
 
 # Of an established connection, by SQLSTATE: ended or restarting server, deadlock, serialisation, session timed out.
 _STARTING = "57P03"
@@ -52,6 +59,7 @@ class Postgres:
     begin_read: tuple[str, ...] = ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",)
     begin_write: tuple[str, ...] = ("BEGIN",)
     begin_alone: tuple[str, ...] = ("BEGIN", f"SELECT pg_advisory_xact_lock({_ALONE})")
+    begin_lightly: tuple[str, ...] = ("BEGIN", "SET LOCAL synchronous_commit = off")
 
     def __init__(self, url: str) -> None:
         self._url = _parsed(url)
@@ -73,13 +81,9 @@ class Postgres:
         """The engine, the same for reading and writing."""
         return self.reader()
 
-    def cursor(self, connection: Any) -> Any:
-        """A cursor of the driver that gets numbers as they are stored, not as text."""
-        return connection.cursor(binary=True)
-
-    def transaction(self, cursor: Any, dialect: sa.Dialect, again: bool) -> Transaction:
-        """A started transaction, which copies in bulk and takes lists as parameters."""
-        return PostgresTransaction(cursor, dialect, again=again)
+    def transaction(self, connection: Any, dialect: sa.Dialect, again: bool) -> Transaction:
+        """A transaction on a connection of the driver, not begun yet."""
+        return PostgresTransaction(connection, dialect, again=again)
 
     def _new_engine(self) -> sa.Engine:
         arguments = {name: value for name, value in _CONNECTION.items() if name not in self._url.query}
@@ -140,24 +144,110 @@ class Postgres:
 
 
 class PostgresTransaction(Transaction):
-    """Statements on a psycopg cursor."""
+    """Statements on psycopg cursors, in pipeline mode: the server is waited for only where an answer is needed.
+
+    A wave holds the lock on its study while it runs, so that each round trip of one writer is a wait of all others.
+    """
 
     _join = "string_agg"
 
+    def __init__(self, connection: Any, dialect: sa.Dialect, *, again: bool = False) -> None:
+        super().__init__(connection, dialect, again=again)
+        self._pipeline = ExitStack()  # while it is open, statements travel together
+        self._pipe: Any = None
+        self._piped = PIPELINED and _has_pipeline()
+
+    def begin(self, statements: Iterable[str]) -> None:
+        """Start; what is wrong with the connection may show only when an answer is needed."""
+        self._open()
+        super().begin(statements)
+
+    def commit(self) -> None:
+        """End, and keep everything: with all that was not answered yet."""
+        self._cursor.execute("COMMIT", prepare=False)  # never by a prepared name: it stays readable on the wire
+        self._pipeline.close()
+
+    def rollback(self) -> None:
+        """End, and keep nothing."""
+        with suppress(Exception):  # of a statement under way, or of the connection
+            self._pipeline.close()
+        if self._connection.pgconn.pipeline_status:
+            self._connection.dbapi_connection.close()  # interrupted in the middle of an answer
+        super().rollback()
+
+    def run(self, statement: Statement, values: Row = ()) -> int:
+        """Execute; the number of rows that changed."""
+        return int(self._asked(statement, values).rowcount)
+
+    def do(self, statement: Statement, values: Row = ()) -> None:
+        """Execute, without an answer."""
+        self._send(self._cursor, statement, values)
+
+    def soon(self, statement: Statement, values: Row = ()) -> Answer:
+        """Every row, when the answer is called for."""
+        cursor = self._new_cursor()
+        self._send(cursor, statement, values)
+
+        def answer() -> list[Row]:
+            self._sync(cursor)
+            return cast(list[Row], cursor.fetchall())
+
+        return answer
+
+    def all(self, statement: Statement, values: Row = ()) -> list[Row]:
+        """Every row."""
+        return self.soon(statement, values)()
+
+    def one(self, statement: Statement, values: Row = ()) -> Row | None:
+        """The first row, if there is one."""
+        rows = self.all(statement, values)
+        return rows[0] if rows else None
+
+    def batches(self, statement: Statement, values: Row, size: int) -> Iterator[list[Row]]:
+        """Every row, `size` at a time."""
+        cursor = self._asked(statement, values)
+        while rows := cursor.fetchmany(size):
+            yield rows
+
     def load(self, bulk: Bulk, rows: Sequence[Row]) -> None:
-        """Insert many rows by COPY."""
-        if len(rows) < 32:  # below this the round trips of COPY cost more
+        """Insert many rows, very many by COPY."""
+        if len(rows) < _COPIED:
             super().load(bulk, rows)
             return
         columns = ", ".join(f'"{column.name}"' for column in bulk.columns)
+        self._pipeline.close()  # COPY is a protocol of its own
         with self._cursor.copy(f'COPY "{bulk.table.name}" ({columns}) FROM STDIN') as copy:
             for row in rows:
                 copy.write_row(row)
+        self._open()
+
+    def _open(self) -> None:
+        if self._piped:
+            self._pipe = self._pipeline.enter_context(self._connection.pipeline())
+
+    def _new_cursor(self) -> Any:
+        return self._connection.cursor(binary=True)  # numbers as they are stored, not as text
+
+    def _send(self, cursor: Any, statement: Statement, values: Row) -> None:
+        text, convert = statement.on(self._dialect)
+        cursor.execute(text, convert(values) if convert else values)
+
+    def _asked(self, statement: Statement, values: Row) -> Any:
+        """A cursor that has its answer."""
+        cursor = self._new_cursor()
+        self._send(cursor, statement, values)
+        self._sync(cursor)
+        return cursor
+
+    def _sync(self, cursor: Any) -> None:
+        """Wait for an answer, and let the server know that we do: without that a client that stands still is none to it."""
+        if self._piped and cursor.pgresult is None:
+            self._pipe.sync()
 
     def stream(self, statement: Statement, size: int) -> Iterator[list[Row]]:
         """Every row of a statement without parameters, of which the server keeps those that were not fetched yet."""
         text, _ = statement.on(self._dialect)
-        cursor = self._cursor.connection.cursor(binary=True)
+        cursor = self._new_cursor()
         name = f"rows_{id(cursor)}"
         try:
             cursor.execute(f"DECLARE {name} NO SCROLL CURSOR FOR {text}")
@@ -183,18 +273,25 @@ class PostgresTransaction(Transaction):
             f"SELECT setval(pg_get_serial_sequence('{table.name}', 'id'), {newest}) WHERE {newest} > 0"
         )
 
-    def among(self, statement: Among, values: Row, among: list[Any]) -> list[Row]:
+    def among(self, statement: Among, values: Row, among: list[Any]) -> Answer:
         """Rows for every one of `among`, which is one parameter."""
-        return self.all(statement.whole, (*values, among)) if among else []
+        return self.soon(statement.whole, (*values, among)) if among else list
 
     def arrays(self, statement: Statement, values: Row, types: str) -> list[NDArray[Any]]:
         """Columns without NULL as arrays: the server sends each as one value, whose bytes are the array's.
 
         Rows would be a million messages, each of which becomes Python objects.
         """
-        self.run(_aggregated(statement, types), values)
-        result = self._cursor.pgresult
+        result = self._asked(_aggregated(statement, types), values).pgresult
         return [_array(result.get_value(0, i), letter) for i, letter in enumerate(types)]
+
+
+@cache
+def _has_pipeline() -> bool:
+    """Whether the driver's library is new enough: libpq 14."""
+    import psycopg
+
+    return psycopg.Pipeline.is_supported()
 
 
 _AGGREGATED: dict[Statement, Statement] = {}

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 Row = tuple[Any, ...]
 
+#: Rows that were asked for ahead; called once.
+Answer = Callable[[], list[Row]]
+
 _TYPES = {"i": np.dtype(np.int64), "d": np.dtype(np.float64)}
 
 
@@ -84,24 +87,54 @@ class Bulk:
 class Transaction:
     """Statements of one transaction, on a bare cursor of the driver.
 
+    Where the database is across a network, those that are not asked for an answer (`do`, `many`, `load`) and those that are
+    asked ahead (`soon`) travel with the next one that is: what is wrong with them is said there, or by `commit`.
+
     Args:
-        cursor: of the driver.
+        connection: of the driver, used by nobody else meanwhile.
         dialect: what its SQL is.
         again: an earlier try of the same work lost its connection, perhaps after it was committed.
     """
 
     _join = "group_concat"
 
-    def __init__(self, cursor: Any, dialect: sa.Dialect, *, again: bool = False) -> None:
-        self._cursor = cursor
+    def __init__(self, connection: Any, dialect: sa.Dialect, *, again: bool = False) -> None:
+        self._connection = connection
+        self._cursor = connection.cursor()
         self._dialect = dialect
         self.again = again
+
+    def begin(self, statements: Iterable[str]) -> None:
+        """Start, by the database's own statements for that."""
+        for statement in statements:
+            self._cursor.execute(statement)
+
+    def commit(self) -> None:
+        """End, and keep everything."""
+        self._cursor.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """End, and keep nothing; nothing is done where the database has ended the transaction itself."""
+        self._connection.rollback()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._cursor.close()
 
     def run(self, statement: Statement, values: Row = ()) -> int:
         """Execute; the number of rows that changed."""
         text, convert = statement.on(self._dialect)
         self._cursor.execute(text, convert(values) if convert else values)
         return int(self._cursor.rowcount)
+
+    def do(self, statement: Statement, values: Row = ()) -> None:
+        """Execute, without an answer."""
+        self.run(statement, values)
+
+    def soon(self, statement: Statement, values: Row = ()) -> Answer:
+        """Every row, when the answer is called for."""
+        rows = self.all(statement, values)
+        return lambda: rows
 
     def many(self, statement: Statement, rows: Sequence[Row]) -> None:
         """Execute once for each tuple."""
@@ -153,7 +186,7 @@ class Transaction:
         row: Row | None = self._cursor.fetchone()
         return row
 
-    def among(self, statement: Among, values: Row, among: list[Any]) -> list[Row]:
+    def among(self, statement: Among, values: Row, among: list[Any]) -> Answer:
         """Rows for every one of `among`, each given once."""
         rows: list[Row] = []
         while among:
@@ -161,7 +194,7 @@ class Transaction:
             part, among = among[:size], among[size:]
             part += part[-1:] * (size - len(part))  # a repeated value changes nothing
             rows += self.all(statement.listed(size), (*values, *part))
-        return rows
+        return lambda: rows
 
     def arrays(self, statement: Statement, values: Row, types: str) -> list[NDArray[Any]]:
         """Columns without NULL as arrays, a million rows at a time.
@@ -211,6 +244,10 @@ class Among:
         construct = self._select(lambda column: column == sa.any_(sa.bindparam("list", type_=sa.ARRAY(column.type))))
         return Statement(construct, f"{self._names} list")
 
+    def soon(self, transaction: Transaction, values: Row, among: Iterable[Any]) -> Answer:
+        """Rows for every one of `among`, in no particular order, when the answer is called for."""
+        return transaction.among(self, values, list(dict.fromkeys(among)))
+
     def all(self, transaction: Transaction, values: Row, among: Iterable[Any]) -> list[Row]:
         """Rows for every one of `among`, in no particular order."""
-        return transaction.among(self, values, list(dict.fromkeys(among)))
+        return self.soon(transaction, values, among)()

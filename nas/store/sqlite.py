@@ -27,6 +27,7 @@ class Sqlite:
     begin_read: tuple[str, ...] = ("BEGIN",)
     begin_write: tuple[str, ...] = ("BEGIN IMMEDIATE",)
     begin_alone: tuple[str, ...] = begin_write
+    begin_lightly: tuple[str, ...] = begin_write
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -62,13 +63,9 @@ class Sqlite:
         """An engine whose transactions are snapshots and which can change nothing; never makes a file."""
         return _engine(self._connect_reader, self.begin_read[0])
 
-    def cursor(self, connection: Any) -> Any:
-        """A cursor of the driver."""
-        return connection.cursor()
-
-    def transaction(self, cursor: Any, dialect: sa.Dialect, again: bool) -> Transaction:
-        """A started transaction."""
-        return Transaction(cursor, dialect, again=again)
+    def transaction(self, connection: Any, dialect: sa.Dialect, again: bool) -> Transaction:
+        """A transaction on a connection of the driver, not begun yet."""
+        return Transaction(connection, dialect, again=again)
 
     def is_passing(self, error: BaseException) -> bool:  # noqa: ARG002
         """False: there is no connection to lose, and a writer has waited for the others already."""

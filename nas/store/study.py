@@ -70,7 +70,9 @@ class StudyRecord:
         Raises:
             StoreError: a row does not fit the space, or the database cannot be written.
         """
-        return self._ledger.write(lambda wave: wave.add(rows, worker, lease_s))
+        return self._ledger.write(
+            lambda wave: wave.add(rows, worker, lease_s), look=lambda wave: wave.look(keys=[one.key for one in rows])
+        )
 
     def enter(
         self,
@@ -140,7 +142,7 @@ class StudyRecord:
         Raises:
             StoreError: a finished trial is reported by its own worker with another result (nothing is recorded then).
         """
-        return self._ledger.write(lambda wave: wave.report(reports))
+        return self._ledger.write(lambda wave: wave.report(reports), look=lambda wave: wave.look(reports))
 
     def wave(
         self,
@@ -160,7 +162,10 @@ class StudyRecord:
             lease_s: seconds of the lease.
             most: trials that the study may have: the first arch that would be one more, and those after it, get no answer.
         """
-        return self._ledger.write(lambda wave: (wave.report(reports), wave.add(new_trials, worker, lease_s, most)))
+        return self._ledger.write(
+            lambda wave: (wave.report(reports), wave.add(new_trials, worker, lease_s, most)),
+            look=lambda wave: wave.look(reports, [one.key for one in new_trials]),
+        )
 
     def measure(self, number: int, name: str, value: float, step: int) -> None:
         """An intermediate value of a RUNNING trial; the same step again replaces it.

@@ -15,7 +15,7 @@ from nas.store import statements as s
 from nas.store.records import Added, ArchRow, ImportedTrial, NewTrial, Receipt, Report, State, StudyInfo
 from nas.store.schema import FINAL
 from nas.store.settle import Outcome, name_fault, settle
-from nas.store.sql import Row, Transaction
+from nas.store.sql import Answer, Row, Transaction
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -75,22 +75,42 @@ class _Lease:
 class Wave:
     """What a writer does to a study inside one transaction.
 
+    Made when the study's lock was asked for and before it is there, so that what the writer needs to know is asked for together
+    with the lock (`look`).  It is answered behind the lock: nobody else changes it any more.
+
+    Attributes:
+        head: counters, there once the lock is, to be written back by whoever owns the transaction.
+
     Args:
         study: which one.
         sql: the transaction.
-        head: counters, to be written back by whoever owns the transaction.
         copies: of the metrics and the front.
         now: when the operation began.  Work that is done again after a lost connection has the same time: by it a trial shows
             that it is of the first try, which was committed after all.
     """
 
-    def __init__(self, study: StudyInfo, sql: Transaction, head: Head, copies: Copies, now: float) -> None:
+    head: Head
+
+    def __init__(self, study: StudyInfo, sql: Transaction, copies: Copies, now: float) -> None:
         self.sql = sql
-        self.head = head
         self._study = study
         self._id = study.id
         self._copies = copies
         self._now = now
+        self._leases: Answer | None = None
+        self._trials: Answer | None = None
+        self._ended: dict[int, State] = {}  # trials that ended in this wave
+
+    def look(self, reports: Sequence[Report] = (), keys: Iterable[str] = ()) -> None:
+        """Ask for what `report` of these reports and `add` of these keys, once each, will need."""
+        self._leases = self._ask_leases(reports)
+        self._trials = self._ask_trials(keys)
+
+    def _ask_leases(self, reports: Sequence[Report]) -> Answer:
+        return s.LEASES.soon(self.sql, (self._id,), (report.number for report in reports))
+
+    def _ask_trials(self, keys: Iterable[str]) -> Answer:
+        return s.TRIALS_BY_KEY.soon(self.sql, (self._id,), keys)
 
     # -- trials ------------------------------------------------------------------------------------------------------
 
@@ -98,7 +118,8 @@ class Wave:
         self, trials: Sequence[NewTrial], worker: str | None, lease_s: float, most: int | None = None
     ) -> list[Added]:
         """See `StudyRecord.add`; `most`: see `StudyRecord.wave`."""
-        known = self._known((trial.key for trial in trials), worker)
+        answer, self._trials = self._trials or self._ask_trials(trial.key for trial in trials), None
+        known = self._known(answer, worker)
         state: State = "WAITING" if worker is None else "RUNNING"
         until, started, attempt = (None, None, 0) if worker is None else (self._now + lease_s, self._now, 1)
         answers: list[Added] = []
@@ -121,7 +142,7 @@ class Wave:
 
     def import_trials(self, trials: Sequence[ImportedTrial]) -> list[Added]:
         """See `StudyRecord.import_trials`."""
-        known = self._known((trial.key for trial in trials), None)
+        known = self._known(self._ask_trials(trial.key for trial in trials), None)
         answers: list[Added] = []
         inserts: list[Row] = []
         ended: list[tuple[int, Outcome]] = []
@@ -144,14 +165,16 @@ class Wave:
 
     def known(self, key: str, worker: str) -> Added | None:
         """Where the arch with this key is, if the study has it."""
-        return self._known([key], worker).get(key)
+        return self._known(self._ask_trials([key]), worker).get(key)
 
-    def _known(self, keys: Iterable[str], worker: str | None) -> dict[str, Added]:
+    def _known(self, trials: Answer, worker: str | None) -> dict[str, Added]:
         """What the study has of these archs; trials of an earlier try of this very operation count as new."""
-        return {
-            key: Added(number, key, not (self.sql.again and (created, owner) == (self._now, worker)), state)
-            for key, number, state, created, owner in s.TRIALS_BY_KEY.all(self.sql, (self._id,), keys)
-        }
+        known: dict[str, Added] = {}
+        state: State
+        for key, number, state, created, owner in trials():
+            ours = self.sql.again and (created, owner) == (self._now, worker)
+            known[key] = Added(number, key, not ours, self._ended.get(number, state))
+        return known
 
     def _arch(self, row: ArchRow) -> str:
         width = len(self._study.schema["decisions"])
@@ -164,9 +187,9 @@ class Wave:
 
     def use_space(self, space_id: int) -> None:
         """Make this the study's space."""
-        self.sql.run(s.SET_STUDY_SPACE, (space_id, self._id))
+        self.sql.do(s.SET_STUDY_SPACE, (space_id, self._id))
         if self.sql.one(s.STUDY_SPACE, (self._id, space_id)) is None:
-            self.sql.run(s.ADD_STUDY_SPACE, (self._id, space_id))
+            self.sql.do(s.ADD_STUDY_SPACE, (self._id, space_id))
 
     # -- leases ------------------------------------------------------------------------------------------------------
 
@@ -186,18 +209,18 @@ class Wave:
                 continue
             taken += 1
             if lost + 1 < max_attempts:
-                self.sql.run(s.REQUEUE, (lost + 1, self._id, number))
+                self.sql.do(s.REQUEUE, (lost + 1, self._id, number))
             else:
                 lost_all = Outcome("FAILED", {}, None, f"lost {lost + 1} worker{'s' if lost else ''}")
-                self.sql.run(s.FINISH, self._ending(number, lost_all))
+                self.sql.do(s.FINISH, self._ending(number, lost_all))
         return taken
 
     # -- reports -----------------------------------------------------------------------------------------------------
 
     def report(self, reports: Sequence[Report]) -> list[Receipt]:
         """See `StudyRecord.report`."""
-        rows = s.LEASES.all(self.sql, (self._id,), (report.number for report in reports))
-        leases = {row[0]: _Lease(*row) for row in rows}
+        answer, self._leases = self._leases or self._ask_leases(reports), None
+        leases = {row[0]: _Lease(*row) for row in answer()}
         outcomes: dict[int, Outcome] = {}  # of the trials that end here
         endings: list[Row] = []
         receipts: list[Receipt | None] = []  # None: to be written when the front knows
@@ -215,6 +238,7 @@ class Wave:
                 )
             receipts.append(receipt)
         self.sql.many(s.FINISH, endings)
+        self._ended |= {number: outcome.state for number, outcome in outcomes.items()}
         entered = self._record(list(outcomes.items()))
         new = (
             Receipt(number, True, outcome.note, enters, outcome.state)
@@ -267,7 +291,7 @@ class Wave:
             raise StoreError(f"trial {number} cannot be measured: {fault}")
         metric = self._metric(name)
         if not self.sql.run(s.SET_MEASUREMENT, (float(value), metric, step, number)):
-            self.sql.run(s.ADD_MEASUREMENTS.insert, (metric, step, number, float(value)))
+            self.sql.do(s.ADD_MEASUREMENTS.insert, (metric, step, number, float(value)))
 
     def _metric(self, name: str) -> int:
         """Identity of a metric; a name that was never measured becomes one."""
@@ -275,7 +299,7 @@ class Wave:
         if name not in known:
             known.update(self.sql.all(s.METRICS, (self._id,)))
         if name not in known:
-            self.sql.run(s.ADD_METRIC, (self._id, name, unit_of(name)))
+            self.sql.do(s.ADD_METRIC, (self._id, name, unit_of(name)))
             known.update(self.sql.all(s.METRICS, (self._id,)))
         return known[name]
 
@@ -316,9 +340,9 @@ class Wave:
 
     def _load_front(self) -> Front:
         objectives = self._study.objectives
-        columns = [self.sql.all(s.FRONT_VALUES, (self._id, self._metric(metric.name))) for metric in objectives]
+        columns = [self.sql.soon(s.FRONT_VALUES, (self._id, self._metric(metric.name))) for metric in objectives]
         front = Front(len(objectives))
-        for values in zip(*columns, strict=True):
+        for values in zip(*[column() for column in columns], strict=True):
             point = [value * metric.sign for (_, value), metric in zip(values, objectives, strict=True)]
             front.add(values[0][0], point)
         return front

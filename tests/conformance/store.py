@@ -60,6 +60,13 @@ class StoreConformance(ReadingConformance, NotesConformance):
         assert study.keys() == {new.key, other.key}
         audit(study)
 
+    def test_an_arch_that_ends_in_a_wave_is_answered_as_ended_in_it(self, study: StudyRecord) -> None:
+        new = new_trial(random.Random(0))
+        study.add([new], worker="w")
+        _, (again,) = study.wave([completed(0, 0.9, 2.0)], [new], worker="w")
+        assert (again.number, again.existing, again.state) == (0, True, "COMPLETED")
+        audit(study)
+
     def test_many_keys_at_once_are_all_found(self, study: StudyRecord) -> None:
         rng = random.Random(0)
         trials = [new_trial(rng) for _ in range(1300)]

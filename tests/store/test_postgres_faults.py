@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import threading
 import time
 import traceback
@@ -11,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
+import psycopg
 import pytest
 
 import nas.store.database
@@ -287,6 +290,43 @@ def test_claims_do_not_wait_for_a_wave(url: str) -> None:
             sql.all(s.CLAIM, ("a", time.time() + 60, time.time(), study.id, study.created, 2))
             assert [claim.number for claim in other.open_study("toy").claim("b", 2)] == [2, 3]
         assert [(p.number, p.worker) for p in study.history().pending] == [(0, "a"), (1, "a"), (2, "b"), (3, "b")]
+
+
+def test_a_wave_waits_for_the_server_once_before_its_commit(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[object] = []
+    sync = psycopg.Pipeline.sync
+    monkeypatch.setattr(psycopg.Pipeline, "sync", lambda pipeline: (waits.append(pipeline), sync(pipeline)))
+    rng = random.Random(0)
+    with open_store(url) as store:
+        study = make_study(store)
+        study.add([new_trial(rng), new_trial(rng)], worker="w")
+        study.wave([completed(0, 0.9, 2.0)], [new_trial(rng)], "w")  # learns the metrics and the front
+        waits.clear()
+        receipts, added = study.wave([completed(1, 0.8, 1.0)], [new_trial(rng)], "w")
+        assert len(waits) == 1
+        assert (receipts[0].entered_front, added[0].number) == (True, 3)
+        audit(study)
+
+
+def test_a_wave_that_is_interrupted_leaves_a_store_that_can_be_used(url: str) -> None:
+    rng = random.Random(0)
+    with open_store(url) as store, open_store(url) as other:
+        study = make_study(store)
+        with other._database.write() as sql:
+            sql.one(s.STUDY_HEAD, (study.id, study.created))
+            threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+            with pytest.raises(KeyboardInterrupt):
+                study.add([new_trial(rng)], worker="w")  # waits for the other one
+        assert study.add([new_trial(rng)], worker="w")[0].number == 0
+        audit(study)
+
+
+def test_what_is_wrong_with_a_statement_that_travels_with_others_is_said_at_the_end(url: str) -> None:
+    with open_store(url) as store:
+        study = make_study(store)
+        with pytest.raises(StoreError, match="duplicate key"), store._database.write() as sql:
+            sql.do(s.ADD_METRIC, (study.id, "accuracy", ""))
+        assert study.add([new_trial(random.Random(0))])[0].number == 0
 
 
 def test_a_full_disk_is_one_sentence_and_loses_nothing(server: PostgresServer, url: str) -> None:
