@@ -36,6 +36,7 @@ test: lint types ## Lint, types and the tests (under 15 minutes on two cores)
 	$(VENV)/bin/pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: lint types ## The same with the slow tests
+	$(PY) -m pip install -q -c constraints.txt -e '.[jobs]'
 	$(VENV)/bin/pytest -n 2 --dist worksteal
 
 clean: ## Remove .venv and what the demo wrote

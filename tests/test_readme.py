@@ -54,6 +54,19 @@ def test_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert study.record.counts()["COMPLETED"] == 9
 
 
+def test_evaluators_say_what_they_need() -> None:
+    (block,) = [block for block in BLOCKS if "nas.needs" in block]
+    from searchspaces import conv
+
+    found: dict[str, Any] = {"nas": nas, "supernet": conv.supernet(), "task": nas.digits()}
+    exec(block, found)
+    stages = nas.Evaluation([found["accuracy"], found["latency"]]).stages()
+    assert [needs.reserved for needs, _ in stages if needs] == [
+        {"CPU": 1.0, "GPU": 0.5},
+        {"CPU": 1.0, "GPU": 0.0, "bench": 1},
+    ]
+
+
 def test_stitching() -> None:
     (block,) = [block for block in BLOCKS if "stitch.space" in block]
     from transformers import BertConfig, BertForSequenceClassification

@@ -74,10 +74,21 @@ def run(arguments: Sequence[str]) -> int:
 
 
 @app.command
-def train(job: JobArgument, *, restart: bool = False, quiet: bool = False) -> None:
-    """Train the supernet of a job; goes on where it stopped.
+def train(
+    job: JobArgument,
+    *,
+    workers: int = 1,
+    ray: bool = False,
+    address: str | None = None,
+    restart: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Train the supernet of a job; goes on where it stopped, with as many workers as it is given then.
 
     Args:
+        workers: processes that share every batch, each with a core, or a GPU where the training is on "cuda".
+        ray: use Ray Train's workers; the training's path is one that all machines share.
+        address: host:port of the Ray head, on a machine of the cluster; implies --ray. [default: $RAY_ADDRESS, or its own]
         restart: begin anew, even if there is a checkpoint.
         quiet: no progress.
     """
@@ -88,7 +99,12 @@ def train(job: JobArgument, *, restart: bool = False, quiet: bool = False) -> No
     study = load_job(job)
     if study.training is None:
         raise JobError(f"job {job!r} has nothing to train; give its study Study(training=nas.Training(...))")
-    result = study.training.run(progress=not quiet, resume=not restart)
+    if workers == 1 and not ray and address is None:
+        result = study.training.run(progress=not quiet, resume=not restart)
+    else:
+        from nas.distributed import run as run_on
+
+        result = run_on(study.training, workers, ray=ray, address=address, progress=not quiet, resume=not restart)
     last = result.history.iloc[-1] if len(result.history) else {}
     watched = ", ".join(f"{name} {value:.4g}" for name, value in last.items() if str(name).endswith("accuracy"))
     print_text(f"trained {result.steps} steps in {result.seconds:.0f} s{': ' + watched if watched else ''}")
@@ -136,6 +152,55 @@ def run_study(
     _stores.append(study.store)
     print_text(str(summary))
     print_text(f"see it with: nas front {_quoted(study.name)}{_store_hint(study.where)}")
+
+
+@app.command(name="submit")
+def submit_job(
+    job: Annotated[str | None, Parameter(help="A Python file that builds a nas.Study, or package.module:name.")] = None,
+    *,
+    address: str | None = None,
+    trials: int | None = None,
+    workers: int = 2,
+    name: str | None = None,
+    store: StoreOption = None,
+    time_limit: float | None = None,
+    submission_id: str | None = None,
+    no_wait: bool = False,
+    logs: str | None = None,
+    cancel: str | None = None,
+) -> None:
+    """Search on a Ray cluster, driven from there: sends the job file's folder along and follows what is printed.
+
+    Ctrl-C cancels the job, which hands back the trials under way; the same command goes on. Token and ids are Ray's own.
+
+    Args:
+        address: http://HOST:8265 of the cluster's head. [default: $RAY_API_SERVER_ADDRESS]
+        trials: finished trials to go on to. [default: what the job says]
+        workers: actors.
+        name: of the study, instead of the job's.
+        time_limit: stop an evaluation that takes longer than this many seconds.
+        submission_id: the job's id. [default: Ray chooses]
+        no_wait: print the job's id and leave it running.
+        logs: follow a job that was submitted before.
+        cancel: stop a job that was submitted before.
+    """
+    from nas.cli import submit
+    from nas.errors import JobError
+    from nas.runners.jobs import Jobs
+
+    if sum(one is not None for one in (job, logs, cancel)) != 1:
+        raise JobError("say one of: a job to submit, --logs ID, or --cancel ID")
+    if cancel is not None:
+        submit.cancel(Jobs(address), cancel)
+    elif logs is not None:
+        submit.follow(Jobs(address), logs)
+    else:
+        assert job is not None
+        given = {"--trials": trials, "--workers": workers, "--name": name, "--time-limit": time_limit}
+        options = [text for option, value in given.items() if value is not None for text in (option, str(value))]
+        submit.submit(
+            job, options, store or os.environ.get("NAS_STORE"), address=address, name=submission_id, wait=not no_wait
+        )
 
 
 @app.command

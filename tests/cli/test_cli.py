@@ -82,6 +82,7 @@ def test_every_command_is_documented(nas: Nas) -> None:
     for name in (
         "train",
         "run",
+        "submit",
         "studies",
         "show",
         "front",
