@@ -48,8 +48,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pyglove": {"errors", "metrics", "search", "space", "store", "study"},
     "optuna": {"errors", "metrics", "store"},
     "tune": {"errors", "evaluate", "metrics", "pareto", "runners", "search", "space", "store", "study"},
+    "distributed": {"errors", "runners", "train"},
     "cli": {
         "deploy",
+        "distributed",
         "errors",
         "evaluate",
         "hardware",
@@ -75,9 +77,10 @@ ONLY_IN = {
         "study",
         "cli",
         "deploy",
+        "distributed",
     },  # cli: the doctor looks at it
     "pyglove": {"space", "search", "pyglove"},
-    "ray": {"runners", "tune"},
+    "ray": {"distributed", "runners", "tune"},
     "sqlalchemy": {"store"},
     "alembic": {"store"},
     "optuna": {"search", "optuna"},
