@@ -87,13 +87,13 @@ def _serve(connection: Connection[Any, Any], payload: Payload, name: str, parent
     """A worker process's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which stops its workers
     threading.Thread(target=die_with, args=(parent,), daemon=True).start()
-    try:
-        work = Work(*payload.unpack(), name)
-    except Exception as error:
-        connection.send(describe(error))
-        return
-    connection.send("ready")
     with contextlib.suppress(EOFError, OSError):  # the driver is gone, and so is the reason to go on
+        try:
+            work = Work(*payload.unpack(), name)
+        except Exception as error:
+            connection.send(describe(error))
+            return
+        connection.send("ready")
         answer(connection, work, at_once=send_at_once)
 
 

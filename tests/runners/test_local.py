@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import multiprocessing as mp
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -12,6 +14,8 @@ import pytest
 from nas.errors import RunnerError
 from nas.runners import InlineRunner, LocalRunner, Runner, import_file, pool
 from nas.runners.base import LARGEST_BATCH, Pace, Retries
+from nas.runners.local import _serve
+from nas.runners.work import Payload
 from tests.conformance.runner import PoolConformance, RowSpace, RunnerConformance, double, drain, tasks
 
 
@@ -31,6 +35,20 @@ class TestLocal(PoolConformance):
             drain(runner, 100)
             assert before == 4
             assert runner.capacity > before
+
+    def test_a_worker_whose_driver_dies_before_it_is_ready_says_nothing(
+        self, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        context = mp.get_context("spawn")
+        ours, theirs = context.Pipe()
+        payload = Payload.pack(RowSpace(), double, 1, pickle.dumps)
+        process = context.Process(target=_serve, args=(theirs, payload, "local-1", os.getpid(), False))
+        process.start()
+        ours.close()
+        theirs.close()
+        process.join(30)
+        assert process.exitcode == 0
+        assert capfd.readouterr().err == ""
 
     def test_job_files_are_imported_by_workers(self, tmp_path: Path) -> None:
         job = tmp_path / "somejob.py"
