@@ -18,7 +18,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from nas.distributed.work import Order, make_steps, sees
+from nas.distributed.work import STOP, Order, make_steps, sees
 from nas.errors import RunnerError
 from nas.runners import cluster
 
@@ -64,27 +64,47 @@ class Train:
     def __init__(self, order: Order, workers: int, needs: Mapping[str, float]) -> None:
         self._order, self._workers = order, workers
         self._needs = {name: amount for name, amount in needs.items() if amount}
-        self._ended: list[str] = []
+        self._ended: list[str | RunnerError] = []
         self._thread: threading.Thread | None = None
         _check_folder(order, self._needs)
 
-    def start(self) -> None:
-        """Start the workers of an attempt, once there is room."""
-        size = self._room()
+    def start(self, say: Callable[[str], None]) -> None:
+        """Start the workers of an attempt, as soon as there is room."""
         self._ended = []
         # In a thread of its own: on the main one Ray Train would take Ctrl-C, and keep it.
-        self._thread = threading.Thread(target=self._fit, args=(size,), daemon=True)
+        self._thread = threading.Thread(target=self._attempt, args=(say,), daemon=True)
         self._thread.start()
 
     def poll(self, timeout: float) -> str | None:
-        """None while they work; then "" when all ended well, or how one did not."""
+        """None while they work; then "" when all ended well, or how one did not.
+
+        Raises:
+            RunnerError: the cluster has no room for a single worker, and had none for a while.
+        """
         assert self._thread is not None
         self._thread.join(timeout)
-        return self._ended[0] if self._ended else None
+        if not self._ended:
+            return None
+        if isinstance(self._ended[0], RunnerError):
+            raise self._ended[0]
+        return self._ended[0]
 
     def stop(self) -> None:
         """Nothing: where an attempt has ended, Ray Train has ended its workers; where it has not, they end with the driver."""
         shutil.rmtree(Path(self._order.folder) / "ray", ignore_errors=True)
+
+    def _attempt(self, say: Callable[[str], None]) -> None:
+        try:
+            size = self._room()
+            if size < self._workers:
+                say(f"with {size} of {self._workers} workers, which is what the cluster has room for")
+            self._fit(size)
+        except RunnerError as error:
+            self._ended.append(error)
+        except Exception as error:
+            self._ended.append(_why(error))
+        else:
+            self._ended.append("")
 
     def _fit(self, size: int) -> None:
         from ray.train import RunConfig, ScalingConfig
@@ -103,12 +123,7 @@ class Train:
             ),
             torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus else "gloo"),
         )
-        try:
-            trainer.fit()
-        except Exception as error:
-            self._ended.append(_why(error))
-        else:
-            self._ended.append("")
+        trainer.fit()
 
     def _room(self) -> int:
         """How many workers to begin with: all, or after a while those that there is room for now."""
@@ -119,6 +134,8 @@ class Train:
             waited = time.monotonic() - began
             if there and (there == wanted or waited > _SHRINK_S):
                 return there
+            if (Path(self._order.folder) / STOP).exists():
+                raise RunnerError("interrupted while waiting for room on the cluster")
             if waited > _ROOM_S:
                 asked = ", ".join(f"{amount:g} {name}" for name, amount in self._needs.items())
                 raise RunnerError(f"the cluster had no {asked} left for {_ROOM_S:.0f} s; add a node, or wait and go on")

@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -39,7 +40,7 @@ class Local:
         """Of the ranks, in their order."""
         return [process.pid for process in self._processes]
 
-    def start(self) -> None:
+    def start(self, say: Callable[[str], None]) -> None:  # noqa: ARG002
         """Start the ranks of an attempt."""
         self._folder = tempfile.TemporaryDirectory(prefix="nas-ranks-")
         meeting = str(Path(self._folder.name) / "meeting")

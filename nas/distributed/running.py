@@ -36,8 +36,8 @@ _POLL_S = 0.2
 class Engine(Protocol):
     """Starts ranks and hears how they end; see `Local`."""
 
-    def start(self) -> None:
-        """Start the ranks of an attempt."""
+    def start(self, say: Callable[[str], None]) -> None:
+        """Start the ranks of an attempt; `say` shows a line."""
 
     def poll(self, timeout: float) -> str | None:
         """None while they work; then "" when all ended well, or how one did not."""
@@ -152,7 +152,7 @@ def _drive(training: Training, engine: Engine, attempts: int, progress: bool) ->
         following = Following(path, training, reporter)
         while True:
             before = _step(path)
-            why = _attempt(engine, following, path / state.LAUNCH, pressed)
+            why = _attempt(engine, following, reporter.say, path / state.LAUNCH, pressed)
             found = state.read(path)
             if found is not None and found.finished:
                 following.look()
@@ -171,10 +171,12 @@ def _drive(training: Training, engine: Engine, attempts: int, progress: bool) ->
             reporter.say(f"{why}; going on from step {_step(path)}")
 
 
-def _attempt(engine: Engine, following: Following, folder: Path, pressed: Callable[[], bool]) -> str:
+def _attempt(
+    engine: Engine, following: Following, say: Callable[[str], None], folder: Path, pressed: Callable[[], bool]
+) -> str:
     """How it ended: "" when well."""
     try:
-        engine.start()
+        engine.start(say)
         while (why := engine.poll(_POLL_S)) is None:
             following.look()
             if pressed():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,13 @@ class Mortal(Sandwich):
 
     def describe(self) -> dict[str, Any]:
         return {"class": "Mortal"}
+
+
+class Slow(Sandwich):
+    """Takes long enough that somebody can interfere."""
+
+    def begin(self, supernet: Any, optimizer: Any, step: int) -> None:
+        time.sleep(0.1)
 
 
 class Broken(Sandwich):

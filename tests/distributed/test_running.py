@@ -42,13 +42,12 @@ def children() -> list[str]:
     ]
 
 
-def plain(path: Path, at: int = 9) -> Training:
+def plain(path: Path, **options: Any) -> Training:
     """Without dropout, so that it does not matter how many processes there are."""
     space = nas.Space(family.mlp(width=pg.oneof([8, 32]), depth=pg.oneof([0, 1]), dropout=0.0), name="mlp")
-    settings: dict[str, Any] = {"steps": 12, "lr": 0.05, "optimizer": "sgd", "checkpoint_every": 4}
-    return Training(
-        nas.Supernet(space), family.blobs(), path=path, sampler=Mortal(folder=str(path.parent), at=at), **settings
-    )
+    sampler = Mortal(folder=str(path.parent), at=9)
+    settings = {"steps": 12, "lr": 0.05, "optimizer": "sgd", "checkpoint_every": 4, "sampler": sampler, **options}
+    return Training(nas.Supernet(space), family.blobs(), path=path, **settings)
 
 
 def test_a_killed_process_is_replaced_and_the_result_is_that_of_one_process(
