@@ -261,11 +261,7 @@ class Database:
         """
         if not self.backend.exists():
             return None
-        try:
-            with self._reader.connect() as connection:
-                tables = set(sa.inspect(connection).get_table_names())
-        except self._errors as error:
-            raise self._explained(error) from error
+        tables = self._patiently(lambda _: self._tables())
         if VERSION_TABLE not in tables:
             if not tables:
                 return None
@@ -275,6 +271,10 @@ class Database:
             )
         row = self.reading(lambda sql: sql.one(_REVISION))
         return str(row[0]) if row else None
+
+    def _tables(self) -> set[str]:
+        with self._reader.connect() as connection:
+            return set(sa.inspect(connection).get_table_names())
 
     @property
     def _kind(self) -> str:

@@ -1,4 +1,6 @@
-"""A TCP proxy that cuts a connection at the worst moments: just before a commit, or after it and before its answer."""
+"""A TCP proxy before a server: cuts a connection at the worst moments, just before a commit, or after it and before its answer;
+or answers as a server does that is starting up.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,7 @@ class CuttingProxy:
         cut: what happens to the connection that says COMMIT next: "before", the server never hears it; "after", the client
             never hears that it was done; None, nothing.
         cuts: how many connections were cut.
+        starting: so many connections are told that the server is starting up.
     """
 
     def __init__(self, target: int) -> None:
@@ -23,7 +26,7 @@ class CuttingProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self.cut: Literal["before", "after"] | None = None
-        self.cuts = 0
+        self.cuts = self.starting = 0
         self._open: list[socket.socket] = [self._listener]
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
@@ -43,6 +46,10 @@ class CuttingProxy:
         while True:
             try:
                 client, _ = self._listener.accept()
+                if self.starting:
+                    self.starting -= 1
+                    _refuse(client)
+                    continue
                 server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
                 return
@@ -67,3 +74,16 @@ class CuttingProxy:
         for end in (source, sink):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+
+def _refuse(client: socket.socket) -> None:
+    """Speak PostgreSQL's protocol up to its FATAL."""
+    with client:
+        if client.recv(1 << 10)[4:8] == _SSL_REQUEST:
+            client.sendall(b"N")
+            client.recv(1 << 10)
+        fields = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0"
+        client.sendall(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
+
+
+_SSL_REQUEST = (80877103).to_bytes(4, "big")

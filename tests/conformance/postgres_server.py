@@ -138,9 +138,12 @@ class PostgresServer:
             while any(_alive(pid) for pid in children):
                 time.sleep(0.01)
 
-    def restart(self, *, crash: bool = False) -> None:
-        """Stop it, or kill it, and start it again."""
-        self.crash() if crash else self.stop()
+    def restart(self, *, crash: bool = False, immediate: bool = False) -> None:
+        """Stop it, at once without a last word to its clients, or kill it, and start it again."""
+        if crash:
+            self.crash()
+        else:
+            self._end(signal.SIGQUIT if immediate else signal.SIGINT)
         self.start()
 
     def cut(self, database: str) -> int:

@@ -241,6 +241,14 @@ def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_doubled(
         audit(store.open_study("toy"))
 
 
+def test_a_server_that_is_starting_up_is_waited_for(server: PostgresServer, url: str) -> None:
+    with CuttingProxy(server.port) as proxy:
+        proxy.starting = 3
+        with open_store(url.replace(str(server.port), str(proxy.port))) as store:
+            assert make_study(store).add([new_trial(random.Random(0))])[0].number == 0
+        assert proxy.starting == 0
+
+
 def test_a_server_that_stays_away_is_one_sentence(
     server: PostgresServer, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
