@@ -159,8 +159,12 @@ class PostgresTransaction(Transaction):
 
     def begin(self, statements: Iterable[str]) -> None:
         """Start; what is wrong with the connection may show only when an answer is needed."""
-        self._open()
-        super().begin(statements)
+        try:
+            self._open()
+            super().begin(statements)
+        except BaseException:
+            self._abandon()
+            raise
 
     def commit(self) -> None:
         """End, and keep everything: with all that was not answered yet."""
@@ -169,8 +173,7 @@ class PostgresTransaction(Transaction):
 
     def rollback(self) -> None:
         """End, and keep nothing."""
-        with suppress(Exception):  # of a statement under way, or of the connection
-            self._pipeline.close()
+        self._abandon()
         if self._connection.pgconn.pipeline_status:
             self._connection.dbapi_connection.close()  # interrupted in the middle of an answer
         super().rollback()
@@ -224,6 +227,10 @@ class PostgresTransaction(Transaction):
     def _open(self) -> None:
         if self._piped:
             self._pipe = self._pipeline.enter_context(self._connection.pipeline())
+
+    def _abandon(self) -> None:
+        with suppress(Exception):  # of a statement under way, or of the connection
+            self._pipeline.close()
 
     def _new_cursor(self) -> Any:
         return self._connection.cursor(binary=True)  # numbers as they are stored, not as text

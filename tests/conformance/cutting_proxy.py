@@ -46,13 +46,17 @@ class CuttingProxy:
         while True:
             try:
                 client, _ = self._listener.accept()
-                if self.starting:
-                    self.starting -= 1
-                    _refuse(client)
-                    continue
-                server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
                 return
+            if self.starting:
+                self.starting -= 1
+                _refuse(client)
+                continue
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:  # it is down: so is the proxy, to this client
+                client.close()
+                continue
             self._open += [client, server]
             cutting = threading.Event()
             for source, sink, up in ((client, server, True), (server, client, False)):

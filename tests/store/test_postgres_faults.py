@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -239,6 +240,21 @@ def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_doubled(
     assert proxy.cuts == 1
     with open_store(url) as store:
         audit(store.open_study("toy"))
+
+
+def test_a_lost_connection_is_nothing_to_tell(
+    server: PostgresServer, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = random.Random(0)
+    with open_store(url) as store:
+        study = make_study(store)
+        for _ in range(5):
+            server.cut(url.rpartition("/")[2])
+            study.add([new_trial(rng)], worker="w")
+            server.cut(url.rpartition("/")[2])
+            assert study.counts()["RUNNING"] == len(study.keys())
+        gc.collect()
+    assert [record.message for record in caplog.records if record.name.startswith("psycopg")] == []
 
 
 def test_a_server_that_is_starting_up_is_waited_for(server: PostgresServer, url: str) -> None:
