@@ -159,6 +159,14 @@ def test_the_command_is_interrupted_killed_and_goes_on(tmp_path: Path) -> None:
     assert same(study(tmp_path, steps=300).training.run(progress=False), undisturbed)
 
 
+def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from nas.cli.app import run as nas_command
+
+    (tmp_path / "job.py").write_text(JOB.format(folder=str(tmp_path), steps=20))
+    assert nas_command(["train", str(tmp_path / "job.py"), "--workers", "17"]) == 2
+    assert capsys.readouterr().err.startswith("nas: 17 workers cannot share a batch of 16 samples")
+
+
 def bad(path: Path) -> dict[str, tuple[Training, dict[str, Any], type[Exception], str]]:
     made = training(path)
     no_gpu = training(path)
