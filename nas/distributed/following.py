@@ -33,9 +33,9 @@ class Following:
         self._metric = training.task.metric_names[0]
         self._shown, self._looked = 0, 0.0
 
-    def look(self) -> None:
-        """Show the rows that are new."""
-        if time.monotonic() - self._looked < _EVERY_S:
+    def look(self, *, now: bool = False) -> None:
+        """Show the rows that are new; `now` even if it has just looked."""
+        if not now and time.monotonic() - self._looked < _EVERY_S:
             return
         self._looked = time.monotonic()
         for row in self._tail():

@@ -48,7 +48,7 @@ class Local:
         for rank in range(self._workers):
             device = f"cuda:{rank}" if self._device == "cuda" else self._device
             given = (self._order, Place(rank, self._workers, meeting, device), os.getpid())
-            process = context.Process(target=_serve, args=given, name=f"nas-rank-{rank}", daemon=True)
+            process = context.Process(target=_serve, args=given, name=f"nas-rank-{rank}")
             process.start()
             self._processes.append(process)
 

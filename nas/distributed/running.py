@@ -18,7 +18,7 @@ import torch
 
 from nas.distributed.following import Following
 from nas.distributed.local import Local
-from nas.distributed.work import STOP, TOKEN, Order, failure
+from nas.distributed.work import FAILED, ROOM, ROOM_BYTES, STOP, TOKEN, Order, failure
 from nas.errors import DeviceError, RunnerError, TrainError
 from nas.runners.work import Payload
 from nas.train import state
@@ -128,12 +128,12 @@ def _order(training: Training, threads: int, *, on_ray: bool) -> Order:
     sent.path = training.path.resolve()
     folder = sent.path / state.LAUNCH
     folder.mkdir(exist_ok=True)
-    for name in folder.glob("*.json"):
-        name.unlink()
-    (folder / STOP).unlink(missing_ok=True)
+    for name in (FAILED, STOP):
+        (folder / name).unlink(missing_ok=True)
     training.supernet.save(folder / state.SUPERNET)
     token = uuid.uuid4().hex
     (folder / TOKEN).write_text(token, encoding="utf-8")
+    (folder / ROOM).write_bytes(b" " * ROOM_BYTES)
     dumps: Callable[[Any], bytes] = pickle.dumps
     if on_ray:
         import ray
@@ -155,7 +155,7 @@ def _drive(training: Training, engine: Engine, attempts: int, progress: bool) ->
             why = _attempt(engine, following, reporter.say, path / state.LAUNCH, pressed)
             found = state.read(path)
             if found is not None and found.finished:
-                following.look()
+                following.look(now=True)
                 return
             if error := failure(path / state.LAUNCH):
                 raise error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -14,6 +15,7 @@ from nas.errors import NasError, RunnerError, TrainError
 from nas.runners.work import Payload, describe
 
 TOKEN, STOP, FAILED = "token", "stop", "failed.json"
+ROOM, ROOM_BYTES = "room", 8192  # blank, becomes FAILED
 _LOOK_S = 0.2
 
 
@@ -55,7 +57,7 @@ def make_steps(order: Order, device: str) -> None:
     except (PeerLost, KeyboardInterrupt):
         raise
     except BaseException as error:
-        _leave(folder / FAILED, error)
+        leave(folder, error)
         raise
 
 
@@ -86,12 +88,13 @@ def sees(folder: str, token: str) -> str:
     return ""
 
 
-def _leave(file: Path, error: BaseException) -> None:
-    """For the driver; whole or not at all."""
+def leave(folder: Path, error: BaseException) -> None:
+    """For the driver: what the first rank that cannot go on has to say.  It is written where there is room on a full disk too."""
     kind = type(error).__name__ if isinstance(error, NasError) else ""
-    partial = file.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps({"kind": kind, "text": describe(error)}), encoding="utf-8")
-    os.replace(partial, file)
+    body = json.dumps({"kind": kind, "text": describe(error)[: ROOM_BYTES // 8]})
+    with contextlib.suppress(OSError), (folder / ROOM).open("r+b", buffering=0) as room:
+        room.write(body.encode())
+        os.replace(folder / ROOM, folder / FAILED)
 
 
 def failure(folder: Path) -> NasError | None:

@@ -87,7 +87,7 @@ class Run:
     def _loop(self, log: Log, reporter: Reporter, interrupted: Callable[[], bool], until: int) -> None:
         training, steps = self.training, self.training.steps
         self.supernet.train()
-        self.ranks.check(self.parameters)
+        self.ranks.agree(self.parameters)
         for batch in itertools.islice(self._batches(), until - self.state.step):
             self._step(batch, interrupted)
             done = self.state.step
@@ -210,7 +210,7 @@ class Run:
 
     def _commit(self) -> None:
         self.state.finished = self.state.step == self.training.steps
-        self.ranks.check(self.parameters)
+        self.ranks.agree(self.parameters)
         if self.training.path is None or not self.ranks.first:
             return
         self.state.seconds = time.monotonic() - self.started

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from nas.space import Arch, Space
 
 
+_DRIFT = 1e-3  # of the sum of a parameter's sizes: far more than roundings are between two checkpoints
+
+
 class PeerLost(Exception):
     """Another rank is gone, or the way to it: not a mistake of this one, and worth another attempt."""
 
@@ -115,11 +118,13 @@ class Ranks:
         """
         return loss, stop
 
-    def check(self, parameters: Sequence[nn.Parameter]) -> None:
+    def agree(self, parameters: Sequence[nn.Parameter]) -> None:
         """Makes sure that all ranks have the same weights, to the bit.
 
+        On equal processors they have; where roundings differ, the first rank's are taken.
+
         Raises:
-            TrainError: they have not.
+            TrainError: they differ by more than roundings.
         """
 
 
@@ -164,21 +169,27 @@ class Group(Ranks):
             self._sum = _Sum(parameters)
         return self._sum(loss, stop, look)
 
-    def check(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Compares a sum of each parameter, over which no two ranks may differ."""
+    def agree(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Compares two sums over each parameter."""
         if not parameters:
             return
         with torch.no_grad():
             sums = torch.stack([one.detach().double().sum() for one in parameters]).cpu()
-        extremes = torch.cat([sums, -sums])
+            sizes = torch.stack([one.detach().double().abs().sum() for one in parameters]).cpu()
+        extremes = torch.cat([sums, -sums, sizes])
         with lost():
             distributed.all_reduce(extremes, distributed.ReduceOp.MAX)
-        highest, lowest = extremes.chunk(2)
-        if not torch.equal(highest, -lowest):
+        highest, lowest, sizes = extremes.chunk(3)
+        if torch.equal(highest, -lowest):
+            return
+        if bool((highest + lowest > _DRIFT * sizes).any()):
             raise TrainError(
                 "the weights of the processes have drifted apart: something that they compute differs from process to process, "
-                "such as a sampler or loss that changes weights by random numbers of its own; train with one process"
+                "such as initial weights without a seed, or a sampler that changes weights by random numbers of its own"
             )
+        with torch.no_grad(), lost():
+            for one in parameters:
+                distributed.broadcast(one.data, src=0)
 
 
 class _Sum:

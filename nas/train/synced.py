@@ -115,9 +115,11 @@ def _batch_norm(  # noqa: PLR0917 (the order is torch's)
     """`functional.batch_norm` over the batch of all ranks."""
     if not training:
         return original(x, running_mean, running_var, weight, bias, training, momentum, eps)
-    mean, var, count = _statistics(x.detach(), ranks)
-    if count <= 1:
+    now = _now.get()
+    assert now is not None
+    if x.numel() == x.shape[1] and now.share.total == 1:
         raise ValueError(f"BatchNorm needs more than 1 value per channel when training, got {tuple(x.shape)}")
+    mean, var, count = _statistics(x.detach(), ranks)
     with torch.no_grad():
         if running_mean is not None:
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
@@ -126,8 +128,11 @@ def _batch_norm(  # noqa: PLR0917 (the order is torch's)
     return _Normalised.apply(x, weight, bias, mean, var, count, eps)  # type: ignore[no-untyped-call]
 
 
-def _statistics(x: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, float]:
-    """Mean and biased variance of each channel, and elements of a channel, over all ranks (Chan et al. 1979: no cancellation)."""
+def _statistics(x: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and biased variance of each channel, and elements of a channel, over all ranks (Chan et al. 1979: no cancellation).
+
+    Nothing here waits for a GPU.
+    """
     dims = [0, *range(2, x.ndim)]
     var, mean = torch.var_mean(x if x.dtype == torch.float64 else x.float(), dims, correction=0)
     own = torch.cat([mean, var, mean.new_full((1,), x.numel() / len(mean))])
@@ -135,7 +140,7 @@ def _statistics(x: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, float]:
     with lost():
         distributed.all_gather(parts, own)
     means, variances, counts = torch.split(torch.stack(parts), [len(mean), len(mean), 1], 1)  # (ranks, channels) each
-    count = float(counts.sum())
+    count = counts.sum()
     shares = counts / count
     mean = (shares * means).sum(0)
     return mean, (shares * (variances + (means - mean) ** 2)).sum(0), count
@@ -152,17 +157,17 @@ class _Normalised(torch.autograd.Function):
         bias: Tensor | None,
         mean: Tensor,
         var: Tensor,
-        count: float,
+        count: Tensor,
         eps: float,
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, mean, var)
-        ctx.count, ctx.eps = count, eps
+        ctx.save_for_backward(x, weight, mean, var, count)
+        ctx.eps = eps
         # Straight to the operator: it must not come back to the mode that called this.
         return torch.batch_norm(x, weight, bias, mean, var, False, 0.0, eps, torch.backends.cudnn.enabled)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, var = ctx.saved_tensors
+        x, weight, mean, var, count = ctx.saved_tensors
         scale = torch.ones_like(mean) if weight is None else weight
         # As if the statistics were constants; on the way the sums come out that say what they are not.
         own, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
@@ -173,7 +178,7 @@ class _Normalised(torch.autograd.Function):
             with lost():
                 distributed.all_reduce(sums)
             inverse = (var + ctx.eps).rsqrt()
-            shift, slope = (sums / ctx.count) * (scale * inverse)
+            shift, slope = (sums / count) * (scale * inverse)
             shape = (1, -1, *[1] * (x.ndim - 2))
             through = torch.addcmul(shift.view(shape), x - mean.view(shape), (slope * inverse).view(shape))
             own = (own - through).to(x.dtype)

@@ -18,6 +18,7 @@ import torch
 
 import nas
 import nas.distributed
+from nas.distributed.work import ROOM, ROOM_BYTES, failure, leave
 from nas.errors import DeviceError, RunnerError, TrainError
 from nas.train import Training, TrainResult, state
 from tests.distributed.jobs import Broken, Mortal, study, training
@@ -157,6 +158,16 @@ def test_the_command_is_interrupted_killed_and_goes_on(tmp_path: Path) -> None:
         assert process.wait(timeout=120) == 0
     undisturbed = run(study(tmp_path / "undisturbed", steps=300).training)
     assert same(study(tmp_path, steps=300).training.run(progress=False), undisturbed)
+
+
+def test_what_the_first_process_cannot_do_is_kept(tmp_path: Path) -> None:
+    (tmp_path / ROOM).write_bytes(b" " * ROOM_BYTES)
+    assert failure(tmp_path) is None
+    leave(tmp_path, DeviceError("the first"))
+    leave(tmp_path, ValueError("the second"))
+    found = failure(tmp_path)
+    assert isinstance(found, DeviceError)
+    assert str(found) == "the first"
 
 
 def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
