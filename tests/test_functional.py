@@ -216,6 +216,15 @@ def test_equal_archs_are_evaluated_once(tmp_path):
     assert not later.evaluator.seen
 
 
+def test_what_is_known_is_said_without_evaluating(tmp_path):
+    space, count = pairs(), Count()
+    once = Once(count, parity, tmp_path)
+    assert once.known(space.smallest) == {}
+    measured = once(space.smallest)
+    assert once.known(space.smallest) == {name: value for name, value in measured.items() if name != "reused"}
+    assert Once(Count(), parity, tmp_path).known(space.smallest) == once.known(space.smallest)
+
+
 def test_infeasible_is_shared_and_failures_are_not(tmp_path):
     count, space = Count(), pairs()
     once = Once(count, parity, tmp_path)

@@ -20,6 +20,8 @@ from nas.evaluate.compose import Evaluator, checked
 if TYPE_CHECKING:
     from nas.space import Arch, Space
 
+NAMES = 10_000  # of archs that are remembered
+
 
 class Once:
     """`evaluator`, run once for each name that `function` gives: equal archs get the first one's measurements.
@@ -55,6 +57,7 @@ class Once:
         if isinstance(evaluator, Once):
             raise EvaluationError("the evaluator is shared already; wrap it once")
         self.evaluator, self.function, self.folder = evaluator, function, Path(folder)
+        self._names: dict[str, str] = {}  # by arch key: a search asks for the same candidates again and again
 
     @property
     def cost(self) -> Literal["cheap", "dear"]:
@@ -86,6 +89,17 @@ class Once:
             raise Infeasible(found["infeasible"], measurements)
         return measurements
 
+    def known(self, arch: Arch) -> dict[str, float]:
+        """What is remembered of `arch` or one that computes the same, without evaluating it; `{}` if nothing is.
+
+        A search that asks before it proposes need not propose what repeats another arch.
+
+        Raises:
+            EvaluationError: the folder holds something else than measurements.
+        """
+        found = _read(self._path(arch))
+        return {} if found is None or found["infeasible"] is not None else dict(found["measurements"])
+
     def check(self, space: Space) -> None:
         """Whether the evaluator and the function can evaluate archs of `space`."""
         for one in (self.evaluator, self.function):
@@ -110,8 +124,14 @@ class Once:
         who = json.dumps([self.describe(), arch.space.name, arch.space.version], sort_keys=True, default=str)
         folder = self.folder / hashlib.blake2b(who.encode(), digest_size=8).hexdigest()
         folder.mkdir(parents=True, exist_ok=True)
-        name = hashlib.blake2b(str(self.function(arch)).encode(), digest_size=16).hexdigest()
-        return folder / f"{name}.json"
+        return folder / f"{self._name(arch)}.json"
+
+    def _name(self, arch: Arch) -> str:
+        if arch.key not in self._names:
+            if len(self._names) >= NAMES:
+                self._names.clear()
+            self._names[arch.key] = hashlib.blake2b(str(self.function(arch)).encode(), digest_size=16).hexdigest()
+        return self._names[arch.key]
 
 
 @contextmanager

@@ -98,6 +98,11 @@ class Trained:
         return (*self.task.metric_names, "epochs")
 
     @property
+    def fidelity(self) -> tuple[str, float]:
+        """The metric that says how far a candidate was trained, and how far is all the way."""
+        return "epochs", float(self.epochs)
+
+    @property
     def example(self) -> Inputs:
         """Inputs that every candidate takes."""
         return self.task.example

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf, isnan
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, overload
@@ -19,6 +19,7 @@ from nas.search.keys import KeySet
 
 if TYPE_CHECKING:
     from nas.metrics import Constraint, Metric
+    from nas.search.insight import Insight
     from nas.space import Arch, Space
 
 State = Literal["COMPLETED", "INFEASIBLE", "FAILED"]
@@ -202,12 +203,8 @@ class Algorithm(ABC):
         self.constraints = tuple(constraints)
         self._size = inf if space.floats else space.size
 
-    def inform(self, cheap: Mapping[str, Callable[[Arch], Mapping[str, float]]]) -> None:  # noqa: B027 (most learn from trials alone)
-        """Says which objectives can be computed without an evaluation, before `bind`; an algorithm may use it or not.
-
-        Args:
-            cheap: name of an objective to what computes it: parameters, operations, a predicted latency.
-        """
+    def inform(self, insight: Insight) -> None:  # noqa: B027 (most learn from trials alone)
+        """Says what can be known of archs without an evaluation, before `bind`; an algorithm may use it or not."""
 
     def ask(self, n: int = 1) -> list[Arch]:
         """Up to `n` new archs to evaluate; `[]` means: wait for results.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -154,6 +154,13 @@ class Candidates:
         """What candidate `at` has in an objective that was computed."""
         self._means[objective][at] = self._beliefs.warps[objective](np.array([value]))[0]
         self._known[objective, at] = 0.0
+
+    def know_all(self, known: Iterable[Mapping[int, float]]) -> None:
+        """What the first candidates have in objectives that were computed, one mapping each."""
+        if self._beliefs.targets:
+            for at, values in enumerate(known):
+                for objective, value in values.items():
+                    self.know(at, objective, value)
 
     def ask(self, at: int) -> None:
         """Candidate `at` is being measured."""

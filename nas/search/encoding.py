@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ class Points(NamedTuple):
     coordinates: Floats
     """(n, p): squared distance within the columns of one decision lies between 0 and 1."""
     counts: Floats
-    """(n, q): how often each candidate is chosen among decisions that offer the same ones, centred and scaled."""
+    """(n, q): how often each candidate is chosen among decisions that offer the same ones, centred and scaled; then features."""
 
     def rows(self, at: Sequence[int] | NDArray[np.int64]) -> Points:
         """Some of the points."""
@@ -60,7 +61,37 @@ class Encoding:
         self.groups = [tuple(members) for members in groups.values() if len(members) > 1]
         self.offered = [len(tables[members[0]]) for members in self.groups]
         self.count_columns = sum(self.offered)
+        # Two random histograms over K candidates are 2 · (1 − 1/K) apart, squared, as they are scaled.
+        self.counts_apart = sum(2.0 * (1.0 - 1.0 / offered) for offered in self.offered)
+        """Squared distance of the counts of two random archs, about."""
         self._space = space
+        self._features: Callable[[Sequence[Arch]], Floats] | None = None
+
+    def described(self, features: Callable[[Sequence[Arch]], Floats], archs: Sequence[Arch]) -> Encoding:
+        """The same with features after the counts, centred and scaled by what they are of `archs`.
+
+        Features may have any distribution: proxies of one space span nine orders of magnitude, and mark what they cannot score
+        by -1e8.  So they are measured from their median in quartile distances, and what is far is compressed logarithmically.
+
+        Args:
+            features: archs -> (n, f), NaN where nobody knows; those count as the median.
+            archs: a few at least.
+        """
+        table = features(archs)
+        known = np.where(np.isnan(table).all(0), 0.0, table)
+        low, middle, high = np.nanquantile(known, [0.25, 0.5, 0.75], axis=0)
+        width = np.where(high > low, high - low, 1.0)
+        columns = table.shape[1]
+
+        def standard(some: Sequence[Arch]) -> Floats:
+            values = np.clip(np.arcsinh((features(some) - middle) / width), -4.0, 4.0) / np.sqrt(columns)
+            return np.where(np.isnan(values), 0.0, values)
+
+        other = copy.copy(self)
+        other._features = standard
+        other.count_columns = self.count_columns + columns
+        other.counts_apart = self.counts_apart + 2.0
+        return other
 
     @property
     def decisions(self) -> int:
@@ -81,7 +112,8 @@ class Encoding:
             units = self._space.features(archs, "ordinal")
             for at, column in self._floats:
                 coordinates[:, column] = np.where(active[:, at], units[:, at], 0.5)
-        return Points(coordinates, self._counts(index, active))
+        described = () if self._features is None else (self._features(archs),)
+        return Points(coordinates, np.concatenate([self._counts(index, active), *described], 1))
 
     def _counts(self, index: NDArray[np.intp], active: NDArray[np.bool_]) -> Floats:
         parts = [np.zeros((len(index), 0))]

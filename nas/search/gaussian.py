@@ -6,7 +6,7 @@ The covariance of two archs is
 
 over the coordinates x and counts c of `nas.search.encoding`: interactions with a length of each decision's own (automatic
 relevance determination, Rasmussen, Williams 2006, "Gaussian Processes for Machine Learning", 5.1), effects that add up, and
-the same two for counts.
+the same two for counts and features.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ class Prior:
         """Lengths at which two random archs are correlated by about 1/e; amplitudes near 0.3, noise near 1 %."""
         decisions, columns = encoding.decisions, encoding.count_columns
         theta = np.full(decisions, np.log(3.0 / decisions))
-        # Two random histograms over K candidates are 2 · (1 − 1/K) apart, squared, as the encoding scales them.
-        apart = sum(2.0 * (1.0 - 1.0 / offered) for offered in encoding.offered)
-        phi = np.full(columns, -np.log(max(apart, 1e-9)))
+        phi = np.full(columns, -np.log(max(encoding.counts_apart, 1e-9)))
         mean = np.concatenate([theta, phi, np.log([0.3, 0.3, 0.3, 0.3, 1e-2])])
         spread = np.concatenate([np.ones(decisions + columns + 4), [1.5]])
         return cls(mean, spread, np.array([1.0, 1.0, float(columns > 0), float(columns > 0)]))

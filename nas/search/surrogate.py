@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable, Mapping, Sequence
-from math import ceil, isfinite
+from math import ceil
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from nas.search.archive import Archive, Kept, Seen
 from nas.search.base import Algorithm, Finished, History
 from nas.search.beliefs import Beliefs, Models
 from nas.search.encoding import Encoding
+from nas.search.insight import Insight, Knowledge
 from nas.search.options import whole
 
 if TYPE_CHECKING:
@@ -30,9 +31,11 @@ CAPACITY = 300  # trials that proposals are conditioned on
 PARENTS = 100  # archs of the front that candidates are made of
 ROUNDS, BEST, CHILDREN = 2, 32, 4  # the best candidates have children, twice
 SHORT_LIST = 128  # candidates that the archs of one wave are chosen from
+LOOKS = 2  # times that more is found out about some candidates, in each wave
+USUAL = 64  # random archs that say how large features usually are
+LOOKED = 512  # archs that were looked at in earlier waves and are candidates again
 HALF = 600  # trials told when half of the proposals are front archs mutated, whatever the model says
 MUTANTS = 64  # archs of the front mutated, for the share that the model does not choose
-MEMORY = 10_000  # archs whose cheap objectives are remembered
 WAITING = 256  # archs under way that proposals keep away from; with more, they are chosen as if there were none
 
 
@@ -47,6 +50,11 @@ class Surrogate(Algorithm):
     spreads.  Where trials were infeasible or failed, a further process learns where, and the gain is multiplied by the
     probability of being feasible.
 
+    What a study knows without an evaluation is used (`inform`).  Of the best candidates, objectives that can be computed are
+    computed, those of an arch that computes the same as another are taken from it, and what is known to gain nothing is not
+    proposed.  Other cheap metrics, as parameters and zero-cost proxies, and how many epochs a trial was trained are features: a
+    second process that has them chooses among the best candidates of the first, for which alone they are computed.
+
     What a model cannot explain it never proposes, so a share of the proposals that grows with the history, to a half at 600
     trials, are archs of the front mutated.
 
@@ -56,8 +64,7 @@ class Surrogate(Algorithm):
     Args:
         initial: how many archs spread over the space before the first is proposed by the model.
         candidates: how many archs are compared before each wave of proposals.
-        exact: how many of the best of them have those objectives computed that a study can compute without an evaluation
-            (`inform`: parameters, operations, predicted latency); the model says the others.
+        exact: for how many of the best of them that is computed which a study can compute without an evaluation; 0 uses none.
         seed: names the sequence of random numbers.
 
     Raises:
@@ -66,28 +73,29 @@ class Surrogate(Algorithm):
 
     name: ClassVar[str] = "surrogate"
 
-    def __init__(self, initial: int = 10, candidates: int = 600, exact: int = 16, seed: int = 0) -> None:
+    def __init__(self, initial: int = 6, candidates: int = 600, exact: int = 32, seed: int = 0) -> None:
         super().__init__(seed)
         self.initial = whole(self.name, "initial", initial, 2)
         self.candidates = whole(self.name, "candidates", candidates, 16)
         self.exact = whole(self.name, "exact", exact, 0)
-        self._cheap: dict[str, Callable[[Arch], Mapping[str, float]]] = {}
-        self._computed: dict[str, dict[int, float]] = {}  # cheap objectives of candidates, by key
+        self._insight = Insight()
         self._fit_at = self.initial
         self._to_fit: Callable[[], Seen] | None = None  # trials at the last count at which parameters were due
         self._models: Models | None = None
+        self._described: Models | None = None  # with features
         self._wave: _Wave | None = None  # what is proposed until the next trial is told
         self._under_way: dict[str, Arch] = {}
 
-    def inform(self, cheap: Mapping[str, Callable[[Arch], Mapping[str, float]]]) -> None:
+    def inform(self, insight: Insight) -> None:
         """See `Algorithm.inform`."""
-        self._cheap = dict(cheap)
+        self._insight = insight if self.exact else Insight()
 
     def bind(self, space: Space, objectives: Sequence[Metric], constraints: Sequence[Constraint] = ()) -> None:
         """See `Algorithm.bind`."""
         super().bind(space, objectives, constraints)
         self._archive = Archive(len(objectives), CAPACITY)
         self._encoding = Encoding(space)
+        self._knowledge = Knowledge(self._insight, objectives)
 
     def _tell(self, trials: Sequence[Finished]) -> None:
         for trial in trials:
@@ -123,9 +131,15 @@ class Surrogate(Algorithm):
         if self._wave is None:
             self._wave = self._begin()
         told = self._archive.told
-        arch = self._wave.next(rng.random() < told / (told + HALF), len(self._under_way))
-        # A wave ends when very many archs are asked before one is told: anything new is as good then.
-        return arch or self.space.sample(rng)
+        mutant = rng.random() < told / (told + HALF)
+        while (arch := self._wave.next(mutant, len(self._under_way))) is not None:
+            if not mutant or not self._is_vain(self._knowledge.objectives(arch)):
+                return arch
+        # A wave ends when very many archs are asked before one is told, or when what it has computes what is known.
+        some = (self.space.sample(rng) for _ in range(MUTANTS))
+        return next(
+            (arch for arch in some if not self._is_vain(self._knowledge.objectives(arch))), self.space.sample(rng)
+        )
 
     def _far(self, rng: random.Random) -> Arch:
         """The largest, the smallest, then of a few random archs the one that is farthest from those before."""
@@ -139,35 +153,81 @@ class Surrogate(Algorithm):
 
     def _begin(self) -> _Wave:
         """What the model proposes now.  It depends on what was told and on which archs are under way, not on their order."""
-        archive = self._archive
+        archive, knowledge = self._archive, self._knowledge
         if self._to_fit is not None:
-            self._models, self._to_fit = Models(self._encoding, self._to_fit()), None
+            self._fit(self._to_fit())
+            self._to_fit = None
         assert self._models is not None
-        beliefs = self._models.condition(archive.seen(CAPACITY), archive.front)
+        seen = archive.seen(CAPACITY)
+        beliefs = self._models.condition(seen, archive.front)
         rng = random.Random(f"{self._stream}:{archive.told}")
         short = self._short_list(beliefs, rng)
         parents = archive.parents
         mutants = self._new([self.space.mutate(rng.choice(parents), rng) for _ in range(MUTANTS)], short)
         waiting = {key: self._under_way[key] for key in sorted(self._under_way)[:WAITING]}
-        known = (
-            {key: self._compute(key, arch) for key, arch in list(short.items())[: self.exact]} if self._cheap else {}
-        )
+        known: dict[str, dict[int, float]] = {}
+        if knowledge.about_objectives or knowledge.has_features:
+            if self._described is not None:
+                knowledge.finished(seen.archs)
+                knowledge.look(waiting.values())
+                beliefs = self._described.condition(seen, archive.front)
+            short, known = self._look_closer(beliefs, short, rng)
         return _Wave(beliefs, short, mutants, waiting, known)
 
-    def _compute(self, key: str, arch: Arch) -> dict[int, float]:
-        """Cheap objectives of a candidate, minimised; none where an evaluator refuses it or fails, which a trial will say."""
-        if key not in self._computed:
-            if len(self._computed) >= MEMORY:
-                self._computed.clear()
-            found: dict[int, float] = {}
-            for at, metric in enumerate(self.objectives):
-                if metric.name in self._cheap:
-                    try:
-                        found[at] = float(self._cheap[metric.name](arch)[metric.name]) * metric.sign
-                    except Exception:  # a user's evaluator; the trial reports what is wrong with it
-                        continue
-            self._computed[key] = {at: value for at, value in found.items() if isfinite(value)}
-        return self._computed[key]
+    def _fit(self, seen: Seen) -> None:
+        self._models = Models(self._encoding, seen)
+        if self._knowledge.has_features:
+            rng = random.Random(
+                0
+            )  # features are scaled by what they are of any archs, not of those that were found good
+            some = [self.space.sample(rng) for _ in range(USUAL)]
+            self._knowledge.finished(seen.archs)
+            self._knowledge.look(some)
+            self._described = Models(self._encoding.described(self._knowledge.features, some), seen)
+
+    def _look_closer(
+        self, beliefs: Beliefs, short: Mapping[str, Arch], rng: random.Random
+    ) -> tuple[dict[str, Arch], dict[str, dict[int, float]]]:
+        """Candidates with all that can be known of them, and their known objectives: those of before, and `exact` more twice.
+
+        First come the best by what the model believes of decisions alone, then children of the best by what is known.
+        """
+        pool = self._new(self._knowledge.looked(LOOKED), {})
+        known = self._worth_a_look(pool, len(pool))
+        fresh = dict(short)
+        gains: Floats = np.zeros(0)
+        for _ in range(LOOKS):
+            known |= self._worth_a_look(fresh, self.exact)
+            self._knowledge.look([fresh[key] for key in fresh if key in known])
+            pool |= fresh
+            pool = {key: pool[key] for key in known}
+            view = beliefs.view(list(pool.values()))
+            view.know_all(known.values())
+            gains = view.gains()
+            best = [list(pool.values())[at] for at in np.argsort(-gains, kind="stable")[:BEST]]
+            children = [self.space.mutate(best[at % len(best)], rng) for at in range(2 * self.exact)] if best else []
+            fresh = self._new(children, pool)
+        items = list(pool.items())
+        chosen = dict(items[at] for at in np.argsort(-gains, kind="stable")[:SHORT_LIST])
+        return chosen, {key: known[key] for key in chosen}
+
+    def _worth_a_look(self, archs: Mapping[str, Arch], most: int) -> dict[str, dict[int, float]]:
+        """The objectives that are known of the first `most` of the archs, without those that cannot gain anything."""
+        found: dict[str, dict[int, float]] = {}
+        for key, arch in archs.items():
+            if len(found) >= most:
+                break
+            known = self._knowledge.objectives(arch)
+            if not self._is_vain(known):
+                found[key] = known
+        return found
+
+    def _is_vain(self, known: Mapping[int, float]) -> bool:
+        """Whether all objectives are known, and the front has something as good."""
+        if len(known) < len(self.objectives):
+            return False
+        point = np.array([known[at] for at in range(len(self.objectives))])
+        return bool((self._archive.front <= point).all(1).any())
 
     def _short_list(self, beliefs: Beliefs, rng: random.Random) -> dict[str, Arch]:
         """The candidates of largest gain: from the front and from anywhere, then children of the best of them."""
@@ -240,9 +300,7 @@ class _Wave:
         own = {**short, **mutants}
         self._archs = [*own.values(), *waiting.values()]
         self._view = beliefs.view(self._archs)
-        for at, key in enumerate(own):
-            for objective, value in known.get(key, {}).items() if beliefs.targets else ():
-                self._view.know(at, objective, value)
+        self._view.know_all(known.get(key, {}) for key in own)
         self._first = len(known)  # archs of which most is known
         self._alone = self._view.gains()
         self._free = np.array([key not in waiting for key in own] + [False] * len(waiting), dtype=bool)

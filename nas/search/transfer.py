@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from nas.errors import AlgorithmError
 from nas.search.base import Algorithm, Exhausted, Finished, History, is_feasible
 from nas.search.encoding import Encoding
+from nas.search.insight import Insight
 from nas.search.options import whole
 from nas.search.sources import Expert, Source
 
@@ -99,6 +100,10 @@ class Transfer(Algorithm):
         return dict(zip([expert.study for expert in self._experts], self._similarities(), strict=True))
 
     # -- the contract --------------------------------------------------------------------------------------------------------
+
+    def inform(self, insight: Insight) -> None:
+        """See `Algorithm.inform`: the algorithm inside is told."""
+        self.algorithm.inform(insight)
 
     def bind(self, space: Space, objectives: Sequence[Metric], constraints: Sequence[Constraint] = ()) -> None:
         """See `Algorithm.bind`.

@@ -14,6 +14,7 @@ import pandas as pd
 from nas.errors import Infeasible, MetricError, StoreError, StudyError, suggest
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
 from nas.search import Algorithm, Surrogate, make
+from nas.search.insight import Insight
 from nas.store import Store, StudyRecord, open_store
 from nas.store.database import shown
 from nas.study.driver import Driver, Options, Summary
@@ -280,20 +281,24 @@ class Study:
 
     def _new_driver(self) -> Driver:
         algorithm = ready(self.algorithm, self.record.settings)
-        algorithm.inform(self._cheap())
+        algorithm.inform(self._insight())
         return Driver(self.record, self.space, algorithm, self.objectives, self.constraints)
 
-    def _cheap(self) -> dict[str, Any]:
-        """Objectives that cheap evaluators compute; none where all are, since an evaluation is as cheap then."""
-        wanted = {metric.name for metric in self.objectives}
-        found = {
-            name: evaluator
-            for evaluator in self.evaluators
-            if getattr(evaluator, "cost", "dear") == "cheap"
-            for name in getattr(evaluator, "metrics", None) or ()
-            if name in wanted
-        }
-        return found if len(found) < len(wanted) else {}
+    def _insight(self) -> Insight:
+        """What is known of archs without evaluating them; nothing where all objectives are cheap, since an evaluation is, too."""
+        remembering = [evaluator for evaluator in self.evaluators if hasattr(evaluator, "known")]
+        cheap: dict[str, Any] = {}
+        for evaluator in self.evaluators:
+            if getattr(evaluator, "cost", "dear") == "cheap" and evaluator not in remembering:
+                cheap |= dict.fromkeys(getattr(evaluator, "metrics", None) or (), evaluator)
+        if all(metric.name in cheap for metric in self.objectives):
+            return Insight()
+        fidelity = next((getattr(one, "fidelity", None) for one in self.evaluators if hasattr(one, "fidelity")), None)
+        return Insight(cheap, [one.known for one in remembering], self._measured, fidelity)
+
+    def _measured(self, arch: Arch) -> Mapping[str, float]:
+        found = self.record.lookup(arch.key)
+        return {} if found is None else found.measurements
 
     def _hand_driver(self) -> Driver:
         if self._driver is None:

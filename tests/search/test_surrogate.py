@@ -19,6 +19,7 @@ from nas.search.beliefs import Models
 from nas.search.encoding import Encoding
 from nas.search.gaussian import Prior, Process, _Likelihood, fit
 from nas.search.improvement import expected_gain, gain_2d, gain_scalarised
+from nas.search.insight import Insight, Knowledge
 from nas.search.warp import Warp
 from tests.conformance.algorithm import (
     ONE,
@@ -308,7 +309,7 @@ def test_an_objective_that_can_be_computed_is_not_guessed() -> None:
     def found(informed: bool, seed: int) -> float:
         algorithm = Surrogate(seed=seed)
         if informed:
-            algorithm.inform({"cost": lambda arch: {"cost": cost(arch)}})
+            algorithm.inform(Insight(cheap={"cost": lambda arch: {"cost": cost(arch)}}))
         algorithm.bind(space, [Metric("error", "min"), Metric("cost", "min")])
         points = []
         for _ in range(12):
@@ -329,13 +330,115 @@ def test_an_evaluator_that_fails_leaves_the_objective_to_the_model() -> None:
         raise ValueError("no")
 
     told, untold = Surrogate(seed=0), Surrogate(seed=0)
-    told.inform({"b": broken})
+    told.inform(Insight(cheap={"b": broken, "other": broken}))
     for algorithm in (told, untold):
         algorithm.bind(space, [Metric("a", "min"), Metric("b", "min")])
         algorithm.tell(
             [Finished(at, arch, (float(at % 5), float(-at % 7))) for at, arch in enumerate(archs(space, 20))]
         )
         assert len(algorithm.ask(4)) == 4
+
+
+def six() -> nas.Space:
+    return nas.Space(pg.List([pg.oneof(list("abcde")) for _ in range(6)]), name="six")
+
+
+def test_a_feature_is_learnt_from() -> None:
+    """Most of the error is noise to a model of the decisions; with a proxy of it, better archs are found."""
+    space, hidden = six(), np.random.default_rng(4).normal(size=5**6)
+
+    def noise(arch: nas.Arch) -> float:
+        return float(hidden[int("".join(str(int(gene)) for gene in arch.genome), 5)])
+
+    def late(informed: bool, seed: int) -> float:
+        """Mean of the second half of 40 evaluations."""
+        algorithm = Surrogate(seed=seed)
+        if informed:
+            algorithm.inform(Insight(cheap={"proxy": lambda arch: {"proxy": np.exp(noise(arch))}}))
+        algorithm.bind(space, [Metric("error", "min")])
+        found: list[float] = []
+        for _ in range(10):
+            asked = algorithm.ask(4)
+            found += [sum(arch.genome) / 6 + noise(arch) for arch in asked]
+            algorithm.tell([Finished(len(found) + at, arch, (found[at - 4],)) for at, arch in enumerate(asked)])
+        return float(np.mean(found[20:]))
+
+    assert sum(late(True, seed) < late(False, seed) - 0.3 for seed in range(5)) >= 4
+
+
+def test_what_is_known_to_gain_nothing_is_not_proposed() -> None:
+    """Archs compute the same whose decisions are the same set: of 15,625 archs 210 are different."""
+    space, known = six(), dict[tuple[int, ...], float]()
+
+    def name(arch: nas.Arch) -> tuple[int, ...]:
+        return tuple(sorted(int(gene) for gene in arch.genome))
+
+    algorithm = Surrogate(seed=0)
+    algorithm.inform(Insight(remembered=[lambda arch: {"error": known[name(arch)]} if name(arch) in known else {}]))
+    algorithm.bind(space, [Metric("error", "min")])
+    for asked in range(100):
+        (arch,) = algorithm.ask(1)
+        repeats = name(arch) in known
+        assert not repeats or asked < 10  # the initial archs are not chosen by the model
+        known[name(arch)] = float(sum(name(arch)) % 13)
+        algorithm.tell([Finished(asked, arch, (known[name(arch)],))])
+
+
+def test_trials_that_were_stopped_early_are_told_from_others() -> None:
+    """Half of the trials were trained for one epoch of nine, and are the worse for it by far more than archs differ."""
+    space, rng = six(), np.random.default_rng(0)
+    some = archs(space, 80)
+    epochs = {arch.key: 1.0 if at % 2 else 9.0 for at, arch in enumerate(some[:60])}
+    truth = np.array([sum(arch.genome) for arch in some]) / 6
+    values = (
+        truth[:60, None] + np.array([[4.0 if at % 2 else 0.0] for at in range(60)]) + 0.05 * rng.normal(size=(60, 1))
+    )
+    insight = Insight(stored=lambda arch: {"epochs": epochs[arch.key]}, fidelity=("epochs", 9.0))
+    knowledge = Knowledge(insight, ONE)
+    seen = Seen(some[:60], values, np.zeros(60))
+    knowledge.finished(seen.archs)
+    assert knowledge.features(some[58:62]).tolist() == [[0.0], [np.log(1 / 9)], [0.0], [0.0]]
+
+    def off(encoding: Encoding) -> float:
+        view = Models(encoding, seen).condition(seen, values[:1]).view(some[60:])
+        return float(np.abs(view._beliefs.warps[0].back(view._means[0]) - truth[60:]).mean())
+
+    plain = Encoding(space)
+    assert off(plain.described(knowledge.features, seen.archs)) < 0.25
+    assert off(plain) > 1.0
+
+
+def test_features_are_read_from_what_is_stored_before_they_are_computed() -> None:
+    some, asked = archs(six(), 4), []
+
+    def proxies(arch: nas.Arch) -> dict[str, float]:
+        asked.append(arch.key)
+        return {"a": 1.0, "b": float("nan")}
+
+    stored = {some[0].key: {"a": 2.0, "b": 3.0, "error": 0.0}, some[1].key: {"a": 2.0}}
+    insight = Insight({"a": proxies, "b": proxies}, stored=lambda arch: stored.get(arch.key, {}))
+    knowledge = Knowledge(insight, ONE)
+    knowledge.finished(some[:2])
+    knowledge.look(some[2:3])
+    knowledge.look(some[2:3])
+    assert asked == [some[1].key, some[2].key]  # one call for both metrics, and only where something is missing
+    np.testing.assert_array_equal(knowledge.features(some), [[2, 3], [1, np.nan], [1, np.nan], [np.nan, np.nan]])
+
+
+def test_features_of_any_size_are_brought_to_one_scale() -> None:
+    some, values = archs(six(), 40), np.random.default_rng(0).normal(size=(40, 2)) * [1e9, 1e-9]
+    values[3] = [-1e30, np.nan]
+    at = {arch.key: row for arch, row in zip(some, values, strict=True)}
+    plain = Encoding(six())
+    code = plain.described(lambda those: np.array([at[arch.key] for arch in those]), some)
+    features = code(some).counts[:, plain.count_columns :]
+    assert code.count_columns == plain.count_columns + 2
+    assert features.shape == (40, 2)
+    assert np.abs(features).max() <= 4 / np.sqrt(2)
+    assert features[3, 1] == 0.0
+    order = np.argsort(values[:, 0])
+    assert (np.diff(features[order, 0]) >= 0).all()
+    assert 0.3 < features[np.arange(40) != 3].std() < 1.0
 
 
 @pytest.mark.parametrize(("option", "value"), [("initial", 1), ("candidates", 3.5), ("seed", "x")])

@@ -212,6 +212,24 @@ def error(arch: nas.Arch) -> dict[str, float]:
 error.metrics = ("error",)  # type: ignore[attr-defined]
 
 
+def test_a_reopened_study_reads_the_features_of_its_trials_from_the_store(store: Path) -> None:
+    def run(trials: int) -> tuple[Costs, nas.Study]:
+        costs = Costs()
+        study = nas.Study(
+            name="features", space=grid(), objectives=["min error"], evaluators=[error, costs], store=store
+        )
+        study.run(trials=trials, workers=0, progress=False)
+        return costs, study
+
+    first, _ = run(10)
+    second, study = run(14)
+    assert len(set(first.asked)) > 10  # of candidates too
+    before = {study.record.trial(number).key for number in range(10)}
+    evaluated = {study.record.trial(number).key for number in range(10, 14)}
+    assert evaluated <= set(second.asked)
+    assert not before & set(second.asked)
+
+
 def test_the_algorithm_is_told_which_objectives_are_cheap(store: Path) -> None:
     costs = Costs()
     both = nas.Study(

@@ -1,0 +1,138 @@
+"""What can be known of an arch without evaluating it, and a memory of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite, log, nan
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from nas.metrics import Metric
+    from nas.space import Arch
+
+Floats = NDArray[np.float64]
+Measure: TypeAlias = "Callable[[Arch], Mapping[str, float]]"
+
+MEMORY = 10_000  # archs whose measurements are remembered
+
+
+@dataclass(frozen=True)
+class Insight:
+    """What a study can say of archs without evaluating them.
+
+    Args:
+        cheap: name of a metric to what computes it: parameters, operations, a predicted latency, zero-cost proxies.  Metrics
+            that are objectives are then known exactly; the others are features that a model of the objectives may use.
+        remembered: each says what it knows of an arch from another that computes the same (`nas.Once`), `{}` if nothing.
+        stored: measurements of a finished trial's arch; `{}` if there are none.
+        fidelity: name of a stored metric that says how far a trial went (epochs), and how far is all the way; trials that were
+            stopped early are then told from those that were not.
+    """
+
+    cheap: Mapping[str, Measure] = field(default_factory=dict)
+    remembered: Sequence[Measure] = ()
+    stored: Measure | None = None
+    fidelity: tuple[str, float] | None = None
+
+
+class Knowledge:
+    """An insight, with a memory of what was computed.
+
+    Args:
+        insight: of the study.
+        objectives: of the study.
+    """
+
+    def __init__(self, insight: Insight, objectives: Sequence[Metric]) -> None:
+        self._insight, self._objectives = insight, objectives
+        names = {metric.name for metric in objectives}
+        self._features = [name for name in insight.cheap if name not in names]
+        self._exact = [metric.name for metric in objectives if metric.name in insight.cheap]
+        self._computed: dict[str, dict[str, float]] = {}  # by arch key, the latest last
+        self._archs: dict[str, Arch] = {}  # whose features were computed, by key
+        self._gone: dict[str, float] = {}  # how far finished trials went, by arch key
+
+    @property
+    def about_objectives(self) -> bool:
+        """Whether objectives of some archs can be known."""
+        return bool(self._exact or self._insight.remembered)
+
+    @property
+    def has_features(self) -> bool:
+        """Whether there is anything beside decisions that a model can learn from."""
+        return bool(self._features or self._insight.fidelity)
+
+    def objectives(self, arch: Arch) -> dict[int, float]:
+        """Objectives of an arch that are known, minimised, by their place."""
+        known = self._compute(arch) if self._exact else {}
+        for remembered in self._insight.remembered:
+            known = {**_tried(remembered, arch), **known}
+        return {
+            at: known[metric.name] * metric.sign for at, metric in enumerate(self._objectives) if metric.name in known
+        }
+
+    def look(self, archs: Iterable[Arch]) -> None:
+        """Computes the features of archs that nobody evaluated."""
+        if self._features:
+            for arch in archs:
+                self._compute(arch)
+
+    def looked(self, most: int) -> list[Arch]:
+        """The archs that were looked at last."""
+        return list(self._archs.values())[-most:]
+
+    def finished(self, archs: Sequence[Arch]) -> None:
+        """Learns the features of archs of finished trials: from what is stored, or else by computing them."""
+        for arch in archs:
+            if arch.key in self._computed and arch.key in self._gone:
+                continue
+            stored = {} if self._insight.stored is None else _tried(self._insight.stored, arch)
+            if self._features and arch.key not in self._computed and all(name in stored for name in self._features):
+                self._remember(arch.key, {name: stored[name] for name in self._insight.cheap if name in stored})
+            self._gone[arch.key] = self._far(stored)
+        self.look(archs)
+
+    def features(self, archs: Sequence[Arch]) -> Floats:
+        """(n, f) features of archs, NaN where they were not looked at; the last is the logarithm of how far a trial went."""
+        rows = [self._computed.get(arch.key, {}) for arch in archs]
+        table = [[row.get(name, nan) for name in self._features] for row in rows]
+        if self._insight.fidelity:
+            for arch, row in zip(archs, table, strict=True):
+                row.append(self._gone.get(arch.key, 0.0))
+        return np.array(table, dtype=np.float64).reshape(len(archs), len(self._features) + bool(self._insight.fidelity))
+
+    def _far(self, stored: Mapping[str, float]) -> float:
+        if self._insight.fidelity is None:
+            return 0.0
+        name, whole = self._insight.fidelity
+        reached = stored.get(name, whole)
+        return log(reached / whole) if reached > 0 else 0.0
+
+    def _compute(self, arch: Arch) -> dict[str, float]:
+        found = self._computed.get(arch.key)
+        if found is None:
+            found = {}
+            for measure in dict.fromkeys(self._insight.cheap.values()):  # one evaluator may give several metrics
+                found |= _tried(measure, arch)
+            self._remember(arch.key, found)
+            self._archs[arch.key] = arch
+            if len(self._archs) > MEMORY:
+                del self._archs[next(iter(self._archs))]
+        return found
+
+    def _remember(self, key: str, found: dict[str, float]) -> None:
+        self._computed[key] = found
+        if len(self._computed) > MEMORY:
+            del self._computed[next(iter(self._computed))]
+
+
+def _tried(measure: Measure, arch: Arch) -> dict[str, float]:
+    """Finite measurements; none where an evaluator refuses the arch or fails, which a trial of it will report."""
+    try:
+        return {name: float(value) for name, value in measure(arch).items() if isfinite(value)}
+    except Exception:  # a user's evaluator
+        return {}
