@@ -15,6 +15,7 @@ Exits:      SortedExits (sampler), ExitMean (loss)
 Data:       LanguageModelling, BytePairs, python_corpus, text_files, image_folder, class_names
 Dropping:   similarities, importance, drop, Similarity, Dropped (LLM-Drop)
 Training:   Training, TrainResult, train, Schedule, subnet_metrics
+Processes:  whole (for losses that relate samples); nas.distributed.run trains on several
 """
 
 from nas.train.attentive import Attentive, BatchScore
@@ -34,6 +35,7 @@ from nas.train.samplers import Sampler, Sandwich, Uniform
 from nas.train.schedule import Schedule
 from nas.train.shrinking import Phase, Progressive
 from nas.train.snapshots import Snapshots
+from nas.train.synced import whole
 from nas.train.task import Batch, Classification, Task, recipe
 from nas.train.text import BytePairs, LanguageModelling, python_corpus, text_files
 from nas.train.trainer import Training, TrainResult, train
@@ -102,4 +104,5 @@ __all__ = [
     "text_files",
     "train",
     "train_modules",
+    "whole",
 ]

@@ -78,7 +78,10 @@ class Loss(ABC):
 
     @abstractmethod
     def __call__(self, output: Any, batch: Batch, step: Step) -> Tensor:
-        """Mean loss of `step.arch` on the batch: a scalar.
+        """Mean loss of `step.arch` over the samples of the batch: a scalar.
+
+        A loss that relates samples to each other takes `nas.train.whole(output)`: a training on several processes has their
+        rows apart.
 
         Args:
             output: what the subnet gave for `batch.inputs`, with its graph.

@@ -105,7 +105,7 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, output: Any, batch: Batch) -> Tensor:
-        """Mean loss of the batch: a scalar."""
+        """Mean loss of the batch's samples: a scalar.  One that is no mean over samples asks `nas.train.whole` for them all."""
 
     @abstractmethod
     def metrics(self, output: Any, batch: Batch) -> Mapping[str, Tensor]:
