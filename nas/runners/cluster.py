@@ -8,6 +8,7 @@ import os
 import platform
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -107,6 +108,7 @@ def _join(address: str) -> None:
         raise RunnerError(
             f"no Ray answers at {address} ({error.strerror or error}); start its head, or correct the address"
         ) from None
+    check_token(address)
     try:
         _check_versions(address, get_cluster_metadata(GcsClient(address=address)))
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -120,6 +122,25 @@ def _join(address: str) -> None:
             f"Ray at {address} does not take this process: {why}; a node of the cluster must run on this machine, or send the "
             "job to one with 'nas submit'"
         ) from None
+
+
+def check_token(address: str) -> None:
+    """Refuse what Ray ends the process for, with a trace of its C++: that it is to use a token and finds none.
+
+    Raises:
+        RunnerError: with the file in which it would look.
+    """
+    if os.environ.get("RAY_AUTH_MODE") != "token" or "RAY_AUTH_TOKEN" in os.environ:
+        return
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    try:
+        why = "" if path.read_text(encoding="utf-8").strip() else "is empty"
+    except (OSError, UnicodeDecodeError) as error:
+        why = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    if why:
+        raise RunnerError(
+            f"the token for Ray at {address} is missing: '{path}' {why}; name its file in RAY_AUTH_TOKEN_PATH"
+        )
 
 
 def _check_versions(address: str, cluster: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import ray.exceptions as rex
 
 from nas.errors import RunnerError
+from nas.runners.cluster import check_token
 
 _START_S = 60.0
 _STOP_S = 60.0
@@ -45,6 +46,7 @@ class Jobs:
             from ray.job_submission import JobSubmissionClient
         except ImportError:
             raise _not_installed() from None
+        check_token(self.address)
         for talkative in (
             "dashboard.modules.dashboard_sdk",
             "dashboard.modules.job.sdk",

@@ -34,6 +34,7 @@ class Payload:
         threads: torch threads of the worker.
         versions: of what the driver has loaded and the pickle depends on.
         folders: that the pickle refers to by path and hash.
+        paths: where the driver finds modules beside its installation, as the job's folder; a worker looks there last.
     """
 
     body: bytes
@@ -41,6 +42,7 @@ class Payload:
     threads: int = 1
     versions: tuple[tuple[str, str], ...] = ()
     folders: tuple[Folder, ...] = ()
+    paths: tuple[str, ...] = ()
 
     @classmethod
     def pack(cls, space: Any, evaluate: Evaluate, threads: int, dumps: Callable[[Any], bytes]) -> Payload:
@@ -63,7 +65,7 @@ class Payload:
         # Only the job files that the pickle refers to: another one of this process may be gone by now.
         needed = [(name, path) for name, path in sorted(_job_modules.items()) if name.encode() in body]
         texts = tuple((name, path, Path(path).read_text(encoding="utf-8")) for name, path in needed)
-        return cls(body, texts, threads, _versions(), tuple(folders.values()))
+        return cls(body, texts, threads, _versions(), tuple(folders.values()), _paths())
 
     def unpack(self) -> tuple[Any, Evaluate]:
         """The space and the evaluation, in the worker.
@@ -72,6 +74,7 @@ class Payload:
             RunnerError: the worker runs other versions than the driver.
         """
         self._check_versions()
+        sys.path += [path for path in self.paths if path not in sys.path and Path(path).is_dir()]
         for name, path, text in self.modules:
             if Path(path).is_file():
                 import_file(name, path)
@@ -93,6 +96,12 @@ class Payload:
             raise RunnerError(
                 f"{platform.node()} has {theirs}, the driver {ours}; install the same versions on all machines"
             )
+
+
+def _paths() -> tuple[str, ...]:
+    """What somebody has added to the module search path."""
+    installed = (sys.prefix, sys.base_prefix, sys.exec_prefix)
+    return tuple(str(Path(path).resolve()) for path in sys.path if not path.startswith(installed))
 
 
 # What must be the same on both sides, if the driver has loaded it: pickles and results depend on it.

@@ -47,6 +47,7 @@ class Cluster:
     """A head with a job server, and how to call `nas` beside it."""
 
     url: str
+    head: str
     folder: Path
     environment: dict[str, str]
 
@@ -97,9 +98,12 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> No
 def cluster() -> Iterator[Cluster]:
     for module in ("ray", "aiohttp_cors", "opencensus"):
         pytest.importorskip(module)
+    from ray.util import get_node_ip_address
+
     with tempfile.TemporaryDirectory(prefix="nas", dir="/tmp", ignore_cleanup_errors=True) as name:  # Ray's sockets
         folder = Path(name)
         (folder / "token").write_text("t" * 64)
+        (folder / "wrong").write_text("0" * 64)
         port, jobs = free_port(), free_port()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "NAS_"))}
         environment = kept | {
@@ -116,7 +120,7 @@ def cluster() -> Iterator[Cluster]:
         with (folder / "head.log").open("wb") as log:
             command = [*start, *settings, "--object-store-memory=100000000"]
             head = subprocess.Popen(command, env=environment, cwd=name, stdout=log, stderr=log)
-        found = Cluster(f"http://127.0.0.1:{jobs}", folder, environment)
+        found = Cluster(f"http://127.0.0.1:{jobs}", f"{get_node_ip_address()}:{port}", folder, environment)
         try:
             until(lambda: _answers(jobs), (folder / "head.log").read_text())
             yield found
@@ -189,17 +193,37 @@ def test_a_cancelled_job_hands_its_trials_back_and_goes_on_later(cluster: Cluste
 @pytest.mark.ray
 @pytest.mark.slow
 def test_what_cannot_be_asked_is_one_sentence(cluster: Cluster) -> None:
-    (cluster.folder / "wrong").write_text("0" * 64)
     for arguments, changes, says in (
         (["--logs", "nobody"], {}, "there is no job 'nobody' at"),
         (["--cancel", "nobody"], {}, "there is no job 'nobody' at"),
         (["--logs", "x"], {"RAY_AUTH_TOKEN_PATH": str(cluster.folder / "wrong")}, "refuses this token"),
         (["--logs", "x"], {"RAY_AUTH_MODE": "disabled"}, "refuses this token"),
+        (["--logs", "x"], {"RAY_AUTH_TOKEN_PATH": str(cluster.folder / "none")}, "/none' cannot be read"),
     ):
         done = cluster.nas(*arguments, **changes)
         assert done.returncode == 2, done.stderr
         assert says in done.stderr
         assert done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_same_token_lets_a_driver_in_that_runs_here(cluster: Cluster) -> None:
+    job = cluster.job("here", 0.0)
+    store = cluster.folder / "here.db"
+    command = [sys.executable, "-m", "nas", "run", job, "--address", cluster.head, "--store", str(store), "--quiet"]
+    for token, code, says in (
+        ("none", 2, f"nas: the token for Ray at {cluster.head} is missing: '{cluster.folder}/none' cannot be read"),
+        ("wrong", 2, f"nas: Ray at {cluster.head} refuses this token; name the file"),
+        ("token", 0, ""),
+    ):
+        changes = {"RAY_AUTH_TOKEN_PATH": str(cluster.folder / token)}
+        done = subprocess.run(
+            command, env=cluster.environment | changes, cwd=cluster.folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert says in done.stderr
+    assert cluster.counts(store) == {"COMPLETED": 20}
 
 
 def test_mistakes_are_found_before_anything_is_sent(

@@ -87,6 +87,7 @@ class TestLocal(PoolConformance):
             module = import_file("nas_test_neighbours", str(job))
             runner = self.make(module.evaluate)
         job.unlink()
+        (tmp_path / "neighbour.py").unlink()
         try:
             with (
                 pytest.raises(RunnerError, match="nor the module 'neighbour' that it imports; send the job's folder"),
