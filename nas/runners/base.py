@@ -91,6 +91,9 @@ class Runner(ABC):
             RunnerError: no worker is left and none can be started.
         """
 
+    def progressed(self, number: int) -> None:  # noqa: B027 (most have nothing to forget)
+        """A task left something behind that another worker would go on from: deaths until now no longer count."""
+
     @abstractmethod
     def close(self) -> None:
         """Stop the workers now; what was in flight gives no outcome.  May be called twice."""
@@ -177,8 +180,8 @@ class Retries:
         first = min(range(len(self._waiting)), key=lambda i: self._waiting[i][0])
         return self._waiting.pop(first)[1]
 
-    def done(self, number: int) -> None:
-        """This task has an outcome."""
+    def forget(self, number: int) -> None:
+        """This task has an outcome, or part of it."""
         self._lost.pop(number, None)
 
     def clear(self) -> None:

@@ -156,6 +156,10 @@ class PoolRunner(Runner, Generic[M]):
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
+    def progressed(self, number: int) -> None:
+        """Deaths of this task's workers until now no longer count."""
+        self._retries.forget(number)
+
     def close(self) -> None:
         """Kill the workers: an evaluation has no side effect that is worth waiting for."""
         for member in self._members:
@@ -183,7 +187,7 @@ class PoolRunner(Runner, Generic[M]):
         member.answered(outcomes)
         self._outcomes += outcomes
         for outcome in outcomes:
-            self._retries.done(outcome.number)
+            self._retries.forget(outcome.number)
             if outcome.state != "FAILED":
                 self._pace.saw(outcome.duration_s)
 
@@ -251,7 +255,7 @@ class PoolRunner(Runner, Generic[M]):
             stuck = member.tasks.popleft()
             reason = f"the evaluation took longer than {self._limit:g} s and was stopped"
             self._outcomes.append(Outcome(stuck.number, "FAILED", {}, reason, time.time(), self._limit, member.name))
-            self._retries.done(stuck.number)
+            self._retries.forget(stuck.number)
             self._queue.extendleft(reversed(member.tasks))
             member.tasks.clear()
             self._lost(member, "stopped")

@@ -191,6 +191,8 @@ REQUEUE = Statement(
     "lost_now study no",
 )
 
+PROGRESSED = Statement(sa.update(trials).where(*_TRIAL).values(lost=sa.literal_column("0")), "study no")
+
 METRICS = Statement(sa.select(metrics.c.name, metrics.c.id).where(metrics.c.study_id == p("study")), "study")
 ADD_METRIC = Statement(sa.insert(metrics).values(study_id=p("a"), name=p("b"), unit=p("c")), "a b c")
 ADD_MEASUREMENTS = Bulk(measurements, "metric_id step number value")

@@ -170,6 +170,8 @@ class StudyRecord:
     def measure(self, number: int, name: str, value: float, step: int) -> None:
         """An intermediate value of a RUNNING trial; the same step again replaces it.
 
+        A step that was not there before is progress: the workers that were lost until then no longer count (`requeue_expired`).
+
         Raises:
             StoreError: the trial is not RUNNING, or `value` is not a number.
         """
@@ -182,12 +184,12 @@ class StudyRecord:
     def requeue_expired(
         self, now: float | None = None, dead: Callable[[str], bool] | None = None, max_attempts: int = 3
     ) -> int:
-        """Take trials from workers that vanished: RUNNING → WAITING, or FAILED once `max_attempts` workers were lost on one.
+        """Take trials from workers that vanished: RUNNING → WAITING, or FAILED once `max_attempts` were lost without progress.
 
         Args:
             now: seconds since the epoch; leases that end before it have expired.
             dead: says of a worker that it is gone although its lease still runs.
-            max_attempts: workers a trial may cost.
+            max_attempts: workers a trial may cost between two intermediate values.
 
         Returns:
             how many trials were taken.

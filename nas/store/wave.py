@@ -292,6 +292,7 @@ class Wave:
         metric = self._metric(name)
         if not self.sql.run(s.SET_MEASUREMENT, (float(value), metric, step, number)):
             self.sql.do(s.ADD_MEASUREMENTS.insert, (metric, step, number, float(value)))
+            self.sql.do(s.PROGRESSED, (self._id, number))  # what it came to know outlives its worker
 
     def _metric(self, name: str) -> int:
         """Identity of a metric; a name that was never measured becomes one."""

@@ -33,16 +33,23 @@ class Curves:
         self._kept: dict[int, int] = {}  # epochs in the record, of the trials that run
         self._next = 0.0
 
-    def look(self, running: Mapping[int, Arch]) -> None:
+    def look(self, running: Mapping[int, Arch]) -> list[int]:
         """`keep` of all trials that run, every few seconds."""
-        if self._on and time.monotonic() >= self._next:
-            self.keep(running)
-            self._next = time.monotonic() + EVERY_S
+        if not self._on or time.monotonic() < self._next:
+            return []
+        moved = self.keep(running)
+        self._next = time.monotonic() + EVERY_S
+        return moved
 
-    def keep(self, running: Mapping[int, Arch]) -> None:
-        """Writes the epochs that have finished since the last look; trials that somebody else has ended are passed over."""
+    def keep(self, running: Mapping[int, Arch]) -> list[int]:
+        """Writes the epochs that have finished since the last look; trials that somebody else has ended are passed over.
+
+        Returns:
+            the trials that have gone on since the last look.
+        """
+        moved: list[int] = []
         if not self._on:
-            return
+            return moved
         for number, arch in running.items():
             epochs = self._evaluation.progress(arch)
             try:
@@ -50,7 +57,10 @@ class Curves:
                     keep_epoch(self._record, number, step + 1, epochs[step])
             except StoreError:
                 continue  # not ours any more: the report will hear so
+            if len(epochs) > self._kept.get(number, len(epochs)):
+                moved.append(number)
             self._kept[number] = len(epochs)
+        return moved
 
 
 def keep_epoch(record: StudyRecord, number: int, epoch: int, measurements: Mapping[str, float]) -> None:

@@ -248,7 +248,8 @@ class Driver:
                 raise StudyError(f"algorithm {self._algorithm.name!r} proposes nothing and nothing is in flight")
             outcomes = runner.wait(_WAIT_S)
             curves.keep({outcome.number: self._archs[outcome.number] for outcome in outcomes})
-            curves.look(self._archs)
+            for number in curves.look(self._archs):
+                runner.progressed(number)
             self._keep_leases()
 
     # -- one wave -------------------------------------------------------------------------------------------------------

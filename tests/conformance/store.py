@@ -303,6 +303,21 @@ class StoreConformance(ReadingConformance, NotesConformance):
         assert not study.report([completed(0, 0.9, 2.0, attempt=4)])[0].accepted
         audit(study)
 
+    def test_a_trial_that_goes_on_may_cost_any_number_of_workers(self, study: StudyRecord) -> None:
+        study.add([new_trial(random.Random(0))])
+        for life in range(7):
+            (claim,) = study.claim("w", 1)
+            study.measure(
+                claim.number, "accuracy", 0.1, step=life // 2
+            )  # every other life makes the same step once more
+            assert study.requeue_expired(dead=lambda _: True) == 1
+        for _ in range(2):
+            assert study.trial(0).state == "WAITING"
+            study.claim("w", 1)
+            assert study.requeue_expired(dead=lambda _: True) == 1
+        assert (study.trial(0).state, study.trial(0).reason) == ("FAILED", "lost 3 workers")
+        audit(study)
+
     # -- whatever the order ------------------------------------------------------------------------------------------
 
     @given(data=st.data())

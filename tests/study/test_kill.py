@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+import nas.study.curves
 from nas.study.owner import is_gone, owner_id
+from tests.study import trainings
 from tests.study.landscapes import grid, slow_trade_off, study, suicidal
 
 _DRIVER = """
@@ -153,3 +155,14 @@ def _wait_until_gone(pids: list[int]) -> None:
 def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_training_that_goes_on_may_cost_any_number_of_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nas.study.curves, "EVERY_S", 0.0)
+    search = trainings.study(tmp_path, trials=1, kind=trainings.Dying)
+    assert search.run(workers=1, progress=False).counts["COMPLETED"] == 1
+    assert len(list(tmp_path.glob("died-*"))) == 3
+    assert trainings.repeated(tmp_path / "notes.txt") == (4, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -40,6 +41,18 @@ class Noted(Trained):
             os.fsync(notes.fileno())
 
 
+class Dying(Noted):
+    """Its process is killed at the beginning of every epoch but the first, once."""
+
+    def _train(self, training: Training, epoch: int) -> None:
+        assert training.path is not None
+        mark = Path(self.notes).with_name(f"died-{training.path.name}-{epoch}")
+        if epoch > 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        super()._train(training, epoch)
+
+
 def repeated(notes: Path) -> tuple[int, int]:
     """Epochs that were finished, and how many of them were begun once more after that."""
     finished: set[tuple[str, str]] = set()
@@ -53,10 +66,12 @@ def repeated(notes: Path) -> tuple[int, int]:
     return len(finished), again.total()
 
 
-def study(folder: Path, *, name: str = "trained", trials: int = 3, **changes: Any) -> nas.Study:
+def study(
+    folder: Path, *, name: str = "trained", trials: int = 3, kind: type[Noted] = Noted, **changes: Any
+) -> nas.Study:
     """Accuracy against parameters of candidates trained for a few epochs; everything is below `folder`."""
     options: dict[str, Any] = {"epochs": 4, "lr": 1e-2, "pause": 0.0, **changes}
-    evaluator = Noted(blobs(), folder / "candidates", notes=str(folder / "notes.txt"), **options)
+    evaluator = kind(blobs(), folder / "candidates", notes=str(folder / "notes.txt"), **options)
     return nas.Study(
         name,
         space=family.space(),
