@@ -129,6 +129,8 @@ def run_study(
 ) -> None:
     """Search: evaluate archs until the study has enough trials; goes on where it stopped.
 
+    A front of predicted latencies is measured at the end, where its device can be reached from here.
+
     Args:
         trials: finished trials to go on to. [default: what the job says]
         workers: worker processes; 0 evaluates in this one.
@@ -141,6 +143,7 @@ def run_study(
     """
     from nas.cli.job import load_job
     from nas.cli.output import print_json, print_text
+    from nas.cli.show import is_predicted
 
     study = load_job(job)
     if name is not None or store is not None or "NAS_STORE" in os.environ:
@@ -151,7 +154,13 @@ def run_study(
     summary = study.run(trials, workers=workers, ray=ray, address=address, progress=not quiet, time_limit_s=time_limit)
     _stores.append(study.store)
     print_text(str(summary))
-    print_text(f"see it with: nas front {_quoted(study.name)}{_store_hint(study.where)}")
+    predicted = is_predicted(study.record)
+    if predicted:
+        from nas.cli.hardware import measure_front
+
+        measure_front(study, quiet)
+    measure = " --measure" if predicted else ""
+    print_text(f"see it with: nas front {_quoted(study.name)}{measure}{_store_hint(study.where)}")
 
 
 @app.command(name="submit")

@@ -156,6 +156,20 @@ def resolve(device: str, command: str | None, study: Study, hardware: HardwareRe
     )
 
 
+def measure_front(study: Study, quiet: bool) -> None:
+    """Measure the front of predicted latencies until all of it is measured; a device out of reach is said, and no failure."""
+    from nas.study.measuring import measured_front
+
+    try:
+        front = measured_front(study, tick=ticker(quiet))
+    except NasError as error:
+        print_text(f"the front's latencies are predictions still: {error}")
+        return
+    if not front.empty:
+        off = (front["latency_ms_predicted"] / front["latency_ms"] - 1.0).abs().median()
+        print_text(f"measured the front: {len(front)} trials, whose predictions were {off:.1%} off (median)")
+
+
 def ticker(quiet: bool) -> Tick:
     """A line every few seconds on standard error."""
     import sys

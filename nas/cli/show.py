@@ -87,13 +87,14 @@ def write_front(
         print_text(f"study {record.name!r} has no feasible trial{f' where {where}' if where else ''} ({states})")
     else:
         _print_frame(front, record, everything)
-    if measured is None and _predicted(record):
+    if measured is None and is_predicted(record):
         sys.stderr.write(
             f"these latencies are predictions; measure the front with: nas front {shlex.quote(record.name)} --measure\n"
         )
 
 
-def _predicted(record: StudyRecord) -> bool:
+def is_predicted(record: StudyRecord) -> bool:
+    """Whether the latencies of a study are predictions."""
     return any(
         isinstance(one, dict) and one.get("name") == "Predicted" for one in record.settings.get("evaluators", [])
     )

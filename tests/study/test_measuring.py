@@ -288,13 +288,30 @@ def test_the_commands_measure_fit_search_and_measure_again(job: str, capsys: pyt
     assert listed["board"]["archs measured"] == 20
     assert listed["board"]["here"] is None
     assert any(row["here"] == "cpu" for row in listed.values())
-    nas_("run", job, "--workers", "0", "--quiet")
+    ended = nas_("run", job, "--workers", "0", "--quiet")
+    assert "measured the front: " in ended
+    assert "see it with: nas front grid --measure" in ended
     front = json.loads(nas_("front", "grid", "--measure", "--format", "json"))
     assert all(row["latency_ms_predicted"] > 0 and row["latency_ms"] > 0 for row in front)
     assert run(["front", "grid"]) == 0
     assert (
         "these latencies are predictions; measure the front with: nas front grid --measure" in capsys.readouterr().err
     )
+
+
+def test_a_front_whose_device_is_out_of_reach_is_said_to_be_predicted(
+    job: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(["measure", job, "--device", "board", "--archs", "20", "--quiet"]) == 0
+    assert run(["predictor", "fit", job, "--device", "board", "--kind", "gp", "--quiet"]) == 0
+
+    def gone(_self: object) -> None:
+        raise DeviceError("device 'board' does not answer")
+
+    monkeypatch.setattr(type(BOARD), "check", gone)
+    capsys.readouterr()
+    assert run(["run", job, "--workers", "0", "--quiet"]) == 0
+    assert "the front's latencies are predictions still: device 'board' does not answer" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
