@@ -32,7 +32,7 @@ from nas.runners import cluster
 from nas.runners.base import Task
 from nas.runners.pool import Member, NoRoom, PoolRunner
 from nas.runners.wire import Port, Wire, reach
-from nas.runners.work import Evaluate, Payload, Work, answer, describe
+from nas.runners.work import Evaluate, Payload, Work, answer, check_not_importing, describe
 
 # The worker, its node or the way to it is gone: the task is not to blame until it has happened often.
 _INFRASTRUCTURE = (
@@ -204,6 +204,7 @@ class RayRunner(PoolRunner[_Actor]):
 
     def start(self) -> None:
         """Start or join Ray, unless this process has, and the actors; wait until they have loaded the evaluation."""
+        check_not_importing()
         self._ours, found = cluster.connect(self._count * self._needs.cpus, self._address)
         self._alone = self._needs.whole_node and found
         if not self._alone:
@@ -224,7 +225,6 @@ class RayRunner(PoolRunner[_Actor]):
             self._ours = False
 
     def _dumps(self, value: Any) -> bytes:
-        # An actor's `__main__` is Ray's own, so that what a script defines must travel by value.
         body: bytes = ray.cloudpickle.dumps(value)  # type: ignore[no-untyped-call]
         return body
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from nas.errors import RunnerError
 from nas.runners.base import Outcome, Pace, Retries, Runner, Task
-from nas.runners.work import Evaluate, Payload
+from nas.runners.work import Evaluate, Payload, check_not_importing
 
 _START_TIMEOUT_S = 300.0
 # Workers in a row that died before they were ready: while none ever was, and where others have been.
@@ -130,6 +130,7 @@ class PoolRunner(Runner, Generic[M]):
 
     def start(self) -> None:
         """Start all workers at once and wait until they have loaded the evaluation."""
+        check_not_importing()
         self._vacant = [0.0] * self._count
         self._refill()
         deadline = time.monotonic() + _START_TIMEOUT_S

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import pickle
@@ -10,7 +11,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -45,8 +46,10 @@ class Payload:
     paths: tuple[str, ...] = ()
 
     @classmethod
-    def pack(cls, space: Any, evaluate: Evaluate, threads: int, dumps: Callable[[Any], bytes]) -> Payload:
-        """Make the payload; `dumps` is a pickler that the worker's `pickle.loads` reads.
+    def pack(
+        cls, space: Any, evaluate: Evaluate, threads: int, dumps: Callable[[Any], bytes] = pickle.dumps
+    ) -> Payload:
+        """Make the payload; `dumps` is a pickler for what Python's own cannot send, as functions without a name.
 
         Raises:
             RunnerError: the space or the evaluation cannot be sent to another process.
@@ -54,7 +57,7 @@ class Payload:
         """
         try:
             with collecting() as folders:
-                body = dumps((space, evaluate))
+                body, modules = _pickled((space, evaluate), dumps)
         except NasError:
             raise
         except Exception as error:
@@ -62,9 +65,7 @@ class Payload:
                 f"the evaluation cannot be sent to worker processes: {type(error).__name__}: {error}; "
                 "define evaluators and model functions at the top level of a module, or use workers=0"
             ) from error
-        # Only the job files that the pickle refers to: another one of this process may be gone by now.
-        needed = [(name, path) for name, path in sorted(_job_modules.items()) if name.encode() in body]
-        texts = tuple((name, path, Path(path).read_text(encoding="utf-8")) for name, path in needed)
+        texts = tuple((name, path, Path(path).read_text(encoding="utf-8")) for name, path in modules)
         return cls(body, texts, threads, _versions(), tuple(folders.values()), _paths())
 
     def unpack(self) -> tuple[Any, Evaluate]:
@@ -76,10 +77,15 @@ class Payload:
         self._check_versions()
         sys.path += [path for path in self.paths if path not in sys.path and Path(path).is_dir()]
         for name, path, text in self.modules:
-            if Path(path).is_file():
-                import_file(name, path)
-            else:
-                _import_text(name, path, text)
+            if name == _MAIN and getattr(sys.modules["__main__"], "__file__", None) == path:
+                continue  # Python's own worker processes have it already
+            with _importing():
+                if Path(path).is_file():
+                    import_file(name, path)
+                else:
+                    _import_text(name, path, text)
+            if name == _MAIN:
+                sys.modules["__main__"] = sys.modules[_MAIN]
         space, evaluate = pickle.loads(self.body)
         torch = sys.modules.get("torch")
         if torch is not None:
@@ -96,6 +102,26 @@ class Payload:
             raise RunnerError(
                 f"{platform.node()} has {theirs}, the driver {ours}; install the same versions on all machines"
             )
+
+
+def _pickled(value: Any, dumps: Callable[[Any], bytes]) -> tuple[bytes, list[tuple[str, str]]]:
+    """A pickle, and what its reader has to import by path: (name, path)."""
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    by_name = True
+    try:
+        body = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+        if b"__main__" in body and script is None:  # what is typed at a prompt can only be sent as it is
+            body, by_name = dumps(value), False
+    except (pickle.PicklingError, AttributeError, TypeError):
+        body, by_name = dumps(value), False
+    # Only the job files that the pickle refers to: another one of this process may be gone by now.
+    found = [(name, path) for name, path in sorted(_job_modules.items()) if name.encode() in body]
+    if by_name and script is not None and b"__main__" in body:
+        found.append((_MAIN, str(Path(script).resolve())))
+    return body, found
+
+
+_MAIN = "nas_main_script"  # the script that started the workers, in which `__name__` is this and not `__main__`
 
 
 def _paths() -> tuple[str, ...]:
@@ -169,6 +195,31 @@ def _import_text(name: str, path: str, text: str) -> None:
     except BaseException:
         del sys.modules[name]
         raise
+
+
+_is_importing = False
+
+
+@contextlib.contextmanager
+def _importing() -> Iterator[None]:
+    global _is_importing  # noqa: PLW0603 (of the process, as its modules are)
+    _is_importing = True
+    try:
+        yield
+    finally:
+        _is_importing = False
+
+
+def check_not_importing() -> None:
+    """Refuse to start workers where a worker imports the script that has started it.
+
+    Raises:
+        RunnerError: that is so.
+    """
+    if _is_importing:
+        raise RunnerError(
+            "a script must call study.run() under if __name__ == '__main__':, since its workers import it"
+        )
 
 
 class Work:

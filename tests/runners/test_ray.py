@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +27,26 @@ def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     ray.shutdown()
 
 
+SCRIPT = """
+import pyglove as pg
+from torch import nn
+import nas
+
+@nas.model
+def line(width: int) -> nn.Module:
+    return nn.Linear(width, 2)
+
+class Params:
+    def __call__(self, arch):
+        return {"params": float(sum(p.numel() for p in arch.space.build(arch).parameters()))}
+
+if __name__ == '__main__':
+    space = nas.Space(line(width=pg.oneof([1, 2, 3])))
+    study = nas.Study("s", space=space, objectives=["min params"], evaluators=[Params()], algorithm="exhaustive", store="s.db")
+    print(study.run(3, workers=1, ray=True, progress=False).counts["COMPLETED"], "COMPLETED")
+"""
+
+
 class TestRay(PoolConformance):
     def make(self, evaluate: Any, **options: Any) -> Runner:
         from nas.runners import RayRunner
@@ -33,6 +57,21 @@ class TestRay(PoolConformance):
         with self.make(lambda arch: {"half": arch[0] / 2}) as runner:
             runner.submit(tasks(3))
             assert drain(runner, 3)[2].measurements == {"half": 1.0}
+
+    @pytest.mark.parametrize("guarded", [True, pytest.param(False, marks=pytest.mark.slow)])
+    def test_a_script_runs_on_ray_as_it_is(self, tmp_path: Path, guarded: bool) -> None:
+        """Its model functions and evaluators are its own; workers import it, which must not start another search."""
+        script = tmp_path / "script.py"
+        script.write_text(SCRIPT if guarded else SCRIPT.replace("if __name__ == '__main__':", "if True:"))
+        address = ray.get_runtime_context().gcs_address
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "RAY_ADDRESS": address}
+        command = [sys.executable, str(script)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+        if guarded:
+            assert done.returncode == 0, done.stderr
+            assert done.stdout == "3 COMPLETED\n"
+        else:
+            assert "a script must call study.run() under if __name__ == '__main__':" in done.stderr.splitlines()[-1]
 
     def test_resources_nobody_has_are_refused(self) -> None:
         for options, says in (
