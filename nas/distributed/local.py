@@ -78,6 +78,8 @@ class Local:
 def _ended(code: int) -> str:
     if code == LOST:
         return "lost its connection to another"
+    if code == 1:
+        return "died while starting (a script must call run() under if __name__ == '__main__':)"
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 
