@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
         "metrics",
         "pareto",
+        "placement",
         "space",
         "supernet",
         "search",

@@ -61,11 +61,12 @@ class Evaluation:
         return None if None in declared else tuple(name for names in declared for name in names or ())
 
     def stages(self) -> list[tuple[Needs | None, Evaluation]]:
-        """Itself in parts that need different places (`nas.needs`), the cheap evaluators' first; all that say nothing are one."""
+        """Itself in parts that need different places (`nas.needs`), one after the other; first what needs no place of its own."""
         parts: dict[Needs | None, list[Evaluator]] = {}
         for one in self.evaluators:
             parts.setdefault(needs_of(one), []).append(one)
-        return [(needs, Evaluation(part, self.constraints)) for needs, part in parts.items()]
+        ordered = sorted(parts.items(), key=lambda one: one[0] is not None)
+        return [(needs, Evaluation(part, self.constraints)) for needs, part in ordered]
 
     def check(self, space: Space) -> None:
         """Asks every evaluator whether what it needs to evaluate archs of `space` is there."""

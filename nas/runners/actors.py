@@ -14,6 +14,7 @@ import contextlib
 import os
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import wait
@@ -166,6 +167,8 @@ class RayRunner(PoolRunner[_Actor]):
     Args:
         address: host:port of the head of a cluster; this process must be on one of its machines.
         needs: what each actor reserves; `threads` CPUs unless given.
+        altogether: what this and other pools of the run reserve, for a Ray that is started here: processors, and resources
+            of a name, which on one machine are names only.
     """
 
     name = "ray"
@@ -181,11 +184,13 @@ class RayRunner(PoolRunner[_Actor]):
         time_limit_s: float | None = None,
         address: str | None = None,
         needs: Needs | None = None,
+        altogether: Mapping[str, float] | None = None,
     ) -> None:
         threads = threads if needs is None else max(1, int(needs.cpus))
         super().__init__(space, evaluate, workers, threads=threads, batch=batch, time_limit_s=time_limit_s)
         self._needs = needs or Needs(cpus=threads)
         self._address = address
+        self._altogether = altogether or {name: workers * amount for name, amount in self._needs.reserved.items()}
         self._ours = self._alone = False
         self._opened: dict[tuple[str, int], int] = {}
         self._files: Any = None
@@ -205,7 +210,8 @@ class RayRunner(PoolRunner[_Actor]):
     def start(self) -> None:
         """Start or join Ray, unless this process has, and the actors; wait until they have loaded the evaluation."""
         check_not_importing()
-        self._ours, found = cluster.connect(self._count * self._needs.cpus, self._address)
+        custom = {name: amount for name, amount in self._altogether.items() if name not in ("CPU", "GPU")}
+        self._ours, found = cluster.connect(self._altogether["CPU"], self._address, custom)
         self._alone = self._needs.whole_node and found
         if not self._alone:
             cluster.check(self._needs.reserved, self._count, f"{self._count} workers need, each,")

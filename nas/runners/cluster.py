@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import platform
 import socket
@@ -39,9 +40,9 @@ def connected(cpus: float, address: str | None = None) -> Iterator[None]:
             ray.shutdown()
 
 
-def connect(cpus: float, address: str | None = None) -> tuple[bool, bool]:
+def connect(cpus: float, address: str | None = None, custom: Mapping[str, float] | None = None) -> tuple[bool, bool]:
     """Connect this process: to the cluster at `address`, else where it is connected already, else to that of RAY_ADDRESS,
-    else to a Ray with at least `cpus` processors that is started on this machine.
+    else to a Ray with at least `cpus` processors, and what is `custom`, that is started on this machine.
 
     Returns:
         Whether it was not connected before, so that the caller is to call `ray.shutdown()`; and whether Ray was there already,
@@ -61,7 +62,7 @@ def connect(cpus: float, address: str | None = None) -> tuple[bool, bool]:
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     if address is None or address == "local":
-        _start(cpus)
+        _start(cpus, custom or {})
         return True, False
     _join(address)
     return True, True
@@ -76,10 +77,11 @@ def _is_here(address: str) -> bool:
     return False
 
 
-def _start(cpus: float) -> None:
+def _start(cpus: float, custom: Mapping[str, float]) -> None:
     ray.init(
         address="local",  # never join a cluster that a file in the temporary folder happens to name
-        num_cpus=max(1, round(cpus), os.cpu_count() or 1),
+        num_cpus=max(1, math.ceil(cpus), os.cpu_count() or 1),
+        resources=dict(custom) or None,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import numpy as np
 
 from nas.errors import StudyError
 from nas.metrics import Constraint, Metric
+from nas.placement import Needs
 from nas.runners import InlineRunner, LocalRunner, Outcome, Runner, StagedRunner, Task
 from nas.search import Algorithm, Exhausted, Finished, History, LazyArchs
 from nas.store import Added, NewTrial, Receipt, Report, State, StudyRecord, TrialRecord
@@ -206,17 +208,23 @@ class Driver:
         """Actors that evaluate everything, or pools one behind the other where evaluators need different places."""
         from nas.runners import RayRunner
 
+        parts = [(needs or Needs(), part) for needs, part in evaluation.stages()]
+        altogether: Counter[str] = Counter()
+        for needs, _ in parts:
+            workers = needs.workers or options.workers
+            altogether.update({name: workers * amount for name, amount in needs.reserved.items()})
         pools = [
             RayRunner(
                 self._space,
                 part,
-                (needs and needs.workers) or options.workers,
+                needs.workers or options.workers,
                 batch=options.batch,
                 time_limit_s=options.time_limit_s,
                 address=options.address,
                 needs=needs,
+                altogether=altogether,
             )
-            for needs, part in evaluation.stages()
+            for needs, part in parts
         ]
         return pools[0] if len(pools) == 1 else StagedRunner(pools)
 
