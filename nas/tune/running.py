@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from nas.metrics import Metric
     from nas.study import Study
 
-_ATTEMPTS = 3  # how often a trial's process may die
+_ATTEMPTS = 3  # how often a trial's process may die without a new epoch
 _HEARTBEAT_S = 5.0
 _CLOCKS = ("training_iteration", "time_total_s")  # what schedulers may count by: epochs, or seconds
 
@@ -167,6 +167,27 @@ class _Trials(tune.search.Searcher):
             keep_epoch(self._record, number, int(result["training_iteration"]), epoch)
 
 
+class _Deaths(tune.Callback):
+    """Counts the deaths of a trial's processes since its last new epoch only, where Tune counts all."""
+
+    def __init__(self) -> None:
+        self._epochs: dict[str, int] = {}
+
+    def on_trial_result(  # Tune's signature
+        self,
+        iteration: int,  # noqa: ARG002
+        trials: list[Any],  # noqa: ARG002
+        trial: Any,
+        result: dict[str, Any],
+        **info: Any,  # noqa: ARG002
+    ) -> None:
+        """Forgets them when the epoch is new: after a restart the finished ones are read once more."""
+        epoch = int(result["training_iteration"])
+        if epoch > self._epochs.get(trial.trial_id, 0):
+            self._epochs[trial.trial_id] = epoch
+            trial.run_metadata.num_failures = 0
+
+
 def _measured(result: Mapping[str, Any]) -> dict[str, float]:
     prefix = f"{MEASURED}/"
     return {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}
@@ -203,6 +224,7 @@ def _fit(trainable: Any, proposals: _Trials, scheduler: Any, *, first: Metric, w
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=_ATTEMPTS - 1),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[_Deaths()],
         )
         tune.Tuner(trainable, tune_config=config, run_config=kept).fit()
 

@@ -15,7 +15,7 @@ import nas
 from nas.errors import RunnerError, StudyError
 from nas.train import Training
 from tests.study.landscapes import study as landscape
-from tests.study.trainings import Noted, blobs, repeated, study
+from tests.study.trainings import Dying, Noted, blobs, repeated, study
 from tests.test_trained import readme_blocks
 from tests.train.family import space
 
@@ -232,3 +232,11 @@ def _lines(notes: Path) -> int:
     with contextlib.suppress(FileNotFoundError):
         return len(notes.read_text().splitlines())
     return 0
+
+
+@pytest.mark.slow
+def test_a_training_that_goes_on_may_cost_any_number_of_processes(tmp_path: Path, cluster: None) -> None:
+    searched = study(tmp_path, trials=1, kind=Dying)
+    assert run(searched, workers=1).counts["COMPLETED"] == 1
+    assert len(list(tmp_path.glob("died-*"))) == 3
+    assert repeated(tmp_path / "notes.txt") == (4, 0)
