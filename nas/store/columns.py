@@ -20,7 +20,7 @@ from nas.store.filters import Column, Kind, column_key
 from nas.store.numbers import Numbers
 from nas.store.schema import FINAL, TRIAL_COLUMNS, measurements, metrics, spaces, study_spaces, trials
 from nas.store.spaces import Choices, Reader, parse_rows
-from nas.store.sql import Among, Row, Statement, Transaction
+from nas.store.sql import Among, Answer, Row, Statement, Transaction
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -63,11 +63,6 @@ def texts_of(name: str) -> Statement:
 
 
 ARCH_TEXTS = texts_of("arch")
-
-
-def metric_ids(sql: Transaction, study: int) -> dict[str, int]:
-    """Identities of the study's metrics by name, in the order in which they were first measured."""
-    return dict(sql.all(_METRICS, (study,)))
 
 
 def schemas(sql: Transaction, study: int) -> dict[int, dict[str, Any]]:
@@ -126,8 +121,9 @@ class Catalog:
 
     def __init__(self, sql: Transaction, study: int) -> None:
         self.study = study
-        self.metrics = metric_ids(sql, study)
-        self.schemas = schemas(sql, study)
+        names, texts = sql.soon(_METRICS, (study,)), sql.soon(_SCHEMAS, (study,))
+        self.metrics: dict[str, int] = dict(names())
+        self.schemas: dict[int, dict[str, Any]] = {identity: json.loads(text) for identity, text in texts()}
         self.whole: dict[int, Floats] = {}  # metrics that were read whole, for what asks for them again
 
     @cached_property
@@ -173,6 +169,7 @@ class Columns:
         self._numbers = numbers
         self._few = len(numbers) * 8 < size
         self._size = size
+        self._asked: dict[int, Answer] = {}
 
     @cached_property
     def _order(self) -> Integers:
@@ -186,6 +183,7 @@ class Columns:
         """Columns by name: float64 with NaN, or objects with None, where a trial has no value."""
         wanted = list(dict.fromkeys(names))
         catalog = self._catalog
+        self._ask([catalog.metrics[name] for name in wanted if name in catalog.metrics])
         loaded: dict[str, Column] = {}
         decisions = []
         for name in wanted:
@@ -215,6 +213,12 @@ class Columns:
         given[self._order] = values
         return given
 
+    def _ask(self, metrics: Iterable[int]) -> None:
+        """Ask ahead for the values of metrics, where they are searched for."""
+        if self._few:
+            among = self._sorted.tolist()
+            self._asked = {metric: _METRIC_AMONG.soon(self._sql, (metric,), among) for metric in metrics}
+
     def _metric(self, metric: int) -> Column:
         if not self._few:
             whole = self._catalog.whole
@@ -222,7 +226,7 @@ class Columns:
                 whole[metric] = column(self._sql, metric, self._size)
             return whole[metric][self._numbers]
         values = np.full(len(self._numbers), np.nan)
-        _scatter(values, self._sorted, _METRIC_AMONG.all(self._sql, (metric,), self._sorted.tolist()))
+        _scatter(values, self._sorted, self._asked[metric]())
         return self._given_order(values)
 
     def _trial(self, name: str) -> Column:

@@ -206,8 +206,9 @@ def on_front(sql: Transaction, study: int) -> Integers:
 
 def counts(sql: Transaction, study: int) -> tuple[dict[State, int], int]:
     """Trials by state, and all of them; the counters of the study, and the pending ones counted."""
-    row = sql.one(_COUNTS, (study,)) or (0, 0, 0, 0)
-    pending: dict[str, int] = dict(sql.all(_PENDING_COUNTS, (study,)))
+    finished, waiting = sql.soon(_COUNTS, (study,)), sql.soon(_PENDING_COUNTS, (study,))
+    row = next(iter(finished()), (0, 0, 0, 0))
+    pending: dict[str, int] = dict(waiting())
     by_state: dict[State, int] = {
         "WAITING": pending.get("WAITING", 0),
         "RUNNING": pending.get("RUNNING", 0),
