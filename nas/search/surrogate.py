@@ -18,6 +18,7 @@ from nas.search.beliefs import Beliefs, Models
 from nas.search.encoding import Encoding
 from nas.search.insight import Insight, Knowledge
 from nas.search.options import whole
+from nas.search.waves import WAITING, Wave
 
 if TYPE_CHECKING:
     from nas.metrics import Constraint, Metric
@@ -36,7 +37,6 @@ USUAL = 64  # random archs that say how large features usually are
 LOOKED = 512  # archs that were looked at in earlier waves and are candidates again
 HALF = 600  # trials told when half of the proposals are front archs mutated, whatever the model says
 MUTANTS = 64  # archs of the front mutated, for the share that the model does not choose
-WAITING = 256  # archs under way that proposals keep away from; with more, they are chosen as if there were none
 
 
 class Surrogate(Algorithm):
@@ -83,7 +83,7 @@ class Surrogate(Algorithm):
         self._to_fit: Callable[[], Seen] | None = None  # trials at the last count at which parameters were due
         self._models: Models | None = None
         self._described: Models | None = None  # with features
-        self._wave: _Wave | None = None  # what is proposed until the next trial is told
+        self._wave: Wave | None = None  # what is proposed until the next trial is told
         self._under_way: dict[str, Arch] = {}
 
     def inform(self, insight: Insight) -> None:
@@ -151,7 +151,7 @@ class Surrogate(Algorithm):
         apart = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2.0 * x @ y.T
         return some[int(apart.min(1).argmax())]
 
-    def _begin(self) -> _Wave:
+    def _begin(self) -> Wave:
         """What the model proposes now.  It depends on what was told and on which archs are under way, not on their order."""
         archive, knowledge = self._archive, self._knowledge
         if self._to_fit is not None:
@@ -172,14 +172,13 @@ class Surrogate(Algorithm):
                 knowledge.look(waiting.values())
                 beliefs = self._described.condition(seen, archive.front)
             short, known = self._look_closer(beliefs, short, rng)
-        return _Wave(beliefs, short, mutants, waiting, known)
+        return Wave(beliefs, short, mutants, waiting, known)
 
     def _fit(self, seen: Seen) -> None:
         self._models = Models(self._encoding, seen)
         if self._knowledge.has_features:
-            rng = random.Random(
-                0
-            )  # features are scaled by what they are of any archs, not of those that were found good
+            rng = random.Random(0)
+            # Features are scaled by what they are of any archs, not of those that were found good.
             some = [self.space.sample(rng) for _ in range(USUAL)]
             self._knowledge.finished(seen.archs)
             self._knowledge.look(some)
@@ -276,52 +275,3 @@ class Surrogate(Algorithm):
 def _threads() -> ThreadpoolController:
     """The numerical libraries that are loaded; looked up once, since that takes milliseconds."""
     return ThreadpoolController()
-
-
-class _Wave:
-    """Archs in the order in which they are proposed as long as nothing is told.
-
-    Args:
-        beliefs: of the model.
-        short: archs for the model to choose from, by key.
-        mutants: archs that take their turn whatever the model says.
-        waiting: archs under way.
-        known: objectives that were computed of some of `short`; those come first.
-    """
-
-    def __init__(
-        self,
-        beliefs: Beliefs,
-        short: Mapping[str, Arch],
-        mutants: Mapping[str, Arch],
-        waiting: Mapping[str, Arch],
-        known: Mapping[str, Mapping[int, float]],
-    ) -> None:
-        own = {**short, **mutants}
-        self._archs = [*own.values(), *waiting.values()]
-        self._view = beliefs.view(self._archs)
-        self._view.know_all(known.get(key, {}) for key in own)
-        self._first = len(known)  # archs of which most is known
-        self._alone = self._view.gains()
-        self._free = np.array([key not in waiting for key in own] + [False] * len(waiting), dtype=bool)
-        self._short = np.arange(len(self._archs)) < len(short)
-        for at in range(len(own), len(self._archs)):
-            self._view.ask(at)
-
-    def next(self, mutant: bool, under_way: int) -> Arch | None:
-        """The arch of largest gain, or the next mutant, which is under way from now on; None if there is none left."""
-        free = np.flatnonzero(self._free & (self._short != mutant))
-        if not len(free):
-            return None
-        at = int(free[0]) if mutant else self._best(free, under_way)
-        self._free[at] = False
-        if under_way < WAITING:
-            self._view.ask(at)
-        return self._archs[at]
-
-    def _best(self, free: NDArray[np.intp], under_way: int) -> int:
-        free = free[free < self._first] if (free < self._first).any() else free
-        # Rounded, so that the order in which archs went under way, which moves the last digits, decides nothing.
-        gains = (self._view.gains() if under_way <= WAITING else self._alone)[free]
-        top = gains.max()
-        return int(free[np.argmax(np.round(gains / top, 9))]) if top > 0 else int(free[0])
