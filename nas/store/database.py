@@ -209,7 +209,7 @@ class Database:
         try:
             sql = self.backend.transaction(connection.connection, connection.dialect, again)
             sql.begin(begin)
-        except self._errors:
+        except BaseException:  # an interrupt may have come behind the first statement
             self._discard(connection)
             raise
         try:
