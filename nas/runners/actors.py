@@ -207,8 +207,8 @@ class RayRunner(PoolRunner[_Actor]):
         """Process ids of the actors that are ready."""
         return [member.pid for member in self._members if member.pid]
 
-    def start(self) -> None:
-        """Start or join Ray, unless this process has, and the actors; wait until they have loaded the evaluation."""
+    def launch(self) -> None:
+        """Start or join Ray, unless this process has, and start the actors."""
         check_not_importing()
         custom = {name: amount for name, amount in self._altogether.items() if name not in ("CPU", "GPU")}
         self._ours, found = cluster.connect(self._altogether["CPU"], self._address, custom)
@@ -216,7 +216,7 @@ class RayRunner(PoolRunner[_Actor]):
         if not self._alone:
             cluster.check(self._needs.reserved, self._count, f"{self._count} workers need, each,")
         self._hold_open()
-        super().start()
+        super().launch()
 
     def close(self) -> None:
         """Kill the actors, and the Ray that was started for them."""

@@ -130,9 +130,17 @@ class PoolRunner(Runner, Generic[M]):
 
     def start(self) -> None:
         """Start all workers at once and wait until they have loaded the evaluation."""
+        self.launch()
+        self.await_ready()
+
+    def launch(self) -> None:
+        """Start all workers at once."""
         check_not_importing()
         self._vacant = [0.0] * self._count
         self._refill()
+
+    def await_ready(self) -> None:
+        """Wait until all workers have loaded the evaluation."""
         deadline = time.monotonic() + _START_TIMEOUT_S
         while self._vacant or not all(member.ready for member in self._members):
             if time.monotonic() > deadline:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from nas.runners.base import Outcome, Runner, Task
+from nas.runners.pool import PoolRunner
 
 _LOOK_S = 0.01  # how long one of several pools is listened to before the next
 
@@ -41,9 +42,16 @@ class StagedRunner(Runner):
         return pids
 
     def start(self) -> None:
-        """Start the stages."""
+        """Start all stages: those that want nodes before others are on them, then pools of workers at the same time."""
+        launched = []
         for stage in self._in_order():
-            stage.start()
+            if isinstance(stage, PoolRunner) and not _wants_nodes(stage):
+                stage.launch()
+                launched.append(stage)
+            else:
+                stage.start()
+        for stage in launched:
+            stage.await_ready()
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """Give `tasks` to the first stage."""
@@ -68,7 +76,7 @@ class StagedRunner(Runner):
         self._measured.clear()
 
     def _in_order(self) -> list[Runner]:
-        return sorted(self._stages, key=lambda one: not getattr(one, "wants_nodes", False))
+        return sorted(self._stages, key=lambda one: not _wants_nodes(one))
 
     def _heard(self, index: int, timeout: float) -> list[Outcome]:
         """Hand on what a stage has finished; what needs no further stage."""
@@ -85,6 +93,10 @@ class StagedRunner(Runner):
         if onward:
             self._stages[index + 1].submit(onward)
         return ended
+
+
+def _wants_nodes(stage: Runner) -> bool:
+    return bool(getattr(stage, "wants_nodes", False))
 
 
 def _joined(before: Outcome | None, outcome: Outcome) -> Outcome:
