@@ -8,6 +8,7 @@ import importlib.util
 import pickle
 import platform
 import sys
+import sysconfig
 import time
 import traceback
 from collections import deque
@@ -126,8 +127,12 @@ _MAIN = "nas_main_script"  # the script that started the workers, in which `__na
 
 def _paths() -> tuple[str, ...]:
     """What somebody has added to the module search path."""
-    installed = (sys.prefix, sys.base_prefix, sys.exec_prefix)
-    return tuple(str(Path(path).resolve()) for path in sys.path if not path.startswith(installed))
+    library = sysconfig.get_path("stdlib")
+    own = [path for path in sys.path if not path.startswith(library) and Path(path).name not in _INSTALLED]
+    return tuple(str(Path(path).resolve()) for path in own)
+
+
+_INSTALLED = ("site-packages", "dist-packages")
 
 
 # What must be the same on both sides, if the driver has loaded it: pickles and results depend on it.
