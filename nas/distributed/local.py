@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing as mp
 import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -49,7 +50,8 @@ class Local:
             device = f"cuda:{rank}" if self._device == "cuda" else self._device
             given = (self._order, Place(rank, self._workers, meeting, device), os.getpid())
             process = context.Process(target=_serve, args=given, name=f"nas-rank-{rank}")
-            process.start()
+            with _quiet_tracker():
+                process.start()
             self._processes.append(process)
 
     def poll(self, timeout: float) -> str | None:
@@ -73,6 +75,20 @@ class Local:
         self._processes.clear()
         if self._folder is not None:
             self._folder.cleanup()
+
+
+@contextlib.contextmanager
+def _quiet_tracker() -> Iterator[None]:
+    """Python's tracker of semaphores, which starts with the first process, does not warn of those that a killed one leaves."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, "ignore:resource_tracker"]))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def _ended(code: int) -> str:

@@ -20,7 +20,7 @@ from nas.distributed.following import Following
 from nas.distributed.local import Local
 from nas.distributed.work import FAILED, ROOM, ROOM_BYTES, STOP, TOKEN, Order, failure
 from nas.errors import DeviceError, RunnerError, TrainError
-from nas.runners.work import Payload
+from nas.runners.work import Payload, check_not_importing
 from nas.train import state
 from nas.train.interrupt import interruptible
 from nas.train.log import Reporter
@@ -78,6 +78,7 @@ def run(
         DeviceError: this machine has too few GPUs.
         RunnerError: the cluster does not answer, has no room, or a machine of it does not see the path.
     """
+    check_not_importing()
     on_ray = ray or address is not None
     _check(training, workers, attempts, resources, on_ray=on_ray)
     path = training.path
@@ -96,7 +97,7 @@ def run(
     else:
         engines = contextlib.nullcontext(lambda order: Local(order, workers, training.device.type))
         threads = max(1, torch.get_num_threads() // workers)
-    with engines as engine:
+    with state.locked(path / state.LAUNCH), engines as engine:  # the training's own lock is the first rank's
         _drive(training, engine(_order(training, threads, on_ray=on_ray)), attempts, progress)
     return training.run(progress=False)
 
@@ -127,7 +128,6 @@ def _order(training: Training, threads: int, *, on_ray: bool) -> Order:
     sent = copy.copy(training)
     sent.path = training.path.resolve()
     folder = sent.path / state.LAUNCH
-    folder.mkdir(exist_ok=True)
     for name in (FAILED, STOP):
         (folder / name).unlink(missing_ok=True)
     training.supernet.save(folder / state.SUPERNET)

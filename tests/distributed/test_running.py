@@ -210,5 +210,6 @@ def test_bad_input_is_one_sentence_before_work_starts(case: str, tmp_path: Path)
 
 
 def test_a_folder_that_is_in_use_is_refused_at_once(tmp_path: Path) -> None:
-    with state.locked(tmp_path), pytest.raises(TrainError, match="another process is training into"):
-        run(training(tmp_path))
+    for folder in (tmp_path, tmp_path / "launch"):  # by a training, by somebody who is about to start one
+        with state.locked(folder), pytest.raises(TrainError, match="another process is training into"):
+            run(training(tmp_path))
