@@ -410,6 +410,8 @@ class Driver:
     def _wait_for_others(self, capacity: int) -> list[Task]:
         """While others evaluate the last trials: those of a driver that has died, if there are any."""
         time.sleep(_WAITING_LOOK_S)
+        # A claim may be committed after its connection was given up, and nobody knows of it but our heartbeats.
+        self._record.release(self._owner)
         self._record.requeue_expired(dead=is_gone)
         tasks = self._claim(capacity)
         self._next_look = 0.0

@@ -14,7 +14,10 @@ from typing import Any
 
 import pytest
 
+import nas.search
 import nas.study.curves
+import nas.study.driver
+from nas.store import NewTrial
 from nas.study.owner import is_gone, owner_id
 from tests.study import trainings
 from tests.study.landscapes import grid, slow_trade_off, study, suicidal
@@ -99,6 +102,17 @@ def test_workers_that_kill_themselves_cost_no_trial(tmp_path: Path) -> None:
     summary = search.run(workers=2, progress=False)
     assert summary.counts["COMPLETED"] >= 58  # three deaths of one trial in a row are possible, if hardly
     assert sum(summary.counts.values()) == 60
+
+
+@pytest.mark.timeout(60)
+def test_a_claim_that_was_committed_after_it_was_given_up_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nas.study.driver, "owner_id", lambda: "me")
+    search = study(tmp_path / "nas.db", space=grid(3, 2), algorithm=nas.search.Exhaustive(), trials=9)
+    archs = list(search.space.enumerate())[4:7]
+    search.record.add([NewTrial(arch.key, arch.row()) for arch in archs], worker="me", lease_s=10_000)
+    assert search.run(workers=0, progress=False).counts["COMPLETED"] == 9
 
 
 def test_an_owner_is_gone_when_its_process_is() -> None:
