@@ -7,8 +7,10 @@ It ends with 0 when nothing is left to do, with 1 and one sentence when it canno
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -135,6 +137,7 @@ def run(kind: str, folder: Path, url: str, options: dict[str, Any]) -> None:
 def main() -> None:
     """The process."""
     kind, folder, url, options = sys.argv[1:]
+    faulthandler.register(signal.SIGUSR1)  # where it is, for whoever wonders why it does not end
     try:
         run(kind, Path(folder), url, json.loads(options))
     except NasError as error:

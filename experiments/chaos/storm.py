@@ -102,6 +102,10 @@ class Storm:
                 self._disturb()
                 (self.folder / "calm").touch()
                 if not machine.wait_until(lambda: not self._supervise(), PATIENCE_S):
+                    for pid in self._driver_pids():
+                        machine.send(pid, signal.SIGUSR1)
+                    time.sleep(1.0)
+                    self.look_at_database()
                     raise RuntimeError(f"{self.scenario.name}: work is left {PATIENCE_S:g} s after the last fault")
             finally:
                 self._go_on()

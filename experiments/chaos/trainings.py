@@ -21,7 +21,7 @@ from nas.train import Sampler  # noqa: E402
 jobs = import_file("nas_chaos_jobs", str(Path(__file__).with_name("jobs.py")))
 note, pause = jobs.note, jobs.pause
 
-EPOCH_S = 0.1  # added to an epoch of a candidate, while the storm lasts
+EPOCH_S = 0.4  # added to an epoch of a candidate, while the storm lasts
 STEP_S = 0.01  # added to a step of a supernet, likewise
 
 torch.set_num_threads(1)
