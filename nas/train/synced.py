@@ -134,7 +134,10 @@ def _statistics(x: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
     Nothing here waits for a GPU.
     """
     dims = [0, *range(2, x.ndim)]
-    var, mean = torch.var_mean(x if x.dtype == torch.float64 else x.float(), dims, correction=0)
+    x = x if x.dtype == torch.float64 else x.float()
+    mean = x.mean(dims)
+    # Two passes, which take a CPU a tenth of the time of torch.var_mean over such dimensions.
+    var = (x - mean.view(1, -1, *[1] * (x.ndim - 2))).square_().mean(dims)
     own = torch.cat([mean, var, mean.new_full((1,), x.numel() / len(mean))])
     parts = [torch.empty_like(own) for _ in range(ranks.size)]
     with lost():
