@@ -10,6 +10,8 @@ import numpy as np
 
 from nas.metrics import Metric
 from nas.search import LINAS, NSGA2, Algorithm, Exhausted, Finished, RegularizedEvolution, Surrogate
+from nas.search.insight import Insight
+from nas.space import Arch
 from searchspaces import nasbench201
 
 OPS, EDGES = 5, 6
@@ -29,13 +31,46 @@ class Landscape:
         rows: genes -> row.
         enough: says of the rows asked so far whether a search may stop.
         budget: most evaluations.
+        model: (15,625,) row of the first cell that computes the same.
+        proxies: (15,625, p) zero-cost proxies, NaN where nobody computed them.
     """
 
-    def __init__(
-        self, points: np.ndarray, rows: dict[tuple[int, ...], int], enough: Callable[[int], bool], budget: int
+    def __init__(  # noqa: PLR0917 (made in one place)
+        self,
+        points: np.ndarray,
+        rows: dict[tuple[int, ...], int],
+        enough: Callable[[int], bool],
+        budget: int,
+        model: np.ndarray,
+        proxies: np.ndarray,
     ) -> None:
         self.points, self.rows, self.enough, self.budget = points, rows, enough, budget
+        self.model, self.proxies = model, proxies
         self.asked: list[int] = []
+        self._evaluated: set[int] = set()  # models
+
+    def insight(self, names: str) -> Insight:
+        """What a study would tell an algorithm; `names` has some of equal (models that were evaluated), proxies, latency."""
+
+        def row(arch: Arch) -> int:
+            return self.rows[tuple(int(gene) for gene in arch.genome)]
+
+        def equal(arch: Arch) -> dict[str, float]:
+            worst, latency = self.points[row(arch)].tolist()
+            return {"accuracy": -worst, "latency_ms": latency} if self.model[row(arch)] in self._evaluated else {}
+
+        def proxies(arch: Arch) -> dict[str, float]:
+            return {f"proxy{at}": value for at, value in enumerate(self.proxies[row(arch)].tolist())}
+
+        def latency(arch: Arch) -> dict[str, float]:
+            return {"latency_ms": float(self.points[row(arch), 1])}
+
+        cheap: dict[str, Callable[[Arch], dict[str, float]]] = {}
+        if "proxies" in names:
+            cheap |= {f"proxy{at}": proxies for at in range(self.proxies.shape[1])}
+        if "latency" in names:
+            cheap["latency_ms"] = latency
+        return Insight(cheap, [equal] if "equal" in names else [])
 
     def __call__(self, genes: Sequence[int]) -> tuple[float, float]:
         """The two objectives.
@@ -47,6 +82,7 @@ class Landscape:
             raise Done
         row = self.rows[tuple(genes)]
         self.asked.append(row)
+        self._evaluated.add(int(self.model[row]))
         if self.enough(row):
             raise Done
         one, two = self.points[row]
@@ -61,12 +97,13 @@ def random_search(landscape: Landscape, seed: int) -> None:
         landscape(genes)
 
 
-def ours(make: Callable[[int], Algorithm]) -> Callable[[Landscape, int], None]:
-    """One of our algorithms."""
+def ours(make: Callable[[int], Algorithm], knows: str = "") -> Callable[[Landscape, int], None]:
+    """One of our algorithms, told what a study `knows`."""
     space = nasbench201.space()
 
     def run(landscape: Landscape, seed: int) -> None:
         algorithm = make(seed)
+        algorithm.inform(landscape.insight(knows))
         algorithm.bind(space, [Metric("accuracy", "max"), Metric("latency_ms", "min")])
         told = 0
         while True:
@@ -135,6 +172,9 @@ def _nsga2(seed: int) -> Any:
 
 SEARCHES: dict[str, Callable[[Landscape, int], None]] = {
     "surrogate": ours(lambda seed: Surrogate(seed=seed)),
+    "surrogate, equal": ours(lambda seed: Surrogate(seed=seed), "equal"),
+    "surrogate, equal, proxies": ours(lambda seed: Surrogate(seed=seed), "equal proxies"),
+    "surrogate, equal, proxies, latency": ours(lambda seed: Surrogate(seed=seed), "equal proxies latency"),
     "random": random_search,
     "regularized evolution": ours(lambda seed: RegularizedEvolution(seed=seed)),
     "nsga2": ours(lambda seed: NSGA2(population=POPULATION, seed=seed)),
@@ -144,6 +184,11 @@ SEARCHES: dict[str, Callable[[Landscape, int], None]] = {
     "linas": ours(lambda seed: LINAS(alphas=[0.1, 1.0, 10.0], costs=[1.0, 10.0, 100.0], seed=seed)),
 }
 # Searches that think for seconds a run are given fewer evaluations; a run that did not get there counts as that many and more.
-BUDGETS = {"surrogate": 600, "optuna nsga2": 2_000, "optuna tpe": 300, "linas": 400}
+BUDGETS = {
+    **{name: 600 for name in SEARCHES if name.startswith("surrogate")},
+    "optuna nsga2": 2_000,
+    "optuna tpe": 1_000,
+    "linas": 1_000,
+}
 
 __all__ = ["BUDGETS", "SEARCHES", "Done", "Exhausted", "Landscape"]
