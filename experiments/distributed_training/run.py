@@ -376,9 +376,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--scale", choices=("small", "full"), default="small")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of the timing")
     parser.add_argument("--only", choices=("equality", "time", "kills"), help="one part; the others' results stay")
     args = parser.parse_args()
-    plan = Plan(args.device, args.scale, args.seeds)
+    plan = Plan(args.device, args.scale, args.seeds, rounds=args.rounds)
     size = min(2, torch.cuda.device_count()) if args.device == "cuda" else 2
     if size < 2:
         plan = dataclasses.replace(plan, parts=("equality", "time"))
