@@ -64,7 +64,7 @@ FULL = (
         ),
         Scenario("ray-sqlite", "ray", "sqlite", CLUSTER, 25, (0.3, 4.0), options=GRID, cluster=3),
         Scenario("ray-postgresql", "ray", "postgresql", {**CLUSTER, **SERVER}, 25, (0.3, 4.0), options=GRID, cluster=3),
-        Scenario("tune-sqlite", "tune", "sqlite", TUNE, 12, (1.0, 5.0), options={"epochs": 12}),
+        Scenario("tune-sqlite", "tune", "sqlite", TUNE, 12, (0.5, 2.5), options={"epochs": 12}),
     ),
 )
 SMOKE = (
