@@ -51,7 +51,7 @@ def rugged(genes: Genes) -> tuple[float, float]:
     return error, float(sum((1 + i * 7 % 5) * gene for i, gene in enumerate(genes)))
 
 
-DEAR = ("linas", "concurrent-nas", "smbo", "smbo tree")  # searches that think for seconds a run: fewer seeds
+DEAR = ("surrogate", "linas", "concurrent-nas", "smbo", "smbo tree")  # searches that think for seconds a run: fewer seeds
 
 LANDSCAPES: dict[str, tuple[Landscape, tuple[float, float]]] = {  # and an upper bound of both objectives
     "separable": (separable, (100.0, 120.0)),
@@ -150,6 +150,7 @@ def main() -> None:
         "costs": [1.0] if args.smoke else [1.0, 10.0, 100.0],
     }
     searches = {
+        "surrogate": ours("surrogate"),
         "random": ours("random"),
         "regularized-evolution": ours("regularized-evolution", population=args.population),
         "nsga2": ours("nsga2", population=args.population),
