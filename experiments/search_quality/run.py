@@ -51,7 +51,8 @@ def rugged(genes: Genes) -> tuple[float, float]:
     return error, float(sum((1 + i * 7 % 5) * gene for i, gene in enumerate(genes)))
 
 
-DEAR = ("surrogate", "linas", "concurrent-nas", "smbo", "smbo tree")  # searches that think for seconds a run: fewer seeds
+# Searches that think for seconds a run: fewer seeds.
+DEAR = ("surrogate", "linas", "concurrent-nas", "smbo", "smbo tree")
 
 LANDSCAPES: dict[str, tuple[Landscape, tuple[float, float]]] = {  # and an upper bound of both objectives
     "separable": (separable, (100.0, 120.0)),
