@@ -36,11 +36,11 @@ def same(left: TrainResult, right: TrainResult) -> bool:
     return all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def children() -> list[str]:
+def children() -> set[int]:
+    """Python's own; other tests' servers may live beside them."""
     found = psutil.Process().children(recursive=True)
-    return [
-        " ".join(one.cmdline()) for one in found if one.status() != "zombie" and "tracker" not in "".join(one.cmdline())
-    ]
+    lines = {one.pid: " ".join(one.cmdline()) for one in found if one.status() != "zombie"}
+    return {pid for pid, line in lines.items() if "spawn_main" in line}
 
 
 def plain(path: Path, **options: Any) -> Training:
@@ -62,7 +62,7 @@ def test_a_killed_process_is_replaced_and_the_result_is_that_of_one_process(
     assert "step 12/12  loss" in shown
     whole = plain(tmp_path / "whole").run(progress=False).supernet.state_dict()
     assert all(torch.allclose(killed[name], whole[name], atol=1e-5) for name in whole)
-    assert children() == before
+    assert children() <= before
 
 
 @pytest.mark.slow
@@ -202,11 +202,12 @@ def test_bad_input_is_one_sentence_before_work_starts(case: str, tmp_path: Path)
     if case == "gpu" and torch.cuda.device_count() > 1:
         pytest.skip("this machine has the GPUs")
     given, options, kind, says = bad(tmp_path / "training")[case]
+    before = children()
     with pytest.raises(kind, match=says) as raised:
         run(given, **options)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "training").exists()
-    assert children() == []
+    assert children() <= before
 
 
 def test_a_folder_that_is_in_use_is_refused_at_once(tmp_path: Path) -> None:
