@@ -64,7 +64,7 @@ class Summary:
         front: trials on the Pareto front.
         best: objective name to its best feasible value.
         evaluated: trials that this run finished.
-        seconds: that this run took once its workers were ready.
+        seconds: that this run took from when its workers were ready until the last trial was recorded.
         message: why it ended.
     """
 
@@ -173,19 +173,21 @@ class Driver:
             with self._runner(evaluation, options) as runner:
                 self._started = time.monotonic()
                 message = self._loop(runner, options, progress, Curves(self._record, evaluation))
+                seconds = time.monotonic() - self._started  # ending the workers is no part of it, as starting them is none
         finally:
             self.release()
             progress.end()
-        return self.summary(message)
+        return self.summary(message, seconds)
 
-    def summary(self, message: str) -> Summary:
-        """Where the study stands."""
+    def summary(self, message: str, seconds: float | None = None) -> Summary:
+        """Where the study stands after `seconds`, or so many as have passed since the driver was made."""
+        if seconds is None:
+            seconds = time.monotonic() - self._started
         front = self._record.front()
         best = {}
         for metric in self._objectives:
             if len(front):
                 best[metric.name] = float((front[metric.name] * metric.sign).min() * metric.sign)
-        seconds = time.monotonic() - self._started
         counts = self._record.counts()
         if counts.get("INFEASIBLE") and not counts.get("COMPLETED"):
             message += "; " + self._nothing_feasible(counts["INFEASIBLE"])
