@@ -173,7 +173,9 @@ class Driver:
             with self._runner(evaluation, options) as runner:
                 self._started = time.monotonic()
                 message = self._loop(runner, options, progress, Curves(self._record, evaluation))
-                seconds = time.monotonic() - self._started  # ending the workers is no part of it, as starting them is none
+                seconds = (
+                    time.monotonic() - self._started
+                )  # ending the workers is no part of it, as starting them is none
         finally:
             self.release()
             progress.end()
