@@ -173,9 +173,8 @@ class Driver:
             with self._runner(evaluation, options) as runner:
                 self._started = time.monotonic()
                 message = self._loop(runner, options, progress, Curves(self._record, evaluation))
-                seconds = (
-                    time.monotonic() - self._started
-                )  # ending the workers is no part of it, as starting them is none
+                # Ending the workers is no part of it, as starting them is none.
+                seconds = time.monotonic() - self._started
         finally:
             self.release()
             progress.end()
