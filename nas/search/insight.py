@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite, log, nan
+from math import inf, isfinite, log, nan
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -55,6 +56,21 @@ class Knowledge:
         self._computed: dict[str, dict[str, float]] = {}  # by arch key, the latest last
         self._archs: dict[str, Arch] = {}  # whose features were computed, by key
         self._gone: dict[str, float] = {}  # how far finished trials went, by arch key
+        self._left = inf  # seconds of processor time that may still be spent
+
+    def allow(self, seconds: float) -> None:
+        """How much processor time may be spent from now on: counting a large network takes as long as a proposal."""
+        self._left = seconds
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether that has been spent."""
+        return self._left <= 0
+
+    @property
+    def remembers(self) -> bool:
+        """Whether all objectives of an arch may be known, from another that computes the same."""
+        return bool(self._insight.remembered)
 
     @property
     def about_objectives(self) -> bool:
@@ -70,16 +86,21 @@ class Knowledge:
         """Objectives of an arch that are known, minimised, by their place."""
         known = self._compute(arch) if self._exact else {}
         for remembered in self._insight.remembered:
-            known = {**_tried(remembered, arch), **known}
+            known = {**self._tried(remembered, arch), **known}
         return {
             at: known[metric.name] * metric.sign for at, metric in enumerate(self._objectives) if metric.name in known
         }
 
     def look(self, archs: Iterable[Arch]) -> None:
-        """Computes the features of archs that nobody evaluated."""
-        if self._features:
-            for arch in archs:
-                self._compute(arch)
+        """Computes the features of archs that nobody evaluated, as long as there is time."""
+        for arch in archs if self._features else ():
+            if self.exhausted:
+                break
+            self._compute(arch)
+
+    def has(self, arch: Arch) -> bool:
+        """Whether the features of an arch are there, if there are any."""
+        return not self._features or arch.key in self._computed
 
     def looked(self, most: int) -> list[Arch]:
         """The archs that were looked at last."""
@@ -90,7 +111,7 @@ class Knowledge:
         for arch in archs:
             if arch.key in self._computed and arch.key in self._gone:
                 continue
-            stored = {} if self._insight.stored is None else _tried(self._insight.stored, arch)
+            stored = {} if self._insight.stored is None else self._tried(self._insight.stored, arch)
             if self._features and arch.key not in self._computed and all(name in stored for name in self._features):
                 self._remember(arch.key, {name: stored[name] for name in self._insight.cheap if name in stored})
             self._gone[arch.key] = self._far(stored)
@@ -117,7 +138,7 @@ class Knowledge:
         if found is None:
             found = {}
             for measure in dict.fromkeys(self._insight.cheap.values()):  # one evaluator may give several metrics
-                found |= _tried(measure, arch)
+                found |= self._tried(measure, arch)
             self._remember(arch.key, found)
             self._archs[arch.key] = arch
             if len(self._archs) > MEMORY:
@@ -129,10 +150,12 @@ class Knowledge:
         if len(self._computed) > MEMORY:
             del self._computed[next(iter(self._computed))]
 
-
-def _tried(measure: Measure, arch: Arch) -> dict[str, float]:
-    """Finite measurements; none where an evaluator refuses the arch or fails, which a trial of it will report."""
-    try:
-        return {name: float(value) for name, value in measure(arch).items() if isfinite(value)}
-    except Exception:  # a user's evaluator
-        return {}
+    def _tried(self, measure: Measure, arch: Arch) -> dict[str, float]:
+        """Finite measurements; none where an evaluator refuses the arch or fails, which a trial of it will report."""
+        begun = time.thread_time()
+        try:
+            return {name: float(value) for name, value in measure(arch).items() if isfinite(value)}
+        except Exception:  # a user's evaluator
+            return {}
+        finally:
+            self._left -= time.thread_time() - begun

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from typing import TYPE_CHECKING, ClassVar
@@ -33,6 +34,11 @@ PARENTS = 100  # archs of the front that candidates are made of
 ROUNDS, BEST, CHILDREN = 2, 32, 4  # the best candidates have children, twice
 SHORT_LIST = 128  # candidates that the archs of one wave are chosen from
 LOOKS = 2  # times that more is found out about some candidates, in each wave
+LEAST_S, SHARE, FIRST_S = (
+    0.02,
+    0.1,
+    1.0,
+)  # processor time for looks: in a wave, of the time between waves, when first fitted
 USUAL = 64  # random archs that say how large features usually are
 LOOKED = 512  # archs that were looked at in earlier waves and are candidates again
 HALF = 600  # trials told when half of the proposals are front archs mutated, whatever the model says
@@ -53,7 +59,8 @@ class Surrogate(Algorithm):
     What a study knows without an evaluation is used (`inform`).  Of the best candidates, objectives that can be computed are
     computed, those of an arch that computes the same as another are taken from it, and what is known to gain nothing is not
     proposed.  Other cheap metrics, as parameters and zero-cost proxies, and how many epochs a trial was trained are features: a
-    second process that has them chooses among the best candidates of the first, for which alone they are computed.
+    second process that has them chooses among the best candidates of the first, for which alone they are computed, in a tenth
+    of the time that passes between proposals.
 
     What a model cannot explain it never proposes, so a share of the proposals that grows with the history, to a half at 600
     trials, are archs of the front mutated.
@@ -85,6 +92,7 @@ class Surrogate(Algorithm):
         self._described: Models | None = None  # with features
         self._wave: Wave | None = None  # what is proposed until the next trial is told
         self._under_way: dict[str, Arch] = {}
+        self._began = time.monotonic()  # the last wave
 
     def inform(self, insight: Insight) -> None:
         """See `Algorithm.inform`."""
@@ -133,13 +141,11 @@ class Surrogate(Algorithm):
         told = self._archive.told
         mutant = rng.random() < told / (told + HALF)
         while (arch := self._wave.next(mutant, len(self._under_way))) is not None:
-            if not mutant or not self._is_vain(self._knowledge.objectives(arch)):
+            if not mutant or not self._repeats(arch):
                 return arch
         # A wave ends when very many archs are asked before one is told, or when what it has computes what is known.
         some = (self.space.sample(rng) for _ in range(MUTANTS))
-        return next(
-            (arch for arch in some if not self._is_vain(self._knowledge.objectives(arch))), self.space.sample(rng)
-        )
+        return next((arch for arch in some if not self._repeats(arch)), self.space.sample(rng))
 
     def _far(self, rng: random.Random) -> Arch:
         """The largest, the smallest, then of a few random archs the one that is farthest from those before."""
@@ -166,6 +172,8 @@ class Surrogate(Algorithm):
         mutants = self._new([self.space.mutate(rng.choice(parents), rng) for _ in range(MUTANTS)], short)
         waiting = {key: self._under_way[key] for key in sorted(self._under_way)[:WAITING]}
         known: dict[str, dict[int, float]] = {}
+        since, self._began = self._began, time.monotonic()
+        knowledge.allow(max(LEAST_S, SHARE * (self._began - since)))
         if knowledge.about_objectives or knowledge.has_features:
             if self._described is not None:
                 knowledge.finished(seen.archs)
@@ -180,6 +188,7 @@ class Surrogate(Algorithm):
             rng = random.Random(0)
             # Features are scaled by what they are of any archs, not of those that were found good.
             some = [self.space.sample(rng) for _ in range(USUAL)]
+            self._knowledge.allow(FIRST_S)
             self._knowledge.finished(seen.archs)
             self._knowledge.look(some)
             self._described = Models(self._encoding.described(self._knowledge.features, some), seen)
@@ -196,15 +205,18 @@ class Surrogate(Algorithm):
         fresh = dict(short)
         gains: Floats = np.zeros(0)
         for _ in range(LOOKS):
-            known |= self._worth_a_look(fresh, self.exact)
-            self._knowledge.look([fresh[key] for key in fresh if key in known])
+            new = self._worth_a_look(fresh, self.exact)
+            self._knowledge.look([fresh[key] for key in new])
+            known |= {key: values for key, values in new.items() if self._knowledge.has(fresh[key])}
             pool |= fresh
             pool = {key: pool[key] for key in known}
+            if not pool:
+                break
             view = beliefs.view(list(pool.values()))
             view.know_all(known.values())
             gains = view.gains()
             best = [list(pool.values())[at] for at in np.argsort(-gains, kind="stable")[:BEST]]
-            children = [self.space.mutate(best[at % len(best)], rng) for at in range(2 * self.exact)] if best else []
+            children = [self.space.mutate(best[at % len(best)], rng) for at in range(2 * self.exact)]
             fresh = self._new(children, pool)
         items = list(pool.items())
         chosen = dict(items[at] for at in np.argsort(-gains, kind="stable")[:SHORT_LIST])
@@ -214,12 +226,16 @@ class Surrogate(Algorithm):
         """The objectives that are known of the first `most` of the archs, without those that cannot gain anything."""
         found: dict[str, dict[int, float]] = {}
         for key, arch in archs.items():
-            if len(found) >= most:
+            if len(found) >= most or (found and most < len(archs) and self._knowledge.exhausted):
                 break
             known = self._knowledge.objectives(arch)
             if not self._is_vain(known):
                 found[key] = known
         return found
+
+    def _repeats(self, arch: Arch) -> bool:
+        """Whether an arch is known to compute what another did, without gain."""
+        return self._knowledge.remembers and self._is_vain(self._knowledge.objectives(arch))
 
     def _is_vain(self, known: Mapping[int, float]) -> bool:
         """Whether all objectives are known, and the front has something as good."""

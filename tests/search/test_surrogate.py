@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import numpy as np
 import pyglove as pg
@@ -423,6 +424,30 @@ def test_features_are_read_from_what_is_stored_before_they_are_computed() -> Non
     knowledge.look(some[2:3])
     assert asked == [some[1].key, some[2].key]  # one call for both metrics, and only where something is missing
     np.testing.assert_array_equal(knowledge.features(some), [[2, 3], [1, np.nan], [1, np.nan], [np.nan, np.nan]])
+
+
+def test_slow_features_are_computed_of_few_archs() -> None:
+    """An evaluator of 10 ms of the processor: one look or two are the time that a wave has, after a second's worth at first."""
+    asked = []
+
+    def slow(arch: nas.Arch) -> dict[str, float]:
+        asked.append(arch.key)
+        until = time.thread_time() + 0.01
+        while time.thread_time() < until:
+            pass
+        return {"proxy": float(sum(arch.genome))}
+
+    algorithm = Surrogate(seed=0)
+    algorithm.inform(Insight(cheap={"proxy": slow}))
+    algorithm.bind(six(), ONE)
+    counts = []
+    for number in range(30):
+        (arch,) = algorithm.ask(1)
+        counts.append(len(asked))
+        algorithm.tell([Finished(number, arch, (float(sum(arch.genome)),))])
+    assert counts[0] == 0
+    assert np.median(np.diff(counts)[10:]) <= 8
+    assert counts[-1] > counts[15]  # but never none for long
 
 
 def test_features_of_any_size_are_brought_to_one_scale() -> None:
