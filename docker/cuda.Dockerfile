@@ -14,12 +14,12 @@ COPY searchspaces searchspaces
 RUN /opt/nas/bin/pip install -c constraints.txt '.[energy,plots,postgres]' && /opt/nas/bin/pip check
 
 FROM python:3.11.14-slim-bookworm
-RUN useradd --uid 1000 --create-home nas && install -d -o nas -g nas /work /work/jobs /work/runs
+RUN useradd --uid 1000 --create-home nas && install -d -o nas -g nas /srv/nas /srv/nas/jobs /srv/nas/runs
 COPY --from=build /opt/nas /opt/nas
 COPY docker/entry.py /opt/nas/entry.py
 ENV PATH=/opt/nas/bin:$PATH PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 1000:1000
 # The same folder in every container: workers find job files and weights where the driver has them.
-WORKDIR /work
+WORKDIR /srv/nas
 ENTRYPOINT ["/opt/nas/bin/python", "/opt/nas/entry.py"]
 CMD ["nas", "--help"]
