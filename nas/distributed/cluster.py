@@ -45,7 +45,8 @@ def on_cluster(
     needs = {"CPU": 1.0, "GPU": float(device == "cuda"), **cluster.named(resources or {})}
     with cluster.connected(workers * needs["CPU"], address):
         cluster.check(needs, workers, "each worker of the training asks for")
-        with _quiet():
+        unset = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
+        with cluster.quiet("ray.train", unset):
             yield lambda order: Train(order, workers, needs)
 
 
@@ -174,22 +175,3 @@ def _why(error: Exception) -> str:
     failures = getattr(error, "worker_failures", None) or {}
     said = [f"worker {rank}: {one}" for rank, one in failures.items()] or [str(error)]
     return " ".join(said[0].split())[:300]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Ray Train without its logs and side processes."""
-    import logging
-
-    before = {name: os.environ.get(name) for name in _SETTINGS}
-    os.environ.update({name: value for name, value in _SETTINGS.items() if name not in os.environ})
-    log = logging.getLogger("ray.train")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)

@@ -221,3 +221,22 @@ def take_node(resources: Mapping[str, float]) -> tuple[str, dict[str, float]] | 
 def give_node(name: str) -> None:
     """The node is anybody's again."""
     _taken.discard(name)
+
+
+@contextlib.contextmanager
+def quiet(log: str, settings: Mapping[str, str]) -> Iterator[None]:
+    """A library of Ray's without what it writes to `log`, and with `settings` in the environment, as long as this lasts."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    logger = logging.getLogger(log)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

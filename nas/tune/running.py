@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
-import os
 import tempfile
 import threading
 import time
@@ -37,6 +35,13 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 3  # how often a trial's process may die without a new epoch
 _HEARTBEAT_S = 5.0
+# Tune without its tables, its files and its hold on Ctrl-C.
+_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files of what the store has
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: it gives the trials back
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # names are checked before; a trial that failed has no values
+    "RAY_AIR_NEW_OUTPUT": "0",  # tables of trials, printed where the bar is
+}
 _CLOCKS = ("training_iteration", "time_total_s")  # what schedulers may count by: epochs, or seconds
 
 
@@ -87,7 +92,11 @@ def run(
             shown = reporter(progress)
             proposals = _Trials(driver, study, epochs.names, wanted=wanted, progress=shown)
             trainable = _trainable(study, epochs, needs)
-            with _quiet(), _alive(driver), _shown(shown, study.name, driver.finished, wanted):
+            with (
+                cluster.quiet("ray.tune", _SETTINGS),
+                _alive(driver),
+                _shown(shown, study.name, driver.finished, wanted),
+            ):
                 _fit(trainable, proposals, scheduler, first=study.objectives[0], workers=workers)
     finally:
         driver.release()
@@ -294,28 +303,3 @@ def _alive(driver: Driver) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Tune without its tables, its files and its hold on Ctrl-C."""
-    settings = {
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard files of what the store has
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: it gives the trials back
-        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # names are checked before; a trial that failed has no values
-        "RAY_AIR_NEW_OUTPUT": "0",  # tables of trials, printed where the bar is
-    }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    log = logging.getLogger("ray.tune")
-    level = log.level
-    log.setLevel(logging.CRITICAL)  # how trials end is in the store
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
