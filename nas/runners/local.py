@@ -17,7 +17,7 @@ from typing import Any
 
 from nas.errors import RunnerError
 from nas.runners.base import Outcome, Task
-from nas.runners.pool import Member, PoolRunner
+from nas.runners.pool import KILLED, Member, PoolRunner
 from nas.runners.work import Payload, Work, answer, describe
 
 
@@ -41,7 +41,10 @@ class _Process(Member):
 
     def why(self) -> str:
         self.process.join(1.0)
-        return f"exit code {self.process.exitcode}"
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            return f"{KILLED} {signal.Signals(-code).name}"
+        return f"exit code {code}"
 
     def kill(self) -> None:
         self.connection.close()

@@ -21,6 +21,8 @@ _START_TIMEOUT_S = 300.0
 _FAILED_STARTS = 3
 _FAILED_RESTARTS = 10
 _PAUSE_S, _LONGEST_PAUSE_S = 0.5, 20.0
+#: How the reason for a worker's end begins when a signal ended it: the system, short of memory, or somebody.
+KILLED = "killed by"
 # Without any worker for so long a run ends; a cluster gets new nodes in less.
 _PATIENCE_S = 600.0
 
@@ -211,10 +213,12 @@ class PoolRunner(Runner, Generic[M]):
         """When to start the next one."""
         self._failed_starts += 1
         if self._failed_starts >= (_FAILED_RESTARTS if self._was_ready else _FAILED_STARTS):
-            raise RunnerError(
-                f"{self._failed_starts} workers died while starting ({why}); a script must call study.run() "
-                "under if __name__ == '__main__':, and every module it needs must import"
+            advice = (
+                "see whether the machine has the memory for them, and give fewer workers if not"
+                if why.startswith(KILLED)
+                else "a script must call study.run() under if __name__ == '__main__':, and every module it needs must import"
             )
+            raise RunnerError(f"{self._failed_starts} workers died while starting ({why}); {advice}")
         return time.monotonic() + min(_LONGEST_PAUSE_S, _PAUSE_S * 2.0 ** (self._failed_starts - 1))
 
     def _refill(self) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -123,13 +124,22 @@ class TestLocal(PoolConformance):
             time.sleep(0.1)
 
 
-def test_workers_that_die_while_starting_end_the_run_after_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("signal_number", "says"),
+    [
+        (0, r"3 workers died while starting \(exit code 3\); a script must call study.run\(\) under if __name__"),
+        (
+            signal.SIGKILL,
+            r"3 workers died while starting \(killed by SIGKILL\); see whether the machine has the memory",
+        ),
+    ],
+)
+def test_workers_that_die_while_starting_end_the_run_after_pauses(
+    signal_number: int, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pool, "_PAUSE_S", 0.01)
     started = time.monotonic()
-    with (
-        pytest.raises(RunnerError, match=r"3 workers died while starting \(exit code 3\)"),
-        LocalRunner(RowSpace(), Dead()),
-    ):
+    with pytest.raises(RunnerError, match=says), LocalRunner(RowSpace(), Dead(signal_number)):
         pass
     assert time.monotonic() - started < 30
 
@@ -153,10 +163,17 @@ def test_a_lost_task_waits_longer_each_time_and_then_has_failed() -> None:
 
 
 class Dead:
-    """Takes its worker along when it is loaded."""
+    """Takes its worker along when it is loaded: by its own end, or by a signal as the system sends it."""
+
+    def __init__(self, signal_number: int) -> None:
+        self._signal = signal_number
 
     def __reduce__(self) -> Any:
-        return os._exit, (3,)
+        return (_die_of, (self._signal,)) if self._signal else (os._exit, (3,))
+
+
+def _die_of(signal_number: int) -> None:
+    signal.raise_signal(signal_number)
 
     def __call__(self, arch: Any) -> dict[str, float]:
         return {}
