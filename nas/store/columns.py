@@ -39,9 +39,15 @@ _SCHEMAS = Statement(
     "study",
 )
 _FINAL = measurements.c.step == sa.literal_column(str(FINAL))
-_VALUES = sa.select(measurements.c.number, measurements.c.value).where(measurements.c.metric_id == p("metric"), _FINAL)
-_METRIC = Statement(_VALUES, "metric")
-_METRIC_AMONG = Among(lambda within: _VALUES.where(within(measurements.c.number)), "metric")
+_OF_METRIC = (measurements.c.metric_id == p("metric"), _FINAL)
+_VALUES = Statement(sa.select(measurements.c.value).where(*_OF_METRIC).order_by(measurements.c.number), "metric")
+_MEASURED = Statement(sa.select(measurements.c.number).where(*_OF_METRIC).order_by(measurements.c.number), "metric")
+_METRIC_AMONG = Among(
+    lambda within: sa.select(measurements.c.number, measurements.c.value).where(
+        *_OF_METRIC, within(measurements.c.number)
+    ),
+    "metric",
+)
 
 
 def _of_trials(*names: str) -> tuple[Statement, Among]:
@@ -55,7 +61,7 @@ _ARCHS = _of_trials("arch", "space_id")
 
 
 def texts_of(name: str) -> Statement:
-    """A column of texts of the trials with numbers in a range, in their order, for `Transaction.joined`."""
+    """A column of texts of the trials with numbers in a range (`chunks`), in their order, for `Transaction.joined`."""
     select = sa.select(trials.c[name]).where(
         trials.c.study_id == p("study"), trials.c.number >= p("low"), trials.c.number < p("high")
     )
@@ -63,6 +69,11 @@ def texts_of(name: str) -> Statement:
 
 
 ARCH_TEXTS = texts_of("arch")
+
+
+def chunks(study: int, size: int) -> list[tuple[int, int, int]]:
+    """Parameters of `texts_of` that together are all trials of a study of this size."""
+    return [(study, low, low + CHUNK) for low in range(0, max(size, 1), CHUNK)]
 
 
 def schemas(sql: Transaction, study: int) -> dict[int, dict[str, Any]]:
@@ -77,9 +88,12 @@ def transpose(rows: Sequence[Row], width: int) -> list[tuple[Any, ...]]:
 
 def column(sql: Transaction, metric: int | None, size: int) -> Floats:
     """(size,) final values of a metric by trial number; NaN where there is none."""
+    found: Floats = np.empty(0) if metric is None else sql.arrays(_VALUES, (metric,), "d")[0]
+    if len(found) == size:  # every trial has one, so that nobody need say which
+        return found
     values = np.full(size, np.nan)
-    if metric is not None:
-        numbers, found = sql.arrays(_METRIC, (metric,), "id")
+    if len(found):
+        (numbers,) = sql.arrays(_MEASURED, (metric,), "i")
         values[numbers] = found
     return values
 
@@ -125,6 +139,11 @@ class Catalog:
         self.metrics: dict[str, int] = dict(names())
         self.schemas: dict[int, dict[str, Any]] = {identity: json.loads(text) for identity, text in texts()}
         self.whole: dict[int, Floats] = {}  # metrics that were read whole, for what asks for them again
+
+    @cached_property
+    def readers(self) -> dict[int, Reader]:
+        """What gives archs their labels, by space."""
+        return {space: Reader(schema) for space, schema in self.schemas.items()}
 
     @cached_property
     def decisions(self) -> dict[str, _Decision]:
@@ -200,7 +219,7 @@ class Columns:
     def choices(self) -> Column:
         """Label or value by decision name, a mapping a trial, decoded when it is looked at."""
         values = np.empty(len(self._numbers), dtype=object)
-        readers = {space: Reader(schema) for space, schema in self._catalog.schemas.items()}
+        readers = self._catalog.readers
         for at, space, texts in self._archs():
             reader = readers[space]
             for place, text in zip(at.tolist(), texts, strict=True):
@@ -286,8 +305,7 @@ class Columns:
         (space,) = self._catalog.schemas
         width = len(self._catalog.schemas[space]["decisions"])
         raw: dict[str, list[Floats]] = {name: [] for name in decisions}
-        for low in range(0, max(self._size, 1), CHUNK):
-            text = self._sql.joined(ARCH_TEXTS, (self._catalog.study, low, low + CHUNK))
+        for text in self._sql.joined(ARCH_TEXTS, chunks(self._catalog.study, self._size), ","):
             numbers = Numbers(text, width)
             for name, decision in decisions.items():
                 raw[name].append(numbers.column(decision.places[space][0]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,26 +13,46 @@ from numpy.typing import NDArray
 from nas.errors import FilterError, StoreError, suggest
 from nas.metrics import Metric
 from nas.store import history
-from nas.store.columns import Catalog, Columns, Integers
+from nas.store.columns import Catalog, Columns, Integers, transpose
 from nas.store.filters import Column, Filter
 from nas.store.schema import TRIAL_COLUMNS
+from nas.store.spaces import Choices
 from nas.store.sql import Transaction
+from nas.store.statements import FRONT
 
 
 def front(
     sql: Transaction, study: int, own: Sequence[Metric], where: str | None, objectives: Sequence[Metric] | None
 ) -> pd.DataFrame:
     """See `StudyRecord.front`."""
+    chosen = tuple(own if objectives is None else objectives)
+    if where is None and chosen == tuple(own):
+        return _kept_front(sql, study, chosen)
     condition = Filter(where) if where is not None else None
     catalog = Catalog(sql, study)
-    _, size = history.counts(sql, study)
-    chosen = tuple(own if objectives is None else objectives)
     _check_objectives(catalog, chosen)
-    if condition is None and chosen == tuple(own):
-        numbers = history.on_front(sql, study)
-    else:
-        numbers = _computed_front(sql, catalog, size, condition, chosen)
-    return _front_frame(Columns(sql, catalog, numbers, size), catalog, numbers, chosen)
+    _, size = history.counts(sql, study)
+    numbers = _computed_front(sql, catalog, size, condition, chosen)
+    columns = Columns(sql, catalog, numbers, size)
+    loaded = columns.load([*(metric.name for metric in chosen), *catalog.metrics])
+    return _front_frame(numbers, {**loaded, "choices": columns.choices()}, chosen[0])
+
+
+def _kept_front(sql: Transaction, study: int, objectives: Sequence[Metric]) -> pd.DataFrame:
+    """The front that is kept with the trials; everything is asked at once, so that a server is waited for once."""
+    kept = sql.soon(FRONT, (study,))
+    catalog = Catalog(sql, study)
+    _check_objectives(catalog, objectives)
+    numbers, spaces, archs, texts = transpose(kept(), 4)
+    finals = [json.loads(text) for text in texts]
+    names = dict.fromkeys([*(metric.name for metric in objectives), *catalog.metrics])
+    loaded: dict[str, Column] = {
+        name: np.array([values.get(name, math.nan) for values in finals], dtype=np.float64) for name in names
+    }
+    choices = np.empty(len(numbers), dtype=object)
+    for at, (space, arch) in enumerate(zip(spaces, archs, strict=True)):  # one by one: as a list they would be decoded
+        choices[at] = Choices(catalog.readers[space], arch)
+    return _front_frame(np.array(numbers, dtype=np.int64), {**loaded, "choices": choices}, objectives[0])
 
 
 def _computed_front(
@@ -39,7 +61,7 @@ def _computed_front(
     """Non-dominated COMPLETED trials that meet the condition and have every objective; of equal ones, the first to finish."""
     from nas.pareto import non_dominated
 
-    numbers, _ = history.completed(sql, catalog.study)
+    numbers = history.completed(sql, catalog.study)
     numbers = numbers[_where(sql, catalog, numbers, size, condition)]
     columns = Columns(sql, catalog, numbers, size).load(metric.name for metric in objectives)
     points = np.stack([columns[metric.name] * metric.sign for metric in objectives], axis=1)
@@ -59,13 +81,10 @@ def _check_objectives(catalog: Catalog, objectives: Sequence[Metric]) -> None:
             )
 
 
-def _front_frame(columns: Columns, catalog: Catalog, numbers: Integers, objectives: Sequence[Metric]) -> pd.DataFrame:
-    names = [metric.name for metric in objectives]
-    loaded = columns.load([*names, *catalog.metrics])
-    loaded["choices"] = columns.choices()
-    # Best first; `numbers` breaks ties so that the table does not depend on how it was computed.
-    order = np.lexsort((numbers, loaded[names[0]] * objectives[0].sign))
-    return _frame(numbers[order], {name: values[order] for name, values in loaded.items()})
+def _front_frame(numbers: Integers, columns: dict[str, Column], first: Metric) -> pd.DataFrame:
+    """Best in the first objective first; `numbers` breaks ties so that the table does not depend on how it was computed."""
+    order = np.lexsort((numbers, columns[first.name] * first.sign))
+    return _frame(numbers[order], {name: values[order] for name, values in columns.items()})
 
 
 def trials(
@@ -96,7 +115,7 @@ def _all_columns(catalog: Catalog) -> list[str]:
 
 def curve(sql: Transaction, study: int, objectives: Sequence[Metric]) -> pd.DataFrame:
     """See `StudyRecord.curve`."""
-    numbers, places = history.completed(sql, study)
+    numbers, places = history.completed(sql, study), history.completed_at(sql, study)
     _, size = history.counts(sql, study)
     catalog = Catalog(sql, study)
     columns = Columns(sql, catalog, numbers, size).load(metric.name for metric in objectives)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -13,9 +14,9 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy import bindparam as p
 
-from nas.store.columns import ARCH_TEXTS, CHUNK, Catalog, Columns, Integers, texts_of, transpose
-from nas.store.records import FINISHED, History, Pending, State, TrialRecord
-from nas.store.schema import FINAL, front, measurements, metrics, spaces, studies, trials
+from nas.store.columns import ARCH_TEXTS, Catalog, Columns, Integers, chunks, texts_of, transpose
+from nas.store.records import History, Pending, State, TrialRecord
+from nas.store.schema import FINAL, measurements, metrics, spaces, studies, trials
 from nas.store.spaces import Reader, Rows
 from nas.store.sql import Statement, Transaction
 
@@ -38,21 +39,13 @@ _FINISHED = Statement(
     .order_by(trials.c.finish_seq),
     "study after",
 )
-# Without NULL: -1 is a violation that is not known.
-_FINISHED_NUMBERS = Statement(
-    sa.select(
-        trials.c.number,
-        trials.c.finish_seq,
-        trials.c.space_id,
-        sa.case(
-            (trials.c.state == sa.literal_column("'COMPLETED'"), sa.literal_column("0")),
-            (trials.c.state == sa.literal_column("'INFEASIBLE'"), sa.literal_column("1")),
-            else_=sa.literal_column("2"),
-        ),
-        sa.func.coalesce(trials.c.violation, sa.literal_column("-1.0")),
-    )
-    .where(_MINE, trials.c.finish_seq > sa.literal_column("0"))
-    .order_by(trials.c.finish_seq),
+_BY_FINISH = (_MINE, trials.c.finish_seq > sa.literal_column("0"))
+_FINISHED_NUMBERS = Statement(sa.select(trials.c.number).where(*_BY_FINISH).order_by(trials.c.finish_seq), "study")
+_SPACES = Statement(sa.select(trials.c.space_id).where(*_BY_FINISH).order_by(trials.c.finish_seq), "study")
+_NOT_COMPLETED = Statement(
+    sa.select(trials.c.finish_seq, trials.c.state, trials.c.violation).where(
+        *_BY_FINISH, trials.c.state != sa.literal_column("'COMPLETED'")
+    ),
     "study",
 )
 _KEY_TEXTS = texts_of("key")
@@ -71,15 +64,11 @@ _PENDING = Statement(
     .order_by(trials.c.number),
     "study",
 )
-_COMPLETED = Statement(
-    sa.select(trials.c.number, trials.c.finish_seq)
-    .where(_MINE, trials.c.finish_seq > sa.literal_column("0"), trials.c.state == sa.literal_column("'COMPLETED'"))
-    .order_by(trials.c.finish_seq),
-    "study",
-)
+_IS_COMPLETED = (*_BY_FINISH, trials.c.state == sa.literal_column("'COMPLETED'"))
+_COMPLETED = Statement(sa.select(trials.c.number).where(*_IS_COMPLETED).order_by(trials.c.finish_seq), "study")
+_COMPLETED_AT = Statement(sa.select(trials.c.finish_seq).where(*_IS_COMPLETED).order_by(trials.c.finish_seq), "study")
 _NUMBERS = Statement(sa.select(trials.c.number).where(_MINE).order_by(trials.c.number), "study")
 _KEYS = Statement(sa.select(trials.c.key).where(_MINE), "study")
-_FRONT = Statement(sa.select(front.c.number).where(front.c.study_id == p("study")), "study")
 _COUNTS = Statement(
     sa.select(studies.c.completed, studies.c.infeasible, studies.c.failed, studies.c.next_number).where(
         studies.c.id == p("study")
@@ -120,8 +109,9 @@ _MEASURED = Statement(
 def history(sql: Transaction, study: int, objectives: Sequence[str], after: int) -> History:
     """See `StudyRecord.history`."""
     size = counts(sql, study)[1]
-    finished = _at_once(sql, study, size) if after == 0 and size > _MANY else _row_by_row(sql, study, after)
     catalog = Catalog(sql, study)
+    at_once = after == 0 and size > _MANY
+    finished = _at_once(sql, catalog, size) if at_once else _row_by_row(sql, study, after)
     measured = Columns(sql, catalog, finished.numbers, size).load(objectives)
     return History(
         numbers=finished.numbers,
@@ -163,30 +153,47 @@ def _row_by_row(sql: Transaction, study: int, after: int) -> _Trials:
     )
 
 
-def _at_once(sql: Transaction, study: int, size: int) -> _Trials:
-    """All of them, by columns: the numbers as arrays, the texts as one text a chunk, by trial number."""
-    numbers, places, space_ids, codes, violations = sql.arrays(_FINISHED_NUMBERS, (study,), "iiiid")
-    keys: list[str] = []
-    archs: list[str] = []
-    for low in range(0, size, CHUNK):
-        keys += sql.joined(_KEY_TEXTS, (study, low, low + CHUNK)).split(",")
-        archs += sql.joined(ARCH_TEXTS, (study, low, low + CHUNK)).replace("],[", "];[").split(";")
+def _at_once(sql: Transaction, catalog: Catalog, size: int) -> _Trials:
+    """All of them, by columns: the numbers as arrays, the texts as one text a chunk, by trial number.
+
+    Places in the order of finishing count 1, 2, 3…, most trials are COMPLETED and most studies have one space: only what
+    differs from that is read.
+    """
+    study, schemas = catalog.study, catalog.schemas
+    (numbers,) = sql.arrays(_FINISHED_NUMBERS, (study,), "i")
+    if len(schemas) > 1:
+        (space_ids,) = sql.arrays(_SPACES, (study,), "i")
+    else:
+        space_ids = np.full(len(numbers), next(iter(schemas)), dtype=np.int64)
+    states: list[State] = ["COMPLETED"] * len(numbers)
+    violations = np.zeros(len(numbers))
+    for place, state, violation in sql.all(_NOT_COMPLETED, (study,)):
+        states[place - 1] = state
+        violations[place - 1] = math.nan if violation is None else violation
     order = numbers.tolist()
+    keys, archs = (
+        list(chain.from_iterable(text.split(";") for text in sql.joined(texts, chunks(study, size), ";")))
+        for texts in (_KEY_TEXTS, ARCH_TEXTS)
+    )
     return _Trials(
         numbers,
-        [keys[number] for number in order],
-        [archs[number] for number in order],
+        list(map(keys.__getitem__, order)),
+        list(map(archs.__getitem__, order)),
         space_ids,
-        [FINISHED[code] for code in codes.tolist()],
-        np.where(violations < 0, np.nan, violations),
-        int(places[-1]) if len(places) else 0,
+        states,
+        violations,
+        len(numbers),
     )
 
 
-def completed(sql: Transaction, study: int) -> tuple[Integers, Integers]:
-    """Numbers of the COMPLETED trials in the order in which they finished, and their places in it among all finished ones."""
-    numbers, places = sql.arrays(_COMPLETED, (study,), "ii")
-    return numbers, places
+def completed(sql: Transaction, study: int) -> Integers:
+    """Numbers of the COMPLETED trials in the order in which they finished."""
+    return sql.arrays(_COMPLETED, (study,), "i")[0]
+
+
+def completed_at(sql: Transaction, study: int) -> Integers:
+    """Places of the COMPLETED trials in the order in which all finished."""
+    return sql.arrays(_COMPLETED_AT, (study,), "i")[0]
 
 
 def every(sql: Transaction, study: int) -> Integers:
@@ -197,11 +204,6 @@ def every(sql: Transaction, study: int) -> Integers:
 def keys(sql: Transaction, study: int) -> set[str]:
     """Keys of all trials."""
     return set(chain.from_iterable(sql.all(_KEYS, (study,))))
-
-
-def on_front(sql: Transaction, study: int) -> Integers:
-    """Numbers of the trials on the maintained front."""
-    return sql.arrays(_FRONT, (study,), "i")[0]
 
 
 def counts(sql: Transaction, study: int) -> tuple[dict[State, int], int]:

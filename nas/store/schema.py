@@ -12,7 +12,7 @@ from typing import Literal
 import sqlalchemy as sa
 
 #: Every revision of the schema, oldest first; the last one is what this code reads and writes.
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 HEAD = REVISIONS[-1]
 
 #: `measurements.step` of a final value.  Intermediate values have the steps 0, 1, 2….
@@ -145,12 +145,17 @@ measurements = sa.Table(
     sqlite_with_rowid=False,
 )
 
-# The Pareto front of the study's objectives over its COMPLETED trials, kept by the transactions that report.
+# The Pareto front of the study's objectives over its COMPLETED trials, kept by the transactions that report.  It repeats what
+# a table of it shows, which never changes any more: a scan of hundreds of rows, where a search of trials and measurements
+# for each would be thousands.
 front = sa.Table(
     "front",
     metadata,
     sa.Column("study_id", sa.Integer, sa.ForeignKey("studies.id"), nullable=False),
     sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("space_id", sa.Integer, sa.ForeignKey("spaces.id"), nullable=False),
+    sa.Column("arch", sa.Text, nullable=False),
+    sa.Column("finals", sa.Text, nullable=False),  # final value by metric name, JSON
     sa.PrimaryKeyConstraint("study_id", "number", name="pk_front"),
     sqlite_with_rowid=False,
 )

@@ -34,17 +34,18 @@ class Statement:
     def __init__(self, construct: sa.Executable, names: str = "") -> None:
         self.construct: Any = construct
         self.names = tuple(names.split())
-        self._joined: dict[str, Statement] = {}
+        self._joined: dict[tuple[str, str], Statement] = {}
         self._compiled: dict[str, tuple[str, Callable[[Row], Any] | None]] = {}
 
-    def joined(self, function: str) -> Statement:
+    def joined(self, function: str, separator: str) -> Statement:
         """The statement's one column of text as one value, by the database's function for that."""
-        if function not in self._joined:
+        how = function, separator
+        if how not in self._joined:
             rows = self.construct.subquery()
             (text,) = rows.c
-            value = getattr(sa.func, function)(text, sa.literal_column("','"))
-            self._joined[function] = Statement(sa.select(value).select_from(rows), " ".join(self.names))
-        return self._joined[function]
+            value = getattr(sa.func, function)(text, sa.literal_column(f"'{separator}'"))
+            self._joined[how] = Statement(sa.select(value).select_from(rows), " ".join(self.names))
+        return self._joined[how]
 
     def on(self, dialect: sa.Dialect) -> tuple[str, Callable[[Row], Any] | None]:
         """SQL text for `dialect`, and how a tuple becomes the driver's parameters (None: it is them already)."""
@@ -169,10 +170,17 @@ class Transaction:
         finally:
             cursor.close()
 
-    def joined(self, statement: Statement, values: Row) -> str:
-        """One text column without NULL, in the statement's order, its values joined by commas: one message, one object."""
-        row = self.one(statement.joined(self._join), values)
-        return str(row[0] or "") if row else ""
+    def joined(self, statement: Statement, values: Iterable[Row], separator: str) -> Iterator[str]:
+        """A text column without NULL for each tuple of values, in the statement's order: one message, one object.
+
+        While the caller works on one of them, a server works on the next.
+        """
+        asked = (self.soon(statement.joined(self._join, separator), row) for row in values)
+        answer = next(asked, None)
+        while answer is not None:
+            ((text,),) = answer()
+            answer = next(asked, None)
+            yield str(text or "")
 
     def grown(self, before: int, after: int) -> None:
         """Tell the database that a study grew, where it plans by statistics."""

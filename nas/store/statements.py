@@ -14,11 +14,6 @@ _RUNNING = (
     trials.c.finish_seq.is_(None),
     trials.c.state == sa.literal_column("'RUNNING'"),
 )
-_WAITING = (
-    trials.c.study_id == p("study"),
-    trials.c.finish_seq.is_(None),
-    trials.c.state == sa.literal_column("'WAITING'"),
-)
 
 # Locks the study's row where rows can be locked: the writers of one study go one after the other, and beside those who claim.
 # `created` makes sure that it still is the same study: identities may be used again after a deletion.
@@ -137,11 +132,18 @@ FINISH = Statement(
     "a b c d e f g study no",
 )
 # A claim locks the trials that it takes and passes over those that others are taking: nobody waits.
+# Of the pending states WAITING is the last by name.  The inequality keeps PostgreSQL on the index of pending trials: with an
+# equality it expects the same order from the primary key and looks through all trials that finished before.
 _NEXT = (
     sa.select(trials.c.number)
     .join_from(trials, studies, studies.c.id == trials.c.study_id)
-    .where(*_WAITING, studies.c.created == p("made"))
-    .order_by(trials.c.number)
+    .where(
+        trials.c.study_id == p("study"),
+        trials.c.finish_seq.is_(None),
+        trials.c.state >= sa.literal_column("'WAITING'"),
+        studies.c.created == p("made"),
+    )
+    .order_by(trials.c.state, trials.c.number)
     .limit(p("n"))
     .with_for_update(skip_locked=True, of=trials)
     .cte("next")
@@ -210,18 +212,24 @@ FINALS_OF_TRIAL = Statement(
     "study number",
 )
 
-FRONT_VALUES = Statement(
-    sa.select(front.c.number, measurements.c.value)
-    .join_from(front, measurements, measurements.c.number == front.c.number)
-    .where(
-        front.c.study_id == p("study"),
-        measurements.c.metric_id == p("metric"),
-        measurements.c.step == sa.literal_column(str(FINAL)),
-    )
+FRONT = Statement(
+    sa.select(front.c.number, front.c.space_id, front.c.arch, front.c.finals)
+    .where(front.c.study_id == p("study"))
     .order_by(front.c.number),
-    "study metric",
+    "study",
 )
-ENTER_FRONT = Statement(sa.insert(front).values(study_id=p("a"), number=p("b")), "a b")
+FRONT_FINALS = Statement(
+    sa.select(front.c.number, front.c.finals).where(front.c.study_id == p("study")).order_by(front.c.number), "study"
+)
+ENTER_FRONT = Statement(
+    sa.insert(front).from_select(
+        ["study_id", "number", "space_id", "arch", "finals"],
+        sa.select(
+            trials.c.study_id, trials.c.number, trials.c.space_id, trials.c.arch, p("finals", type_=sa.Text)
+        ).where(*_TRIAL),
+    ),
+    "finals study no",
+)
 LEAVE_FRONT = Statement(
     sa.delete(front).where(front.c.study_id == p("study"), front.c.number == p("number")), "study number"
 )

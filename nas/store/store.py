@@ -15,7 +15,6 @@ from nas.errors import StoreError, suggest
 from nas.metrics import Constraint, Metric, unit_of
 from nas.store import history
 from nas.store import statements as s
-from nas.store.columns import Catalog, Columns
 from nas.store.copying import Copied, Progress, copy
 from nas.store.database import Database, locate
 from nas.store.hardware import HardwareRecord
@@ -226,13 +225,12 @@ class Store:
 def _summary(sql: Transaction, row: Row) -> StudySummary:
     study, name, created, objectives, space = row
     metrics = tuple(Metric(**fields) for fields in json.loads(objectives))
-    numbers = history.on_front(sql, study)
-    by_state, size = history.counts(sql, study)
+    front = [json.loads(finals) for _, finals in sql.all(s.FRONT_FINALS, (study,))]
+    by_state, _ = history.counts(sql, study)
     best: dict[str, float] = {}
-    if len(numbers):  # the best value of an objective is on the front
-        values = Columns(sql, Catalog(sql, study), numbers, size).load(metric.name for metric in metrics)
-        best = {m.name: float((values[m.name] * m.sign).min()) * m.sign for m in metrics}
-    return StudySummary(name, created, space, metrics, by_state, len(numbers), best)
+    if front:  # the best value of an objective is on the front
+        best = {m.name: min(finals[m.name] * m.sign for finals in front) * m.sign for m in metrics}
+    return StudySummary(name, created, space, metrics, by_state, len(front), best)
 
 
 def _check_study(name: str, objectives: Sequence[Metric], constraints: Sequence[Constraint]) -> None:

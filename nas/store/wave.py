@@ -313,17 +313,18 @@ class Wave:
         ]
         self.sql.load(s.ADD_MEASUREMENTS, rows)
         entered = [False] * len(ended)
-        came: set[int] = set()
+        came: dict[int, Outcome] = {}
         left: set[int] = set()
         for i, (number, outcome) in enumerate(ended):
             if outcome.state == "COMPLETED":
                 entered[i], evicted = self._front().add(number, self._point(outcome))
                 left.update(evicted)
                 if entered[i]:
-                    came.add(number)
+                    came[number] = outcome
         if came:
-            self.sql.many(s.LEAVE_FRONT, [(self._id, number) for number in left - came])
-            self.sql.many(s.ENTER_FRONT, [(self._id, number) for number in came - left])
+            self.sql.many(s.LEAVE_FRONT, [(self._id, number) for number in left - came.keys()])
+            stay = [(_finals(outcome), self._id, number) for number, outcome in came.items() if number not in left]
+            self.sql.many(s.ENTER_FRONT, stay)
             self.head.front_version += 1
             self._copies.front_version = self.head.front_version
         return entered
@@ -341,12 +342,16 @@ class Wave:
 
     def _load_front(self) -> Front:
         objectives = self._study.objectives
-        columns = [self.sql.soon(s.FRONT_VALUES, (self._id, self._metric(metric.name))) for metric in objectives]
         front = Front(len(objectives))
-        for values in zip(*[column() for column in columns], strict=True):
-            point = [value * metric.sign for (_, value), metric in zip(values, objectives, strict=True)]
-            front.add(values[0][0], point)
+        for number, finals in self.sql.all(s.FRONT_FINALS, (self._id,)):
+            values = json.loads(finals)
+            front.add(number, [values[metric.name] * metric.sign for metric in objectives])
         return front
+
+
+def _finals(outcome: Outcome) -> str:
+    """Measurements as text; infinities, which JSON has no word for, as Python writes and reads them."""
+    return json.dumps(outcome.measurements, separators=(",", ":"))
 
 
 def _fenced(report: Report, lease: _Lease) -> str:

@@ -7,15 +7,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import sqlalchemy as sa
 
 from nas.errors import FilterError, StoreError
 from nas.metrics import Metric, parse_constraint
 from nas.store import ImportedTrial, NewTrial, Report, Store, StudyRecord, open_store
+from nas.store.database import VERSION_TABLE
 from tests.conformance.store_tools import (
     OBJECTIVES,
     audit,
     completed,
+    engine,
     make_study,
     new_trial,
     schema,
@@ -51,6 +55,37 @@ class ReadingConformance:
         assert study.front(where="latency_ms < 2").index.tolist() == [3, 0]
         assert study.front(objectives=[Metric("latency_ms", "max")]).index.tolist() == [2]
         assert study.front(objectives=[Metric("params", "min"), *OBJECTIVES]).index.tolist() == [0]
+
+    def test_fronts_of_an_older_revision_come_to_carry_what_they_show(self, store: Store, url: str) -> None:
+        studies = [make_study(store, name) for name in ("one", "two", "empty")]
+        for seed, study in enumerate(studies[:2]):
+            rng = random.Random(seed)
+            study.add([new_trial(rng) for _ in range(3)], worker="w")
+            study.report([completed(0, 0.5, 1.0, params=5), completed(1, 0.9, float("inf")), completed(2, 0.4, 2.0)])
+        before = [study.front() for study in studies]
+        with engine(url).begin() as connection:
+            numbers = connection.execute(sa.text("SELECT study_id, number FROM front")).all()
+            connection.execute(sa.text("DROP TABLE front"))
+            connection.execute(
+                sa.text("CREATE TABLE front (study_id INTEGER, number INTEGER, PRIMARY KEY (study_id, number))")
+            )
+            for study, number in numbers:
+                connection.execute(sa.text("INSERT INTO front VALUES (:s, :n)"), {"s": study, "n": number})
+            connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '0003'"))
+        with open_store(url, any_revision=True) as older:
+            older.upgrade()
+        with open_store(url) as upgraded:
+            for front, study in zip(before, studies, strict=True):
+                again = upgraded.open_study(study.name).front()
+                pd.testing.assert_frame_equal(front.drop(columns="choices"), again.drop(columns="choices"))
+                assert [dict(choices) for choices in front["choices"]] == [
+                    dict(choices) for choices in again["choices"]
+                ]
+            # Writers keep the front from there on.
+            study = upgraded.open_study("one")
+            study.add([new_trial(random.Random(9))], worker="w")
+            assert study.report([completed(3, 0.6, 0.5)])[0].entered_front
+            assert study.front().index.tolist() == [1, 3]
 
     def test_empty_study_reads_as_empty(self, study: StudyRecord) -> None:
         assert len(study.history()) == len(study.front()) == len(study.trials()) == len(study.curve()) == 0

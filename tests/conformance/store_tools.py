@@ -8,11 +8,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import sqlalchemy as sa
 
 from nas.metrics import Metric, parse_constraint
 from nas.store import NewTrial, Report, State, Store, StudyRecord
 
 OBJECTIVES = (Metric("accuracy", "max"), Metric("latency_ms", "min"))
+
+
+def engine(url: str) -> sa.Engine:
+    """A connection to the database behind the store's back."""
+    return sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:", 1), poolclass=sa.NullPool)
 
 
 def schema(decisions: int = 3, labels: Sequence[Any] = (3, 5, 7), name: str = "toy") -> dict[str, Any]:
