@@ -7,7 +7,7 @@ et al.); `Front` keeps a front while points arrive one at a time.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from math import inf, isnan
 
@@ -186,6 +186,10 @@ class Front:
         """
         raise NotImplementedError
 
+    def covers(self, point: Sequence[float]) -> bool:
+        """Whether a point on the front is as good in everything, so that `point` would not enter; it has m numbers."""
+        raise NotImplementedError
+
     def discard(self, key: int) -> None:
         """Takes a key off, if it is on the front.  Points that only it dominated do not come back: add them again."""
         raise NotImplementedError
@@ -233,13 +237,10 @@ class _Staircase(Front):
         first, second = point
         if isnan(first) or isnan(second):
             raise self._refuse(key, point)
-        firsts, seconds = self._first, self._second
+        if self.covers(point):
+            return False, []
+        firsts, seconds, size = self._first, self._second, len(self._first)
         at = bisect_left(firsts, first)
-        if at and seconds[at - 1] <= second:
-            return False, []
-        size = len(firsts)
-        if at < size and firsts[at] == first and seconds[at] <= second:
-            return False, []
         if key in self._on:
             raise self._refuse(key, point)
         end = at
@@ -253,6 +254,11 @@ class _Staircase(Front):
         self._keys[at:end] = (key,)
         self._on[key] = first
         return True, evicted
+
+    def covers(self, point: Sequence[float]) -> bool:
+        first, second = point
+        at = bisect_right(self._first, first)
+        return at > 0 and self._second[at - 1] <= second
 
     def discard(self, key: int) -> None:
         first = self._on.pop(key, None)
@@ -288,7 +294,7 @@ class _Cloud(Front):
             raise self._refuse(key, point)
         rows = self._rows[: len(self._keys)]
         values = np.asarray(point, dtype=np.float64)
-        if (rows <= values).all(axis=1).any():
+        if self.covers(values):
             return False, []
         if key in self._at:
             raise self._refuse(key, point)
@@ -302,6 +308,10 @@ class _Cloud(Front):
         self._keys.append(key)
         self._at[key] = size
         return True, evicted
+
+    def covers(self, point: Sequence[float] | Array) -> bool:
+        rows = self._rows[: len(self._keys)]
+        return bool((rows <= np.asarray(point, dtype=np.float64)).all(axis=1).any())
 
     def discard(self, key: int) -> None:
         row = self._at.pop(key, None)

@@ -169,7 +169,10 @@ def test_front_holds_what_non_dominated_keeps_after_every_add(points: np.ndarray
     front = Front(points.shape[1])
     held: set[int] = set()
     for key, point in enumerate(points.tolist()):
+        covered = front.covers(point)
         entered, evicted = front.add(key, tuple(point))
+        assert entered is not covered
+        assert front.covers(point)
         assert held.issuperset(evicted)
         held = (held - set(evicted)) | ({key} if entered else set())
         kept = np.nonzero(non_dominated(points[: key + 1]))[0]

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from nas.errors import StoreError
 from nas.store.database import Database
 from nas.store.schema import metadata
-from nas.store.sql import Bulk, Row, Statement, Transaction
+from nas.store.sql import Insert, Row, Statement, Transaction
 
 #: Called with a table's name, the rows done, and the rows in all; a table twice, first copied and then compared.
 Progress = Callable[[str, int, int], None]
@@ -37,7 +37,7 @@ class _Table:
 
     def __init__(self, table: sa.Table) -> None:
         self.name = table.name
-        self.bulk = Bulk(table, " ".join(column.name for column in table.columns))
+        self.bulk = Insert(table, " ".join(column.name for column in table.columns))
         self.rows = Statement(sa.select(*table.columns).order_by(*table.primary_key.columns))
         self.count = Statement(sa.select(sa.func.count()).select_from(table))
         self.counted = [column for column in table.primary_key.columns if column.name == "id"]

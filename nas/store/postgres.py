@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import cache
 from typing import Any, cast
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from nas.errors import StoreError
-from nas.store.sql import Among, Answer, Bulk, Row, Statement, Transaction
+from nas.store.sql import Among, Answer, Bulk, Insert, Row, Statement, Transaction
 
 # "supernas" in ASCII, as a number: what processes that change more than one study lock.
 _ALONE = 0x73757065726E6173
@@ -213,9 +213,12 @@ class PostgresTransaction(Transaction):
             yield rows
 
     def load(self, bulk: Bulk, rows: Sequence[Row]) -> None:
-        """Insert many rows, very many by COPY."""
-        if len(rows) < _COPIED:
+        """Insert or change many rows by one statement, and insert very many by COPY."""
+        if len(rows) < 2:
             super().load(bulk, rows)
+            return
+        if len(rows) < _COPIED or not isinstance(bulk, Insert):
+            self.do(bulk.together, _lists(bulk, rows))
             return
         columns = ", ".join(f'"{column.name}"' for column in bulk.columns)
         self._pipeline.close()  # COPY is a protocol of its own
@@ -291,6 +294,23 @@ class PostgresTransaction(Transaction):
         """
         result = self._asked(_aggregated(statement, types), values).pgresult
         return [_array(result.get_value(0, i), letter) for i, letter in enumerate(types)]
+
+
+def _lists(bulk: Bulk, rows: Sequence[Row]) -> Row:
+    """The columns of rows, each of one type: the driver refuses a list that mixes integers and floats."""
+    return tuple(
+        [None if value is None else _PLAIN[type(of.type)](value) for value in values]
+        for of, values in zip(bulk.columns, zip(*rows, strict=True), strict=True)
+    )
+
+
+_PLAIN: dict[type, Callable[[Any], Any]] = {
+    sa.Double: float,
+    sa.Integer: int,
+    sa.BigInteger: int,
+    sa.Text: str,
+    sa.LargeBinary: bytes,
+}
 
 
 @cache

@@ -6,6 +6,7 @@ construct, compiles it once per dialect, and hands tuples of parameters to a bar
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
@@ -68,21 +69,73 @@ class Statement:
         return text, lambda values: tuple([(values + constants)[i] for i in order])
 
 
-class Bulk:
-    """Rows for one table, many at a time: an insert for each where that is quick, the server's own copy where it has one.
+class Bulk(ABC):
+    """Rows of one table, many at a time: a statement for each (`one`), or one for all (`together`) where waits are the cost.
 
     Args:
-        table: where the rows go.
-        names: columns in the order in which callers give the values, separated by spaces; the others are NULL.
+        table: where the rows are.
+        names: columns in the order in which callers give the values, separated by spaces.
     """
 
     def __init__(self, table: sa.Table, names: str) -> None:
-        columns = names.split()
-        self.insert = Statement(
-            sa.insert(table).values({name: sa.bindparam(f"v{i}") for i, name in enumerate(columns)}),
-            " ".join(f"v{i}" for i in range(len(columns))),
+        self.table, self.columns = table, [table.c[name] for name in names.split()]
+        self._parameters = [f"v{i}" for i in range(len(self.columns))]
+        values = [sa.bindparam(name, type_=of.type) for name, of in zip(self._parameters, self.columns, strict=True)]
+        self.one = Statement(self._with_values(values), " ".join(self._parameters))
+
+    @cached_property
+    def together(self) -> Statement:
+        """With one parameter a column, the list of its values, where the database knows lists."""
+        lists = [
+            sa.bindparam(name, type_=sa.ARRAY(of.type)) for name, of in zip(self._parameters, self.columns, strict=True)
+        ]
+        given = [sa.column(of.name, of.type) for of in self.columns]
+        rows = sa.func.unnest(*lists).table_valued(*given).render_derived(name="given")
+        return Statement(self._with_rows(rows), " ".join(self._parameters))
+
+    @abstractmethod
+    def _with_values(self, values: Sequence[sa.ColumnElement[Any]]) -> sa.Executable: ...
+
+    @abstractmethod
+    def _with_rows(self, rows: sa.TableValuedAlias) -> sa.Executable: ...
+
+
+class Insert(Bulk):
+    """New rows; columns that are not named are NULL."""
+
+    def _with_values(self, values: Sequence[sa.ColumnElement[Any]]) -> sa.Executable:
+        return sa.insert(self.table).values({of.name: value for of, value in zip(self.columns, values, strict=True)})
+
+    def _with_rows(self, rows: sa.TableValuedAlias) -> sa.Executable:
+        return sa.insert(self.table).from_select(self.columns, sa.select(*rows.c))
+
+
+class Update(Bulk):
+    """New values in rows that are there.
+
+    Args:
+        table: where the rows are.
+        names: columns that get values, and then those of the key by which their row is found.
+        unless_none: the column that stays as it is where the value is None.
+        clear: the column that becomes NULL.
+    """
+
+    def __init__(self, table: sa.Table, names: str, *, unless_none: str, clear: str) -> None:
+        self._unless_none, self._clear = unless_none, clear
+        super().__init__(table, names)
+
+    def _with_values(self, values: Sequence[sa.ColumnElement[Any]]) -> sa.Executable:
+        key = set(self.table.primary_key.columns)
+        given = list(zip(self.columns, values, strict=True))
+        new = {of: sa.func.coalesce(value, of) if of.name == self._unless_none else value for of, value in given}
+        return (
+            sa.update(self.table)
+            .where(*(of == value for of, value in given if of in key))
+            .values({of.name: value for of, value in new.items() if of not in key} | {self._clear: sa.null()})
         )
-        self.table, self.columns = table, [table.c[name] for name in columns]
+
+    def _with_rows(self, rows: sa.TableValuedAlias) -> sa.Executable:
+        return self._with_values(list(rows.c))
 
 
 class Transaction:
@@ -144,8 +197,8 @@ class Transaction:
             self._cursor.executemany(text, [convert(row) for row in rows] if convert else rows)
 
     def load(self, bulk: Bulk, rows: Sequence[Row]) -> None:
-        """Insert many rows."""
-        self.many(bulk.insert, rows)
+        """Insert or change many rows."""
+        self.many(bulk.one, rows)
 
     def all(self, statement: Statement, values: Row = ()) -> list[Row]:
         """Every row."""

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam as p
 
 from nas.store.schema import FINAL, front, measurements, metrics, notes, spaces, studies, study_spaces, trials
-from nas.store.sql import Among, Bulk, Statement
+from nas.store.sql import Among, Insert, Statement, Update
 
 _TRIAL = (trials.c.study_id == p("study"), trials.c.number == p("no"))
 _RUNNING = (
@@ -109,27 +109,18 @@ LEASES = Among(
     ),
     "study",
 )
-ADD_TRIALS = Bulk(
+ADD_TRIALS = Insert(
     trials, "study_id number space_id key arch state worker attempt lease_until seed created started lost"
 )
-ADD_FINISHED = Bulk(
+ADD_FINISHED = Insert(
     trials,
     "study_id number space_id key arch state seed created finished finish_seq duration_s violation reason attempt lost",
 )
-FINISH = Statement(
-    sa.update(trials)
-    .where(*_TRIAL)
-    .values(
-        state=p("a"),
-        finished=p("b"),
-        finish_seq=p("c"),
-        duration_s=p("d"),
-        violation=p("e"),
-        reason=p("f"),
-        started=sa.func.coalesce(p("g"), trials.c.started),
-        lease_until=sa.null(),
-    ),
-    "a b c d e f g study no",
+FINISH = Update(
+    trials,
+    "state finished finish_seq duration_s violation reason started study_id number",
+    unless_none="started",
+    clear="lease_until",
 )
 # A claim locks the trials that it takes and passes over those that others are taking: nobody waits.
 # Of the pending states WAITING is the last by name.  The inequality keeps PostgreSQL on the index of pending trials: with an
@@ -197,7 +188,7 @@ PROGRESSED = Statement(sa.update(trials).where(*_TRIAL).values(lost=sa.literal_c
 
 METRICS = Statement(sa.select(metrics.c.name, metrics.c.id).where(metrics.c.study_id == p("study")), "study")
 ADD_METRIC = Statement(sa.insert(metrics).values(study_id=p("a"), name=p("b"), unit=p("c")), "a b c")
-ADD_MEASUREMENTS = Bulk(measurements, "metric_id step number value")
+ADD_MEASUREMENTS = Insert(measurements, "metric_id step number value")
 SET_MEASUREMENT = Statement(
     sa.update(measurements)
     .where(measurements.c.metric_id == p("m"), measurements.c.step == p("s"), measurements.c.number == p("n"))

@@ -212,7 +212,7 @@ class Wave:
                 self.sql.do(s.REQUEUE, (lost + 1, self._id, number))
             else:
                 lost_all = Outcome("FAILED", {}, None, f"lost {lost + 1} worker{'s' if lost else ''}")
-                self.sql.do(s.FINISH, self._ending(number, lost_all))
+                self.sql.do(s.FINISH.one, self._ending(number, lost_all))
         return taken
 
     # -- reports -----------------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ class Wave:
                     report.number, outcome.state, report.worker, report.attempt, outcome.reason
                 )
             receipts.append(receipt)
-        self.sql.many(s.FINISH, endings)
+        self.sql.load(s.FINISH, endings)
         self._ended |= {number: outcome.state for number, outcome in outcomes.items()}
         entered = self._record(list(outcomes.items()))
         new = (
@@ -291,7 +291,7 @@ class Wave:
             raise StoreError(f"trial {number} cannot be measured: {fault}")
         metric = self._metric(name)
         if not self.sql.run(s.SET_MEASUREMENT, (float(value), metric, step, number)):
-            self.sql.do(s.ADD_MEASUREMENTS.insert, (metric, step, number, float(value)))
+            self.sql.do(s.ADD_MEASUREMENTS.one, (metric, step, number, float(value)))
             self.sql.do(s.PROGRESSED, (self._id, number))  # what it came to know outlives its worker
 
     def _metric(self, name: str) -> int:
@@ -317,7 +317,10 @@ class Wave:
         left: set[int] = set()
         for i, (number, outcome) in enumerate(ended):
             if outcome.state == "COMPLETED":
-                entered[i], evicted = self._front().add(number, self._point(outcome))
+                point = self._point(outcome)
+                if self._copies.front is not None and self._copies.front.covers(point):
+                    continue  # fronts only grow better: what an older copy keeps out, the present front does as well
+                entered[i], evicted = self._front().add(number, point)
                 left.update(evicted)
                 if entered[i]:
                     came[number] = outcome

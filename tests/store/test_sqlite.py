@@ -345,7 +345,7 @@ def test_every_statement_is_one_that_postgresql_understands() -> None:
             for part in parts:
                 for each in part if isinstance(part, tuple) else (part,):
                     texts = [each.listed(8), each.whole] if isinstance(each, Among) else [each]
-                    texts = [each.insert] if isinstance(each, Bulk) else texts
+                    texts = [each.one, each.together] if isinstance(each, Bulk) else texts
                     for statement in texts:
                         if isinstance(statement, Statement):
                             text, _ = statement.on(dialect)
