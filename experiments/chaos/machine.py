@@ -64,6 +64,15 @@ def is_worker(line: str) -> bool:
     return "--multiprocessing-fork" in line or line.startswith(("ray::_Worker", "ray::Candidate", "ray::ImplicitFunc"))
 
 
+def others(tag: str) -> list[int]:
+    """Processes other than Ray's own agents, which end by themselves a minute after their node was killed."""
+    return [pid for pid in tagged(tag) if not is_agent(command(pid))]
+
+
+def is_agent(line: str) -> bool:
+    return line.startswith(("ray::DashboardAgent", "ray::RuntimeEnvAgent"))
+
+
 def raylets(tag: str) -> list[int]:
     return [pid for pid in tagged(tag) if command(pid).split(" ", 1)[0].endswith("/raylet")]
 

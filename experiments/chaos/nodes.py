@@ -86,11 +86,10 @@ class Nodes:
         for node in [*self._cluster.worker_nodes, self._cluster.head_node]:
             _kill(node)
         for pid in machine.tagged(self._tag):  # of nodes that ended because the head had gone
-            if machine.command(pid).startswith(_AGENTS):
+            if machine.is_agent(machine.command(pid)):
                 machine.send(pid, signal.SIGKILL)
 
 
-_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # Ray's own, which outlive their node by a minute
 _SMALL = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
 
 

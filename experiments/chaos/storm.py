@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 LONGEST_STOP_S = 2.0
 RESTART_S = 0.2  # between the end of a process and its next life
 HEAD_PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"  # for how long Ray's processes wait for a head that is gone
+AGENTS_S = 90.0  # for Ray's own agents, of nodes that were killed with their driver, to end by themselves
 PATIENCE_S = 300.0  # for what is left to do once the storm is over
 
 
@@ -117,7 +118,9 @@ class Storm:
             machine.wait_until(lambda: not machine.workers(self.tag), 15.0)
             self.orphans = len(machine.workers(self.tag))
             self.look_at_database()
-        machine.wait_until(lambda: not machine.tagged(self.tag), 15.0)
+        machine.wait_until(lambda: not machine.others(self.tag), 15.0)
+        self.orphans = max(self.orphans, len(machine.others(self.tag)))
+        machine.wait_until(lambda: not machine.tagged(self.tag), AGENTS_S)
         self.left = [machine.command(pid)[:80] for pid in machine.tagged(self.tag)]
         self.orphans = max(self.orphans, len(self.left))
 
