@@ -1,0 +1,151 @@
+"""The commands that work: train, run, submit."""
+
+from __future__ import annotations
+
+import os
+from shlex import quote
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from nas.cli.root import JobArgument, StoreOption, app
+from nas.cli.stores import keep, store_hint
+
+
+@app.command
+def train(
+    job: JobArgument,
+    *,
+    workers: int = 1,
+    ray: bool = False,
+    address: str | None = None,
+    restart: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Train the supernet of a job; goes on where it stopped, with as many workers as it is given then.
+
+    Args:
+        workers: processes that share every batch, each with a core, or a GPU where the training is on "cuda".
+        ray: use Ray Train's workers; the training's path is one that all machines share.
+        address: host:port of the Ray head, on a machine of the cluster; implies --ray. [default: $RAY_ADDRESS, or its own]
+        restart: begin anew, even if there is a checkpoint.
+        quiet: no progress.
+    """
+    from nas.cli.job import load_job
+    from nas.cli.output import print_text
+    from nas.errors import JobError
+
+    study = load_job(job)
+    if study.training is None:
+        raise JobError(f"job {job!r} has nothing to train; give its study Study(training=nas.Training(...))")
+    if workers == 1 and not ray and address is None:
+        result = study.training.run(progress=not quiet, resume=not restart)
+    else:
+        from nas.distributed import run as run_on
+
+        result = run_on(study.training, workers, ray=ray, address=address, progress=not quiet, resume=not restart)
+    last = result.history.iloc[-1] if len(result.history) else {}
+    watched = ", ".join(f"{name} {value:.4g}" for name, value in last.items() if str(name).endswith("accuracy"))
+    print_text(f"trained {result.steps} steps in {result.seconds:.0f} s{': ' + watched if watched else ''}")
+    if study.training.path is not None:
+        print_text(f"supernet and logs: {study.training.path}")
+    print_text(f"search it with: nas run {quote(job)}")
+
+
+@app.command(name="run")
+def run_study(
+    job: JobArgument,
+    *,
+    trials: int | None = None,
+    workers: int = 2,
+    ray: bool = False,
+    address: str | None = None,
+    name: str | None = None,
+    store: StoreOption = None,
+    time_limit: float | None = None,
+    dry_run: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Search: evaluate archs until the study has enough trials; goes on where it stopped.
+
+    A front of predicted latencies is measured at the end, where its device can be reached from here.
+
+    Args:
+        trials: finished trials to go on to. [default: what the job says]
+        workers: worker processes; 0 evaluates in this one.
+        ray: use Ray actors as workers.
+        address: host:port of the Ray head, on a machine of the cluster; implies --ray. [default: $RAY_ADDRESS, or its own]
+        name: of the study, instead of the job's.
+        time_limit: stop an evaluation that takes longer than this many seconds.
+        dry_run: check everything and evaluate one arch here, without a record.
+        quiet: no progress.
+    """
+    from nas.cli.job import load_job
+    from nas.cli.output import print_json, print_text
+    from nas.cli.show import is_predicted
+
+    study = load_job(job)
+    if name is not None or store is not None or "NAS_STORE" in os.environ:
+        study.rename(name or study.name, store=store or os.environ.get("NAS_STORE"))
+    if dry_run:
+        print_json(study.rehearse())
+        return
+    summary = study.run(trials, workers=workers, ray=ray, address=address, progress=not quiet, time_limit_s=time_limit)
+    keep(study.store)
+    print_text(str(summary))
+    predicted = is_predicted(study.record)
+    if predicted:
+        from nas.cli.hardware import measure_front
+
+        measure_front(study, quiet)
+    measure = " --measure" if predicted else ""
+    print_text(f"see it with: nas front {quote(study.name)}{measure}{store_hint(study.where)}")
+
+
+@app.command(name="submit")
+def submit_job(
+    job: Annotated[str | None, Parameter(help="A Python file that builds a nas.Study, or package.module:name.")] = None,
+    *,
+    address: str | None = None,
+    trials: int | None = None,
+    workers: int = 2,
+    name: str | None = None,
+    store: StoreOption = None,
+    time_limit: float | None = None,
+    submission_id: str | None = None,
+    no_wait: bool = False,
+    logs: str | None = None,
+    cancel: str | None = None,
+) -> None:
+    """Search on a Ray cluster, driven from there: sends the job file's folder along and follows what is printed.
+
+    Ctrl-C cancels the job, which hands back the trials under way; the same command goes on. Token and ids are Ray's own.
+
+    Args:
+        address: http://HOST:8265 of the cluster's head. [default: $RAY_API_SERVER_ADDRESS]
+        trials: finished trials to go on to. [default: what the job says]
+        workers: actors.
+        name: of the study, instead of the job's.
+        time_limit: stop an evaluation that takes longer than this many seconds.
+        submission_id: the job's id. [default: Ray chooses]
+        no_wait: print the job's id and leave it running.
+        logs: follow a job that was submitted before.
+        cancel: stop a job that was submitted before.
+    """
+    from nas.cli import submit
+    from nas.errors import JobError
+    from nas.runners.jobs import Jobs
+
+    if sum(one is not None for one in (job, logs, cancel)) != 1:
+        raise JobError("say one of: a job to submit, --logs ID, or --cancel ID")
+    if cancel is not None:
+        submit.cancel(Jobs(address), cancel)
+    elif logs is not None:
+        submit.follow(Jobs(address), logs)
+    else:
+        assert job is not None
+        given = {"--trials": trials, "--workers": workers, "--name": name, "--time-limit": time_limit}
+        options = [text for option, value in given.items() if value is not None for text in (option, str(value))]
+        submit.submit(
+            job, options, store or os.environ.get("NAS_STORE"), address=address, name=submission_id, wait=not no_wait
+        )

@@ -1,0 +1,74 @@
+"""The database that a command works with, closed when the command ends, and how a sentence names it."""
+
+from __future__ import annotations
+
+import os
+from shlex import quote
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nas.store import Store
+    from nas.study import Study
+
+DEFAULT_STORE = "nas.db"
+
+# What a command opened.
+_stores: list[Store] = []
+
+
+def keep(store: Store) -> Store:
+    """Close this one when the command ends."""
+    _stores.append(store)
+    return store
+
+
+def close_all() -> None:
+    """The command has ended."""
+    while _stores:
+        _stores.pop().close()
+
+
+def url_of(store: str | None) -> str:
+    """The database of --store, of the environment, or the one of this folder."""
+    return store or os.environ.get("NAS_STORE") or DEFAULT_STORE
+
+
+def reading(store: str | None) -> Store:
+    """The database to read: it must exist."""
+    from nas.store import open_store
+
+    return keep(open_store(url_of(store), create=False))
+
+
+def of_any_revision(store: str | None) -> Store:
+    """The database, whatever its schema."""
+    from nas.store import open_store
+
+    return open_store(url_of(store), create=False, any_revision=True)
+
+
+def shown_of(store: str | None) -> str:
+    """How a sentence names the database: without its password."""
+    from nas.store.database import shown
+
+    return shown(url_of(store))
+
+
+def store_hint(where: str) -> str:
+    """What to add to a command for it to find this database."""
+    return "" if where == shown_of(None) else f" --store {quote(where)}"
+
+
+def declared(study: str, job: str | None, store: str | None) -> Study:
+    """A study as the job declares it that it was run from."""
+    from nas.cli.job import load_job
+    from nas.errors import JobError
+
+    opened = reading(store)
+    record = opened.open_study(study)
+    reference = job or record.settings.get("job")
+    if reference is None:
+        raise JobError(f"study {study!r} was not run from a job file; say which builds it with --job")
+    found = load_job(reference)
+    found.rename(study, store=opened)
+    return found

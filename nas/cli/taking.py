@@ -1,0 +1,122 @@
+"""The commands that take something home: extract, export, export-optuna."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from nas.cli.root import JobOption, StoreOption, StudyArgument, TrialArgument, app
+from nas.cli.stores import declared, reading
+
+if TYPE_CHECKING:
+    from nas.study.take_home import Winner
+
+
+@app.command
+def extract(
+    study: StudyArgument,
+    trial: TrialArgument,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    job: JobOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Take a trial's network home, after checking that it computes what was evaluated.
+
+    Writes DIR/model.safetensors, DIR/arch.json and DIR/load.py, whose load() gives an ordinary PyTorch module.
+
+    Args:
+        output: folder to write; it must not exist, or be empty.
+    """
+    from nas.cli.output import print_text
+    from nas.study.take_home import check_folder
+
+    check_folder(output)
+    winner = _winner(study, trial, job, store)
+    winner.write(output)
+    print_text(str(winner))
+    print_text(f"wrote {output}/: model.safetensors, arch.json, load.py")
+
+
+@app.command
+def export(
+    study: StudyArgument,
+    trial: Annotated[int | None, Parameter(help="Number of a trial; without one, the whole front as elastic.")] = None,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    format: Literal["pt2", "onnx", "safetensors", "pretrained", "elastic"] | None = None,
+    fixed_batch: bool = False,
+    where: str | None = None,
+    job: JobOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Write a trial's network, or the whole front, for another program, after checking that it computes what was evaluated.
+
+    What was written is read back and its outputs are compared; nothing is left where they differ.
+
+    Args:
+        output: file to write; a folder for pretrained and elastic.
+        format: pt2 is torch.export; onnx is one file; safetensors has the weights alone; pretrained is what the model's class
+            itself saves; elastic is the front on one set of weights, for nas.ElasticModel.load. [default: elastic without a
+            trial, else what the output's ending says]
+        fixed_batch: a graph for one sample, for a model that cannot have an open batch.
+        where: the front of the trials that satisfy this filter; without a trial only.
+    """
+    from nas.cli.output import print_text
+    from nas.deploy import export as write
+    from nas.deploy import format_of
+    from nas.errors import DeployError
+
+    if trial is None:
+        if format not in (None, "elastic") or fixed_batch:
+            raise DeployError(
+                "pt2, onnx, safetensors and pretrained hold one network; say which trial, as 'nas front' lists"
+            )
+        from nas.cli.fronts import write_elastic
+
+        print_text(write_elastic(declared(study, job, store), output, where))
+        return
+    if format == "elastic" or where is not None:
+        raise DeployError(
+            f"elastic holds the whole front; leave out the trial {trial}, or --format elastic and --where"
+        )
+    chosen = format_of(output, format)
+    winner = _winner(study, trial, job, store)
+    done = write(winner.module, output, chosen, winner.example, any_batch=not fixed_batch)
+    print_text(str(winner))
+    print_text(str(done))
+
+
+@app.command(name="export-optuna")
+def export_optuna(
+    study: StudyArgument,
+    url: Annotated[str, Parameter(help="Optuna's database: a path, or a URL as sqlite:///optuna.db.")],
+    *,
+    name: str | None = None,
+    store: StoreOption = None,
+    quiet: bool = False,
+) -> None:
+    """Write a study for optuna-dashboard: parameters, values, states, times, and the rest as user attributes.
+
+    Args:
+        name: of the study there. [default: as it is called here]
+        quiet: no progress.
+    """
+    from nas.cli.output import print_text, showing
+    from nas.optuna import export_study
+
+    record = reading(store).open_study(study)
+    with showing(f"writing {study}", quiet) as progress:
+        done = export_study(record, url, name, progress)
+    print_text(str(done))
+    print_text(f"see it with: optuna-dashboard {quote(done.database)}")
+
+
+def _winner(study: str, trial: int, job: str | None, store: str | None) -> Winner:
+    """A trial's network, checked."""
+    from nas.study.take_home import take_home
+
+    return take_home(declared(study, job, store), trial)
