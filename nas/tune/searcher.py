@@ -13,7 +13,7 @@ from ray import tune
 
 from nas.errors import AlgorithmError, MetricError, suggest
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
-from nas.search import NSGA2, Algorithm, Exhausted, Finished, History, make
+from nas.search import Algorithm, Exhausted, Finished, History, Surrogate, make
 
 if TYPE_CHECKING:
     from nas.space import Arch, Space
@@ -33,7 +33,7 @@ class Searcher(tune.search.Searcher):
 
     Args:
         space: what to search.
-        algorithm: a name as the command line takes, or an `Algorithm` that no study has; NSGA-II unless told.
+        algorithm: a name as the command line takes, or an `Algorithm` that no study has; `Surrogate` unless told, as for a study.
         objectives: `"max accuracy"`, `"min latency_ms"`.
         constraints: `"params <= 50_000"`; a trial that violates one is infeasible.
 
@@ -53,7 +53,7 @@ class Searcher(tune.search.Searcher):
         self.space = space
         self.objectives = tuple(parse_objective(one) for one in objectives)
         self.constraints = tuple(parse_constraint(one) for one in constraints)
-        self._fresh = make(algorithm) if isinstance(algorithm, str) else algorithm or NSGA2()
+        self._fresh = make(algorithm) if isinstance(algorithm, str) else algorithm or Surrogate()
         self._begin()
 
     def suggest(self, trial_id: str) -> Any:

@@ -51,6 +51,15 @@ def test_it_proposes_what_the_algorithm_proposes_to_a_study(tmp_path: Path) -> N
     assert go_on(searcher(), range(20)) == [study.arch(number).choices for number in range(20)]
 
 
+def test_unless_told_it_is_the_algorithm_of_a_study_that_is_not_told(tmp_path: Path) -> None:
+    from nas.tune import Searcher
+
+    study = nas.Study("grid", space=grid(), objectives=OBJECTIVES, evaluators=[trade_off], store=tmp_path / "nas.db")
+    study.run(10, workers=0, progress=False)
+    untold = Searcher(grid(), objectives=OBJECTIVES)
+    assert go_on(untold, range(10)) == [study.arch(number).choices for number in range(10)]
+
+
 def test_saved_and_restored_it_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
     whole = go_on(searcher(), range(30))
     first, second = searcher(), searcher()
