@@ -152,3 +152,28 @@ def test_light_imports_stay_light(code: str, absent: set[str]) -> None:
     program = f"import sys\n{code}\nprint(*(set({sorted(absent)!r}) & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
+
+
+# What unpickles, or may: the last part of a call's name.
+UNPICKLES = {"load_pickle", "read_pickle", "Unpickler", "broadcast_object_list", "all_gather_object", "gather_object"}
+UNPICKLES |= {"scatter_object_list", "recv_object_list"}
+PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "torch", "shelve", "marshal"}
+
+
+def test_nothing_is_unpickled_but_what_a_driver_sends_its_own_workers() -> None:
+    found = []
+    for folder in ("nas", "searchspaces", "docker"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+            found += [f"{path.relative_to(ROOT)}: {ast.unparse(call)}" for call in calls if _unpickles(call)]
+    assert found == ["nas/runners/work.py: pickle.loads(self.body)"]
+
+
+def _unpickles(call: ast.Call) -> bool:
+    *owner, name = ast.unparse(call.func).split(".")
+    options = {one.arg: ast.unparse(one.value) for one in call.keywords}
+    if name in ("load", "loads") and owner and owner[-1] in PICKLES:
+        return True
+    if name == "load" and owner and owner[-1] in ("np", "numpy"):
+        return options.get("allow_pickle") != "False"
+    return name in UNPICKLES

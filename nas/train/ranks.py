@@ -13,6 +13,7 @@ are those of one process: every rank makes the whole batch and takes its rows.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -147,11 +148,19 @@ class Group(Ranks):
         return self.first and self._asked()
 
     def told(self, value: Any) -> Any:
-        """What the first rank gave: JSON-able, at most a few thousand numbers."""
-        values = [value]
+        """What the first rank gave: JSON-able, at most a few thousand numbers.
+
+        As text: torch's own broadcast of objects is a pickle, which whoever reaches the socket could send.
+        """
+        text = json.dumps(value).encode() if self.first else b""
+        size = torch.tensor(len(text))
         with lost():
-            distributed.broadcast_object_list(values, src=0, device=torch.device("cpu"))
-        return values[0]
+            distributed.broadcast(size, src=0)
+            sent = (
+                torch.tensor(list(text), dtype=torch.uint8) if self.first else torch.empty(int(size), dtype=torch.uint8)
+            )
+            distributed.broadcast(sent, src=0)
+        return json.loads(bytes(sent.tolist()))
 
     def archs(self, choose: Callable[[], Sequence[Arch]], space: Space) -> list[Arch]:
         """As rows of numbers."""
