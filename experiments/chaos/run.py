@@ -136,7 +136,7 @@ def sentences(folder: Path) -> dict[str, int]:
     for log in folder.glob("driver-*.log"):
         for line in log.read_text(errors="replace").splitlines():
             if "Error: " in line and not line.startswith((" ", "ray.")):
-                found[line[:160]] += 1
+                found[line.replace(f"{folder.parent}/", "…/")[:160]] += 1
     return dict(found)
 
 
