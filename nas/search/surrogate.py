@@ -34,11 +34,8 @@ PARENTS = 100  # archs of the front that candidates are made of
 ROUNDS, BEST, CHILDREN = 2, 32, 4  # the best candidates have children, twice
 SHORT_LIST = 128  # candidates that the archs of one wave are chosen from
 LOOKS = 2  # times that more is found out about some candidates, in each wave
-LEAST_S, SHARE, FIRST_S = (
-    0.02,
-    0.1,
-    1.0,
-)  # processor time for looks: in a wave, of the time between waves, when first fitted
+# Processor time for looks: in a wave at least, as a share of the time between waves, and when first fitted.
+LEAST_S, SHARE, FIRST_S = 0.02, 0.1, 1.0
 USUAL = 64  # random archs that say how large features usually are
 LOOKED = 512  # archs that were looked at in earlier waves and are candidates again
 HALF = 600  # trials told when half of the proposals are front archs mutated, whatever the model says
