@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--population", type=int, default=50, help="of the evolutionary searches and of a round")
     parser.add_argument("--searches", nargs="+", default=[], help="only these; all unless told")
+    parser.add_argument("--landscapes", nargs="+", choices=list(LANDSCAPES), default=list(LANDSCAPES), help="only these")
     args = parser.parse_args()
     trials, seeds = (120, 2) if args.smoke else (args.trials, args.seeds)
     warnings.simplefilter("ignore")
@@ -174,7 +175,8 @@ def main() -> None:
     budgets = [trials // 10, 3 * trials // 10, trials]
     table: dict[str, dict[str, Any]] = {}
     print(f"{'share of the box':16} {'search':24}" + "".join(f"{f'{b} evaluations':>22}" for b in budgets))
-    for title, (landscape, reference) in LANDSCAPES.items():
+    for title in args.landscapes:
+        landscape, reference = LANDSCAPES[title]
         for name, search in searches.items():
             shares = []
             for seed in range(min(seeds, 3) if name in DEAR else seeds):
