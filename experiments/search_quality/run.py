@@ -140,7 +140,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--population", type=int, default=50, help="of the evolutionary searches and of a round")
     parser.add_argument("--searches", nargs="+", default=[], help="only these; all unless told")
-    parser.add_argument("--landscapes", nargs="+", choices=list(LANDSCAPES), default=list(LANDSCAPES), help="only these")
+    parser.add_argument(
+        "--landscapes", nargs="+", choices=list(LANDSCAPES), default=list(LANDSCAPES), help="only these"
+    )
     args = parser.parse_args()
     trials, seeds = (120, 2) if args.smoke else (args.trials, args.seeds)
     warnings.simplefilter("ignore")
