@@ -1,8 +1,9 @@
-"""Settings of every test: one torch thread, no Ray authentication files in the user's home."""
+"""Settings of every test: one torch thread, no Ray authentication files in the user's home, Ctrl-C that arrives."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Whoever starts the tests in the background (nohup, a shell's &) has it ignored, in every process that they start too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
