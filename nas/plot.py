@@ -125,7 +125,7 @@ def _draw_plane(axes: Axes, across: Metric, up: Metric, trials: pd.DataFrame, fr
         c=list(dominated),
         cmap="Blues",
         vmin=-max(len(trials), 1) / 2,
-        label="dominated",
+        label="dominated, darker when later",
     )
     best = front.sort_values([across.name, up.name], ascending=[across.goal == "min", up.goal == "min"])
     where: Any = "post" if across.goal == "min" else "pre"
