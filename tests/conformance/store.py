@@ -47,6 +47,23 @@ class StoreConformance(ReadingConformance, NotesConformance):
         assert [(p.number, p.state, p.worker, p.attempt) for p in history.pending] == [(2, "RUNNING", "w", 1)]
         audit(study)
 
+    def test_values_of_many_kinds_share_a_wave(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        odd = ['a "quoted", {braced}\\ text', "NULL", "", "new\nline; ünïcode"]
+        study.add([new_trial(rng) for _ in range(6)], worker="w")
+        reports = [Report(n, "w", 1, "FAILED", {}, odd[n], duration_s=[1, 0.5, None, 2**40][n]) for n in range(4)]  # type: ignore[arg-type]
+        whole = {"accuracy": 1, "latency_ms": float("inf"), "params": 10**12}
+        study.report([*reports, Report(4, "w", 1, "COMPLETED", whole, started=12.5), completed(5, 0.5, 1.0)])
+        records = [study.trial(n) for n in range(6)]
+        assert [record.reason for record in records] == [*odd, None, None]
+        assert [record.duration_s for record in records] == [1.0, 0.5, None, 2.0**40, None, 0.5]
+        assert records[4].measurements == whole
+        assert records[4].started == 12.5
+        assert records[5].started == records[0].started == records[5].created
+        assert study.front().index.tolist() == [4, 5]
+        assert study.front()["latency_ms"].tolist() == [float("inf"), 1.0]
+        audit(study)
+
     def test_an_arch_is_stored_once(self, study: StudyRecord) -> None:
         new, other = new_trial(random.Random(0)), new_trial(random.Random(1))
         study.add([new], worker="w")
