@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from cyclopts import App
 
 from nas.cli.root import DeviceOption, JobArgument, StoreOption, app
-from nas.cli.stores import DEFAULT_STORE, reading, url_of
+from nas.cli.stores import DEFAULT_STORE, keep, reading
 
 if TYPE_CHECKING:
     from nas.store import Store
@@ -23,10 +23,9 @@ app.command(predictor)
 def devices(*, store: StoreOption = None, format: Literal["table", "json"] = "table") -> None:
     """List this machine's devices and those of a database, with what was measured on them."""
     from nas.cli.hardware import show_devices
-    from nas.store import open_store
 
     there = store is not None or "NAS_STORE" in os.environ or Path(DEFAULT_STORE).exists()
-    show_devices(open_store(url_of(store), create=False) if there else None, format == "json")
+    show_devices(reading(store) if there else None, format == "json")
 
 
 @app.command
@@ -94,7 +93,7 @@ def _job_and_store(job: str, store: str | None) -> tuple[Study, Store]:
     """A job's study, and the database that it or the command line names."""
     from nas.cli.job import load_job
 
-    study = load_job(job)
+    study = keep(load_job(job))
     if store is not None or "NAS_STORE" in os.environ:
         study.rename(study.name, store=store or os.environ["NAS_STORE"])
     return study, study.store

@@ -84,14 +84,13 @@ def run_study(
     from nas.cli.output import print_json, print_text
     from nas.cli.show import is_predicted
 
-    study = load_job(job)
+    study = keep(load_job(job))
     if name is not None or store is not None or "NAS_STORE" in os.environ:
         study.rename(name or study.name, store=store or os.environ.get("NAS_STORE"))
     if dry_run:
         print_json(study.rehearse())
         return
     summary = study.run(trials, workers=workers, ray=ray, address=address, progress=not quiet, time_limit_s=time_limit)
-    keep(study.store)
     print_text(str(summary))
     predicted = is_predicted(study.record)
     if predicted:

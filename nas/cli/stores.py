@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import os
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from nas.store import Store
     from nas.study import Study
 
+T = TypeVar("T", "Store", "Study")
+
 DEFAULT_STORE = "nas.db"
 
-# What a command opened.
-_stores: list[Store] = []
+# What a command opened, or may have.
+_opened: list[Store | Study] = []
 
 
-def keep(store: Store) -> Store:
-    """Close this one when the command ends."""
-    _stores.append(store)
-    return store
+def keep(one: T) -> T:
+    """Close this one when the command ends, however it does."""
+    _opened.append(one)
+    return one
 
 
 def close_all() -> None:
     """The command has ended."""
-    while _stores:
-        _stores.pop().close()
+    while _opened:
+        _opened.pop().close()
 
 
 def url_of(store: str | None) -> str:

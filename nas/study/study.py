@@ -108,6 +108,12 @@ class Study:
             self._store = self._where if isinstance(self._where, Store) else open_store(self._where)
         return self._store
 
+    def close(self) -> None:
+        """Close the database, unless it was given open; what asks for it later opens it again."""
+        if self._store is not None and self._store is not self._where:
+            self._store.close()
+        self._store = self._opened = self._driver = None
+
     @property
     def record(self) -> StudyRecord:
         """The study in the database: created when it is not there, checked against this declaration when it is."""

@@ -8,10 +8,12 @@ import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nas.cli.app import app, run
+from nas.store import Store
 from nas.store.schema import HEAD
 from tests.study.landscapes import study
 
@@ -260,3 +262,44 @@ def test_too_many_failures_exit_with_the_summary(nas: Nas, tmp_path: Path) -> No
     assert done.code == 2
     assert "3 evaluations in a row failed" in done.err
     assert "FAILED" in nas("show", "grid", "--state", "FAILED").out
+
+
+def test_every_database_that_a_command_opens_is_closed(
+    searched: Nas, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Store] = []
+    begin, end = Store.__init__, Store.close
+
+    def noted(store: Store, *given: Any) -> None:
+        begin(store, *given)
+        opened.append(store)
+
+    def closed(store: Store) -> None:
+        end(store)
+        if store in opened:
+            opened.remove(store)
+
+    monkeypatch.setattr(Store, "__init__", noted)
+    monkeypatch.setattr(Store, "close", closed)
+    for command in (
+        ["run", job, "--workers", "0", "--name", "again", "--quiet"],
+        ["run", job, "--dry-run"],
+        ["show", "grid"],
+        ["front", "grid"],
+        ["studies"],
+        ["devices"],
+        ["predictor", "show"],
+        ["doctor"],
+        ["db", "current"],
+    ):
+        assert searched(*command).code == 0, command
+        assert opened == [], command
+    assert searched("predictor", "fit", job).code == 2  # nothing was measured
+    assert opened == []
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nas.study.driver.Driver.run", interrupted)
+    assert searched("run", job, "--workers", "0", "--name", "another", "--quiet").code == 130
+    assert opened == []
