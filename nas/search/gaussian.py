@@ -24,6 +24,8 @@ Floats = NDArray[np.float64]
 
 JITTER = 1e-6  # of the variance, on the diagonal
 ITERATIONS = 30  # of the fit; more changed nothing that a search could tell
+FAR = 50.0  # logarithms of parameters beyond which nothing is computed: a line search may try 10^300
+TOO_FAR = 1e10  # what is then said of them: as bad as can be
 PRODUCT, ADDITIVE, TALLY, PROFILE, NOISE = range(-5, 0)  # where the amplitudes are among the parameters
 
 
@@ -159,6 +161,8 @@ class _Likelihood:
 
     def __call__(self, parameters: Floats) -> tuple[float, Floats]:
         prior, targets = self._prior, self._targets
+        if np.abs(parameters).max() > FAR:
+            return TOO_FAR, np.zeros_like(parameters)
         theta, phi, amplitudes, noise = _split(self._encoding, parameters)
         product, additive, tally, profile = amplitudes * prior.used
         near = product * np.exp(-np.tensordot(theta, self._apart, 1))
@@ -167,8 +171,8 @@ class _Likelihood:
         covariance[np.diag_indices_from(covariance)] += noise + JITTER
         try:
             root = np.linalg.cholesky(covariance)
-        except np.linalg.LinAlgError:  # a step of the line search too far: as bad as can be
-            return 1e10, np.zeros_like(parameters)
+        except np.linalg.LinAlgError:
+            return TOO_FAR, np.zeros_like(parameters)
         weights = cho_solve((root, True), targets)
         rest = cho_solve((root, True), np.eye(len(targets))) - np.outer(weights, weights)
         gradient = np.zeros_like(parameters)

@@ -126,6 +126,21 @@ def test_counts_say_how_often_and_not_where() -> None:
 # -- process ------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("far", [60.0, 800.0])
+def test_a_line_search_may_step_as_far_as_it_likes(far: float) -> None:
+    """L-BFGS-B once tried 10^300 near a saddle point: exp of that is infinite, and a study ended with a traceback."""
+    space = mixed()
+    some = archs(space, 12)
+    encoding = Encoding(space)
+    prior = Prior.of(encoding)
+    likelihood = _Likelihood(encoding, prior, encoding(some), np.linspace(-1.0, 1.0, 12))
+    here, _ = likelihood(prior.mean)
+    for sign in (1.0, -1.0):
+        loss, gradient = likelihood(prior.mean + sign * far)
+        assert loss > here
+        assert not gradient.any()
+
+
 def test_gradient_of_the_likelihood_is_that_of_differences() -> None:
     space = mixed()
     code = Encoding(space)
