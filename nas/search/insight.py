@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from nas.metrics import Metric
+    from nas.metrics import Constraint, Metric
     from nas.space import Arch
 
 Floats = NDArray[np.float64]
@@ -46,13 +46,16 @@ class Knowledge:
     Args:
         insight: of the study.
         objectives: of the study.
+        constraints: of the study.
     """
 
-    def __init__(self, insight: Insight, objectives: Sequence[Metric]) -> None:
+    def __init__(self, insight: Insight, objectives: Sequence[Metric], constraints: Sequence[Constraint] = ()) -> None:
         self._insight, self._objectives = insight, objectives
+        self._bounds = [constraint for constraint in constraints if constraint.metric in insight.cheap]
         names = {metric.name for metric in objectives}
         self._features = [name for name in insight.cheap if name not in names]
         self._exact = [metric.name for metric in objectives if metric.name in insight.cheap]
+        self._wanted = {*self._features, *(bound.metric for bound in self._bounds)}
         self._computed: dict[str, dict[str, float]] = {}  # by arch key, the latest last
         self._archs: dict[str, Arch] = {}  # whose features were computed, by key
         self._gone: dict[str, float] = {}  # how far finished trials went, by arch key
@@ -78,6 +81,11 @@ class Knowledge:
         return bool(self._exact or self._insight.remembered)
 
     @property
+    def about_constraints(self) -> bool:
+        """Whether some constraints are on what can be computed."""
+        return bool(self._bounds)
+
+    @property
     def has_features(self) -> bool:
         """Whether there is anything beside decisions that a model can learn from."""
         return bool(self._features or self._insight.fidelity)
@@ -91,28 +99,33 @@ class Knowledge:
             at: known[metric.name] * metric.sign for at, metric in enumerate(self._objectives) if metric.name in known
         }
 
+    def excess(self, arch: Arch) -> float:
+        """How far an arch that was looked at violates the constraints on what can be computed, summed; 0.0 for any other."""
+        found = self._computed.get(arch.key, {}) if self._bounds else {}
+        return sum(bound.violation(found[bound.metric]) for bound in self._bounds if bound.metric in found)
+
     def look(self, archs: Iterable[Arch]) -> None:
-        """Computes the features of archs that nobody evaluated, as long as there is time."""
-        for arch in archs if self._features else ():
+        """Computes what is cheap of archs that nobody evaluated, as long as there is time."""
+        for arch in archs if self._wanted else ():
             if self.exhausted:
                 break
             self._compute(arch)
 
     def has(self, arch: Arch) -> bool:
-        """Whether the features of an arch are there, if there are any."""
-        return not self._features or arch.key in self._computed
+        """Whether what is cheap of an arch is there, if anything is wanted."""
+        return not self._wanted or arch.key in self._computed
 
     def looked(self, most: int) -> list[Arch]:
         """The archs that were looked at last."""
         return list(self._archs.values())[-most:]
 
     def finished(self, archs: Sequence[Arch]) -> None:
-        """Learns the features of archs of finished trials: from what is stored, or else by computing them."""
+        """Learns what is cheap of archs of finished trials: from what is stored, or else by computing it."""
         for arch in archs:
             if arch.key in self._computed and arch.key in self._gone:
                 continue
             stored = {} if self._insight.stored is None else self._tried(self._insight.stored, arch)
-            if self._features and arch.key not in self._computed and all(name in stored for name in self._features):
+            if self._wanted and arch.key not in self._computed and all(name in stored for name in self._wanted):
                 self._remember(arch.key, {name: stored[name] for name in self._insight.cheap if name in stored})
             self._gone[arch.key] = self._far(stored)
         self.look(archs)

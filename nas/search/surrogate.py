@@ -19,6 +19,7 @@ from nas.search.beliefs import Beliefs, Models
 from nas.search.encoding import Encoding
 from nas.search.insight import Insight, Knowledge
 from nas.search.options import whole
+from nas.search.screening import BEST, SHORT_LIST, Screening
 from nas.search.waves import WAITING, Wave
 
 if TYPE_CHECKING:
@@ -31,13 +32,10 @@ FITTED = 150  # trials that parameters are fitted to
 GROWTH = 1.15  # parameters are fitted anew when so many times the trials are known
 CAPACITY = 300  # trials that proposals are conditioned on
 PARENTS = 100  # archs of the front that candidates are made of
-ROUNDS, BEST, CHILDREN = 2, 32, 4  # the best candidates have children, twice
-SHORT_LIST = 128  # candidates that the archs of one wave are chosen from
-LOOKS = 2  # times that more is found out about some candidates, in each wave
+ROUNDS, CHILDREN = 2, 4  # the best candidates have children, twice
 # Processor time for looks: in a wave at least, as a share of the time between waves, and when first fitted.
 LEAST_S, SHARE, FIRST_S = 0.02, 0.1, 1.0
 USUAL = 64  # random archs that say how large features usually are
-LOOKED = 512  # archs that were looked at in earlier waves and are candidates again
 HALF = 600  # trials told when half of the proposals are front archs mutated, whatever the model says
 MUTANTS = 64  # archs of the front mutated, for the share that the model does not choose
 
@@ -53,11 +51,11 @@ class Surrogate(Algorithm):
     spreads.  Where trials were infeasible or failed, a further process learns where, and the gain is multiplied by the
     probability of being feasible.
 
-    What a study knows without an evaluation is used (`inform`).  Of the best candidates, objectives that can be computed are
-    computed, those of an arch that computes the same as another are taken from it, and what is known to gain nothing is not
-    proposed.  Other cheap metrics, as parameters and zero-cost proxies, and how many epochs a trial was trained are features: a
-    second process that has them chooses among the best candidates of the first, for which alone they are computed, in a tenth
-    of the time that passes between proposals.
+    What a study knows without an evaluation is used (`inform`).  Of the best candidates, objectives and constraints that can
+    be computed are computed, objectives of an arch that computes the same as another are taken from it, and what is known to
+    gain nothing or to be infeasible is not proposed.  Other cheap metrics, as parameters and zero-cost proxies, and how many
+    epochs a trial was trained are features: a second process that has them chooses among the best candidates of the first,
+    for which alone they are computed, in a tenth of the time that passes between proposals.
 
     What a model cannot explain it never proposes, so a share of the proposals that grows with the history, to a half at 600
     trials, are archs of the front mutated.
@@ -100,7 +98,8 @@ class Surrogate(Algorithm):
         super().bind(space, objectives, constraints)
         self._archive = Archive(len(objectives), CAPACITY)
         self._encoding = Encoding(space)
-        self._knowledge = Knowledge(self._insight, objectives)
+        self._knowledge = Knowledge(self._insight, objectives, constraints)
+        self._screening = Screening(space, self._knowledge, self._archive, self.exact)
 
     def _tell(self, trials: Sequence[Finished]) -> None:
         for trial in trials:
@@ -138,18 +137,26 @@ class Surrogate(Algorithm):
         told = self._archive.told
         mutant = rng.random() < told / (told + HALF)
         while (arch := self._wave.next(mutant, len(self._under_way))) is not None:
-            if not mutant or not self._repeats(arch):
+            if not mutant or not self._screening.is_useless(arch):
                 return arch
-        # A wave ends when very many archs are asked before one is told, or when what it has computes what is known.
+        # A wave ends when very many archs are asked before one is told, or when what it has is known to gain nothing.
         some = (self.space.sample(rng) for _ in range(MUTANTS))
-        return next((arch for arch in some if not self._repeats(arch)), self.space.sample(rng))
+        return next((arch for arch in some if not self._screening.is_useless(arch)), self.space.sample(rng))
 
     def _far(self, rng: random.Random) -> Arch:
-        """The largest, the smallest, then of a few random archs the one that is farthest from those before."""
+        """The largest, the smallest, then of a few random archs the one that is farthest from those before.
+
+        What can be known to be infeasible is none of them.
+        """
+        self._knowledge.allow(FIRST_S / self.initial)
         if self.known < 2:
-            return self.space.smallest if self.known else self.space.largest
+            extreme = self.space.smallest if self.known else self.space.largest
+            if not self._screening.violates(extreme):
+                return extreme
         before = [*self._archive.seen(FITTED).archs, *list(self._under_way.values())[:FITTED]]
-        some = [self.space.sample(rng) for _ in range(20)]
+        some = self._screening.sample(rng)
+        if not before:
+            return some[0]
         x, y = self._encoding(some).coordinates, self._encoding(before).coordinates
         apart = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2.0 * x @ y.T
         return some[int(apart.min(1).argmax())]
@@ -162,7 +169,7 @@ class Surrogate(Algorithm):
             self._to_fit = None
         assert self._models is not None
         seen = archive.seen(CAPACITY)
-        beliefs = self._models.condition(seen, archive.front)
+        beliefs = self._models.condition(self._screening.with_refused(seen), archive.front)
         rng = random.Random(f"{self._stream}:{archive.told}")
         short = self._short_list(beliefs, rng)
         parents = archive.parents
@@ -171,16 +178,16 @@ class Surrogate(Algorithm):
         known: dict[str, dict[int, float]] = {}
         since, self._began = self._began, time.monotonic()
         knowledge.allow(max(LEAST_S, SHARE * (self._began - since)))
-        if knowledge.about_objectives or knowledge.has_features:
-            if self._described is not None:
+        if knowledge.about_objectives or knowledge.about_constraints or knowledge.has_features:
+            if self._described is not None or knowledge.about_constraints:
                 knowledge.finished(seen.archs)
                 knowledge.look(waiting.values())
-                beliefs = self._described.condition(seen, archive.front)
-            short, known = self._look_closer(beliefs, short, rng)
+                beliefs = (self._described or self._models).condition(self._screening.undecided(seen), archive.front)
+            short, known = self._screening.look_closer(beliefs, short, self._new, rng)
         return Wave(beliefs, short, mutants, waiting, known)
 
     def _fit(self, seen: Seen) -> None:
-        self._models = Models(self._encoding, seen)
+        self._models = Models(self._encoding, self._screening.with_refused(seen))
         if self._knowledge.has_features:
             rng = random.Random(0)
             # Features are scaled by what they are of any archs, not of those that were found good.
@@ -188,58 +195,8 @@ class Surrogate(Algorithm):
             self._knowledge.allow(FIRST_S)
             self._knowledge.finished(seen.archs)
             self._knowledge.look(some)
-            self._described = Models(self._encoding.described(self._knowledge.features, some), seen)
-
-    def _look_closer(
-        self, beliefs: Beliefs, short: Mapping[str, Arch], rng: random.Random
-    ) -> tuple[dict[str, Arch], dict[str, dict[int, float]]]:
-        """Candidates with all that can be known of them, and their known objectives: those of before, and `exact` more twice.
-
-        First come the best by what the model believes of decisions alone, then children of the best by what is known.
-        """
-        pool = self._new(self._knowledge.looked(LOOKED), {})
-        known = self._worth_a_look(pool, len(pool))
-        fresh = dict(short)
-        gains: Floats = np.zeros(0)
-        for _ in range(LOOKS):
-            new = self._worth_a_look(fresh, self.exact)
-            self._knowledge.look([fresh[key] for key in new])
-            known |= {key: values for key, values in new.items() if self._knowledge.has(fresh[key])}
-            pool |= fresh
-            pool = {key: pool[key] for key in known}
-            if not pool:
-                break
-            view = beliefs.view(list(pool.values()))
-            view.know_all(known.values())
-            gains = view.gains()
-            best = [list(pool.values())[at] for at in np.argsort(-gains, kind="stable")[:BEST]]
-            children = [self.space.mutate(best[at % len(best)], rng) for at in range(2 * self.exact)]
-            fresh = self._new(children, pool)
-        items = list(pool.items())
-        chosen = dict(items[at] for at in np.argsort(-gains, kind="stable")[:SHORT_LIST])
-        return chosen, {key: known[key] for key in chosen}
-
-    def _worth_a_look(self, archs: Mapping[str, Arch], most: int) -> dict[str, dict[int, float]]:
-        """The objectives that are known of the first `most` of the archs, without those that cannot gain anything."""
-        found: dict[str, dict[int, float]] = {}
-        for key, arch in archs.items():
-            if len(found) >= most or (found and most < len(archs) and self._knowledge.exhausted):
-                break
-            known = self._knowledge.objectives(arch)
-            if not self._is_vain(known):
-                found[key] = known
-        return found
-
-    def _repeats(self, arch: Arch) -> bool:
-        """Whether an arch is known to compute what another did, without gain."""
-        return self._knowledge.remembers and self._is_vain(self._knowledge.objectives(arch))
-
-    def _is_vain(self, known: Mapping[int, float]) -> bool:
-        """Whether all objectives are known, and the front has something as good."""
-        if len(known) < len(self.objectives):
-            return False
-        point = np.array([known[at] for at in range(len(self.objectives))])
-        return bool((self._archive.front <= point).all(1).any())
+            encoding = self._encoding.described(self._knowledge.features, some)
+            self._described = Models(encoding, self._screening.undecided(seen))
 
     def _short_list(self, beliefs: Beliefs, rng: random.Random) -> dict[str, Arch]:
         """The candidates of largest gain: from the front and from anywhere, then children of the best of them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyglove as pg
@@ -337,6 +338,66 @@ def test_an_objective_that_can_be_computed_is_not_guessed() -> None:
         return pareto.hypervolume(np.array(points), np.array([6.0, 8.0]))
 
     assert sum(found(True, seed) > found(False, seed) for seed in range(5)) >= 4
+
+
+BUDGET = nas.Constraint("cost", "<=", 6.0)
+
+
+def within_budget(cheap: Callable[[nas.Arch], dict[str, float]] | None, seed: int, asked: int = 40) -> list[Finished]:
+    """A search of 4^11 archs for the least error within a cost that one in 364 keeps to, and what it evaluated."""
+    algorithm = Surrogate(seed=seed)
+    if cheap is not None:
+        algorithm.inform(Insight(cheap={"cost": cheap}))
+    algorithm.bind(flat(), ONE, [BUDGET])
+
+    def outcome(number: int, arch: nas.Arch) -> Finished:
+        error, cost = trade_off(arch)
+        over = BUDGET.violation(cost)
+        if error < 1.0 or arch.genome[0] == 2:
+            return Finished(number, arch, None, state="FAILED")
+        return Finished(number, arch, None if over else (error,), over, "INFEASIBLE" if over else "COMPLETED")
+
+    return drive(algorithm, outcome, asked, workers=3).finished
+
+
+def cost_of(arch: nas.Arch) -> dict[str, float]:
+    return {"cost": trade_off(arch)[1]}
+
+
+def best_of(finished: Sequence[Finished]) -> float:
+    return min((trial.values[0] for trial in finished if trial.values), default=99.0)
+
+
+def test_a_budget_that_can_be_computed_is_kept_to() -> None:
+    """Evaluations are not spent on what is known to be over the budget, and fewer of them find as much within it."""
+    for seed in range(5):
+        informed = within_budget(cost_of, seed)
+        assert sum(trial.state == "INFEASIBLE" for trial in informed) <= 6
+        assert best_of(informed[:25]) < best_of(within_budget(None, seed))
+
+
+def test_failures_within_a_budget_are_learnt_from() -> None:
+    """A quarter of the space fails, whatever it costs; that is not lost among all that is over the budget."""
+    failed = [sum(trial.state == "FAILED" for trial in within_budget(cost_of, seed)[10:]) for seed in range(3)]
+    assert max(failed) <= 3  # of 30; anywhere in the space it would be 7
+
+
+def test_a_budget_that_cannot_be_computed_is_learnt() -> None:
+    def broken(_arch: nas.Arch) -> dict[str, float]:
+        raise ValueError("no")
+
+    assert sum(trial.state == "COMPLETED" for trial in within_budget(broken, 0, 60)) >= 10  # by chance not one
+
+
+def test_excess_is_what_the_computed_constraints_are_violated_by() -> None:
+    some = archs(flat(), 3)
+    constraints = [BUDGET, nas.Constraint("dear", "<=", 1.0), nas.Constraint("cost", ">=", 100.0)]
+    knowledge = Knowledge(Insight(cheap={"cost": cost_of}), ONE, constraints)
+    assert knowledge.excess(some[0]) == 0.0  # nobody looked yet
+    knowledge.look(some)
+    for arch in some:
+        cost = trade_off(arch)[1]
+        assert knowledge.excess(arch) == pytest.approx(max(0.0, cost - 6.0) / 6.0 + (100.0 - cost) / 100.0)
 
 
 def test_an_evaluator_that_fails_leaves_the_objective_to_the_model() -> None:
