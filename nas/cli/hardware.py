@@ -168,6 +168,12 @@ def measure_front(study: Study, quiet: bool) -> None:
     if not front.empty:
         off = (front["latency_ms_predicted"] / front["latency_ms"] - 1.0).abs().median()
         print_text(f"measured the front: {len(front)} trials, whose predictions were {off:.1%} off (median)")
+    elif study.record.counts()["COMPLETED"]:
+        bounds = " and ".join(map(str, study.constraints))
+        print_text(
+            f"no trial is within {bounds} when measured; lower the bound so that predictions leave room, or measure more "
+            "archs and fit the predictor again"
+        )
 
 
 def ticker(quiet: bool) -> Tick:

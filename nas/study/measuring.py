@@ -8,10 +8,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from nas.errors import PredictorError, StudyError
 from nas.evaluate import Predicted, Weights, one_sample
@@ -19,6 +20,7 @@ from nas.hardware import Device, exclusive, measure, resources
 from nas.predict import FewShot, Known, Learned, LookUp, Predictor
 from nas.predict.pieces import Part, realised
 from nas.store import ArchMeasurement, HardwareRecord, StoredPredictor
+from nas.store.filters import Filter
 
 if TYPE_CHECKING:
     from nas.hardware import Measured, Target
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from nas.study.study import Study
     from nas.supernet import Supernet
 
+COMPLETED = "state == 'COMPLETED'"
 Kind = Literal["auto", "ridge", "gp", "gbdt", "mlp", "lookup", "fewshot"]
 Tick = Callable[[int, int, str], None]
 """Told how many are done, of how many, and what was found last."""
@@ -251,22 +254,30 @@ def measured_front(study: Study, where: str | None = None, tick: Tick | None = N
     """The front of a study whose latencies are predictions, with every one of its trials measured.
 
     Trials that are on the front with what is known so far are measured until all of the front is: a trial that was predicted too
-    fast falls behind, and one that it had hidden may come forward.
+    fast falls behind, and one that it had hidden may come forward.  Constraints and filters on latency hold for what was
+    measured, so that nothing over the budget is on the front, whatever was predicted.
+
+    Args:
+        study: whose evaluators predict.
+        where: the front of the trials that satisfy a filter.
+        tick: progress.
 
     Returns:
         As `Study.front`, with `latency_ms` measured and `latency_ms_predicted` beside it.
 
     Raises:
         StudyError: the study predicts no latency, or has no supernet.
+        FilterError: the filter does not parse, or names a column that is not there.
         DeviceError: the device is not there; what was measured before is kept.
     """
     evaluator = predicted_by(study)
     if evaluator is None:
         raise StudyError(f"study {study.name!r} predicts no latency: its front is measured already")
     device, hardware = evaluator.device, study.store.hardware
-    frame = study.trials(_both("state == 'COMPLETED'", where))
+    frame = study.trials(COMPLETED)
     if frame.empty:
         return study.front(where)
+    allowed = _allowed(study, where)
     frame["latency_ms_predicted"] = frame["latency_ms"]
     archs = {int(number): study.arch(int(number)) for number in frame.index}
     supernet = supernet_of(study)
@@ -278,7 +289,7 @@ def measured_front(study: Study, where: str | None = None, tick: Tick | None = N
         frame["latency_ms"] = [
             known.get(archs[int(number)].key, predicted) for number, predicted in frame["latency_ms_predicted"].items()
         ]
-        front = _front(frame, study)
+        front = _front(frame[allowed(frame["latency_ms"])], study)
         missing = [archs[int(number)] for number in front.index if archs[int(number)].key not in known]
         if not missing:
             return _tidy(front, study)
@@ -290,8 +301,23 @@ def measured_front(study: Study, where: str | None = None, tick: Tick | None = N
                 tick(measured, max(measured, len(front)), f"{found[0].median_ms:.3g} ms")
 
 
-def _both(first: str, second: str | None) -> str:
-    return f"{first} and ({second})" if second else first
+def _allowed(study: Study, where: str | None) -> Callable[[pd.Series[float]], NDArray[np.bool_]]:
+    """Which completed trials meet constraints and filter, given their latencies; whatever else those say of them is read now."""
+    bounds = [bound for bound in study.constraints if bound.metric == "latency_ms"]
+    condition = Filter(where) if where else None
+    columns: dict[str, NDArray[Any]] = {}
+    if condition is not None:
+        study.record.trials(where, columns=[], limit=1)  # whether its names are there, and fit
+        others = study.record.trials(COMPLETED, columns=[name for name in condition.names if name != "latency_ms"])
+        columns = {str(name): others[name].to_numpy() for name in others}
+
+    def allowed(latencies: pd.Series[float]) -> NDArray[np.bool_]:
+        within = np.array([all(bound.violation(ms) <= 0 for bound in bounds) for ms in latencies], dtype=np.bool_)
+        if condition is not None:
+            within &= condition.mask({**columns, "latency_ms": latencies.to_numpy(float)}, len(latencies))
+        return within
+
+    return allowed
 
 
 def _front(frame: pd.DataFrame, study: Study) -> pd.DataFrame:

@@ -14,7 +14,8 @@ from torch import nn
 
 import nas
 from nas.cli.app import run
-from nas.errors import DeviceError, EvaluationError, PredictorError, StoreError, StudyError
+from nas.cli.hardware import measure_front
+from nas.errors import DeviceError, EvaluationError, FilterError, PredictorError, StoreError, StudyError
 from nas.evaluate import Predicted
 from nas.hardware import Custom, Device
 from nas.predict import FewShot, Learned, LookUp, scores
@@ -209,7 +210,7 @@ class Optimist(Learned):
         return np.where(wide, 0.01 * value, value), spread
 
 
-def predicting(store: Store, supernet: Supernet) -> nas.Study:
+def predicting(store: Store, supernet: Supernet, *constraints: str) -> nas.Study:
     some = archs(60, 1)
     one = Optimist(space(), "board", regressor="gp", features="ordinal").fit(some, [truth(arch) for arch in some])
     return nas.Study(
@@ -217,10 +218,49 @@ def predicting(store: Store, supernet: Supernet) -> nas.Study:
         space=space(),
         objectives=["max quality", "min latency_ms"],
         evaluators=[Wrong(), nas.Costs(supernet), Predicted(one, BOARD)],
+        constraints=constraints,
         algorithm=nas.RandomSearch(),
         store=store,
         trials=80,
     )
+
+
+def test_a_budget_holds_for_what_was_measured(store: Store, supernet: Supernet) -> None:
+    """The optimist's networks keep to the budget as predicted; those that do not as measured are not taken home."""
+    whole = np.median([truth(arch) for arch in archs(60, 1)])
+    study = predicting(store, supernet, f"latency_ms <= {whole}")
+    study.run(workers=0, progress=False)
+    assert max(truth(study.arch(int(number))) for number in study.front().index) > whole
+    front = measured_front(study)
+    assert len(front)
+    assert (front["latency_ms"] <= whole).all()
+    completed = study.trials("state == 'COMPLETED'")
+    within = [number for number in completed.index if truth(study.arch(int(number))) <= whole]
+    assert front["quality"].max() == completed.loc[within, "quality"].max()
+
+
+def test_a_budget_that_only_predictions_keep_to_is_said(
+    store: Store, supernet: Supernet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = predicting(store, supernet, "latency_ms <= 0.1")
+    study.run(workers=0, progress=False)
+    assert len(study.front())
+    measure_front(study, quiet=True)
+    told = capsys.readouterr().out
+    assert "no trial is within latency_ms <= 0.1 when measured; lower the bound" in told
+
+
+def test_a_filter_holds_for_what_was_measured(store: Store, supernet: Supernet) -> None:
+    study = predicting(store, supernet)
+    study.run(workers=0, progress=False)
+    whole = float(np.median([truth(arch) for arch in archs(60, 1)]))
+    front = measured_front(study, f"latency_ms <= {whole} and width in (16, 24) and params > 0")
+    assert len(front)
+    assert (front["latency_ms"] <= whole).all()
+    assert {study.arch(int(number)).choices["width"] for number in front.index} <= {16, 24}
+    assert measured_front(study, "latency_ms < 0").empty
+    with pytest.raises(FilterError, match="there is no column 'latency'; did you mean"):
+        measured_front(study, "latency <= 2")
 
 
 def test_a_front_of_predictions_is_measured_before_it_is_called_the_front(store: Store, supernet: Supernet) -> None:
