@@ -59,6 +59,9 @@ class Knowledge:
         self._computed: dict[str, dict[str, float]] = {}  # by arch key, the latest last
         self._archs: dict[str, Arch] = {}  # whose features were computed, by key
         self._gone: dict[str, float] = {}  # how far finished trials went, by arch key
+        self._took = dict.fromkeys(
+            insight.cheap.values(), 0.0
+        )  # seconds, at last; one evaluator may give several metrics
         self._left = inf  # seconds of processor time that may still be spent
 
     def allow(self, seconds: float) -> None:
@@ -101,8 +104,7 @@ class Knowledge:
 
     def excess(self, arch: Arch) -> float:
         """How far an arch that was looked at violates the constraints on what can be computed, summed; 0.0 for any other."""
-        found = self._computed.get(arch.key, {}) if self._bounds else {}
-        return sum(bound.violation(found[bound.metric]) for bound in self._bounds if bound.metric in found)
+        return self._over(self._computed.get(arch.key, {})) if self._bounds else 0.0
 
     def look(self, archs: Iterable[Arch]) -> None:
         """Computes what is cheap of archs that nobody evaluated, as long as there is time."""
@@ -147,16 +149,22 @@ class Knowledge:
         return log(reached / whole) if reached > 0 else 0.0
 
     def _compute(self, arch: Arch) -> dict[str, float]:
+        """All that is cheap of an arch, the quickest first; of one that violates a constraint no more than what says so."""
         found = self._computed.get(arch.key)
         if found is None:
             found = {}
-            for measure in dict.fromkeys(self._insight.cheap.values()):  # one evaluator may give several metrics
+            for measure in sorted(self._took, key=self._took.__getitem__):
                 found |= self._tried(measure, arch)
+                if self._over(found) > 0:
+                    break
             self._remember(arch.key, found)
             self._archs[arch.key] = arch
             if len(self._archs) > MEMORY:
                 del self._archs[next(iter(self._archs))]
         return found
+
+    def _over(self, found: Mapping[str, float]) -> float:
+        return sum(bound.violation(found[bound.metric]) for bound in self._bounds if bound.metric in found)
 
     def _remember(self, key: str, found: dict[str, float]) -> None:
         self._computed[key] = found
@@ -171,4 +179,7 @@ class Knowledge:
         except Exception:  # a user's evaluator
             return {}
         finally:
-            self._left -= time.thread_time() - begun
+            took = time.thread_time() - begun
+            self._left -= took
+            if measure in self._took:
+                self._took[measure] = took

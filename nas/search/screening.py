@@ -56,10 +56,10 @@ class Screening:
         return self._knowledge.excess(arch) > 0
 
     def sample(self, rng: random.Random) -> list[Arch]:
-        """A few random archs that are not known to be infeasible; if all are, the one that is nearest to being feasible."""
+        """Up to 20 random archs, known to be feasible as far as that can be; if none is found, the nearest to being so."""
         drawn: list[Arch] = []
         allowed: list[Arch] = []
-        while len(allowed) < SPREAD and len(drawn) < DRAWN:
+        while len(allowed) < SPREAD and len(drawn) < DRAWN and not (drawn and self._knowledge.exhausted):
             drawn.append(self._space.sample(rng))
             if not self.violates(drawn[-1]):
                 allowed.append(drawn[-1])

@@ -148,11 +148,10 @@ class Surrogate(Algorithm):
 
         What can be known to be infeasible is none of them.
         """
+        extreme = (self.space.largest, self.space.smallest)[self.known] if self.known < 2 else None
+        if extreme is not None and not self._screening.violates(extreme):
+            return extreme
         self._knowledge.allow(FIRST_S / self.initial)
-        if self.known < 2:
-            extreme = self.space.smallest if self.known else self.space.largest
-            if not self._screening.violates(extreme):
-                return extreme
         before = [*self._archive.seen(FITTED).archs, *list(self._under_way.values())[:FITTED]]
         some = self._screening.sample(rng)
         if not before:
