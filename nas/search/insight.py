@@ -106,12 +106,15 @@ class Knowledge:
         """How far an arch that was looked at violates the constraints on what can be computed, summed; 0.0 for any other."""
         return self._over(self._computed.get(arch.key, {})) if self._bounds else 0.0
 
-    def look(self, archs: Iterable[Arch]) -> None:
-        """Computes what is cheap of archs that nobody evaluated, as long as there is time."""
+    def look(self, archs: Iterable[Arch], whole: bool = False) -> None:
+        """Computes what is cheap of archs that nobody evaluated, as long as there is time.
+
+        Of an arch that violates a constraint that is no more than what says so, unless the `whole` is wanted.
+        """
         for arch in archs if self._wanted else ():
             if self.exhausted:
                 break
-            self._compute(arch)
+            self._compute(arch, whole)
 
     def has(self, arch: Arch) -> bool:
         """Whether what is cheap of an arch is there, if anything is wanted."""
@@ -127,7 +130,8 @@ class Knowledge:
             if arch.key in self._computed and arch.key in self._gone:
                 continue
             stored = {} if self._insight.stored is None else self._tried(self._insight.stored, arch)
-            if self._wanted and arch.key not in self._computed and all(name in stored for name in self._wanted):
+            told = all(name in stored for name in self._wanted) or self._over(stored) > 0
+            if self._wanted and arch.key not in self._computed and told:
                 self._remember(arch.key, {name: stored[name] for name in self._insight.cheap if name in stored})
             self._gone[arch.key] = self._far(stored)
         self.look(archs)
@@ -148,14 +152,14 @@ class Knowledge:
         reached = stored.get(name, whole)
         return log(reached / whole) if reached > 0 else 0.0
 
-    def _compute(self, arch: Arch) -> dict[str, float]:
-        """All that is cheap of an arch, the quickest first; of one that violates a constraint no more than what says so."""
+    def _compute(self, arch: Arch, whole: bool = False) -> dict[str, float]:
+        """What is cheap of an arch, the quickest first."""
         found = self._computed.get(arch.key)
-        if found is None:
+        if found is None or (whole and len(found) < len(self._insight.cheap)):
             found = {}
             for measure in sorted(self._took, key=self._took.__getitem__):
                 found |= self._tried(measure, arch)
-                if self._over(found) > 0:
+                if self._over(found) > 0 and not whole:
                     break
             self._remember(arch.key, found)
             self._archs[arch.key] = arch

@@ -193,7 +193,7 @@ class Surrogate(Algorithm):
             some = [self.space.sample(rng) for _ in range(USUAL)]
             self._knowledge.allow(FIRST_S)
             self._knowledge.finished(seen.archs)
-            self._knowledge.look(some)
+            self._knowledge.look(some, whole=True)
             encoding = self._encoding.described(self._knowledge.features, some)
             self._described = Models(encoding, self._screening.undecided(seen))
 

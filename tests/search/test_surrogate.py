@@ -400,6 +400,37 @@ def test_excess_is_what_the_computed_constraints_are_violated_by() -> None:
         assert knowledge.excess(arch) == pytest.approx(max(0.0, cost - 6.0) / 6.0 + (100.0 - cost) / 100.0)
 
 
+def test_no_more_is_computed_than_what_says_that_a_budget_is_exceeded() -> None:
+    asked: list[str] = []
+
+    def slow(arch: nas.Arch) -> dict[str, float]:
+        asked.append(arch.key)
+        until = time.thread_time() + 0.002
+        while time.thread_time() < until:
+            pass
+        return {"proxy": 1.0}
+
+    over, other = flat().largest, flat().smallest
+    knowledge = Knowledge(Insight(cheap={"proxy": slow, "cost": cost_of}), ONE, [BUDGET])
+    knowledge.look([other, over])  # in this order, so that who is slow is known
+    assert asked == [other.key]
+    assert knowledge.excess(over) > 0
+    assert knowledge.excess(other) == 0
+    assert np.isnan(knowledge.features([over])[0]).tolist() == [True, False]
+    knowledge.look([over], whole=True)
+    assert asked == [other.key, over.key]
+    assert knowledge.features([over]).tolist() == [[1.0, cost_of(over)["cost"]]]
+
+
+def test_what_is_stored_of_an_infeasible_trial_is_enough() -> None:
+    """Evaluators stop at a violated constraint, so the rest is not stored; it is not computed either."""
+    over = flat().largest
+    insight = Insight({"cost": cost_of, "proxy": lambda _: pytest.fail("computed")}, stored=cost_of)
+    knowledge = Knowledge(insight, ONE, [BUDGET])
+    knowledge.finished([over])
+    assert knowledge.excess(over) == BUDGET.violation(cost_of(over)["cost"])
+
+
 def test_an_evaluator_that_fails_leaves_the_objective_to_the_model() -> None:
     space = nas.Space(pg.List([pg.oneof(list("abcde")) for _ in range(6)]), name="six")
 
