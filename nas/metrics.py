@@ -93,19 +93,28 @@ class Constraint:
     op: Literal["<=", ">=", "<", ">"]
     bound: float
 
+    def excess(self, value: float) -> float:
+        """How far `value` is beyond the bound, relative to it; negative within, inf for NaN.
+
+        >>> parse_constraint("params <= 100").excess(50)
+        -0.5
+        """
+        if math.isnan(value):
+            return math.inf
+        excess = value - self.bound if self.op in ("<=", "<") else self.bound - value
+        return excess / max(abs(self.bound), 1e-12)
+
     def violation(self, value: float) -> float:
         """How far `value` is beyond the bound, relative to it; 0.0 when the constraint is met, inf for NaN.
 
         >>> parse_constraint("params <= 100").violation(150)
         0.5
         """
-        if math.isnan(value):
-            return math.inf
-        excess = value - self.bound if self.op in ("<=", "<") else self.bound - value
+        excess = self.excess(value)
         if excess < 0 or (excess == 0 and self.op in ("<=", ">=")):
             return 0.0
         # A strict bound that is met with equality is violated, if by nothing: the smallest positive amount says so.
-        return max(excess / max(abs(self.bound), 1e-12), math.ulp(0.0))
+        return max(excess, math.ulp(0.0))
 
     def __str__(self) -> str:
         return f"{self.metric} {self.op} {self.bound:g}"

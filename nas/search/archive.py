@@ -29,7 +29,7 @@ class Seen(NamedTuple):
     values: Floats
     """(n, m) minimised objectives; NaN where they were not measured."""
     violations: Floats
-    """(n,) 0.0 where feasible, inf where it failed."""
+    """(n,) 0.0 where feasible, or below where it is known by how much; inf where it failed."""
 
 
 class Kept(NamedTuple):

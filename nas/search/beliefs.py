@@ -27,7 +27,9 @@ class Violations:
     """How far trials violate the constraints, as targets of a process.
 
     Args:
-        violations: (n,) 0.0 where feasible, inf where a trial failed or nobody knows how far; those count as the worst known.
+        violations: (n,) above 0.0 where infeasible, inf where a trial failed or nobody knows how far, which counts as the
+            worst known; below 0.0 where it is known by how much a feasible trial keeps to the constraints (Gardner et al.
+            2014, "Bayesian Optimization with Inequality Constraints"), 0.0 where it is not.
     """
 
     def __init__(self, violations: Floats) -> None:
@@ -38,8 +40,9 @@ class Violations:
         warp = Warp(finite)
         self.targets = warp(finite)
         positive = finite[finite > 0]
-        # Feasible trials are exactly 0: what is believed to be below half of the least violation is one of them.
-        self.goal = float(warp(np.array([positive.min() / 2.0 if len(positive) else 0.0]))[0])
+        # Where feasible trials are exactly 0, what is believed to be below half of the least violation is one of them.
+        bound = 0.0 if (finite < 0).any() or not len(positive) else positive.min() / 2.0
+        self.goal = float(warp(np.array([bound]))[0])
 
 
 class Models:

@@ -52,6 +52,7 @@ class Knowledge:
     def __init__(self, insight: Insight, objectives: Sequence[Metric], constraints: Sequence[Constraint] = ()) -> None:
         self._insight, self._objectives = insight, objectives
         self._bounds = [constraint for constraint in constraints if constraint.metric in insight.cheap]
+        self._dear = [constraint for constraint in constraints if constraint.metric not in insight.cheap]
         names = {metric.name for metric in objectives}
         self._features = [name for name in insight.cheap if name not in names]
         self._exact = [metric.name for metric in objectives if metric.name in insight.cheap]
@@ -59,6 +60,7 @@ class Knowledge:
         self._computed: dict[str, dict[str, float]] = {}  # by arch key, the latest last
         self._archs: dict[str, Arch] = {}  # whose features were computed, by key
         self._gone: dict[str, float] = {}  # how far finished trials went, by arch key
+        self._slack: dict[str, tuple[float, float]] = {}  # how far they keep to all constraints, and to the dear ones
         self._took = dict.fromkeys(
             insight.cheap.values(), 0.0
         )  # seconds, at last; one evaluator may give several metrics
@@ -126,15 +128,28 @@ class Knowledge:
 
     def finished(self, archs: Sequence[Arch]) -> None:
         """Learns what is cheap of archs of finished trials: from what is stored, or else by computing it."""
+        if not (self._wanted or self._dear or self._insight.fidelity):
+            return
         for arch in archs:
-            if arch.key in self._computed and arch.key in self._gone:
-                continue
-            stored = {} if self._insight.stored is None else self._tried(self._insight.stored, arch)
-            told = all(name in stored for name in self._wanted) or self._over(stored) > 0
-            if self._wanted and arch.key not in self._computed and told:
-                self._remember(arch.key, {name: stored[name] for name in self._insight.cheap if name in stored})
-            self._gone[arch.key] = self._far(stored)
+            if arch.key not in self._gone:
+                self._learn(arch.key, {} if self._insight.stored is None else self._tried(self._insight.stored, arch))
         self.look(archs)
+
+    def _learn(self, key: str, stored: Mapping[str, float]) -> None:
+        told = all(name in stored for name in self._wanted) or self._over(stored) > 0
+        if self._wanted and key not in self._computed and told:
+            self._remember(key, {name: stored[name] for name in self._insight.cheap if name in stored})
+        self._gone[key] = self._far(stored)
+        self._slack[key] = (self._within(stored, [*self._bounds, *self._dear]), self._within(stored, self._dear))
+
+    def slack(self, arch: Arch, dear: bool) -> float:
+        """By how much a feasible trial keeps to the constraint that it is nearest to, 0.0 or below; NaN if nobody knows.
+
+        Args:
+            arch: of the trial.
+            dear: count constraints that only an evaluation can tell, not those that can be computed.
+        """
+        return self._slack.get(arch.key, (nan, nan))[dear]
 
     def features(self, archs: Sequence[Arch]) -> Floats:
         """(n, f) features of archs, NaN where they were not looked at; the last is the logarithm of how far a trial went."""
@@ -166,6 +181,12 @@ class Knowledge:
             if len(self._archs) > MEMORY:
                 del self._archs[next(iter(self._archs))]
         return found
+
+    @staticmethod
+    def _within(stored: Mapping[str, float], constraints: Sequence[Constraint]) -> float:
+        if not constraints or any(one.metric not in stored for one in constraints):
+            return nan
+        return min(0.0, max(one.excess(stored[one.metric]) for one in constraints))
 
     def _over(self, found: Mapping[str, float]) -> float:
         return sum(bound.violation(found[bound.metric]) for bound in self._bounds if bound.metric in found)

@@ -70,17 +70,30 @@ class Screening:
         looked = [(arch, self._knowledge.excess(arch)) for arch in self._knowledge.looked(LOOKED)]
         refused = [(arch, over) for arch, over in looked if over > 0][-REFUSED:]
         values = np.full((len(refused), seen.values.shape[1]), np.nan)
-        violations = np.append(seen.violations, [over for _, over in refused])
+        violations = np.append(self._with_slack(seen.archs, seen.violations, dear=False), [over for _, over in refused])
         return Seen([*seen.archs, *(arch for arch, _ in refused)], np.vstack([seen.values, values]), violations)
 
     def undecided(self, seen: Seen) -> Seen:
         """Trials less the violations that can be computed: for what chooses among archs that are known to have none."""
         if not self._knowledge.about_constraints:
-            return seen
+            return Seen(seen.archs, seen.values, self._with_slack(seen.archs, seen.violations, dear=True))
         rest = seen.violations - np.array([self._knowledge.excess(arch) for arch in seen.archs])
         violations = np.where(rest > ROUNDING, rest, 0.0)
         tells = np.flatnonzero((violations > 0) | ~np.isnan(seen.values).any(1)).tolist()
-        return Seen([seen.archs[at] for at in tells], seen.values[tells], violations[tells]) if len(tells) else seen
+        if not tells:
+            return seen
+        archs = [seen.archs[at] for at in tells]
+        return Seen(archs, seen.values[tells], self._with_slack(archs, violations[tells], dear=True))
+
+    def _with_slack(self, archs: Sequence[Arch], violations: Floats, dear: bool) -> Floats:
+        """Violations, negative for feasible trials by how much those keep to the constraints, if that is known of all."""
+        feasible = np.flatnonzero(violations <= 0).tolist()
+        slack = np.array([self._knowledge.slack(archs[at], dear) for at in feasible])
+        if np.isnan(slack).any():
+            return violations
+        signed = violations.copy()
+        signed[feasible] = slack
+        return signed
 
     def look_closer(
         self, beliefs: Beliefs, short: Mapping[str, Arch], new: New, rng: random.Random

@@ -167,7 +167,10 @@ class Surrogate(Algorithm):
             self._fit(self._to_fit())
             self._to_fit = None
         assert self._models is not None
+        since, self._began = self._began, time.monotonic()
+        knowledge.allow(max(LEAST_S, SHARE * (self._began - since)))
         seen = archive.seen(CAPACITY)
+        knowledge.finished(seen.archs)
         beliefs = self._models.condition(self._screening.with_refused(seen), archive.front)
         rng = random.Random(f"{self._stream}:{archive.told}")
         short = self._short_list(beliefs, rng)
@@ -175,24 +178,21 @@ class Surrogate(Algorithm):
         mutants = self._new([self.space.mutate(rng.choice(parents), rng) for _ in range(MUTANTS)], short)
         waiting = {key: self._under_way[key] for key in sorted(self._under_way)[:WAITING]}
         known: dict[str, dict[int, float]] = {}
-        since, self._began = self._began, time.monotonic()
-        knowledge.allow(max(LEAST_S, SHARE * (self._began - since)))
         if knowledge.about_objectives or knowledge.about_constraints or knowledge.has_features:
             if self._described is not None or knowledge.about_constraints:
-                knowledge.finished(seen.archs)
                 knowledge.look(waiting.values())
                 beliefs = (self._described or self._models).condition(self._screening.undecided(seen), archive.front)
             short, known = self._screening.look_closer(beliefs, short, self._new, rng)
         return Wave(beliefs, short, mutants, waiting, known)
 
     def _fit(self, seen: Seen) -> None:
+        self._knowledge.allow(FIRST_S)
+        self._knowledge.finished(seen.archs)
         self._models = Models(self._encoding, self._screening.with_refused(seen))
         if self._knowledge.has_features:
             rng = random.Random(0)
             # Features are scaled by what they are of any archs, not of those that were found good.
             some = [self.space.sample(rng) for _ in range(USUAL)]
-            self._knowledge.allow(FIRST_S)
-            self._knowledge.finished(seen.archs)
             self._knowledge.look(some, whole=True)
             encoding = self._encoding.described(self._knowledge.features, some)
             self._described = Models(encoding, self._screening.undecided(seen))

@@ -17,7 +17,7 @@ from nas.errors import AlgorithmError
 from nas.metrics import Metric
 from nas.search import Algorithm, Finished, Surrogate
 from nas.search.archive import Archive, Kept, Seen
-from nas.search.beliefs import Models
+from nas.search.beliefs import Models, Violations
 from nas.search.encoding import Encoding
 from nas.search.gaussian import Prior, Process, _Likelihood, fit
 from nas.search.improvement import expected_gain, gain_2d, gain_scalarised
@@ -343,11 +343,12 @@ def test_an_objective_that_can_be_computed_is_not_guessed() -> None:
 BUDGET = nas.Constraint("cost", "<=", 6.0)
 
 
-def within_budget(cheap: Callable[[nas.Arch], dict[str, float]] | None, seed: int, asked: int = 40) -> list[Finished]:
+def within_budget(
+    cheap: Callable[[nas.Arch], dict[str, float]] | None, seed: int, asked: int = 40, stored: bool = False
+) -> list[Finished]:
     """A search of 4^11 archs for the least error within a cost that one in 364 keeps to, and what it evaluated."""
     algorithm = Surrogate(seed=seed)
-    if cheap is not None:
-        algorithm.inform(Insight(cheap={"cost": cheap}))
+    algorithm.inform(Insight({} if cheap is None else {"cost": cheap}, stored=cost_of if stored else None))
     algorithm.bind(flat(), ONE, [BUDGET])
 
     def outcome(number: int, arch: nas.Arch) -> Finished:
@@ -387,6 +388,41 @@ def test_a_budget_that_cannot_be_computed_is_learnt() -> None:
         raise ValueError("no")
 
     assert sum(trial.state == "COMPLETED" for trial in within_budget(broken, 0, 60)) >= 10  # by chance not one
+
+
+def test_how_far_trials_keep_to_a_budget_is_learnt_from() -> None:
+    """What trials measured is stored; that says more than that they were within the budget."""
+    better = 0
+    for seed in range(6):
+        told = within_budget(None, seed, stored=True)
+        better += best_of(told) <= best_of(within_budget(None, seed))
+        assert sum(trial.state == "COMPLETED" for trial in told) >= 8
+    assert better >= 5
+
+
+def test_slack_is_that_to_the_nearest_constraint() -> None:
+    constraints = [BUDGET, nas.Constraint("dear", "<=", 2.0)]
+    one, other, third = archs(flat(), 3)
+    stored = {one.key: {"cost": 3.0, "dear": 1.9}, other.key: {"cost": 3.0, "dear": 4.0}, third.key: {"cost": 5.0}}
+    knowledge = Knowledge(Insight({"cost": cost_of}, stored=lambda arch: stored[arch.key]), ONE, constraints)
+    assert np.isnan(knowledge.slack(one, dear=False))  # nobody looked yet
+    knowledge.finished([one, other, third])
+    assert knowledge.slack(one, dear=False) == knowledge.slack(one, dear=True) == pytest.approx(-0.05)
+    assert knowledge.slack(other, dear=True) == 0.0
+    assert np.isnan(knowledge.slack(third, dear=True))
+    constraints[1] = nas.Constraint("dear", "<=", 100.0)
+    knowledge = Knowledge(Insight({"cost": cost_of}, stored=lambda arch: stored[arch.key]), ONE, constraints)
+    knowledge.finished([one])
+    assert knowledge.slack(one, dear=False) == pytest.approx(-0.5)
+    assert knowledge.slack(one, dear=True) == pytest.approx(-0.981)
+
+
+def test_with_slack_the_bound_is_where_feasible_ends() -> None:
+    for violations, inside, outside in (([-0.5, -0.1, 0.3, np.inf], -0.05, 0.05), ([0.0, 0.0, 0.3, 0.7], 0.1, 0.2)):
+        over = Violations(np.array(violations))
+        assert over.informative
+        warp = Warp(np.minimum(violations, 1.0))
+        assert warp(np.array([inside]))[0] < over.goal < warp(np.array([outside]))[0]
 
 
 def test_excess_is_what_the_computed_constraints_are_violated_by() -> None:
