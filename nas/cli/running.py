@@ -97,8 +97,10 @@ def run_study(
         from nas.cli.hardware import measure_front
 
         measure_front(study, quiet)
-    measure = " --measure" if predicted else ""
-    print_text(f"see it with: nas front {quote(study.name)}{measure}{store_hint(study.where)}")
+    if study.record.counts()["COMPLETED"]:
+        print_text(f"see it with: nas front {quote(study.name)}{' --measure' * predicted}{store_hint(study.where)}")
+    else:
+        print_text(f"see what became of them with: nas show {quote(study.name)}{store_hint(study.where)}")
 
 
 @app.command(name="submit")

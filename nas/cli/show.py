@@ -87,7 +87,7 @@ def write_front(
         print_text(f"study {record.name!r} has no feasible trial{f' where {where}' if where else ''} ({states})")
     else:
         _print_frame(front, record, everything)
-    if measured is None and is_predicted(record):
+    if measured is None and not front.empty and is_predicted(record):
         sys.stderr.write(
             f"these latencies are predictions; measure the front with: nas front {shlex.quote(record.name)} --measure\n"
         )

@@ -339,6 +339,24 @@ def test_the_commands_measure_fit_search_and_measure_again(job: str, capsys: pyt
     )
 
 
+def test_a_budget_that_nothing_keeps_to_is_said(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+    tight = JOB.replace("trials=20", 'trials=20, constraints=["latency_ms <= 0.01"]')
+    Path(job).write_text(tight.replace("algorithm=nas.RandomSearch(),", ""))
+    for command in (
+        ["measure", job, "--device", "board", "--archs", "20"],
+        ["predictor", "fit", job, "--device", "board"],
+    ):
+        assert run([*command, "--quiet"]) == 0
+    assert run(["run", job, "--workers", "0", "--quiet"]) == 0
+    ended = capsys.readouterr().out
+    assert "none of 20 archs met latency_ms <= 0.01; closest was trial" in ended
+    assert "see what became of them with: nas show grid" in ended
+    assert run(["front", "grid"]) == 0
+    told = capsys.readouterr()
+    assert "no feasible trial (20 INFEASIBLE)" in told.out
+    assert "predictions" not in told.err
+
+
 def test_a_front_whose_device_is_out_of_reach_is_said_to_be_predicted(
     job: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
