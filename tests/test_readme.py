@@ -54,6 +54,37 @@ def test_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert study.record.counts()["COMPLETED"] == 9
 
 
+def test_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a predictor in the database that it names, 12 trials keep to the budget."""
+    (block,) = [block for block in BLOCKS if "latency_ms <= 0.3" in block and "constraints=" in block]
+    from nas.predict import Learned
+    from nas.store import StoredPredictor, open_store
+    from searchspaces import conv
+
+    monkeypatch.chdir(tmp_path)
+    supernet, task = conv.supernet(), nas.digits()
+    some = [supernet.space.sample(random.Random(seed)) for seed in range(30)]
+    device = nas.Device("cpu").key
+    one = Learned(supernet.space, device, regressor="ridge", features="onehot")
+    packed = one.fit(some, [0.1 + 0.03 * sum(gene or 0 for gene in arch.genome) for arch in some]).pack()
+    with open_store("nas.db") as store:
+        store.hardware.add_device(device, {})
+        parts = (packed.kind, one.errors, packed.state["state"], packed.array_bytes())
+        store.hardware.save_predictor(StoredPredictor(device, supernet.space.fingerprint, supernet.space.name, *parts))
+    names: dict[str, Any] = {"nas": nas, "supernet": supernet, "training": supernet, "task": task}
+    exec(block, names)
+    study = names["study"]
+    study.run(12, workers=0, progress=False)
+    trials = study.trials()
+    study.close()
+    tight = [arch for arch in some if float(one.predict([arch])[0][0]) <= 0.3]
+    assert len(tight) < 10  # of 30: most of the space is over the budget
+    completed = trials[trials["state"] == "COMPLETED"]
+    assert len(completed) >= 10  # of 12: computing costs is bounded in time
+    assert (completed["latency_ms"] <= 0.3).all()
+    assert (completed["params"] <= 20_000).all()
+
+
 def test_evaluators_say_what_they_need() -> None:
     (block,) = [block for block in BLOCKS if "nas.needs" in block]
     from searchspaces import conv

@@ -22,7 +22,7 @@ New = Callable[[Sequence["Arch"], Mapping[str, "Arch"]], dict[str, "Arch"]]
 BEST, SHORT_LIST = 32, 128  # candidates that have children; candidates that the archs of one wave are chosen from
 LOOKS = 2  # times that more is found out about some candidates, in each wave
 LOOKED = 512  # archs that were looked at in earlier waves and are candidates again
-REFUSED = 128  # of them, those found infeasible that a model learns from
+REFUSED = 96  # of them, those found infeasible that a model learns from: each costs time when kernels are fitted
 SPREAD, DRAWN = (
     20,
     400,
