@@ -61,9 +61,8 @@ class Knowledge:
         self._archs: dict[str, Arch] = {}  # whose features were computed, by key
         self._gone: dict[str, float] = {}  # how far finished trials went, by arch key
         self._slack: dict[str, tuple[float, float]] = {}  # how far they keep to all constraints, and to the dear ones
-        self._took = dict.fromkeys(
-            insight.cheap.values(), 0.0
-        )  # seconds, at last; one evaluator may give several metrics
+        # Seconds that each took at last; one evaluator may give several metrics.
+        self._took = dict.fromkeys(insight.cheap.values(), 0.0)
         self._left = inf  # seconds of processor time that may still be spent
 
     def allow(self, seconds: float) -> None:
