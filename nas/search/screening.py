@@ -100,7 +100,8 @@ class Screening:
     ) -> tuple[dict[str, Arch], dict[str, dict[int, float]]]:
         """Candidates with all that can be known of them, and their known objectives: those of before, and `exact` more twice.
 
-        First come the best by what the model believes of decisions alone, then children of the best by what is known.
+        First come the best by what the model believes of decisions alone, then children of the best by what is known.  Where
+        all that there was time for is not worth an evaluation there are none: `unknown` has those that nobody looked at.
 
         Args:
             beliefs: of a model that knows what is known.
@@ -129,6 +130,10 @@ class Screening:
         items = list(pool.items())
         chosen = dict(items[at] for at in np.argsort(-gains, kind="stable")[:SHORT_LIST])
         return chosen, {key: known[key] for key in chosen}
+
+    def unknown(self, archs: Mapping[str, Arch]) -> dict[str, Arch]:
+        """Those of the archs of which nothing could be found out yet."""
+        return {key: arch for key, arch in archs.items() if not self._knowledge.has(arch)}
 
     def _worth_a_look(self, archs: Mapping[str, Arch], most: int) -> dict[str, dict[int, float]]:
         """The known objectives of the first `most` of the archs that may gain something."""

@@ -179,10 +179,12 @@ class Surrogate(Algorithm):
         waiting = {key: self._under_way[key] for key in sorted(self._under_way)[:WAITING]}
         known: dict[str, dict[int, float]] = {}
         if knowledge.about_objectives or knowledge.about_constraints or knowledge.has_features:
+            informed = beliefs
             if self._described is not None or knowledge.about_constraints:
                 knowledge.look(waiting.values())
-                beliefs = (self._described or self._models).condition(self._screening.undecided(seen), archive.front)
-            short, known = self._screening.look_closer(beliefs, short, self._new, rng)
+                informed = (self._described or self._models).condition(self._screening.undecided(seen), archive.front)
+            chosen, known = self._screening.look_closer(informed, short, self._new, rng)
+            beliefs, short = (informed, chosen) if chosen else (beliefs, self._screening.unknown(short))
         return Wave(beliefs, short, mutants, waiting, known)
 
     def _fit(self, seen: Seen) -> None:
