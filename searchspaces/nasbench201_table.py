@@ -7,7 +7,7 @@ project: `Table` is given a folder, and says where tables come from when it hold
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -51,6 +51,26 @@ def _term(op: str, node: str) -> str:
     if op == "none" or node == "#":
         return "#"
     return node if op == "skip_connect" else f"({node})@{op}"
+
+
+def all_cells() -> NDArray[np.int64]:
+    """(15,625, 6) numbers of the operations of all cells, in the order of `EDGES`; the last edge changes fastest."""
+    return np.indices((len(OPS),) * len(EDGES)).reshape(len(EDGES), -1).T
+
+
+def made_up(folder: Path, genes: NDArray[np.int64], columns: Mapping[str, NDArray[np.float64]]) -> None:
+    """Write a table of measurements that nobody made, for tests and dry runs.
+
+    Args:
+        folder: of the table; made if it is not there.
+        genes: (n, 6) operations' numbers of n different cells.
+        columns: (n,) each.
+    """
+    import pandas as pd
+
+    folder.mkdir(exist_ok=True)
+    frame = pd.DataFrame({**dict(zip(EDGES, genes.T, strict=True)), "idx": np.arange(len(genes)), **columns})
+    frame.to_parquet(folder / "core.parquet")
 
 
 class Table:

@@ -31,6 +31,7 @@ from nas.search.insight import Insight
 from nas.space import Arch
 from searchspaces import nasbench201
 from searchspaces.nasbench201 import EDGES, Table
+from searchspaces.nasbench201_table import all_cells, made_up
 
 HERE = Path(__file__).parent
 DATA = ("c10", "c100", "in16")
@@ -267,14 +268,11 @@ def plot(rows: pd.DataFrame, evaluations: int, path: Path) -> None:
 
 def synthetic(folder: Path) -> None:
     """A made-up table with the columns that this experiment reads."""
-    rng = np.random.default_rng(0)
-    genes = np.array(list(itertools.product(range(5), repeat=6)))
-    worth, cost = rng.random((6, 5)), rng.random((6, 5))
-    frame = pd.DataFrame(genes, columns=list(EDGES)).assign(idx=np.arange(len(genes)))
-    for data, device in itertools.product(DATA, DEVICES):
-        frame[f"{data}_test_200"] = 85 + 5 * (worth + cost)[np.arange(6), genes].sum(1)
-        frame[f"hw_{data}_{device}_latency"] = cost[np.arange(6), genes].sum(1)
-    frame.to_parquet(folder / "core.parquet")
+    rng, genes = np.random.default_rng(0), all_cells()
+    worth, cost = rng.random((6, 5))[np.arange(6), genes].sum(1), rng.random((6, 5))[np.arange(6), genes].sum(1)
+    accuracies = {f"{data}_test_200": 85 + 5 * (worth + cost) for data in DATA}
+    latencies = {f"hw_{data}_{device}_latency": cost for data, device in itertools.product(DATA, DEVICES)}
+    made_up(folder, genes, {**accuracies, **latencies})
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from peers import BUDGETS, SEARCHES, Done, Exhausted, Landscape
 from nas import pareto
 from nas.errors import NasError
 from searchspaces.nasbench201 import EDGES, Table
+from searchspaces.nasbench201_table import all_cells, made_up
 
 HERE = Path(__file__).parent
 DATA = ("c10", "c100", "in16")
@@ -173,16 +174,13 @@ def plot(rows: pd.DataFrame, path: Path) -> None:
 
 def synthetic(folder: Path) -> None:
     """A made-up table with the columns that this experiment reads."""
-    rng = np.random.default_rng(0)
-    genes = np.array(list(itertools.product(range(5), repeat=6)))
-    worth, cost = rng.random((6, 5)), rng.random((6, 5))
-    frame = pd.DataFrame(genes, columns=list(EDGES)).assign(idx=np.arange(len(genes)))
-    for data, device in itertools.product(DATA, DEVICES):
-        frame[f"{data}_test_200"] = 90 + worth[np.arange(6), genes].sum(1)
-        frame[f"hw_{data}_{device}_latency"] = cost[np.arange(6), genes].sum(1)
+    rng, genes = np.random.default_rng(0), all_cells()
+    worth, cost = rng.random((6, 5))[np.arange(6), genes].sum(1), rng.random((6, 5))[np.arange(6), genes].sum(1)
+    columns = {f"{data}_test_200": 90 + worth for data in DATA}
+    columns |= {f"hw_{data}_{device}_latency": cost for data, device in itertools.product(DATA, DEVICES)}
     for data, name in itertools.product(("c10", "in16"), PROXIES):
-        frame[f"zc_{data}_{name}"] = worth[np.arange(6), genes].sum(1) + rng.random(len(genes))
-    frame.to_parquet(folder / "core.parquet")
+        columns[f"zc_{data}_{name}"] = worth + rng.random(len(genes))
+    made_up(folder, genes, columns)
 
 
 def rows_of(path: Path) -> pd.DataFrame:

@@ -10,7 +10,6 @@ after 200 epochs.  Prints one JSON line last.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import statistics
 import sys
@@ -19,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from nas.errors import NasError
 from nas.metrics import Metric
 from nas.search import Algorithm, Finished, RandomSearch, RegularizedEvolution, Surrogate
 from searchspaces import nasbench201
 from searchspaces.nasbench201 import EDGES, Table
+from searchspaces.nasbench201_table import all_cells, made_up
 
 HERE = Path(__file__).parent
 DATA = ("c10", "c100", "in16")
@@ -77,13 +76,11 @@ def play(table: Table, args: argparse.Namespace) -> dict[str, Any]:
 
 def synthetic(folder: Path) -> None:
     """A made-up table with the columns that this experiment reads."""
-    rng = np.random.default_rng(0)
-    genes = np.array(list(itertools.product(range(5), repeat=6)))
+    rng, genes = np.random.default_rng(0), all_cells()
     worth = rng.random((6, 5))[np.arange(6), genes].sum(1)
-    frame = pd.DataFrame(genes, columns=list(EDGES)).assign(idx=np.arange(len(genes)))
-    for data in DATA:
-        frame[f"{data}_val_12"], frame[f"{data}_test_200"] = worth + rng.normal(0, 0.2, len(genes)), worth
-    frame.to_parquet(folder / "core.parquet")
+    columns = {f"{data}_test_200": worth for data in DATA}
+    columns |= {f"{data}_val_12": worth + rng.normal(0, 0.2, len(genes)) for data in DATA}
+    made_up(folder, genes, columns)
 
 
 def main() -> None:

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.stats import kendalltau
 from torch.nn import functional
@@ -32,7 +31,8 @@ from nas.proxies import NAMES, Proxies
 from nas.search import Algorithm, Exhausted, Finished, RandomSearch, RoBoT
 from nas.train import Classification, digits
 from searchspaces import nasbench201
-from searchspaces.nasbench201 import EDGES, Table
+from searchspaces.nasbench201 import Table
+from searchspaces.nasbench201_table import all_cells, made_up
 
 HERE = Path(__file__).parent
 # Our name -> the table's, without its data set.
@@ -211,19 +211,18 @@ def summary(found: dict[str, list[tuple[float, float, int]]], valid: np.ndarray,
 # -- a table of nothing, for the smoke mode
 
 
-def synthetic(folder: Path, cells: int = 300) -> None:
+def synthetic(folder: Path, count: int = 300) -> None:
     """A table with the columns that this experiment reads; accuracies follow the operations, proxies follow those with noise."""
     rng = np.random.default_rng(0)
-    genes = rng.permutation(np.array(list(itertools.product(range(5), repeat=6))))[:cells]
+    genes = rng.permutation(all_cells())[:count]
     truth = (genes == 3).sum(1) + 0.5 * (genes == 2).sum(1) + 0.1 * genes[:, 0]
-    frame = pd.DataFrame(genes, columns=list(EDGES)).assign(idx=np.arange(cells))
+    columns: dict[str, np.ndarray] = {}
     for _, valid, test in {**TASKS, **TUNED}.values():
-        frame[valid], frame[test] = truth + rng.normal(0, 0.2, cells), truth
+        columns[valid], columns[test] = truth + rng.normal(0, 0.2, count), truth
     for source, theirs in itertools.product(("c10", "in16"), COLUMNS.values()):
-        frame[f"zc_{source}_{theirs}"] = truth + rng.normal(0, 2, cells)
-    frame["params_m_c10"] = frame["flops_m_c10_official"] = (genes == 3).sum(1) * 9.0 + (genes == 2).sum(1)
-    folder.mkdir(exist_ok=True)
-    frame.to_parquet(folder / "core.parquet")
+        columns[f"zc_{source}_{theirs}"] = truth + rng.normal(0, 2, count)
+    columns["params_m_c10"] = columns["flops_m_c10_official"] = (genes == 3).sum(1) * 9.0 + (genes == 2).sum(1)
+    made_up(folder, genes, columns)
 
 
 def arguments() -> argparse.Namespace:

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 import nas
@@ -34,7 +33,8 @@ from nas.pareto import hypervolume, non_dominated
 from nas.search import NSGA2, Algorithm, Finished, RandomSearch, Source, Surrogate, Transfer
 from nas.search.sources import chosen
 from searchspaces import nasbench201
-from searchspaces.nasbench201 import EDGES, Table
+from searchspaces.nasbench201 import Table
+from searchspaces.nasbench201_table import all_cells, made_up
 
 HERE = Path(__file__).parent
 OBJECTIVES = (Metric("accuracy", "max"), Metric("latency_ms", "min"))
@@ -198,17 +198,15 @@ def compare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def synthetic(folder: Path) -> None:
     """A table of all cells with the columns that this experiment reads; devices and data sets are alike."""
-    rng = np.random.default_rng(0)
-    genes = np.array(list(itertools.product(range(5), repeat=6)))
+    rng, genes = np.random.default_rng(0), all_cells()
     quality = (genes == 3).sum(1) + 0.6 * (genes == 2).sum(1) + 0.2 * (genes[:, 3] == 1)
     cost = (genes == 3).sum(1) + 0.3 * (genes == 2).sum(1) + 0.2 * (genes == 4).sum(1)
-    frame = pd.DataFrame(genes, columns=list(EDGES)).assign(idx=np.arange(len(genes)))
-    for columns in itertools.chain.from_iterable(TASKS.values()):
-        for name, truth in zip(columns, (quality, cost), strict=True):
-            if name not in frame:
-                frame[name] = truth + rng.normal(0, 0.1, len(genes))
-    folder.mkdir(exist_ok=True)
-    frame.to_parquet(folder / "core.parquet")
+    columns: dict[str, np.ndarray] = {}
+    for names in itertools.chain.from_iterable(TASKS.values()):
+        for name, truth in zip(names, (quality, cost), strict=True):
+            if name not in columns:
+                columns[name] = truth + rng.normal(0, 0.1, len(genes))
+    made_up(folder, genes, columns)
 
 
 def arguments() -> argparse.Namespace:

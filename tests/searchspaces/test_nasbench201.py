@@ -13,6 +13,7 @@ import nas
 from nas.errors import EvaluationError, Infeasible, SpaceError
 from searchspaces import nasbench201
 from searchspaces.nasbench201 import EDGES, OPS, Table, function
+from searchspaces.nasbench201_table import all_cells, made_up
 from tests.conformance.evaluator import EvaluatorConformance
 from tests.conformance.supernet import SupernetConformance, fill_distinct
 
@@ -99,7 +100,7 @@ def test_names_are_equal_for_equal_functions_as_published():
 def write(folder, *, cells=None, drop=(), missing=()):
     """A table of `cells` (default: all) in a random order; accuracy and latency are closed forms of the operations."""
     folder.mkdir(exist_ok=True)
-    genes = np.array(np.meshgrid(*[range(5)] * 6, indexing="ij")).reshape(6, -1).T[:cells]
+    genes = all_cells()[:cells]
     genes = genes[np.random.default_rng(0).permutation(len(genes))]
     idx = np.arange(len(genes)) + 7
     core = pd.DataFrame(genes, columns=list(EDGES)).assign(idx=idx, arch_str="x", c10_val_12=genes.sum(1) * 2.5)
@@ -109,6 +110,15 @@ def write(folder, *, cells=None, drop=(), missing=()):
     other = pd.DataFrame({"idx": idx, "hw_c10_edgegpu_latency": latency, "zc": genes[:, 0] * 1.0})
     other.sample(frac=1.0, random_state=1).to_parquet(folder / "hw.parquet")  # joined by idx, whatever the order
     return folder
+
+
+def test_a_made_up_table_is_read_as_it_was_written(tmp_path):
+    genes = all_cells()
+    assert len(set(map(tuple, genes.tolist()))) == 5**6
+    made_up(tmp_path / "tables", genes[::1000], {"c10_val_12": np.arange(16.0)})
+    table = Table(tmp_path / "tables", latency=None)
+    assert table.values(["c10_val_12"])[:, 0].tolist() == list(range(16))
+    assert [list(arch.genome) for arch in table.archs()] == genes[::1000].tolist()
 
 
 @pytest.fixture(scope="module")
