@@ -274,10 +274,12 @@ def measured_front(study: Study, where: str | None = None, tick: Tick | None = N
     if evaluator is None:
         raise StudyError(f"study {study.name!r} predicts no latency: its front is measured already")
     device, hardware = evaluator.device, study.store.hardware
-    frame = study.trials(COMPLETED)
+    condition = Filter(where) if where else None
+    on_latency = condition if condition is not None and "latency_ms" in condition.names else None
+    frame = study.trials(f"{COMPLETED} and ({where})" if where and on_latency is None else COMPLETED)
     if frame.empty:
         return study.front(where)
-    allowed = _allowed(study, where)
+    allowed = _allowed(study, on_latency)
     frame["latency_ms_predicted"] = frame["latency_ms"]
     archs = {int(number): study.arch(int(number)) for number in frame.index}
     supernet = supernet_of(study)
@@ -301,13 +303,12 @@ def measured_front(study: Study, where: str | None = None, tick: Tick | None = N
                 tick(measured, max(measured, len(front)), f"{found[0].median_ms:.3g} ms")
 
 
-def _allowed(study: Study, where: str | None) -> Callable[[pd.Series[float]], NDArray[np.bool_]]:
-    """Which completed trials meet constraints and filter, given their latencies; whatever else those say of them is read now."""
+def _allowed(study: Study, condition: Filter | None) -> Callable[[pd.Series[float]], NDArray[np.bool_]]:
+    """Which trials meet constraints and a filter on latencies, given those; whatever else the filter asks for is read now."""
     bounds = [bound for bound in study.constraints if bound.metric == "latency_ms"]
-    condition = Filter(where) if where else None
     columns: dict[str, NDArray[Any]] = {}
     if condition is not None:
-        study.record.trials(where, columns=[], limit=1)  # whether its names are there, and fit
+        study.record.trials(condition.text, columns=[], limit=1)  # whether its names are there, and fit
         others = study.record.trials(COMPLETED, columns=[name for name in condition.names if name != "latency_ms"])
         columns = {str(name): others[name].to_numpy() for name in others}
 

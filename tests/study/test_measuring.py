@@ -259,6 +259,9 @@ def test_a_filter_holds_for_what_was_measured(store: Store, supernet: Supernet) 
     assert (front["latency_ms"] <= whole).all()
     assert {study.arch(int(number)).choices["width"] for number in front.index} <= {16, 24}
     assert measured_front(study, "latency_ms < 0").empty
+    narrow = measured_front(study, "width == 8 or width == 12")  # latency is none of its business
+    assert {study.arch(int(number)).choices["width"] for number in narrow.index} <= {8, 12}
+    assert len(narrow)
     with pytest.raises(FilterError, match="there is no column 'latency'; did you mean"):
         measured_front(study, "latency <= 2")
 
