@@ -29,6 +29,7 @@ from searchspaces import pretrained
 
 HERE = Path(__file__).parent
 OTHER = ("idlelib", "tkinter", "turtledemo")
+SPARE = ("email", "http", "urllib", "xmlrpc")  # in the place of OTHER, which some systems' Pythons are without
 """Packages to fine-tune on: windows and drawing.  The rest of the library is what the model is pretrained on."""
 LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "_bundled"}
 BUDGETS = (0.4, 0.55, 0.7, 0.85)
@@ -47,10 +48,12 @@ def corpora(scale: dict[str, Any], seed: int) -> tuple[LanguageModelling, Langua
     """The task of the pretraining and that of the fine-tuning; the tokenizer knows the former's training files only."""
     root = Path(sysconfig.get_paths()["stdlib"])
     texts: tuple[dict[str, str], dict[str, str]] = ({}, {})
+    other = OTHER if all((root / name).is_dir() for name in OTHER) else SPARE
+    print(f"fine-tuning on {', '.join(other)}", flush=True)
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts
         if not LEFT_OUT & set(parts):
-            texts[parts[0] in OTHER]["/".join(parts)] = path.read_text(encoding="utf-8", errors="replace")
+            texts[parts[0] in other]["/".join(parts)] = path.read_text(encoding="utf-8", errors="replace")
     first, second = (split_by_file(each, scale["limit"], (0.03, 0.08), seed) for each in texts)
     tokenizer = BytePairs.train(first[0], scale["merges"])
     return _task(first, tokenizer, scale, seed), _task(second, tokenizer, scale, seed)
