@@ -82,17 +82,40 @@ class Infeasible(Exception):
     """Raised by an evaluator: this arch cannot be used, and why.  Not a failure: the search learns from it.
 
     Args:
-        reason: one sentence.
+        reason: one sentence; shown as `brief` does.
         measurements: what was measured before it was found infeasible.
     """
 
     def __init__(self, reason: str, measurements: dict[str, float] | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        self.reason = brief(reason)
+        super().__init__(self.reason)
         self.measurements = dict(measurements or {})
 
     def __reduce__(self) -> tuple[type[Infeasible], tuple[str, dict[str, float]]]:
         return type(self), (self.reason, self.measurements)
+
+
+LONGEST = 2_000
+"""Characters of what a program said that are kept: some put a tensor or a whole log into a message."""
+
+
+def brief(said: object, longest: int = LONGEST) -> str:
+    """What a program said, usually an exception, as one line of bounded length; a longer one ends with its length.
+
+    >>> brief("out of  memory\\n", 20)
+    'out of memory'
+    >>> brief("x" * 30, 24)
+    'xxxxxxx… (30 characters)'
+    """
+    try:
+        text = str(said)
+    except Exception:  # of somebody's class
+        text = f"a {type(said).__name__} that has no text"
+    line = " ".join(text[: 4 * longest].split())
+    if len(line) <= longest and len(text) <= 4 * longest:
+        return line
+    end = f"… ({len(text):,} characters)"
+    return line[: max(0, longest - len(end))] + end
 
 
 def suggest(name: str, options: Iterable[str]) -> str:

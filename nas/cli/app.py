@@ -12,7 +12,7 @@ from cyclopts import CycloptsError
 from nas.cli import keeping, looking, measuring, running, taking  # noqa: F401
 from nas.cli.root import app
 from nas.cli.stores import close_all
-from nas.errors import NasError
+from nas.errors import LONGEST, NasError, brief
 
 __all__ = ["app", "run"]
 
@@ -29,7 +29,7 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # `nas front ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except NasError as error:
-        sys.stderr.write(f"nas: {error}\n")
+        sys.stderr.write(f"nas: {brief(error, 2 * LONGEST)}\n")
         return 2
     except OSError as error:  # a full disk, a folder that may not be written
         sys.stderr.write(f"nas: {error.strerror or error}{f': {error.filename}' if error.filename else ''}\n")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
 
-from nas.errors import RunnerError
+from nas.errors import RunnerError, brief
 
 # Enough work in one message that sending it costs nothing beside it, little enough that a search hears of results soon.
 BATCH_SECONDS = 0.03
@@ -40,7 +40,7 @@ class Outcome:
 
     Args:
         number: of the trial.
-        state: INFEASIBLE and FAILED say why in `reason`.
+        state: INFEASIBLE and FAILED say why in `reason`, which is kept as `nas.errors.brief` shows it.
         measurements: metric name to value; of an INFEASIBLE one, what was measured until then.
         started: seconds since the epoch.
         duration_s: of the evaluation alone.
@@ -54,6 +54,10 @@ class Outcome:
     started: float = 0.0
     duration_s: float = 0.0
     worker: str = ""
+
+    def __post_init__(self) -> None:
+        # Reasons are sent, stored, counted and printed: whatever gave one, it is bounded from here on.
+        object.__setattr__(self, "reason", brief(self.reason))
 
 
 class Runner(ABC):

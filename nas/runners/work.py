@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from nas.carried import Folder, collecting
-from nas.errors import Infeasible, NasError, RunnerError
+from nas.errors import LONGEST, Infeasible, NasError, RunnerError, brief
 from nas.runners.base import BATCH_SECONDS, Outcome, Task
 
 Evaluate = Callable[[Any], Mapping[str, float]]
@@ -286,9 +286,9 @@ def answer(channel: Channel, work: Work, *, at_once: bool) -> None:
 
 def describe(error: BaseException) -> str:
     """One line for the record: kind, text, and the line of code it came from unless the text stands alone."""
-    text = " ".join(str(error).split()) or "no message"
+    text = brief(error, LONGEST // 2) or "no message"
     if isinstance(error, NasError):
         return text
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = traceback.extract_tb(error.__traceback__, limit=-1)
     where = f" ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
-    return f"{type(error).__name__}: {text}{where}"
+    return f"{brief(type(error).__name__, 200)}: {text}{where}"

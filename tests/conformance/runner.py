@@ -36,6 +36,37 @@ def moody(arch: Any) -> dict[str, float]:
     return {"value": arch[0]}
 
 
+class Unspeakable(Exception):
+    """Has no text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("not even this")
+
+
+def wordy(arch: Any) -> dict[str, float]:
+    """Says too much in every way."""
+    kind = int(arch[0])
+    if kind == 0:
+        raise ValueError("x" * 3_000_000)
+    if kind == 1:
+        error = ValueError("noted")
+        for number in range(20_000):
+            error.add_note(f"note {number}")
+        raise error
+    if kind == 2:
+        cause: Exception | None = None
+        for _ in range(20_000):
+            nested = ValueError("deep")
+            nested.__cause__, cause = cause, nested
+        assert cause is not None
+        raise cause
+    if kind == 3:
+        raise Unspeakable
+    if kind == 4:
+        raise RunnerError("line\n" * 1_000_000)
+    raise Infeasible("y " * 1_000_000)
+
+
 class Deadly:
     """Kills its own worker on arch 5: always, or only the first time."""
 
@@ -117,6 +148,20 @@ class RunnerConformance:
         assert found[3].measurements == {"value": 3.0}
         assert "ValueError: one too many" in found[1].reason
         assert "in moody" in found[1].reason
+
+    def test_long_and_deep_reasons_are_cut(self) -> None:
+        with self.make(wordy) as runner:
+            runner.submit(tasks(6))
+            found = drain(runner, 6)
+        assert [found[number].state for number in range(6)] == [*["FAILED"] * 5, "INFEASIBLE"]
+        assert all(0 < len(outcome.reason) < 3_000 for outcome in found.values())
+        assert all("\n" not in outcome.reason for outcome in found.values())
+        assert found[0].reason.startswith("ValueError: xxx")
+        assert "(3,000,000 characters)" in found[0].reason
+        assert "in wordy" in found[0].reason
+        assert "ValueError: noted" in found[1].reason
+        assert "ValueError: deep" in found[2].reason
+        assert "Unspeakable that has no text" in found[3].reason
 
     def test_a_closed_runner_may_be_closed_again(self) -> None:
         runner = self.make(double)
