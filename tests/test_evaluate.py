@@ -86,7 +86,7 @@ def test_accuracy_is_that_of_the_extracted_module(net: Supernet) -> None:
             by_hand = (module(images).argmax(1) == classes).double().mean().item()
         assert evaluator(arch)["accuracy"] == pytest.approx(by_hand, abs=1e-6)
         assert evaluator.measure_module(module) == pytest.approx(evaluator(arch), rel=1e-5)
-        assert evaluator.difference(module, arch) < 1e-5
+        assert evaluator.difference(module, arch).same
 
 
 def test_difference_sees_another_module(net: Supernet) -> None:
@@ -94,8 +94,12 @@ def test_difference_sees_another_module(net: Supernet) -> None:
     module = evaluator.extract(arch)
     with torch.no_grad():
         module.head.bias[3] += 0.5  # type: ignore[index, union-attr]
-    assert evaluator.difference(module, arch) == pytest.approx(0.5, abs=1e-5)
-    assert evaluator.difference(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval(), arch) == math.inf
+    found = evaluator.difference(module, arch)
+    assert found.absolute == pytest.approx(0.5, abs=1e-5)
+    assert not found.same
+    found = evaluator.difference(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval(), arch)
+    assert found.absolute == math.inf
+    assert not found.same
 
 
 def test_accuracy_recalibrates_and_leaves_the_supernet_alone(net: Supernet) -> None:

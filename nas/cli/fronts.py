@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,8 @@ def write_elastic(study: Study, output: Path, where: str | None = None) -> str:
         JobError: no evaluator holds a supernet.
     """
     from nas.deploy import ElasticModel
-    from nas.study.take_home import check_folder, largest_difference, take_home
+    from nas.study.take_home import check_folder, take_home
+    from nas.supernet.rounding import gap
 
     check_folder(output)
     front = study.front(where)
@@ -40,8 +40,8 @@ def write_elastic(study: Study, output: Path, where: str | None = None) -> str:
     )
     for number in front.index:
         winner = take_home(study, int(number))
-        gap = largest_difference(winner.module, model.extract(winner.arch), winner.example)
-        if not gap <= 1e-4 or math.isnan(gap):
+        found = gap(winner.module, model.extract(winner.arch), winner.example)
+        if not found.same:
             raise DeployError(f"trial {number} computes something else on the whole front; this is a defect, report it")
     model.save(output)
     return f"wrote {output} (elastic): {len(model.points)} points, each computes what was evaluated and when read again"

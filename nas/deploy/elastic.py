@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from nas.deploy import folder
-from nas.deploy.export import Export, Format, export, tensors_in
+from nas.deploy.export import Export, Format, export
 from nas.errors import DeployError, DeviceError, suggest
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
 from nas.space import Arch, Space
 from nas.supernet import Inputs, Supernet
 from nas.supernet.inputs import call, convert
+from nas.supernet.rounding import first_difference, gap
 from nas.supernet.skeleton import buffers_of, build_skeleton, parameters_of, statistics_of
 
 
@@ -85,8 +87,8 @@ class ElasticModel:
     def save(self, path: str | Path) -> None:
         """Write the supernet, the front and what it measured to folder `path`: safetensors and JSON, no code.
 
-        Where the supernet has an example the folder is read again and each point's outputs are compared, bit for bit.  The
-        supernet is then known as the one saved here, as after `Supernet.save`.
+        The folder is read again: weights and statistics are compared bit for bit and, where the supernet has an example, each
+        point's outputs within their rounding.  The supernet is then known as the one saved here, as after `Supernet.save`.
 
         Args:
             path: folder, which must be empty or not there.
@@ -256,19 +258,23 @@ class ElasticModel:
         return module.eval()
 
     def _compare(self, path: Path) -> None:
-        """What was written in `path` computes the same."""
-        inputs = self.supernet.example
-        if inputs is None:
-            return
+        """What was written in `path` is the same, and computes the same."""
         again = type(self).load(path, self.supernet.space, device=str(self.supernet.device))
+        other = first_difference(self._kept(), again._kept())
+        if other is not None:
+            raise DeployError(f"{str(path)!r} has another {other!r} when it is read again; nothing was written")
+        if self.supernet.example is None:
+            return
+        inputs = convert(self.supernet.example, lambda tensor: tensor.to(self.supernet.device))
         for point in self.points:
-            pairs = zip(*(tensors_in(model._compute(point, inputs)) for model in (self, again)), strict=True)
-            if not all(torch.equal(ours, theirs) for ours, theirs in pairs):
+            ours, theirs = (model._modules[point.arch.key] for model in (self, again))
+            if not gap(ours, functools.partial(call, theirs), inputs).same:
                 raise DeployError(f"{str(path)!r} computes something else when it is read again; nothing was written")
 
-    def _compute(self, point: Point, inputs: Inputs) -> Any:
-        with torch.no_grad():
-            return call(self._modules[point.arch.key], convert(inputs, lambda t: t.to(self.supernet.device)))
+    def _kept(self) -> dict[str, Tensor]:
+        """Every tensor of a folder."""
+        statistics = ((f"{key}/{name}", one) for key, each in self._buffers.items() for name, one in each.items())
+        return {**self.supernet.state_dict(), **dict(statistics)}
 
     def _own(self, point: Point | Arch) -> Point:
         key = (point.arch if isinstance(point, Point) else point).key

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from nas.errors import DeployError, suggest
 from nas.supernet import Inputs
-from nas.supernet.inputs import arguments, call, convert
+from nas.supernet.inputs import arguments, call, convert, tensors_in
+from nas.supernet.rounding import first_difference, gap
 
 Format: TypeAlias = Literal["pt2", "onnx", "safetensors", "pretrained"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 TOLERANCE = 1e-4
-"""Largest difference of an output, relative to the largest output: other kernels sum in another order."""
+"""Largest difference of an output, relative to the largest, where another runtime computes it: its exponentials are its own."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,10 @@ def export(
     - "safetensors": the weights alone, for `safetensors.torch.load_model` into a module of the same shape.
     - "pretrained": a folder by the class's own `save_pretrained`, for its `from_pretrained`.
 
-    Compared are the example and, where inputs are numbers with a fraction, normal noise of the same shape; of a graph with an
-    open batch also three samples of each.  The graph is for a CPU, whatever device the module is on.
+    Weights that are read back into the same class are compared bit for bit, outputs within their rounding; those of a graph,
+    which another runtime computes, within `TOLERANCE`.  Compared are the example and, where inputs are numbers with a fraction,
+    normal noise of the same shape; of a graph with an open batch also three samples of each.  The graph is for a CPU, whatever
+    device the module is on.
 
     Args:
         module: ordinary, as `extract` gives.  It is left alone.
@@ -81,20 +84,23 @@ def export(
         half = Path(scratch) / target.name
         try:
             again, probes = _WRITERS[chosen](own, half, sample, any_batch)
-            gap = max(_difference(own, again, probe) for probe in probes)
+            gaps = [
+                gap(own, again, probe, relative=TOLERANCE if chosen in ("pt2", "onnx") else 0.0) for probe in probes
+            ]
         except DeployError:
             raise
         except Exception as error:
             raise DeployError(_refusal(own, chosen, any_batch, error)) from error
-        if gap.relative > TOLERANCE:
+        far = max(one.absolute for one in gaps)
+        if not all(one.same for one in gaps):
             raise DeployError(
-                f"{type(module).__name__} as {chosen} gives outputs that differ by {gap.absolute:.2g}; nothing was written"
+                f"{type(module).__name__} as {chosen} gives outputs that differ by {far:.2g}; nothing was written"
             )
         if target.is_dir():
             target.rmdir()
         half.chmod(0o755 if half.is_dir() else 0o644)
         os.replace(half, target)
-    return Export(target, chosen, gap.absolute)
+    return Export(target, chosen, far)
 
 
 def format_of(path: Path, format: str | None = None) -> Format:
@@ -153,6 +159,7 @@ def _safetensors(module: nn.Module, path: Path, example: Inputs, _any_batch: boo
         for tensor in (*again.parameters(), *again.state_dict().values()):
             tensor.fill_(0)  # what is not in the file must be missed
     load_model(again, str(path))
+    _expect_same_weights(module, again, "safetensors")
     return lambda inputs: call(again, inputs), _probes(example, False)
 
 
@@ -172,6 +179,7 @@ def _pretrained(module: nn.Module, path: Path, example: Inputs, _any_batch: bool
             f"{type(module).__name__} saves this subnet and cannot read it back, as its configuration does not say what "
             "each block has; export it as safetensors, pt2 or onnx"
         ) from error
+    _expect_same_weights(module, again, "pretrained")
     return lambda inputs: call(again, inputs), _probes(example, False)
 
 
@@ -207,12 +215,6 @@ def _program(module: nn.Module, example: Inputs, any_batch: bool) -> torch.expor
 # -- comparing
 
 
-@dataclass(frozen=True, order=True)
-class _Gap:
-    relative: float
-    absolute: float
-
-
 def _probes(example: Inputs, any_batch: bool) -> list[Inputs]:
     """The example, noise like it (an example of zeros shows little), and several samples of both."""
     generator = torch.Generator().manual_seed(0)
@@ -231,29 +233,12 @@ def _repeat(inputs: Inputs, times: int) -> Inputs:
     return repeated
 
 
-def _difference(module: nn.Module, again: Reader, inputs: Inputs) -> _Gap:
-    """How far two outputs are apart; infinitely where they have other tensors or shapes, or NaN."""
-    with torch.no_grad():
-        pairs = list(zip(tensors_in(call(module, inputs)), tensors_in(again(inputs)), strict=True))
-    if not pairs:
-        raise DeployError(f"{type(module).__name__} gives no tensors that could be compared")
-    worst = _Gap(0.0, 0.0)
-    for ours, theirs in pairs:
-        if ours.shape != theirs.shape or not torch.isfinite(theirs.float()).equal(torch.isfinite(ours.float())):
-            return _Gap(float("inf"), float("inf"))
-        mine, other = torch.nan_to_num(ours.double()), torch.nan_to_num(theirs.double())
-        if mine.numel():
-            gap = float((mine - other).abs().max())
-            worst = max(worst, _Gap(gap / max(1.0, float(mine.abs().max())), gap))
-    return worst
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """The tensors in inputs or an output, in order."""
-    if isinstance(value, Tensor):
-        return [value]
-    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
-    return [tensor for item in items for tensor in tensors_in(item)]
+def _expect_same_weights(module: nn.Module, again: nn.Module, format: Format) -> None:
+    other = first_difference(module.state_dict(), again.state_dict())
+    if other is not None:
+        raise DeployError(
+            f"{type(module).__name__} as {format} has another {other!r} when it is read again; nothing was written"
+        )
 
 
 # -- files and sentences

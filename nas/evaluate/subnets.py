@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
-import torch
 from torch import Tensor, nn
 
 from nas.errors import EvaluationError, suggest
 from nas.hardware import Device, Target, exclusive, measure
 from nas.supernet import Supernet, checkpoint
 from nas.supernet.inputs import Inputs, call
+from nas.supernet.rounding import Gap, gap
 from nas.train import Task, Training, subnet_metrics
 from nas.train.task import Split, to_device
 from nas.train.validate import calibrated, device_of, evaluating
@@ -127,14 +126,16 @@ class Accuracy:
         with evaluating(module):
             return self.task.evaluate(lambda inputs: call(module, inputs), self.split, device=device_of(module))
 
-    def difference(self, module: nn.Module, arch: Arch) -> float:
-        """Largest absolute difference between the outputs of `module` and of the supernet's subnet on the example."""
+    def difference(self, module: nn.Module, arch: Arch) -> Gap:
+        """How far the outputs of `module` are from those of the supernet's subnet on the example."""
         supernet = self.weights.get(arch.space)
-        with torch.no_grad(), evaluating(supernet), evaluating(module):
-            inputs = to_device(self.example, device_of(supernet))
-            ours = self.task.logits(supernet(inputs, arch, self._buffers(supernet, arch)))
-            theirs = self.task.logits(call(module, to_device(self.example, device_of(module)))).to(ours.device)
-        return float((ours - theirs).abs().max()) if ours.shape == theirs.shape else math.inf
+        with evaluating(supernet), evaluating(module):
+            buffers = self._buffers(supernet, arch)
+            return gap(
+                module,
+                lambda inputs: supernet(to_device(inputs, device_of(supernet)), arch, buffers),
+                to_device(self.example, device_of(module)),
+            )
 
     def check(self, space: Space) -> None:
         """Whether the weights are there."""

@@ -21,6 +21,7 @@ from nas.errors import EvaluationError, SpaceError, suggest
 from nas.evaluate.subnets import Accuracy, Cost, Source, Weights
 from nas.supernet import Supernet
 from nas.supernet.inputs import Inputs
+from nas.supernet.rounding import Gap
 from nas.train import Labels, Loss, Task, Teacher, Training, Uniform, as_supernet, rng, state
 from nas.train.task import mixed
 
@@ -178,8 +179,8 @@ class Trained:
         """Metrics of an ordinary module on the validation split."""
         return self._measuring(module).measure_module(module)
 
-    def difference(self, module: nn.Module, arch: Arch) -> float:
-        """Largest absolute difference between the outputs of `module` and of the candidate on the example."""
+    def difference(self, module: nn.Module, arch: Arch) -> Gap:
+        """How far the outputs of `module` are from those of the candidate on the example."""
         quality = self._quality(arch)
         return quality.difference(module, _only(quality))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -47,6 +48,16 @@ def convert(inputs: Inputs, change: Callable[[Tensor], Any]) -> Any:
     if isinstance(inputs, tuple):
         return tuple(change(value) if isinstance(value, Tensor) else value for value in positional)
     return {key: change(value) if isinstance(value, Tensor) else value for key, value in keywords.items()}
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors in inputs or an output, in order: of nested tuples, lists, mappings and dataclasses."""
+    if isinstance(value, Tensor):
+        return [value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, (type, Mapping)):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
+    return [tensor for item in items for tensor in tensors_in(item)]
 
 
 def batch_size(inputs: Inputs) -> int:

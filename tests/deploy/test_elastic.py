@@ -16,7 +16,9 @@ import torch
 import nas
 from nas.deploy import ElasticModel, Point, folder
 from nas.errors import CheckpointError, DeployError, DeviceError, MetricError, SpaceError
+from nas.supernet.rounding import first_difference, gap
 from searchspaces import conv, vit
+from tests.conformance.machines import MACHINES, move_weights
 from tests.conformance.supernet import fill_distinct
 from tests.supernet import families
 
@@ -60,8 +62,10 @@ def test_every_point_computes_what_its_extracted_module_does(make) -> None:
         model.switch_to(point)
         module = model.extract()
         with torch.no_grad():
-            assert torch.equal(model(inputs), module(inputs))
-            assert torch.equal(model(inputs), net.extract(point.arch, net.calibrate(point.arch, batches()))(inputs))
+            calibrated = net.extract(point.arch, net.calibrate(point.arch, batches()))
+            assert gap(module, model, inputs).same
+            assert gap(module, calibrated, inputs).same
+            assert first_difference(module.state_dict(), calibrated.state_dict()) is None
         assert not model(inputs).requires_grad
 
 
@@ -111,8 +115,10 @@ def test_a_saved_model_is_the_same_model(make, tmp_path) -> None:
         model.switch_to(point)
         assert again.switch(params=point.measurements["params"]) == point
         with torch.no_grad():
-            assert torch.equal(again(inputs), model(inputs))
-            assert torch.equal(again.extract()(inputs), model(inputs))
+            ours, theirs = model.extract(), again.extract()
+            assert first_difference(ours.state_dict(), theirs.state_dict()) is None
+            assert gap(ours, again, inputs).same
+            assert gap(ours, theirs, inputs).same
     files = {path.name for path in (tmp_path / "elastic").rglob("*") if path.is_file()}
     assert all(name.endswith((".safetensors", ".json")) for name in files)
     with pytest.raises(DeployError, match="exists already; give a folder that is empty or not there"):
@@ -123,6 +129,11 @@ def test_what_cannot_be_saved_leaves_nothing(tmp_path, monkeypatch) -> None:
     net, _ = transformer()
     model = ElasticModel(net, front_of(net))
     monkeypatch.setattr("nas.deploy.folder.read", _other_weights(folder.read))
+    with pytest.raises(DeployError, match="has another '.*' when it is read again; nothing was written"):
+        model.save(tmp_path / "elastic")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    monkeypatch.setattr(ElasticModel, "load", _loading(lambda forward: lambda inputs: 1.001 * forward(inputs)))
     with pytest.raises(DeployError, match="computes something else when it is read again; nothing was written"):
         model.save(tmp_path / "elastic")
     assert list(tmp_path.iterdir()) == []
@@ -139,6 +150,37 @@ def _other_weights(read):
         return saved
 
     return wrong
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("make", [transformer, convolutions, kernels])
+def test_sums_in_another_order_are_no_other_model(make, machine, tmp_path, monkeypatch) -> None:
+    net, inputs = make()
+    net.example = inputs[:1]  # a matrix times a vector is summed as no larger product is
+    model = ElasticModel(net, front_of(net), calibration=batches())
+    read = folder.read
+
+    def moved(path, space):
+        saved = read(path, space)
+        move_weights(saved.supernet)
+        return saved
+
+    monkeypatch.setattr("nas.deploy.folder.read", moved)
+    monkeypatch.setattr(ElasticModel, "load", _loading(MACHINES[machine]()))
+    model.save(tmp_path / "elastic")
+
+
+def _loading(change):
+    """`ElasticModel.load` with every forward changed."""
+    load = ElasticModel.load.__func__
+
+    def changed(cls, *given, **options):
+        again = load(cls, *given, **options)
+        for module in again._modules.values():
+            module.forward = change(module.forward)
+        return again
+
+    return classmethod(changed)
 
 
 def _rewrite(path: Path, **changes: object) -> None:
@@ -202,7 +244,7 @@ def test_the_best_point_within_a_budget() -> None:
     model.switch(f"accuracy < {costs[1] / 1e6}", params=costs[-1])
     assert model.active.arch == net.space.smallest
     with torch.no_grad():
-        assert torch.equal(model(inputs), net.extract(net.space.smallest)(inputs))
+        assert gap(net.extract(net.space.smallest), model, inputs).same
 
 
 def test_a_measure_of_the_callers_own_and_an_objective_to_minimise() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import os
 import subprocess
@@ -15,7 +17,10 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from nas.deploy import ElasticModel, export
 from nas.errors import DeployError
+from nas.supernet.inputs import call
+from nas.supernet.rounding import first_difference, gap
 from searchspaces import conv, vit
+from tests.conformance.machines import MACHINES, move_weights
 from tests.conformance.supernet import fill_distinct
 
 
@@ -91,22 +96,112 @@ def test_a_fixed_batch(tmp_path) -> None:
 
 def test_safetensors(tmp_path) -> None:
     module, example = convolutions()
-    assert export(module, tmp_path / "m.safetensors", example=example).difference == 0.0
+    export(module, tmp_path / "m.safetensors", example=example)
     net = conv.supernet()
     other = net.extract(net.space.largest)
     load_model(other, str(tmp_path / "m.safetensors"))
     inputs = torch.randn(2, 1, 8, 8)
-    assert torch.equal(other(inputs), module(inputs))
+    assert first_difference(module.state_dict(), other.state_dict()) is None
+    assert gap(module, other, inputs).same
 
 
 def test_the_class_own_save_pretrained(tmp_path) -> None:
     module, example = bert()
     done = export(module, tmp_path / "bert", example=example)
     assert done.format == "pretrained"
-    assert done.difference == 0.0
+    again = BertForSequenceClassification.from_pretrained(tmp_path / "bert")
+    assert first_difference(module.state_dict(), again.state_dict()) is None
     assert json.loads((tmp_path / "bert" / "config.json").read_text())["intermediate_size"] == 20
     with pytest.raises(DeployError, match="exists already"):
         export(module, tmp_path / "bert", example=example)
+
+
+class Halved(nn.Linear):
+    """Reads its weights back with a grain of salt, or computes with one."""
+
+    salt = 0.0
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+
+    def forward(self, x):
+        return super().forward(x) * (1 + self.salt)
+
+    def save_pretrained(self, folder):
+        folder.mkdir()
+        torch.save(self.state_dict(), folder / "weights")
+
+    @classmethod
+    def from_pretrained(cls, folder):
+        again = cls()
+        again.load_state_dict(torch.load(folder / "weights"))
+        return again.spoilt()
+
+    def spoilt(self):
+        return self
+
+
+class OtherWeights(Halved):
+    def spoilt(self):
+        with torch.no_grad():
+            self.weight[0, 0] = self.weight[0, 0].nextafter(torch.tensor(9.0))
+        return self
+
+
+class OtherFunction(Halved):
+    def spoilt(self):
+        self.salt = 1e-5
+        return self
+
+
+class Elsewhere(Halved):
+    def spoilt(self):
+        return move_weights(self)
+
+
+def test_weights_are_read_back_to_the_bit_and_outputs_within_rounding(tmp_path) -> None:
+    example = torch.randn(1, 4)
+    with pytest.raises(DeployError, match="OtherWeights as pretrained has another 'weight' when it is read again"):
+        export(OtherWeights(), tmp_path / "m", example=example)
+    with pytest.raises(DeployError, match="OtherFunction as pretrained gives outputs that differ by .*; nothing was"):
+        export(OtherFunction(), tmp_path / "m", example=example)
+    export(Elsewhere(), tmp_path / "m", example=example)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_a_wrong_graph_is_noticed_whatever_the_size_of_its_outputs(scale, tmp_path, monkeypatch) -> None:
+    module, example = nn.Linear(8, 3), torch.randn(1, 8)
+    with torch.no_grad():
+        module.weight *= scale
+        module.bias *= scale
+    load = torch.export.load
+
+    def wrong(path):
+        program = load(path)
+        with torch.no_grad():
+            program.state_dict["weight"][0] *= 1.01
+        return program
+
+    monkeypatch.setattr(torch.export, "load", wrong)
+    with pytest.raises(DeployError, match="Linear as pt2 gives outputs that differ by"):
+        export(module, tmp_path / "m.pt2", example=example)
+    monkeypatch.undo()
+    export(module, tmp_path / "m.pt2", example=example)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("make", [transformer, convolutions, bert])
+def test_sums_in_another_order_are_no_other_model(make, machine, tmp_path, monkeypatch) -> None:
+    module, example = make()
+
+    def there(own, again, inputs, **options):
+        again = move_weights(again) if isinstance(again, nn.Module) else again
+        return gap(own, MACHINES[machine]()(again), inputs, **options)
+
+    monkeypatch.setattr(sys.modules["nas.deploy.export"], "gap", there)
+    export(module, tmp_path / "m.safetensors", example=example)
+    other = move_weights(copy.deepcopy(module))
+    assert gap(module, functools.partial(call, other), example).same
 
 
 def test_points_of_an_elastic_model(tmp_path) -> None:

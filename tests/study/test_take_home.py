@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import torch
 import nas
 from nas.cli.app import run
 from nas.errors import StudyError
-from nas.study.take_home import largest_difference, take_home
+from nas.study.take_home import _wrong, take_home
+from nas.supernet.rounding import first_difference, gap
 from searchspaces import conv
+from tests.conformance.machines import MACHINES
 
 JOB = """
 import torch
@@ -84,7 +87,7 @@ def test_the_winner_is_ordinary_and_computes_what_the_supernet_does(searched: na
     accuracy = searched.evaluators[0]
     assert isinstance(accuracy, nas.Accuracy)
     assert type(module) is conv.ConvNet
-    assert accuracy.difference(module, arch) == 0.0
+    assert accuracy.difference(module, arch).same
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.zero_()
@@ -96,7 +99,8 @@ def test_what_is_written_loads_to_the_same_module(searched: nas.Study, tmp_path:
     winner = take_home(searched, int(searched.front().index[-1]))
     winner.write(tmp_path / "winner")
     loaded = _load(tmp_path / "winner")
-    assert largest_difference(loaded, winner.module, winner.example) == 0.0
+    assert first_difference(winner.module.state_dict(), loaded.state_dict()) is None
+    assert gap(winner.module, loaded, winner.example).same
     assert not loaded.training
     told = json.loads((tmp_path / "winner" / "arch.json").read_text())
     assert told["arch"]["choices"] == winner.arch.choices
@@ -122,6 +126,66 @@ def test_a_trial_whose_record_says_otherwise_is_refused(searched: nas.Study) -> 
         with torch.no_grad():
             head.mul_(-1.0)
     take_home(searched, 0)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_it_is_taken_home_on_another_machine(searched: nas.Study, machine: str, tmp_path: Path) -> None:
+    with MACHINES[machine]():
+        winner = take_home(searched, int(searched.front().index[-1]))
+        winner.write(tmp_path / "winner")
+    assert set(winner.checked) == {"accuracy", "loss"}
+
+
+def test_a_metric_that_rounding_moves_elsewhere_is_said_and_one_beyond_is_refused(
+    searched: nas.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracy, measured = searched.evaluators[0], nas.Accuracy.measure_module
+    assert isinstance(accuracy, nas.Accuracy)
+    record = searched.record.trial(0).measurements["accuracy"]
+    modules: list[int] = []
+
+    def stepping(self: nas.Accuracy, module: torch.nn.Module) -> dict[str, float]:
+        """A sample or two of a hundred are on the border: on whose side depends on the last bits of the weights."""
+        modules.append(id(module))
+        return {**measured(self, module), "accuracy": record + 0.01 * (len(modules) % 3)}
+
+    monkeypatch.setattr(nas.Accuracy, "measure_module", stepping)
+    winner = take_home(searched, 0)
+    assert f"accuracy {record + 0.01:.6g} here, {record:.6g} where it was evaluated, as rounding explains" in str(
+        winner
+    )
+    assert len(modules) == 5
+    assert len(set(modules)) > 1, "copies whose weights are moved"
+
+    def beyond(self: nas.Accuracy, module: torch.nn.Module) -> dict[str, float]:
+        return {**measured(self, module), "accuracy": record + 0.01}
+
+    monkeypatch.setattr(nas.Accuracy, "measure_module", beyond)
+    with pytest.raises(
+        StudyError, match=r"accuracy is .* where the record has .*, and rounding on .* explains 0; the "
+    ):
+        take_home(searched, 0)
+
+
+def test_samples_between_two_classes_may_fall_on_either_side_elsewhere(searched: nas.Study) -> None:
+    accuracy = searched.evaluators[0]
+    assert isinstance(accuracy, nas.Accuracy)
+    module = accuracy.extract(searched.arch(0))
+    weight, bias = module.head.weight, module.head.bias  # type: ignore[union-attr]
+    with torch.no_grad():
+        weight.copy_(weight[:1].expand_as(weight))  # type: ignore[arg-type, operator, index]
+        bias.zero_()  # type: ignore[operator, union-attr]
+    there, elsewhere = MACHINES["another processor"], MACHINES["another processor"]
+    with there(1):
+        record = accuracy.measure_module(module)
+    with elsewhere(2):
+        again = accuracy.measure_module(module)
+    assert not math.isclose(record["accuracy"], again["accuracy"], rel_tol=1e-3)
+    assert _wrong(accuracy, module, again, record) == []
+    (said,) = _wrong(accuracy, module, again, {**record, "accuracy": record["accuracy"] + 0.5})
+    assert "accuracy is" in said
+    (said,) = _wrong(accuracy, module, again, {**record, "loss": record["loss"] * 1.01})
+    assert "loss is" in said
 
 
 def test_a_job_that_defines_its_own_model_goes_home_too(
