@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 # Each layer may import itself and those of the layers named.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "checking": {"errors"},
     "metrics": {"errors"},
     "pareto": {"errors"},
     "retrieval": {"errors"},
@@ -65,6 +66,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "study",
     },
 }
+for _layer in set(MAY_IMPORT) - {"errors"}:
+    MAY_IMPORT[_layer].add("checking")  # everybody checks arguments
 # Packages that are imported in these layers only.
 ONLY_IN = {
     "torch": {

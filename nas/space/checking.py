@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from nas.checking import is_number, plain_scalar
 from nas.errors import SpaceError, suggest
 from nas.space.compiling import Decision
 from nas.space.forest import Forest
 from nas.space.labels import identity, short
+from nas.space.scalars import plain_candidate
+
+_BOOLS = frozenset({bool, np.bool_})
 
 
 class Checker:
@@ -53,11 +59,11 @@ class Checker:
         if len(numbers) != len(self.decisions):
             raise SpaceError(f"{len(numbers)} numbers do not fit {len(self.decisions)} decisions")
         try:
-            genome = [
-                None if number is None else table[number]
-                for table, number in zip(self._of_number, numbers, strict=True)
-            ]
+            genome = self._looked_up(numbers)
         except (KeyError, TypeError):
+            plain = [plain_scalar(number) for number in numbers]
+            if any(number is not old for number, old in zip(plain, numbers, strict=True)):
+                return self.from_numbers(plain)
             stranger, number = next(
                 (decision, number)
                 for decision, table, number in zip(self.decisions, self._of_number, numbers, strict=True)
@@ -66,6 +72,13 @@ class Checker:
             what = expected(stranger) if stranger.point.range else f"an index from 0 to {len(stranger.labels) - 1}"
             raise SpaceError(f"{stranger.name} is {what}, not {short(number)}") from None
         return self._checked(genome)
+
+    def _looked_up(self, numbers: Sequence[Any]) -> list[Any]:
+        if not _BOOLS.isdisjoint(map(type, numbers)):
+            raise KeyError("a bool is no index")
+        return [
+            None if number is None else table[number] for table, number in zip(self._of_number, numbers, strict=True)
+        ]
 
     def _checked(self, genome: list[Any]) -> list[Any]:
         if not self.forest.valid(genome):
@@ -94,8 +107,9 @@ def gene_of(decision: Decision, value: Any) -> Any:
     Raises:
         SpaceError: `value` is none of the decision's, with that reason alone.
     """
+    value = plain_scalar(value)
     if decision.point.range:
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if is_number(value):
             return float(value) + 0.0
     else:
         index = index_of(decision, value)
@@ -107,6 +121,7 @@ def gene_of(decision: Decision, value: Any) -> Any:
 
 def index_of(decision: Decision, value: Any) -> int | None:
     """The canonical index of the candidate that is `value` or is called so; None when there is none."""
+    value = plain_candidate(value)
     for c, label in enumerate(decision.labels):
         if type(label) is type(value) and label == value:
             return decision.point.canonical[c]
@@ -118,9 +133,9 @@ def index_of(decision: Decision, value: Any) -> int | None:
         if identity(candidate) == wanted:
             return decision.point.canonical[c]
     # 3.0 for 3: numbers are compared by value when nothing fits exactly.
-    if isinstance(value, int | float):
+    if is_number(value):
         for c, label in enumerate(decision.labels):
-            if isinstance(label, int | float) and label == value:
+            if is_number(label) and label == value:
                 return decision.point.canonical[c]
     return None
 
@@ -138,17 +153,30 @@ class _Floats(dict[Any, Any]):
 
     def __missing__(self, value: Any) -> float:
         # NaN is in no range; -0.0 becomes 0.0, so that equal values have one key.
-        if isinstance(value, float | int) and not isinstance(value, bool):
+        value = plain_scalar(value)
+        if is_number(value):
             return float(value) + 0.0
         raise KeyError(value)
 
 
+class _Strict(dict[Any, Any]):
+    """Label -> gene where 0, 1, False or True are labels: a bool is no number, though Python finds one by the other."""
+
+    def __init__(self, labels: Sequence[Any], genes: Sequence[int]) -> None:
+        super().__init__(((type(label) in _BOOLS, label), gene) for label, gene in zip(labels, genes, strict=True))
+
+    def __getitem__(self, label: Any) -> Any:
+        return super().__getitem__((type(label) in _BOOLS, label))
+
+
 def _by_label(decision: Decision) -> dict[Any, Any]:
-    """Label -> gene where Python tells the labels apart; empty where it does not (1 and True), for the slow way."""
+    """Label -> gene where Python tells the labels apart; empty where it does not (1 and 1.0), for the slow way."""
     if decision.point.range:
         return _Floats()
     if len(set(decision.labels)) < len(decision.point.distinct_candidates):
         return {}
+    if any(label in (0, 1) for label in decision.labels):
+        return _Strict(decision.labels, decision.point.canonical)
     return dict(zip(decision.labels, decision.point.canonical, strict=True))
 
 
@@ -158,6 +186,8 @@ def _by_number(decision: Decision) -> dict[Any, Any]:
 
 
 def _has(table: dict[Any, Any], number: Any) -> bool:
+    if type(number) in _BOOLS:
+        return False
     try:
         table[number]
     except (KeyError, TypeError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from random import Random
@@ -12,6 +13,7 @@ from typing import Any
 
 import pyglove as pg
 
+from nas.checking import is_number, plain_scalar
 from nas.errors import Infeasible, SpaceError
 from nas.space import dna, nodes
 from nas.space.activity import Conditions, apply_conditions
@@ -23,6 +25,7 @@ from nas.space.features import Encoder, Floats, Kind
 from nas.space.forest import Forest
 from nas.space.labels import is_scalar, short
 from nas.space.rows import RowMap
+from nas.space.scalars import with_plain_scalars
 
 
 class Space:
@@ -37,6 +40,7 @@ class Space:
 
     Args:
         value: a symbolic value: usually a call to a model function with open arguments; plain lists and dicts are taken too.
+            Numbers of numpy's become Python's of the same value (`np.float32(0.1)` is 0.10000000149011612).
         name: how errors and databases call it; the model function's name by default.
         version: a number of your own, stored with every arch.
         active_when: for flat spellings: decision-name prefix -> (decision, values): active only when that decision has one
@@ -58,7 +62,7 @@ class Space:
         largest: Mapping[str, Any] | None = None,
         smallest: Mapping[str, Any] | None = None,
     ) -> None:
-        self.value = _symbolic(value)
+        self.value = with_plain_scalars(_symbolic(value))
         self.name = name if name is not None else (type(value).__name__ if isinstance(value, pg.Functor) else "space")
         self.version = version
         self._options = (dict(active_when or {}), dict(largest or {}), dict(smallest or {}))
@@ -166,15 +170,16 @@ class Space:
         differ the later ones take the first unused candidates.
 
         Raises:
-            SpaceError: a number is missing.
+            SpaceError: a number is missing, or NaN.
         """
-        if len(numbers) != len(self.decisions) or None in numbers:
+        plain = [plain_scalar(number) for number in numbers]
+        if len(plain) != len(self.decisions) or not all(is_number(n) and not math.isnan(n) for n in plain):
             raise SpaceError(f"space {self.name!r} needs a number for each of its {len(self.decisions)} decisions")
         genes = [
             min(max(number, d.point.range.low), d.point.range.high) + 0.0
             if d.point.range
-            else d.point.canonical[min(max(int(number), 0), len(d.labels) - 1)]
-            for d, number in zip(self.decisions, numbers, strict=True)
+            else d.point.canonical[int(min(max(number, 0), len(d.labels) - 1))]
+            for d, number in zip(self.decisions, plain, strict=True)
         ]
         return Arch(self, tuple(self._forest.repair(genes)))
 
