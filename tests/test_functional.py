@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import random
@@ -21,6 +22,7 @@ from nas.evaluate.functional import name_of
 from searchspaces import nasbench201
 from searchspaces.nasbench201 import EDGES, function
 from tests.conformance.evaluator import EvaluatorConformance
+from tests.conformance.machines import MACHINES
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +118,84 @@ def test_layers_are_told_apart_by_bias_kind_order_and_sharing():
     ]
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     assert len({name_of(net, x) for net in nets}) == len(nets)
-    assert name_of(nn.Sequential(nn.Identity(), nn.Linear(4, 4), nn.ReLU(), nn.Dropout()), x) == name_of(nets[0], x)
+    assert name_of(nn.Sequential(nn.Identity(), nn.Linear(4, 4), nn.ReLU(), nn.Dropout(0.0)), x) == name_of(nets[0], x)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: nn.Sequential(nn.Linear(4, 4), nn.Dropout(p)),
+        lambda p: nn.TransformerEncoderLayer(4, 2, 8, dropout=p, batch_first=True),
+        lambda p: nn.LSTM(4, 4, 2, dropout=p, batch_first=True),
+    ],
+)
+def test_layers_are_told_apart_by_what_they_drop_in_training(make):
+    x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    assert len({name_of(make(p), x) for p in (0.0, 0.1, 0.5)}) == 3
+    assert name_of(make(0.5), x) == name_of(make(0.5), x)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_names_are_those_of_another_machine(cells, named, machine):
+    rng = random.Random(2)
+    archs = [cells.sample(rng) for _ in range(20)]
+    with MACHINES[machine]():
+        there = [named(arch) for arch in archs]
+    assert there == [named(arch) for arch in archs]
+
+
+@pytest.mark.parametrize(("factor", "same"), [(1 + 1e-13, True), (1 + 1e-8, False)])
+def test_rounding_is_no_difference_and_anything_more_is(factor, same):
+    class Scaled(nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            self.layer, self.factor = nn.Linear(4, 4), factor
+
+        def forward(self, x):
+            return self.layer(x) * self.factor
+
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    assert (name_of(Scaled(1.0), x) == name_of(Scaled(factor), x)) is same
+
+
+class Returns(nn.Module):
+    def __init__(self, change):
+        super().__init__()
+        self.layer, self.change = nn.Linear(4, 4), change
+
+    def forward(self, x):
+        return self.change(self.layer(x))
+
+
+@dataclasses.dataclass
+class Output:
+    logits: torch.Tensor
+
+
+def test_an_output_that_says_nothing_is_no_name():
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    for change in (lambda y: y * torch.nan, lambda y: None, lambda y: object()):
+        with pytest.raises(EvaluationError, match="Returns cannot be told from others .* has no finite number"):
+            name_of(Returns(change), x)
+    masked = [lambda y: y.clone().fill_diagonal_(-torch.inf), lambda y: (2 * y).fill_diagonal_(-torch.inf)]
+    masked += [lambda y: y.clone().fill_diagonal_(torch.inf), lambda y: y]
+    assert len({name_of(Returns(change), x) for change in masked}) == 4
+    structured = [lambda y: Output(y), lambda y: {"logits": y}, lambda y: [(y,)]]
+    assert len({name_of(Returns(change), x) for change in structured}) == 1
+    assert name_of(Returns(lambda y: Output(2 * y)), x) != name_of(Returns(lambda y: Output(y)), x)
+
+
+def test_what_sums_leave_of_zero_is_zero():
+    class Difference(nn.Module):
+        def __init__(self, noise):
+            super().__init__()
+            self.layer, self.noise = nn.Linear(4, 4), noise
+
+        def forward(self, x):
+            return x + self.layer((x - x) + self.noise)
+
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    assert name_of(Difference(0.0), x) == name_of(Difference(1e-17), x) != name_of(Difference(1e-3), x)
 
 
 def test_two_dead_layers_are_one():

@@ -5,20 +5,26 @@ Learning": run candidates on fixed inputs and hash the outputs.  Weights must no
 was made, or equal networks would differ: here a layer draws its weights when it is called, from a seed that is made of the
 kind of layer and of *what it is given*.  So the same operation on the same input has the same weights wherever it stands, and
 two operations in a row, or after different ones, have different weights.
+
+Numbers are compared on a grid of `PLACES` decimals.  No way from numbers to names is safe from rounding: whatever the grid, sums
+that another processor takes in another order may fall on two sides of a border.  The error is then on the safe side: two names,
+one evaluation too many.  In float64 that happens to about one name in 10^5 (rounding 1e-14, borders 1e-9 apart, some hundred
+numbers); a model that computes in float32 inside has other names on other machines.  The grid is not coarser than that, since
+equal names of different functions would be a lie: functions are told apart that differ by more than 1e-9 of their outputs.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from nas.errors import EvaluationError
-from nas.supernet.inputs import Inputs, call, convert
+from nas.supernet.inputs import Inputs, call, convert, tensors_in
 from nas.supernet.skeleton import build, quiet
 from nas.train.task import Task
 
@@ -26,14 +32,18 @@ if TYPE_CHECKING:
     from nas.space import Arch
 
 DIRECTIONS = 4  # projections that tell two tensors of one shape and length apart
-PLACES = 6  # decimals that are compared; sums in another order differ beyond the twelfth
+PLACES = 9  # decimals that are compared; sums in another order differ beyond the twelfth
+NOTHING = 1e-12  # a tensor of this length is what sums leave of zero
+_MINUS_ZERO = f"{-0.0:.{PLACES}f}"
+DROPS = ("p", "dropout", "attention_dropout", "drop_prob", "drop_rate")
+"""Attributes of layers that are probabilities and show in training only."""
 
 
 class Function:
     """Names what an arch computes: 32 hex characters, equal for archs that compute the same.
 
-    What shows in training only is not seen: two networks that differ in dropout have one name.  A layer that is given
-    nothing but zeros is taken to answer zeros, whatever its biases.
+    Dropout is seen where a layer says its probability (`DROPS`), as torch's do; other things that show in training only are not.
+    A layer that is given nothing but zeros is taken to answer zeros, whatever its biases.
 
     Args:
         task: its first calibration inputs are the probes.
@@ -56,7 +66,7 @@ class Function:
         """The name; the same in every process.
 
         Raises:
-            EvaluationError: the model does not run in float64.
+            EvaluationError: the model does not run in float64, or its output has no finite number.
         """
         with quiet():
             torch.manual_seed(self.seed)
@@ -81,7 +91,7 @@ def name_of(module: nn.Module, inputs: Inputs, seed: int = 0) -> str:
     """The name of what `module` computes of `inputs`; its weights are drawn anew, in place, and it ends in float64.
 
     Raises:
-        EvaluationError: the model does not run in float64.
+        EvaluationError: the model does not run in float64, or its output has no finite number.
     """
     module = module.double().eval()
     signatures = _Signatures(seed)
@@ -97,6 +107,8 @@ def name_of(module: nn.Module, inputs: Inputs, seed: int = 0) -> str:
         own = {key: one for key, one in owner._parameters.items() if one is not None and held[id(one)] == 1}
         if own:
             handles.append(owner.register_forward_pre_hook(_Layer(own, signatures), with_kwargs=True))
+        if (dropped := _dropped(owner)) > 0:
+            handles.append(owner.register_forward_hook(functools.partial(_thin, dropped)))
     try:
         output = call(module, convert(inputs, lambda one: one.double() if one.is_floating_point() else one))
     except RuntimeError as error:
@@ -106,7 +118,13 @@ def name_of(module: nn.Module, inputs: Inputs, seed: int = 0) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    described = " ".join(signatures(tensor) for tensor in _tensors(output))
+    tensors = tensors_in(output)
+    if not any(torch.isfinite(tensor).any() for tensor in tensors):
+        raise EvaluationError(
+            f"{type(module).__name__} cannot be told from others by what it computes, as its output has no finite number; "
+            "give probes that it computes numbers of, and return tensors in tuples, mappings or dataclasses"
+        )
+    described = " ".join(map(signatures, tensors))
     return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
 
 
@@ -121,8 +139,8 @@ class _Layer:
         if self.done:
             return
         self.done = True
-        given = list(_tensors((args, kwargs)))
-        dead = bool(given) and not any(tensor.any() for tensor in given)
+        given = tensors_in((args, kwargs))
+        dead = bool(given) and all(float(tensor.double().norm()) < NOTHING for tensor in given)
         shapes = {key: tuple(one.shape) for key, one in self.own.items()}
         what = f"{self.signatures.seed} {type(module).__qualname__} {shapes} {[*map(self.signatures, given)]}"
         for key, parameter in self.own.items():
@@ -132,8 +150,24 @@ class _Layer:
                 _draw(parameter, key, f"{what} {key}")
 
 
+def _dropped(module: nn.Module) -> float:
+    """How much of its output a layer drops in training; 0 where it says nothing."""
+    found = [value for name in DROPS if isinstance(value := getattr(module, name, None), float)]
+    return math.fsum(found)
+
+
+def _thin(dropped: float, _module: nn.Module, _args: Any, output: Any) -> Any:
+    """A forward hook: makes the output of a layer with dropout another one, unless it is nothing."""
+    if isinstance(output, tuple):
+        return (_thin(dropped, _module, _args, output[0]), *output[1:]) if output else output
+    return output * (1 + dropped) if isinstance(output, Tensor) and output.is_floating_point() else output
+
+
 class _Signatures:
-    """A short text of a tensor, equal for tensors that differ by rounding: its shape, length, and direction."""
+    """A short text of a tensor, equal for tensors that differ by rounding: its shape, length, and direction.
+
+    Of a tensor with numbers that are not finite: those that are, and where the others are.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -142,16 +176,19 @@ class _Signatures:
     def __call__(self, tensor: Tensor) -> str:
         """Its text."""
         flat = tensor.detach().double().flatten()
+        if not torch.isfinite(flat).all():
+            marks = flat.nan_to_num(nan=2.0, posinf=1.0, neginf=-1.0).where(~torch.isfinite(flat), 0.0)
+            return f"{self(flat.where(torch.isfinite(flat), 0.0).view(tensor.shape))} {self(marks)}"
         length = float(flat.norm()) if len(flat) else 0.0
-        if not math.isfinite(length) or length < 1e-12:
-            return f"{tuple(tensor.shape)} {'0' if length < 1e-12 else length}"
+        if length < NOTHING:
+            return f"{tuple(tensor.shape)} 0"
         if len(flat) not in self._directions:
             generator = torch.Generator().manual_seed(len(flat))
             self._directions[len(flat)] = torch.randn(
                 DIRECTIONS, len(flat), generator=generator, dtype=torch.float64
             ).to(flat.device)
         angles = (self._directions[len(flat)] @ flat / length).tolist()
-        rounded = [f"{angle + 0.0:.{PLACES}f}".replace("-0.000000", "0.000000") for angle in angles]
+        rounded = [f"{angle + 0.0:.{PLACES}f}".replace(_MINUS_ZERO, _MINUS_ZERO[1:]) for angle in angles]
         return f"{tuple(tensor.shape)} {length:.{PLACES}e} {rounded}"
 
 
@@ -165,15 +202,3 @@ def _draw(parameter: Tensor, name: str, seed: str) -> None:
     else:
         values = values / 10 + (name == "weight")
     parameter.copy_(values)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors of nested tuples, lists, mappings and model outputs, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors(item)
