@@ -17,6 +17,7 @@ import pandas as pd
 from nas.errors import NasError
 from nas.metrics import Metric
 from nas.pareto import Front, hypervolume
+from nas.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ def front_figure(name: str, objectives: Sequence[Metric], trials: pd.DataFrame, 
     plane, growth = figure.subplots(1, 2, width_ratios=[3, 2])
     _draw_plane(plane, across, up, trials, front)
     _draw_growth(growth, objectives, trials)
-    figure.suptitle(f"{name}: {len(front)} on the front of {len(trials)} trials")
+    figure.suptitle(f"{printable(name)}: {len(front)} on the front of {len(trials)} trials", parse_math=False)
     return figure
 
 
@@ -70,7 +71,7 @@ def page(name: str, figure: Figure, front: pd.DataFrame) -> str:
         tip = html.escape(f"trial {number}: " + ", ".join(f"{column}={_short(value)}" for column, value in row.items()))
         svg = svg.replace(f'<g id="trial-{number}">', f'<g id="trial-{number}"><title>{tip}</title>')
     table = front.map(_short).to_html(border=0, escape=True)
-    title = html.escape(name)
+    title = html.escape(printable(name))
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
         "<style>body{font:14px system-ui,sans-serif;margin:2em}table{border-collapse:collapse}"
@@ -125,6 +126,7 @@ def _draw_plane(axes: Axes, across: Metric, up: Metric, trials: pd.DataFrame, fr
         c=list(dominated),
         cmap="Blues",
         vmin=-max(len(trials), 1) / 2,
+        vmax=max(len(trials), 1),  # also where none is dominated
         label="dominated, darker when later",
     )
     best = front.sort_values([across.name, up.name], ascending=[across.goal == "min", up.goal == "min"])
@@ -138,8 +140,8 @@ def _draw_plane(axes: Axes, across: Metric, up: Metric, trials: pd.DataFrame, fr
     finite = x[np.isfinite(x)]
     if len(finite) and finite.min() > 0 and finite.max() / finite.min() > 10:
         axes.set_xscale("log")
-    axes.set_xlabel(_axis_title(across, "x"))
-    axes.set_ylabel(_axis_title(up, "y"))
+    axes.set_xlabel(_axis_title(across, "x"), parse_math=False)
+    axes.set_ylabel(_axis_title(up, "y"), parse_math=False)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=9)
 
@@ -155,10 +157,10 @@ def _draw_growth(axes: Axes, objectives: Sequence[Metric], trials: pd.DataFrame)
 
 def _axis_title(metric: Metric, axis: str) -> str:
     arrows = {("x", "min"): "←", ("x", "max"): "→", ("y", "min"): "↓", ("y", "max"): "↑"}
-    return f"{metric.label}  {arrows[axis, metric.goal]} better"
+    return f"{printable(metric.label)}  {arrows[axis, metric.goal]} better"
 
 
 def _short(value: Any) -> str:
     if isinstance(value, Mapping):
-        return " ".join(f"{name}={item}" for name, item in value.items())
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+        return printable(" ".join(f"{name}={item}" for name, item in value.items()))
+    return f"{value:.5g}" if isinstance(value, float) else printable(value)

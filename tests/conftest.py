@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# What commands note of the user's jobs stays out of the user's home.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="nas-state-")
 # Whoever starts the tests in the background (nohup, a shell's &) has it ignored, in every process that they start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

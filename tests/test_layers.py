@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "checking": {"errors"},
+    "text": set(),
     "metrics": {"errors"},
     "pareto": {"errors"},
     "retrieval": {"errors"},
@@ -31,9 +32,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluate": {"errors", "metrics", "placement", "space", "supernet", "train", "hardware", "predict", "store"},
     "deploy": {"errors", "metrics", "space", "supernet"},
     "runners": {"carried", "errors", "placement"},
-    "plot": {"errors", "metrics", "pareto"},
+    "plot": {"errors", "metrics", "pareto", "text"},
     "study": {
         "errors",
+        "text",
         "metrics",
         "pareto",
         "placement",
@@ -52,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tune": {"errors", "evaluate", "metrics", "pareto", "runners", "search", "space", "store", "study"},
     "distributed": {"errors", "runners", "train"},
     "cli": {
+        "text",
         "deploy",
         "distributed",
         "errors",

@@ -13,6 +13,7 @@ from nas.cli import keeping, looking, measuring, running, taking  # noqa: F401
 from nas.cli.root import app
 from nas.cli.stores import close_all
 from nas.errors import LONGEST, NasError, brief
+from nas.text import printable
 
 __all__ = ["app", "run"]
 
@@ -29,10 +30,11 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # `nas front ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except NasError as error:
-        sys.stderr.write(f"nas: {brief(error, 2 * LONGEST)}\n")
+        sys.stderr.write(f"nas: {printable(brief(error, 2 * LONGEST))}\n")
         return 2
     except OSError as error:  # a full disk, a folder that may not be written
-        sys.stderr.write(f"nas: {error.strerror or error}{f': {error.filename}' if error.filename else ''}\n")
+        said = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+        sys.stderr.write(f"nas: {printable(said)}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("nas: interrupted; the same command goes on where it stopped\n")

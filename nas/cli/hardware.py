@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from shlex import join, quote
 from typing import TYPE_CHECKING, Any
 
+from nas.cli import own
 from nas.cli.output import print_json, print_table, print_text
 from nas.errors import DeviceError, NasError, suggest
+from nas.text import printable
 
 if TYPE_CHECKING:
     from nas.hardware import Target
-    from nas.store import HardwareRecord, Store
+    from nas.store import Store
     from nas.study import Study
     from nas.study.measuring import Kind, Tick
 
@@ -52,15 +57,18 @@ def measure(
     quiet: bool,
 ) -> None:
     """Measure archs of the job's space on a device."""
+    from nas.hardware import Command
     from nas.study.measuring import measure_archs, plan, supernet_of
 
-    target = resolve(device, command, study, store.hardware)
+    target = resolve(device, command, study, store)
     supernet = supernet_of(study)
     target.check()
     todo = plan(study.space, store.hardware, target, archs, few=few)
     if dry_run:
         print_json({"device": todo.device, "archs": archs, "measured": todo.done, "to measure": len(todo.archs)})
         return
+    if isinstance(target, Command):
+        own.remember("command", store.place, target.key, target.describe()["command"])
     measured = measure_archs(supernet, store.hardware, target, todo.archs, energy=energy, tick=ticker(quiet))
     noisy = sum(one.noisy for one in measured)
     print_text(
@@ -74,7 +82,7 @@ def fit(study: Study, store: Store, device: str, kind: Kind, *, noisy: bool, qui
     from nas.study.measuring import fit as fit_predictor
     from nas.study.measuring import supernet_of
 
-    target = resolve(device, None, study, store.hardware)
+    target = resolve(device, None, study, store, run=False)
     try:
         supernet = supernet_of(study)
     except NasError:
@@ -126,34 +134,96 @@ def show_predictors(store: Store, as_json: bool) -> None:
     )
 
 
-def resolve(device: str, command: str | None, study: Study, hardware: HardwareRecord) -> Target:
+def resolve(device: str, command: str | None, study: Study, store: Store, *, run: bool = True) -> Target:
     """What a name on the command line means: a device of the job, a command, one of the store, or a label.
 
-    Raises:
-        DeviceError: none of them.
-    """
-    from nas.hardware import Command, parse_device
+    A command comes from the command line, now or when this user gave it before, never from the database.
 
-    own: dict[str, Target] = {one.device.label: one.device for one in study.evaluators if hasattr(one, "device")}
-    if command is not None:
-        return Command(device, command)
-    if device in own:
-        return own[device]
-    stored = {one.name: one.description for one in hardware.devices()}
+    Args:
+        device: the name.
+        command: of the command line.
+        study: of the job.
+        store: whose devices are known.
+        run: False where nothing will be measured on it.
+
+    Raises:
+        DeviceError: none of them, or it is behind a command that this user never gave.
+    """
+    from nas.hardware import parse_device
+
+    own_devices: dict[str, Target] = {
+        one.device.label: one.device for one in study.evaluators if hasattr(one, "device")
+    }
+    stored = {one.name: one.description for one in store.hardware.devices()}
     found = stored.get(device)
+    if command is not None:
+        return _behind(device, command, found)
+    if device in own_devices:
+        return own_devices[device]
+    if found is not None and not run and ("command" in found or "function" in found):
+        return Elsewhere(device, found)
     if found is not None and "command" in found:
-        return Command(device, found["command"], format=found["format"], batch=found["batch"])
+        given = own.recall("command", store.place, device)
+        if given is None:
+            raise DeviceError(
+                f"device {device!r} is measured by a command, and the one that the database names is not run on its word; "
+                f"if that is yours: --command {quote(_line(found['command']))}"
+            )
+        return _behind(device, given, found)
     if found is not None and "function" in found:
         raise DeviceError(f"device {device!r} is measured by a function; give the job's evaluators that device")
-    if found is not None:
-        device = device.partition("@")[0]
-    if device.partition(",")[0].startswith(("cpu", "cuda")):
-        return parse_device(device)
-    names = ["cpu", *own, *stored]
+    label, at, _ = device.partition("@")
+    if label.partition(",")[0].startswith(("cpu", "cuda")) and (found is not None or not at):
+        here = parse_device(label)
+        if not at or here.key == device:
+            return here
+        if not run and found is not None:
+            return Elsewhere(device, found)
+        raise DeviceError(f"device {device!r} is another machine's; this one's is {here.key!r}")
+    names = ["cpu", *own_devices, *stored]
     raise DeviceError(
         f"device {device!r} is not known{suggest(device, names)}; give a label as 'cpu,threads=2', a device of the job or of the "
         "database, or --command"
     )
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A device of a database by its name, whose figures are read and which nothing is measured on."""
+
+    key: str
+    description: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The name."""
+        return self.key
+
+    def describe(self) -> dict[str, Any]:
+        """As stored."""
+        return dict(self.description)
+
+    def check(self) -> None:
+        """Raises `DeviceError`: it cannot be reached."""
+        raise DeviceError(f"device {self.key!r} is known by its figures alone; name how it is measured")
+
+
+def _behind(device: str, command: str | list[str], stored: Mapping[str, Any] | None) -> Target:
+    """The device behind a command; what model file it takes is as in the database, where the device is known."""
+    from nas.hardware import Command
+
+    known = stored or {}
+    batch = known.get("batch")
+    return Command(
+        device,
+        command,
+        format="pt2" if known.get("format") == "pt2" else "onnx",
+        batch=batch if isinstance(batch, int) and batch > 0 else 1,
+    )
+
+
+def _line(words: object) -> str:
+    return join(map(str, words)) if isinstance(words, list) else str(words)
 
 
 def measure_front(study: Study, quiet: bool) -> None:
@@ -185,7 +255,7 @@ def ticker(quiet: bool) -> Tick:
     def tick(done: int, of: int, text: str) -> None:
         if not quiet and (done == of or time.monotonic() - last[0] >= 5.0):
             last[0] = time.monotonic()
-            sys.stderr.write(f"{done}/{of} {text}\n")
+            sys.stderr.write(f"{done}/{of} {printable(text)}\n")
 
     return tick
 

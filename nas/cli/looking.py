@@ -102,5 +102,6 @@ def front(
         from nas.cli.hardware import ticker
         from nas.study.measuring import measured_front
 
-        found = measured_front(declared(study, job, store), where, ticker(quiet=False))
+        words = ["front", study, "--measure", *(["--where", where] if where else [])]
+        found = measured_front(declared(study, job, store, words), where, ticker(quiet=False))
     write_front(record, where, format, output, everything, measured=found)

@@ -15,6 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Table
+from rich.text import Text
+
+from nas.text import printable
 
 _INDEX = re.compile(r"\[\d+\]$")
 
@@ -26,13 +29,13 @@ def console() -> Console:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
-    """A table; numbers to the right, None as an empty cell."""
-    table = Table(title=title and escape(title), title_justify="left")
+    """A table; numbers to the right, None as an empty cell; text as it is, whatever it says to terminals or to rich."""
+    table = Table(title=None if title is None else _shown(title), title_justify="left")
     for index, column in enumerate(columns):
         numeric = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
-        table.add_column(escape(column), justify="right" if numeric and rows else "left", overflow="fold")
+        table.add_column(_shown(column), justify="right" if numeric and rows else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(_cell(value)) for value in row))
+        table.add_row(*(_shown(_cell(value)) for value in row))
     console().print(table)
 
 
@@ -40,7 +43,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
 def showing(title: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error for what is called with (done, total); nothing when `quiet`."""
     with Progress(console=Console(stderr=True), disable=quiet) as bar:
-        task = bar.add_task(escape(title), total=None)
+        task = bar.add_task(escape(printable(title)), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
@@ -61,13 +64,18 @@ def copying(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def print_text(text: str) -> None:
-    """One line to standard output."""
-    sys.stdout.write(text + "\n")
+    """One line to standard output; what a terminal would obey is shown as an escape."""
+    sys.stdout.write(printable(text) + "\n")
+
+
+def print_lines(text: str) -> None:
+    """Several lines to standard output, likewise."""
+    sys.stdout.write(printable(text, keep="\n") + "\n")
 
 
 def print_json(value: Any) -> None:
     """One JSON document."""
-    print_text(json.dumps(value, indent=2, allow_nan=False))
+    print_lines(json.dumps(value, indent=2, allow_nan=False))
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -84,6 +92,10 @@ def choices_text(choices: Mapping[str, Any]) -> str:
     for name, value in choices.items():
         lists.setdefault(_INDEX.sub("", name), []).append(str(value))
     return " ".join(f"{name}={','.join(values)}" for name, values in lists.items())
+
+
+def _shown(text: str) -> Text:
+    return Text(printable(text, keep="\n"))
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ StoreOption = Annotated[
     Parameter(name="--store", help="Database: a path or URL. [default: $NAS_STORE, or nas.db in this folder]"),
 ]
 JobArgument = Annotated[str, Parameter(help="A Python file that builds a nas.Study, or package.module:name.")]
-JobOption = Annotated[str | None, Parameter(help="The job, if it is not where the study was run from.")]
+JobOption = Annotated[str | None, Parameter(help="The job, where it is not the one that you ran.")]
 TrialArgument = Annotated[int, Parameter(help="Number of a trial, as 'nas front' lists them.")]
 DeviceOption = Annotated[
     str,

@@ -80,6 +80,7 @@ def run_study(
         dry_run: check everything and evaluate one arch here, without a record.
         quiet: no progress.
     """
+    from nas.cli import own
     from nas.cli.job import load_job
     from nas.cli.output import print_json, print_text
     from nas.cli.show import is_predicted
@@ -90,6 +91,8 @@ def run_study(
     if dry_run:
         print_json(study.rehearse())
         return
+    if study.job is not None:
+        own.remember("job", study.place, study.name, study.job)
     summary = study.run(trials, workers=workers, ray=ray, address=address, progress=not quiet, time_limit_s=time_limit)
     print_text(str(summary))
     predicted = is_predicted(study.record)

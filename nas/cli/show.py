@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from nas.cli.output import choices_text, console, print_json, print_table, print_text, records
+from nas.cli.output import choices_text, console, print_json, print_lines, print_table, print_text, records
 from nas.errors import FilterError, NasError
 from nas.metrics import unit_of
+from nas.text import printable
 
 if TYPE_CHECKING:
     from nas.store import StudyRecord
@@ -81,16 +82,15 @@ def write_front(
     elif format == "json":
         print_json(records(front))
     elif format == "csv":
-        print_text(_flat(front).to_csv().rstrip())
+        print_lines(_flat(front).to_csv().rstrip())
     elif front.empty:
         states = ", ".join(f"{count} {state}" for state, count in record.counts().items() if count) or "no trials yet"
         print_text(f"study {record.name!r} has no feasible trial{f' where {where}' if where else ''} ({states})")
     else:
         _print_frame(front, record, everything)
     if measured is None and not front.empty and is_predicted(record):
-        sys.stderr.write(
-            f"these latencies are predictions; measure the front with: nas front {shlex.quote(record.name)} --measure\n"
-        )
+        again = f"nas front {shlex.quote(record.name)} --measure"
+        sys.stderr.write(f"these latencies are predictions; measure the front with: {printable(again)}\n")
 
 
 def is_predicted(record: StudyRecord) -> bool:
@@ -160,7 +160,8 @@ def _flat(front: pd.DataFrame) -> pd.DataFrame:
     if "choices" not in front.columns:
         return front
     choices = pd.DataFrame(front["choices"].map(dict).tolist(), index=front.index, dtype=object)
-    return pd.concat([front.drop(columns="choices"), choices], axis=1)
+    flat = pd.concat([front.drop(columns="choices"), choices], axis=1)
+    return flat.rename(columns=printable).map(lambda value: printable(value) if isinstance(value, str) else value)
 
 
 def _file_name(name: str) -> str:

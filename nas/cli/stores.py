@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from shlex import quote
+from collections.abc import Sequence
+from shlex import join, quote
 from typing import TYPE_CHECKING, TypeVar
+
+from nas.errors import JobError
 
 if TYPE_CHECKING:
     from nas.store import Store
@@ -61,16 +64,39 @@ def store_hint(where: str) -> str:
     return "" if where == shown_of(None) else f" --store {quote(where)}"
 
 
-def declared(study: str, job: str | None, store: str | None) -> Study:
-    """A study as the job declares it that it was run from."""
+def declared(study: str, job: str | None, store: str | None, again: Sequence[str]) -> Study:
+    """A study as its job declares it: the job of the command line, else the one that this user ran.
+
+    What the database calls its job is never imported: it may be somebody else's database.
+
+    Args:
+        study: name.
+        job: of the command line.
+        store: of the command line.
+        again: words of the command, to be said again with a job.
+
+    Raises:
+        JobError: this user did not run that study here, and gave no job.
+    """
+    from nas.cli import own
     from nas.cli.job import load_job
-    from nas.errors import JobError
 
     opened = reading(store)
     record = opened.open_study(study)
-    reference = job or record.settings.get("job")
+    reference = job or own.recall("job", opened.place, study)
     if reference is None:
-        raise JobError(f"study {study!r} was not run from a job file; say which builds it with --job")
-    found = load_job(reference)
+        raise _ask(study, record.settings.get("job"), [*again, *(["--store", shown_of(store)] if store else [])])
+    found = load_job(str(reference))
     found.rename(study, store=opened)
     return found
+
+
+def _ask(study: str, stored: object, again: Sequence[str]) -> JobError:
+    if not isinstance(stored, str):
+        return JobError(
+            f"study {study!r} was not run from a job file; say which builds it: nas {join(again)} --job JOB.py"
+        )
+    return JobError(
+        f"study {study!r} is not one that you ran here, and the job that its database names is not imported on its word; "
+        f"if that is yours: nas {join(again)} --job {quote(stored)}"
+    )

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from nas.cli.root import JobOption, StoreOption, StudyArgument, TrialArgument, app
 from nas.cli.stores import declared, reading
-
-if TYPE_CHECKING:
-    from nas.study.take_home import Winner
 
 
 @app.command
@@ -32,10 +29,10 @@ def extract(
         output: folder to write; it must not exist, or be empty.
     """
     from nas.cli.output import print_text
-    from nas.study.take_home import check_folder
+    from nas.study.take_home import check_folder, take_home
 
     check_folder(output)
-    winner = _winner(study, trial, job, store)
+    winner = take_home(declared(study, job, store, ["extract", study, str(trial), "-o", str(output)]), trial)
     winner.write(output)
     print_text(str(winner))
     print_text(f"wrote {output}/: model.safetensors, arch.json, load.py")
@@ -69,6 +66,7 @@ def export(
     from nas.deploy import export as write
     from nas.deploy import format_of
     from nas.errors import DeployError
+    from nas.study.take_home import take_home
 
     if trial is None:
         if format not in (None, "elastic") or fixed_batch:
@@ -77,14 +75,16 @@ def export(
             )
         from nas.cli.fronts import write_elastic
 
-        print_text(write_elastic(declared(study, job, store), output, where))
+        words = ["export", study, "-o", str(output), *(["--where", where] if where else [])]
+        print_text(write_elastic(declared(study, job, store, words), output, where))
         return
     if format == "elastic" or where is not None:
         raise DeployError(
             f"elastic holds the whole front; leave out the trial {trial}, or --format elastic and --where"
         )
     chosen = format_of(output, format)
-    winner = _winner(study, trial, job, store)
+    words = ["export", study, str(trial), "-o", str(output), *(["--format", format] if format else [])]
+    winner = take_home(declared(study, job, store, words), trial)
     done = write(winner.module, output, chosen, winner.example, any_batch=not fixed_batch)
     print_text(str(winner))
     print_text(str(done))
@@ -113,10 +113,3 @@ def export_optuna(
         done = export_study(record, url, name, progress)
     print_text(str(done))
     print_text(f"see it with: optuna-dashboard {quote(done.database)}")
-
-
-def _winner(study: str, trial: int, job: str | None, store: str | None) -> Winner:
-    """A trial's network, checked."""
-    from nas.study.take_home import take_home
-
-    return take_home(declared(study, job, store), trial)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyglove as pg
@@ -43,12 +44,44 @@ def to_json(value: Any, what: str) -> Any:
 def from_json(json: Any, what: str) -> Any:
     """A value that `to_json` stored.
 
+    Nothing is imported for it: classes and functions that it names must be of modules that the program has imported.
+
     Raises:
-        StoreError: it holds code.
+        StoreError: it holds code, or names what this program has not imported, or is none.
     """
     if any_code(json):
         raise StoreError(f"{what} in the database holds executable code and is not loaded")
-    return pg.from_json(json)
+    strange = next((name for name in _referred(json) if not _is_loaded(name)), None)
+    if strange is not None:
+        raise StoreError(
+            f"{what} in the database names {strange!r}, and nothing is imported on a database's word; "
+            "import it in your program if it is yours"
+        )
+    try:
+        return pg.from_json(json, auto_import=False)
+    except Exception as error:
+        raise StoreError(f"{what} in the database cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _referred(json: Any) -> Iterator[str]:
+    """Names of classes, functions and methods that PyGlove would look up by importing their modules."""
+    if isinstance(json, dict):
+        if json.get("_type") in ("type", "function", "method"):
+            yield str(json.get("name"))
+        for item in json.values():
+            yield from _referred(item)
+    elif isinstance(json, list | tuple):
+        for item in json:
+            yield from _referred(item)
+
+
+def _is_loaded(name: str) -> bool:
+    """Whether looking `name` up imports nothing, not even a part of a package."""
+    module, _, rest = name.rpartition(".")
+    while module and module not in sys.modules:
+        module, _, inner = module.rpartition(".")
+        rest = f"{inner}.{rest}"
+    return bool(module) and all(part[:1].isupper() for part in rest.split(".")[:-1])
 
 
 def named(notes: Mapping[str, Any], kind: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 import math
 from typing import Any
@@ -26,10 +27,8 @@ def python_source(value: Any) -> tuple[str, list[str]]:
 
 
 def _expression(value: Any, modules: set[str]) -> str:
-    if value is None or isinstance(value, (bool, int, str)):
-        return repr(value)
-    if isinstance(value, float):
-        return repr(value) if math.isfinite(value) else f"float({str(value)!r})"
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return _scalar(value, modules)
     if isinstance(value, (tuple, list)):
         return _sequence(value, modules)
     if isinstance(value, dict):
@@ -44,6 +43,14 @@ def _expression(value: Any, modules: set[str]) -> str:
     raise SpaceError(
         f"a {type(value).__name__} cannot be written as Python source; use JSON values, symbolic objects, classes"
     )
+
+
+def _scalar(value: Any, modules: set[str]) -> str:
+    if isinstance(value, enum.Enum):
+        return f"{_name(type(value), modules)}[{value.name!r}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float({str(value)!r})"
+    return repr(value)
 
 
 def _sequence(value: tuple[Any, ...] | list[Any], modules: set[str]) -> str:

@@ -39,6 +39,7 @@ class Backend(Protocol):
 
     Attributes:
         shown: the database as sentences name it, without its password.
+        place: the same for every spelling of its path or address; without its password.
         begin_read: the statements that start a snapshot in which nothing can be written.
         begin_write: those that start a transaction that writes.
         begin_alone: those that start one beside which no other of these runs, in any process.
@@ -46,6 +47,7 @@ class Backend(Protocol):
     """
 
     shown: str
+    place: str
     begin_read: tuple[str, ...]
     begin_write: tuple[str, ...]
     begin_alone: tuple[str, ...]

@@ -63,7 +63,8 @@ class Postgres:
 
     def __init__(self, url: str) -> None:
         self._url = _parsed(url)
-        self.shown = repr(_hidden(self._url))
+        self.place = _hidden(self._url)
+        self.shown = repr(self.place)
         self._engine: sa.Engine | None = None
         self._connected = False
 

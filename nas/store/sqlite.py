@@ -7,6 +7,7 @@ moment; the loss of power may cost the last commits, never the file.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class Sqlite:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.shown = repr(str(path))
+        self.place = os.path.realpath(path)
 
     def exists(self) -> bool:
         """Whether there is a database to open.

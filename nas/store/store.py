@@ -90,6 +90,11 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({self._database.shown})"
 
+    @property
+    def place(self) -> str:
+        """Where it is: the absolute path of the file, or the address without the password."""
+        return self._database.backend.place
+
     def close(self) -> None:
         """Close every connection; the store and its studies cannot be used any more."""
         self._database.close()

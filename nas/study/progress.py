@@ -10,6 +10,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from nas.text import printable
+
 _LOG_EVERY_S = 5.0
 _BAR_EVERY_S = 0.2
 
@@ -60,7 +62,7 @@ class Lines:
         """The summary says the rest."""
 
     def _say(self, line: str) -> None:
-        sys.stderr.write(line + "\n")
+        sys.stderr.write(printable(line) + "\n")
         sys.stderr.flush()
         self._last = time.monotonic()
 
@@ -71,17 +73,17 @@ class Bar:
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             console=console,
         )
 
     def begin(self, title: str, done: int, total: int) -> None:
         """Show the bar."""
-        self._task = self._progress.add_task(title, total=total, completed=done, text="workers are starting")
+        self._task = self._progress.add_task(printable(title), total=total, completed=done, text="workers are starting")
         self._progress.start()
         self._last = 0.0
 
@@ -90,7 +92,7 @@ class Bar:
         if time.monotonic() - self._last < _BAR_EVERY_S:
             return
         self._last = time.monotonic()
-        self._progress.update(self._task, completed=done, text=text())
+        self._progress.update(self._task, completed=done, text=printable(text()))
 
     def end(self) -> None:
         """Leave it as it stands."""

@@ -16,7 +16,7 @@ from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
 from nas.search import Algorithm, Surrogate, make
 from nas.search.insight import Insight
 from nas.store import Store, StudyRecord, open_store
-from nas.store.database import shown
+from nas.store.database import locate, shown
 from nas.study.driver import Driver, Options, Summary
 from nas.study.progress import reporter
 from nas.study.transferring import ready, sources_for
@@ -100,6 +100,11 @@ class Study:
     def where(self) -> str:
         """The database's path, or its URL without the password."""
         return repr(self._where) if isinstance(self._where, Store) else shown(self._where)
+
+    @property
+    def place(self) -> str:
+        """The same for every spelling of the database's path or URL; without the password."""
+        return self._where.place if isinstance(self._where, Store) else locate(self._where).place
 
     @property
     def store(self) -> Store:

@@ -116,16 +116,17 @@ class Winner:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _loader(self, folder: Path) -> str:
-        """Source of a module whose `load()` builds the network and loads its weights."""
+        """Source of a module whose `load()` builds the network and loads its weights.
+
+        It names classes and functions of the user's own space, and values of its candidates.
+        """
         from nas.space.source import python_source
 
         expression, modules = python_source(self.arch.value)
         beside = [module for module in modules if module.startswith("nas_job_")]
         for module in beside:  # defined in the job file itself: take that along
             shutil.copyfile(str(sys.modules[module].__file__), folder / f"{module}.py")
-        facts = ", ".join(f"{name} {value:.6g}" for name, value in self.measurements.items())
         return _LOADER.format(
-            title=f"Trial {self.number} of study {self.study!r}: {facts}",
             system="import sys\n" if beside else "",
             path="sys.path.insert(0, str(Path(__file__).parent))\n" if beside else "",
             imports="\n".join(f"import {module}" for module in modules),
@@ -147,7 +148,8 @@ class Winner:
             )
 
 
-_LOADER = '''"""{title}
+# What the record says is in arch.json, never here: names and values of a database are data, and nothing of them is source.
+_LOADER = '''"""The network that arch.json describes: which trial of which study, and what it measured.
 
     from load import load
     model = load()  # an ordinary torch.nn.Module in eval mode

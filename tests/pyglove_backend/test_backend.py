@@ -318,6 +318,31 @@ def test_mistakes_get_one_sentence(store: str, tmp_path: Path) -> None:
         feedback.set_metadata("code", lambda: 1)
 
 
+@pytest.mark.parametrize(
+    "json",
+    [
+        {"_type": "function", "name": "intruder.run"},
+        {"_type": "type", "name": "intruder.Thing"},
+        {"_type": "method", "name": "intruder.Thing.run"},
+        {"_type": "intruder.Thing", "x": 1},
+        [{"deep": {"_type": "intruder.Thing"}}],
+        {"_type": "function", "name": "xml.intruder.run"},
+        {"_type": "pyglove.core.symbolic.dict.Dict", "x": {"_type": "function", "name": 5}},
+    ],
+)
+def test_a_note_of_the_database_imports_nothing(
+    store: str, json: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "intruder.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef run(): ...\nclass Thing: ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ((_, feedback),) = [next(sample(store, 1))]
+    with open_store(store) as opened:
+        opened.open_study("toy").annotate({"metadata:key": json}, 0)
+    with pytest.raises(StoreError, match="in the database"):
+        feedback.get_metadata("key")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_choices_that_are_not_known_beforehand_are_refused(store: str) -> None:
     open_ended = pg.Dict(a=pg.evolve(pg.Dict(x=1), lambda value, location, parent: value))
     with pytest.raises(SpaceError, match="values are not known beforehand"):

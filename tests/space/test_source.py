@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import enum
 import importlib
 from typing import Any
 
@@ -18,9 +19,28 @@ class Point(pg.Object):
     y: float = 0.5
 
 
+class Size(enum.IntEnum):
+    SMALL = 1
+
+
 @pytest.mark.parametrize(
     "value",
-    [None, True, 3, -1.5, float("inf"), "it's", [1, [2]], (1,), (1, "a"), (), {"a": [1], "b c": None}, nn.ReLU, len],
+    [
+        Size.SMALL,
+        None,
+        True,
+        3,
+        -1.5,
+        float("inf"),
+        "it's",
+        [1, [2]],
+        (1,),
+        (1, "a"),
+        (),
+        {"a": [1], "b c": None},
+        nn.ReLU,
+        len,
+    ],
 )
 def test_source_evaluates_to_the_value(value: Any) -> None:
     expression, modules = python_source(value)

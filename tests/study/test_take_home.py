@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -108,6 +109,17 @@ def test_what_is_written_loads_to_the_same_module(searched: nas.Study, tmp_path:
     with pytest.raises(StudyError, match="exists already"):
         winner.write(tmp_path / "winner")
     assert [path.name for path in tmp_path.iterdir()] == ["winner"]
+
+
+def test_names_and_values_of_the_record_are_no_source(searched: nas.Study, tmp_path: Path) -> None:
+    attack = '"""\nimport pathlib; pathlib.Path("attacked").touch()\n"""'
+    winner = take_home(searched, int(searched.front().index[0]))
+    hostile = dataclasses.replace(winner, study=attack, measurements={attack: 1.0}, checked={attack: 1.0})
+    hostile.write(tmp_path / "winner")
+    source = (tmp_path / "winner" / "load.py").read_text(encoding="utf-8")
+    assert "attacked" not in source
+    assert not (tmp_path / "attacked").exists()
+    assert json.loads((tmp_path / "winner" / "arch.json").read_text())["study"] == attack
 
 
 def test_a_trial_whose_record_says_otherwise_is_refused(searched: nas.Study) -> None:
