@@ -54,6 +54,8 @@ class Function:
         EvaluationError: the task has fewer inputs.
     """
 
+    names_outputs = True  # see `Once`
+
     def __init__(self, task: Task, *, samples: int = 4, seed: int = 0) -> None:
         if not isinstance(task, Task):
             raise EvaluationError(f"task is a {type(task).__name__} and must be a nas.train.Task")

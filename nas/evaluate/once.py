@@ -121,7 +121,9 @@ class Once:
 
     def _path(self, arch: Arch) -> Path:
         """Where the measurements of the function of `arch` are: another evaluator, function or space has another folder."""
-        who = json.dumps([self.describe(), arch.space.name, arch.space.version], sort_keys=True, default=str)
+        # A function of the outputs names the same thing in every space; any other may go by labels, which mean what a space says.
+        where = [] if getattr(self.function, "names_outputs", False) else [arch.space.fingerprint]
+        who = json.dumps([self.describe(), arch.space.name, arch.space.version, *where], sort_keys=True, default=str)
         folder = self.folder / hashlib.blake2b(who.encode(), digest_size=8).hexdigest()
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{self._name(arch)}.json"

@@ -141,8 +141,7 @@ class Trained:
 
     def folder(self, arch: Arch) -> Path:
         """Where the training of `arch` with these settings is kept; other settings have other folders."""
-        settings = f"{arch.space.fingerprint} {self._settings}"
-        return self.path / f"{arch.key}-{hashlib.blake2b(settings.encode(), digest_size=4).hexdigest()}"
+        return self.path / f"{arch.key}-{hashlib.blake2b(str(self._settings).encode(), digest_size=4).hexdigest()}"
 
     def training(self, arch: Arch) -> Training:
         """The training of `arch`: of a supernet that has this arch alone.

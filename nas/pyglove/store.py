@@ -12,6 +12,7 @@ from nas.metrics import Metric
 from nas.search.dna_search import DNASearch
 from nas.space import Space
 from nas.store import Store, StudyRecord, open_store
+from nas.study.spaces import follow
 
 _open: dict[tuple[int, str], Store] = {}
 
@@ -55,7 +56,6 @@ def _check(record: StudyRecord, space: Space, objectives: Sequence[Metric], desc
     pairs = [
         ("metrics", [metric.name for metric in record.objectives], [metric.name for metric in objectives]),
         ("algorithm", was, now),
-        ("space", record.schema["fingerprint"], space.fingerprint),
     ]
     for what, before, after in pairs:
         if before != after:
@@ -63,3 +63,11 @@ def _check(record: StudyRecord, space: Space, objectives: Sequence[Metric], desc
                 f"sampling {record.name!r} was begun with {what} {before}, this program has {after}; "
                 "restore it, or give the new sampling another name"
             )
+    was = record.schema["fingerprint"]
+    if was != space.fingerprint and (was != space.labels_fingerprint or "value" in record.schema):
+        changes = "; ".join(space.changes(record.schema)) or "its decisions have another order or other names"
+        raise StudyError(
+            f"sampling {record.name!r} was begun with another space ({changes}); restore it, or give the new sampling "
+            "another name"
+        )
+    follow(record, space)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,11 +52,11 @@ class Arch:
 
     @property
     def key(self) -> str:
-        """32 hex characters from the canonical genome: equal for equal archs of a space, the same in every process."""
+        """32 hex characters: equal where archs close to the same value, in every process and every version of their space."""
         try:
             return self._key
         except AttributeError:
-            self._key = hashlib.blake2b(repr(self._genome).encode(), digest_size=16).hexdigest()
+            self._key = self._space._key_of(self._genome)
             return self._key
 
     def row(self) -> list[Any]:

@@ -140,6 +140,7 @@ class Object:
 
     def __init__(self, value: pg.Object, items: list[tuple[str, Node]], span: tuple[int, int]) -> None:
         self.cls = type(value)
+        self.arguments = items  # those at their defaults too
         self.options: dict[str, Any] = {"allow_partial": value.allow_partial}
         if isinstance(value, pg.Functor):
             # Arguments at their defaults stay unspecified, so that a call may still give them.

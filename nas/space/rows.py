@@ -2,96 +2,143 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.errors import SpaceError
+from nas.space import template
 from nas.space.compiling import Decision
+from nas.space.template import Matcher, Tree
 
 
 class RowMap:
-    """Maps rows stored with an old schema to genomes of the present decisions, by names and labels.
+    """Maps rows stored with an old schema to genomes of the present decisions, by what they close to.
 
-    Added candidates, added decisions and another order are fine.  A label that is gone while the number of candidates is the
-    same is taken for a renamed class, and so are the names of the decisions inside it.
+    Added, dropped and reordered candidates and decisions are told apart by their content, never by their place; a fixed argument
+    that became a choice, or the other way round, is followed.  A class or function that moved to another module, with the same
+    source text, is the same one (`moved` says which); one with another name is another.
 
     Args:
         decisions: of the present space.
-        schema: `Space.schema()` of the space the rows were stored with.
+        schema: `Space.schema()` of the space that the rows were stored with.
+        present: the present space's schema.
 
     Raises:
         SpaceError: `schema` is none.
     """
 
-    def __init__(self, decisions: Sequence[Decision], schema: Mapping[str, Any]) -> None:
-        self.decisions = decisions
+    def __init__(self, decisions: Sequence[Decision], schema: Mapping[str, Any], present: Mapping[str, Any]) -> None:
         try:
             self.title = f"{schema.get('name')!r} version {schema.get('version')}"
-            self.old = [(str(d["name"]), d.get("candidates")) for d in schema["decisions"]]
+            self._old = [(str(one["name"]), one.get("candidates")) for one in schema["decisions"]]
+            self._firsts = list(schema.get("firsts") or [None] * len(self._old))
+            self.moved = moved(schema, present)
+            self._tree: Tree | None = template.renamed(schema["value"], self.moved) if "value" in schema else None
         except (KeyError, TypeError, AttributeError) as error:
             raise SpaceError(f"the stored schema of the space is not one: {type(error).__name__}: {error}") from None
-        present = {decision.name: decision for decision in decisions}
-        renamed: dict[str, str] = {}
-        # For each old decision: the present one (or None) and the present index of each old candidate (or None).
-        self.targets: list[tuple[Decision | None, list[int | None] | None]] = []
-        for name, labels in self.old:
-            decision = present.get(_renamed(name, renamed))
-            if decision is None or (labels is None) != (decision.kind == "float"):
-                self.targets.append((None, None))
-                continue
-            if labels is None:
-                self.targets.append((decision, None))
-                continue
-            indices = _match(labels, decision)
-            for old, c in zip(labels, indices, strict=True):
-                if c is not None:
-                    renamed[f"{name}={old}"] = f"{decision.name}={decision.labels[c]}"
-            self.targets.append((decision, indices))
+        self._matcher = Matcher(present["value"], [decision.name for decision in decisions])
+        self._by_name = {decision.name: decision for decision in decisions}
 
-    def genome(self, numbers: Sequence[Any], firsts: Sequence[Any]) -> list[Any]:
-        """Numbers of the present decisions; what was not stored takes `firsts`.  Activity is the caller's to settle.
+    def genome(self, numbers: Sequence[Any]) -> list[Any]:
+        """Numbers of the present decisions; None where nothing is chosen.  Activity is the caller's to settle.
 
         Raises:
-            SpaceError: a stored decision or candidate has no counterpart.
+            SpaceError: the row is none of its own space, or no arch of the present one.
         """
-        if len(numbers) != len(self.old):
+        if len(numbers) != len(self._old):
             raise SpaceError(
-                f"a row of {len(numbers)} numbers does not fit space {self.title} of {len(self.old)} decisions"
+                f"a row of {len(numbers)} numbers does not fit space {self.title} of {len(self._old)} decisions"
             )
-        genome = list(firsts)
-        for number, (name, labels), (decision, indices) in zip(numbers, self.old, self.targets, strict=True):
+        try:
+            if self._tree is None:
+                return self._by_labels(numbers)
+            return self._matcher.genome(template.closed(self._tree, self._whole(numbers)))
+        except (SpaceError, IndexError, TypeError, ValueError) as error:
+            raise SpaceError(f"an arch of stored space {self.title} is not in this space: {error}") from None
+
+    def _whole(self, numbers: Sequence[Any]) -> list[Any]:
+        """The row with the candidates that switched off decisions are built with."""
+        whole = []
+        for number, first, (name, labels) in zip(numbers, self._firsts, self._old, strict=True):
+            if number is not None and labels is not None and number not in range(len(labels)):
+                raise SpaceError(f"candidate {number!r} of decision {name!r} is none of {len(labels)}")
+            whole.append(first if number is None else number)
+        return whole
+
+    def _by_labels(self, numbers: Sequence[Any]) -> list[Any]:
+        """A row of a database of version 0.1, which recorded decisions and labels and nothing of what is fixed."""
+        genome: list[Any] = [None] * len(self._by_name)
+        for number, (name, labels) in zip(numbers, self._old, strict=True):
+            decision = self._by_name.get(name)
             if number is None:
                 continue
-            if decision is None:
-                raise SpaceError(f"decision {name!r} of stored space {self.title} is not in this space")
-            if labels is None or indices is None:
+            if decision is None or (labels is None) != (decision.kind == "float"):
+                raise SpaceError(f"there is no decision {name!r} of its kind")
+            if labels is None:
                 genome[decision.index] = float(number)
                 continue
-            index = int(number) if number in range(len(labels)) else None
-            c = None if index is None else indices[index]
-            if c is None:
-                what = number if index is None else labels[index]
-                raise SpaceError(
-                    f"candidate {what!r} of decision {name!r} of stored space {self.title} is not in this space"
-                )
-            genome[decision.index] = c
+            label = labels[int(number)] if number in range(len(labels)) else number
+            same = [c for c, other in enumerate(decision.labels) if type(other) is type(label) and other == label]
+            if not same:
+                raise SpaceError(f"{name} was {label!r}, which is no candidate here")
+            genome[decision.index] = decision.point.canonical[same[0]]
         return genome
 
 
-def _match(labels: Sequence[Any], decision: Decision) -> list[int | None]:
-    """For each old label the present candidate: of that label, else of that index if the counts agree and it is unclaimed."""
-    canonical = decision.point.canonical
-    here = {(type(label), label): canonical[c] for c, label in reversed(list(enumerate(decision.labels)))}
-    indices = [here.get((type(label), label)) for label in labels]
-    if len(labels) == len(decision.labels):
-        claimed = set(indices)
-        indices = [(canonical[i] if c is None and canonical[i] not in claimed else c) for i, c in enumerate(indices)]
-    return indices
+def moved(schema: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, str]:
+    """Old name to new name of classes and functions that moved to another module; proven by their source text."""
+    was, now = dict(schema.get("sources") or {}), dict(present.get("sources") or {})
+    gone = {name: digest for name, digest in was.items() if name not in now}
+    came = {name: digest for name, digest in now.items() if name not in was}
+    of_source = Counter(came.values())
+    return {
+        old: new
+        for old, digest in gone.items()
+        for new, other in came.items()
+        if digest == other and of_source[digest] == 1 and _qualname(old) == _qualname(new)
+    }
 
 
-def _renamed(name: str, renamed: Mapping[str, str]) -> str:
-    """`name` with the longest known old prefix replaced by the present one."""
-    for prefix in sorted(renamed, key=len, reverse=True):
-        if name == prefix or (name.startswith(prefix) and name[len(prefix)] in ".[="):
-            return renamed[prefix] + name[len(prefix) :]
-    return name
+def _qualname(name: str) -> str:
+    return name.rstrip(")").rpartition(".")[2]
+
+
+def differences(schema: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
+    """How the present space differs from a stored one, a phrase for each difference.
+
+    Raises:
+        SpaceError: a schema is none.
+    """
+    try:
+        names = moved(schema, present)
+        was, now = ({one["name"]: one for one in each["decisions"]} for each in (schema, present))
+        found = [f"{old} is {new} now, with the same source" for old, new in names.items()]
+        found += [f"decision {name} is gone" for name in was if name not in now]
+        found += [f"decision {name} is new" for name in now if name not in was]
+        for name in was:
+            if name in now:
+                found += _changes(name, was[name], now[name])
+        if "value" in schema:
+            fixed = template.fixed_differences(template.renamed(schema["value"], names), present["value"])
+            found += [one for one in fixed if f"decision {one}" not in found]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SpaceError(f"the stored schema of the space is not one: {type(error).__name__}: {error}") from None
+    return found
+
+
+def _changes(name: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    if was["kind"] != now["kind"]:
+        return [f"{name} was {was['kind']}, and is {now['kind']} now"]
+    if was["kind"] == "float":
+        bounds = [[one["min"], one["max"], one["scale"]] for one in (was, now)]
+        return [f"{name} was a float from {bounds[0]}, and is one from {bounds[1]} now"] * (bounds[0] != bounds[1])
+    labels = [[(type(label), label) for label in one["candidates"]] for one in (was, now)]
+    lost = [str(label) for kind, label in labels[0] if (kind, label) not in labels[1]]
+    gained = [str(label) for kind, label in labels[1] if (kind, label) not in labels[0]]
+    words = [f"{verb} {_some(which)}" for verb, which in (("lost", lost), ("gained", gained)) if which]
+    return [f"{name} {' and '.join(words)}"] if words else []
+
+
+def _some(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:5]) + ", ..." * (len(labels) > 5)

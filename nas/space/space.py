@@ -20,12 +20,14 @@ from nas.space.activity import Conditions, apply_conditions
 from nas.space.arch import Arch
 from nas.space.checking import Checker
 from nas.space.compiling import Decision, compile_value
+from nas.space.describing import Description
 from nas.space.extremes import covering, preferred
 from nas.space.features import Encoder, Floats, Kind
 from nas.space.forest import Forest
 from nas.space.labels import is_scalar, short
-from nas.space.rows import RowMap
+from nas.space.rows import RowMap, differences
 from nas.space.scalars import with_plain_scalars
+from nas.space.template import Keys
 
 
 class Space:
@@ -94,7 +96,19 @@ class Space:
 
     @cached_property
     def fingerprint(self) -> str:
-        """32 hex characters over names, kinds, labels, bounds and activity: equal where genomes mean the same."""
+        """32 hex characters over decisions, candidates, fixed parts and activity: equal where genomes mean the same archs."""
+        return _digest([self._structure(), self._description.tree])
+
+    @cached_property
+    def labels_fingerprint(self) -> str:
+        """What version 0.1 recorded as the fingerprint: decisions, labels and activity, and nothing of what is fixed."""
+        return _digest(self._structure())
+
+    def has_fingerprint(self, recorded: Any) -> bool:
+        """Whether something recorded is of this space, as far as that was recorded: by version 0.1, without what is fixed."""
+        return recorded in (self.fingerprint, self.labels_fingerprint)
+
+    def _structure(self) -> list[Any]:
         described = []
         for decision, entry in zip(self.decisions, self._described(), strict=True):
             point, group = decision.point, decision.point.group
@@ -106,17 +120,39 @@ class Space:
                     [group.slots[0], group.distinct, group.sorted] if group else None,
                 ]
             )
-        text = json.dumps(described, sort_keys=True, separators=(",", ":"))
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return described
+
+    @cached_property
+    def _description(self) -> Description:
+        return Description(self._node)
+
+    @cached_property
+    def _key_of(self) -> Keys:
+        return Keys(self._description.tree)
 
     def schema(self) -> dict[str, Any]:
-        """What to store beside archs, so that their rows can be read when the space has changed; JSON-able."""
+        """What to store beside archs, so that their rows can be read when the space has changed; JSON-able.
+
+        `value` is the whole space as `nas.space.template` describes it, `sources` digests of the user's own classes in it.
+        """
         return {
             "name": self.name,
             "version": self.version,
             "fingerprint": self.fingerprint,
             "decisions": self._described(),
+            "value": self._description.tree,
+            "sources": self._description.sources(),
+            # What a decision that `active_when` switches off is built with.
+            **({"firsts": list(self._forest.firsts)} if self._options[0] else {}),
         }
+
+    def changes(self, schema: Mapping[str, Any]) -> list[str]:
+        """How this space differs from the one with a stored schema, a phrase for each difference.
+
+        Raises:
+            SpaceError: `schema` is none.
+        """
+        return differences(schema, self.schema())
 
     def _described(self) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = []
@@ -311,7 +347,7 @@ class Space:
         Args:
             numbers: what `Arch.row` gave.
             schema: `schema()` of the space it was stored with.  Without it, or with this space's fingerprint, the row is
-                trusted; otherwise it is mapped by decision names and labels.
+                trusted; otherwise it is found by what it closes to.
 
         Raises:
             SpaceError: the row does not fit; names the decision.
@@ -320,8 +356,8 @@ class Space:
             return Arch(self, tuple(numbers))
         key = schema.get("fingerprint") or json.dumps(schema, sort_keys=True)
         if key not in self._row_maps:
-            self._row_maps[key] = RowMap(self.decisions, schema)
-        genome = self._row_maps[key].genome(numbers, self._forest.firsts)
+            self._row_maps[key] = RowMap(self.decisions, schema, self.schema())
+        genome = self._row_maps[key].genome(numbers)
         active = self._forest.activity(genome)
         return self.from_genome([gene if on else None for gene, on in zip(genome, active, strict=True)])
 
@@ -389,6 +425,11 @@ def _shown(value: Any) -> str:
 
 def _power(size: int) -> str:
     return str(size) if size < 10**6 else f"about 1e{len(str(size)) - 1}"
+
+
+def _digest(described: Any) -> str:
+    text = json.dumps(described, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _restore(value: Any, name: str, version: int, options: tuple[Any, Any, Any]) -> Space:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from nas.errors import StoreError
 from nas.store import statements as s
 from nas.store.database import Database
-from nas.store.records import Claim, StudyInfo
+from nas.store.records import ArchRow, Claim, StudyInfo
 from nas.store.spaces import register
 from nas.store.sql import Transaction
 from nas.store.wave import Copies, Head, Wave
@@ -105,12 +105,12 @@ class Ledger:
 
         return self._database.writing(take, lightly=True)
 
-    def update_space(self, schema: dict[str, Any]) -> None:
+    def update_space(self, schema: dict[str, Any], key_of: Callable[[ArchRow], str] | None = None) -> None:
         """See `StudyRecord.update_space`."""
 
         def use(wave: Wave) -> int:
             space_id = register(wave.sql, schema)
-            wave.use_space(space_id)
+            wave.use_space(space_id, self.study.space_id if key_of else None, key_of)
             return space_id
 
         space_id = self.write(use, alone=True)

@@ -45,6 +45,20 @@ SET_STUDY_HEAD = Statement(
 SET_STUDY_SPACE = Statement(
     sa.update(studies).where(studies.c.id == p("study")).values(space_id=p("space")), "space study"
 )
+ARCHS_OF_SPACE = Statement(
+    sa.select(trials.c.number, trials.c.arch).where(trials.c.study_id == p("study"), trials.c.space_id == p("space")),
+    "study space",
+)
+SET_ARCH = Statement(
+    sa.update(trials)
+    .where(trials.c.study_id == p("study"), trials.c.number == p("which"))
+    .values(key=p("a"), space_id=p("b")),
+    "a b study which",
+)
+SET_FRONT_SPACE = Statement(
+    sa.update(front).where(front.c.study_id == p("study"), front.c.space_id == p("was")).values(space_id=p("a")),
+    "a study was",
+)
 
 FIND_SPACE = Statement(
     sa.select(spaces.c.id).where(

@@ -16,6 +16,7 @@ from nas.store.database import Database
 from nas.store.ledger import Ledger
 from nas.store.records import (
     Added,
+    ArchRow,
     Claim,
     History,
     ImportedTrial,
@@ -204,9 +205,15 @@ class StudyRecord:
         some = list(trials)
         return self._ledger.write(lambda wave: wave.import_trials(some))
 
-    def update_space(self, schema: dict[str, Any]) -> None:
-        """Register a changed space: the rows that follow are of this one.  Trials keep the space they were added with."""
-        self._ledger.update_space(schema)
+    def update_space(self, schema: dict[str, Any], key_of: Callable[[ArchRow], str] | None = None) -> None:
+        """Register a changed space: the rows that follow are of this one.  Trials keep the space they were added with.
+
+        Args:
+            schema: what `Space.schema()` gives.
+            key_of: given, the rows of the space so far mean the same archs in this one: its trials become trials of this space,
+                under the keys that `key_of` gives for their rows.
+        """
+        self._ledger.update_space(schema, key_of)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from nas.errors import StoreError
@@ -185,11 +185,16 @@ class Wave:
             )
         return _encode(row)
 
-    def use_space(self, space_id: int) -> None:
-        """Make this the study's space."""
+    def use_space(self, space_id: int, was: int | None = None, key_of: Callable[[ArchRow], str] | None = None) -> None:
+        """Make this the study's space, and that of the trials of space `was`, under the keys that `key_of` gives their rows."""
         self.sql.do(s.SET_STUDY_SPACE, (space_id, self._id))
         if self.sql.one(s.STUDY_SPACE, (self._id, space_id)) is None:
             self.sql.do(s.ADD_STUDY_SPACE, (self._id, space_id))
+        if key_of is not None:
+            rows = self.sql.all(s.ARCHS_OF_SPACE, (self._id, was))
+            keyed = [(key_of(json.loads(text)), space_id, self._id, number) for number, text in rows]
+            self.sql.many(s.SET_ARCH, keyed)
+            self.sql.do(s.SET_FRONT_SPACE, (space_id, self._id, was))
 
     # -- leases ------------------------------------------------------------------------------------------------------
 

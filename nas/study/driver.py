@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.errors import StudyError
+from nas.errors import SpaceError, StudyError
 from nas.metrics import Constraint, Metric
 from nas.placement import Needs
 from nas.runners import InlineRunner, LocalRunner, Outcome, Runner, StagedRunner, Task
@@ -116,6 +116,8 @@ class Driver:
         self._next_look = 0.0
         self._mine: set[int] = set()  # trials that this process has finished since it last looked for others'
         self._elsewhere = 0  # trials that others hold, or nobody
+        self._strange: set[int] = set()  # pending trials held back here: the space has no such arch any more
+        self.left_out = 0  # finished trials of archs that the space does not have any more
         algorithm.bind(space, objectives, constraints)
         record.requeue_expired(dead=is_gone)
         self.finished = self._rebuild()
@@ -158,9 +160,13 @@ class Driver:
 
     def release(self) -> None:
         """Give back what was asked and not told; another run takes it up."""
-        self._record.release(self._owner)
+        self._release()
         self._attempts.clear()
         self._archs.clear()
+
+    def _release(self) -> None:
+        self._record.release(self._owner)
+        self._strange.clear()
 
     # -- the loop -------------------------------------------------------------------------------------------------------
 
@@ -277,7 +283,8 @@ class Driver:
             if not (reports or archs):
                 return tasks
             trials = [NewTrial(arch.key, arch.row()) for arch in archs]
-            receipts, added = self._record.wave(reports, trials, self._owner, LEASE_S, most=self._most)
+            most = None if self._most is None else self._most + len(self._strange)
+            receipts, added = self._record.wave(reports, trials, self._owner, LEASE_S, most=most)
             if reports:
                 self._count(outcomes, receipts)
                 reports = []
@@ -315,12 +322,26 @@ class Driver:
 
     def _claim(self, count: int) -> list[Task]:
         """Trials that wait in the record: what a run that was killed had started."""
-        tasks = []
-        for claim in self._record.claim(self._owner, count, LEASE_S) if count > 0 else ():
-            arch = self._space.from_row(claim.row, self._record.schema_of(claim.space_id))
-            self._hold(claim.number, claim.attempt, arch)
-            tasks.append(Task(claim.number, tuple(arch.row())))
+        tasks: list[Task] = []
+        while len(tasks) < count:
+            claims = self._record.claim(self._owner, count - len(tasks), LEASE_S)
+            for claim in claims:
+                arch = self._arch(claim.row, self._record.schema_of(claim.space_id))
+                if arch is None:
+                    self._strange.add(claim.number)
+                    continue
+                self._hold(claim.number, claim.attempt, arch)
+                tasks.append(Task(claim.number, tuple(arch.row())))
+            if not claims:
+                break
         return tasks
+
+    def _arch(self, row: Sequence[Any], schema: Mapping[str, Any]) -> Arch | None:
+        """The arch of a stored row; None where the space, as the job declares it now, has no such arch."""
+        try:
+            return self._space.from_row(row, schema)
+        except SpaceError:
+            return None
 
     def _hold(self, number: int, attempt: int, arch: Arch) -> None:
         self._attempts[number], self._archs[number] = attempt, arch
@@ -366,14 +387,31 @@ class Driver:
     def _rebuild(self) -> int:
         """Tell the algorithm everything that is stored; how many trials have finished."""
         stored = self._record.history()
+        pending = [self._arch(trial.row, stored.schemas[trial.space_id]) for trial in stored.pending]
+        self._algorithm.restore(self._history(stored, [arch for arch in pending if arch is not None]))
+        self._looked = stored.last  # up to where, in the order of finishing, the record is known here
+        return len(stored)
+
+    def _history(self, stored: Stored, pending: Sequence[Arch]) -> History:
+        """The finished trials of archs that the space has, as an algorithm is told of them."""
         archs, keys = self._archs_of(stored)
-        pending = [self._space.from_row(trial.row, stored.schemas[trial.space_id]) for trial in stored.pending]
         violations = np.where(np.isnan(stored.violations), math.inf, stored.violations)
         values = stored.values * [metric.sign for metric in self._objectives]
         states: Any = stored.states  # all of finished trials
-        self._algorithm.restore(History(keys, archs, stored.numbers, values, violations, states, pending))
-        self._looked = stored.last  # up to where, in the order of finishing, the record is known here
-        return len(stored)
+        if isinstance(archs, LazyArchs):
+            return History(keys, archs, stored.numbers, values, violations, states, pending)
+        at = [i for i, arch in enumerate(archs) if arch is not None]
+        self.left_out = len(archs) - len(at)
+        kept: Any = [archs[i] for i in at]
+        return History(
+            [keys[i] for i in at],
+            kept,
+            stored.numbers[at],
+            values[at],
+            violations[at],
+            [states[i] for i in at],
+            pending,
+        )
 
     def _look_for_others(self) -> None:
         """Take in what other drivers of this study have finished and begun since the last look."""
@@ -382,7 +420,7 @@ class Driver:
         self._next_look = time.monotonic() + _LOOK_S
         counts = self._record.counts()
         pending = counts["WAITING"] + counts["RUNNING"]
-        if sum(counts.values()) - pending == self.finished and pending == len(self._attempts):
+        if sum(counts.values()) - pending == self.finished and pending == len(self._attempts) + len(self._strange):
             self._elsewhere = 0
         else:
             self._take_in(self._record.history(after=self._looked))
@@ -391,13 +429,16 @@ class Driver:
 
     def _take_in(self, stored: Stored) -> None:
         archs, _ = self._archs_of(stored)
-        theirs = [
-            self._told(stored, i, archs[i]) for i, number in enumerate(stored.numbers) if number not in self._mine
-        ]
+        theirs = []
+        for i, (number, arch) in enumerate(zip(stored.numbers, archs, strict=True)):
+            if number not in self._mine and arch is not None:
+                theirs.append(self._told(stored, i, arch))
         if theirs:
             self._algorithm.tell(theirs)
-        elsewhere = [trial for trial in stored.pending if trial.number not in self._attempts]
-        self._algorithm.reserve(self._space.from_row(one.row, stored.schemas[one.space_id]) for one in elsewhere)
+        held = self._attempts.keys() | self._strange
+        elsewhere = [trial for trial in stored.pending if trial.number not in held]
+        reserved = (self._arch(one.row, stored.schemas[one.space_id]) for one in elsewhere)
+        self._algorithm.reserve(arch for arch in reserved if arch is not None)
         self._elsewhere = len(elsewhere)
         self.finished = stored.last
 
@@ -414,22 +455,22 @@ class Driver:
         """While others evaluate the last trials: those of a driver that has died, if there are any."""
         time.sleep(_WAITING_LOOK_S)
         # A claim may be committed after its connection was given up, and nobody knows of it but our heartbeats.
-        self._record.release(self._owner)
+        self._release()
         self._record.requeue_expired(dead=is_gone)
         tasks = self._claim(capacity)
         self._next_look = 0.0
         return tasks
 
-    def _archs_of(self, stored: Stored) -> tuple[Sequence[Arch], Sequence[str]]:
-        """Archs and keys in the space as it is now, whatever space the trials were stored with."""
+    def _archs_of(self, stored: Stored) -> tuple[Sequence[Arch | None], Sequence[str]]:
+        """Archs and keys in the space as it is now, whatever space the trials were stored with; None where it has none."""
         fingerprints = {space_id: schema["fingerprint"] for space_id, schema in stored.schemas.items()}
         if all(fingerprint == self._space.fingerprint for fingerprint in fingerprints.values()):
             return LazyArchs(self._space, stored.rows), stored.keys
         archs = [
-            self._space.from_row(row, stored.schemas[space_id])
+            self._arch(row, stored.schemas[space_id])
             for row, space_id in zip(stored.rows, stored.space_ids.tolist(), strict=True)
         ]
-        return archs, [arch.key for arch in archs]
+        return archs, ["" if arch is None else arch.key for arch in archs]
 
     def _keep_leases(self) -> None:
         if time.monotonic() >= self._next_heartbeat:

@@ -19,6 +19,9 @@ _BAR_EVERY_S = 0.2
 class Reporter(Protocol):
     """Told how far the search is after every wave of results."""
 
+    def say(self, sentence: str) -> None:
+        """Something that the user should know, before the search starts."""
+
     def begin(self, title: str, done: int, total: int) -> None:
         """The search starts with `done` of `total` trials finished."""
 
@@ -32,6 +35,9 @@ class Reporter(Protocol):
 class Silent:
     """Says nothing."""
 
+    def say(self, sentence: str) -> None:
+        """Nothing."""
+
     def begin(self, title: str, done: int, total: int) -> None:
         """Nothing."""
 
@@ -44,6 +50,10 @@ class Silent:
 
 class Lines:
     """One line every few seconds on standard error."""
+
+    def say(self, sentence: str) -> None:
+        """A line of its own."""
+        self._say(sentence)
 
     def begin(self, title: str, done: int, total: int) -> None:
         """Say what starts."""
@@ -71,6 +81,7 @@ class Bar:
     """A live bar."""
 
     def __init__(self, console: Console) -> None:
+        self._console = console
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", style="bold", markup=False),
@@ -80,6 +91,10 @@ class Bar:
             TextColumn("{task.fields[text]}", markup=False),
             console=console,
         )
+
+    def say(self, sentence: str) -> None:
+        """A line above the bar."""
+        self._console.print(sentence, markup=False, highlight=False)
 
     def begin(self, title: str, done: int, total: int) -> None:
         """Show the bar."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from nas.errors import Infeasible, MetricError, StoreError, StudyError, suggest
+from nas.errors import Infeasible, MetricError, SpaceError, StoreError, StudyError, suggest
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
 from nas.search import Algorithm, Surrogate, make
 from nas.search.insight import Insight
@@ -19,6 +19,7 @@ from nas.store import Store, StudyRecord, open_store
 from nas.store.database import locate, shown
 from nas.study.driver import Driver, Options, Summary
 from nas.study.progress import reporter
+from nas.study.spaces import follow
 from nas.study.transferring import ready, sources_for
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Study:
         self._store: Store | None = None
         self._opened: StudyRecord | None = None
         self._driver: Driver | None = None
+        self._space_note = ""
         self._check_metrics()
 
     # -- what the study holds ------------------------------------------------------------------------------------------
@@ -172,9 +174,13 @@ class Study:
 
         Raises:
             StoreError: there is no such trial.
+            SpaceError: the space, as it is declared now, has no such arch any more.
         """
         trial = self.record.trial(number)
-        return self.space.from_row(trial.row, trial.schema)
+        try:
+            return self.space.from_row(trial.row, trial.schema)
+        except SpaceError as error:
+            raise SpaceError(f"trial {number} of study {self.name!r} has no arch here: {error}") from None
 
     def extract(self, number: int) -> nn.Module:
         """The subnet of a trial as an ordinary, independent module that computes what was evaluated.
@@ -264,10 +270,13 @@ class Study:
         evaluation = self.evaluation()
         evaluation.check(self.space)
         driver = self._new_driver()
+        teller = reporter(progress)
+        if self._space_note:
+            teller.say(self._space_note)
         if driver.finished >= wanted:
             return driver.summary(f"the study has {driver.finished} of {wanted} trials already")
         options = Options(wanted, workers, ray, batch, time_limit_s, self.max_failures, address)
-        return driver.run(evaluation, options, reporter(progress))
+        return driver.run(evaluation, options, teller)
 
     def ask(self, count: int = 1) -> list[Asked]:
         """Up to `count` archs to evaluate by hand; fewer when the algorithm waits for results, none when it has no more."""
@@ -330,8 +339,7 @@ class Study:
                 # Another process that runs the same job was quicker: this one joins it.
         record = self.store.open_study(self.name)
         self._check_same(record)
-        if record.schema["fingerprint"] != self.space.fingerprint:
-            record.update_space(self.space.schema())
+        self._space_note = follow(record, self.space)
         return record
 
     def _create(self) -> StudyRecord:

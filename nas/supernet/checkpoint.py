@@ -212,7 +212,7 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 
 def _check_space(path: Path, saved: Mapping[str, Any], space: Space) -> None:
-    if saved["fingerprint"] == space.fingerprint:
+    if space.has_fingerprint(saved["fingerprint"]):
         return
     raise CheckpointError(
         f"checkpoint {str(path)!r} is of space {saved['name']!r} version {saved['version']} ({saved['fingerprint'][:8]}), not of "

@@ -201,7 +201,7 @@ class Training:
 
     def _found(self) -> state.State | None:
         found = state.read(self.path) if self.path is not None else None
-        if found is not None and found.config != self.config:
+        if found is not None and self._as_now(found.config) != self.config:
             raise TrainError(
                 f"'{self.path}' holds a training {_difference(found.config, self.config)}; use that, or another path"
             )
@@ -223,6 +223,13 @@ class Training:
                 )
             time.sleep(0.1)
         return found
+
+    def _as_now(self, config: dict[str, Any]) -> dict[str, Any]:
+        """A checkpoint's settings with this space's fingerprint where it was recorded as version 0.1 did."""
+        space = config.get("space")
+        if isinstance(space, Mapping) and self.supernet.space.has_fingerprint(space.get("fingerprint")):
+            return {**config, "space": {**space, "fingerprint": self.supernet.space.fingerprint}}
+        return config
 
     def parameter_groups(self, kept: nn.Module | None = None) -> list[dict[str, Any]]:
         """Matrices and kernels decay; norms and biases do not.  `kept` is what the losses train besides the supernet."""
@@ -283,5 +290,4 @@ def _difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
             parts.append((name, old, new))
     before = ", ".join(f"{name}={old!r}" for name, old, _ in parts[:3])
     after = ", ".join(f"{name}={new!r}" for name, _, new in parts[:3])
-    computed = " (data that are computed are rounded otherwise on another machine: save them once, and load them)"
-    return f"with {before}, not {after}{computed if any(name == 'task.data' for name, *_ in parts) else ''}"
+    return f"with {before}, not {after}"

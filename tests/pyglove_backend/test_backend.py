@@ -305,7 +305,7 @@ def test_mistakes_get_one_sentence(store: str, tmp_path: Path) -> None:
     next(sample(store, 1, "begun"))
     with pytest.raises(StoreError, match="no study 'begum'; did you mean 'begun'|no study 'begum'"):
         poll(store, "begum")
-    with pytest.raises(StudyError, match="begun with space .* this program has"):
+    with pytest.raises(StudyError, match="begun with another space .*decision other is new"):
         next(sample(store, 1, "begun", space=pg.Dict(other=pg.oneof([1, 2]))))
     with pytest.raises(StudyError, match="begun with algorithm"):
         next(sample(store, 1, "begun", algorithm=pg.geno.Random()))

@@ -1,0 +1,146 @@
+"""A compiled space as a tree of `nas.space.template`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyglove as pg
+
+from nas.space import nodes
+from nas.space.labels import is_scalar, object_items, qualified_name, raw_elements, raw_items
+from nas.space.template import Tree, text_of
+
+#: Modules that are a file which was started, or the file of a job: the same one is called differently by each way to start it.
+_SCRIPTS = ("__main__", "__mp_main__")
+_JOB = "nas_job_"
+_WRAPPED = "nas.model("
+
+
+class Description:
+    """The tree of a closing plan, and the classes and functions that it names.
+
+    Scalars, containers, symbolic objects, dataclasses, arrays, classes, functions and enum members are described by content.  Of
+    anything else only the type is known: a space needs another version when such a value changes.
+
+    Args:
+        node: the closing plan.
+    """
+
+    def __init__(self, node: nodes.Node) -> None:
+        self._named: dict[str, Any] = {}
+        self.tree: Tree = self._node(node)
+
+    def sources(self) -> dict[str, str]:
+        """Digest of the source text by name, for classes and functions of the user's own: they may move to another module."""
+        found = {name: _source_digest(value) for name, value in sorted(self._named.items())}
+        return {name: digest for name, digest in found.items() if digest}
+
+    def _node(self, node: nodes.Node) -> Tree:  # noqa: PLR0911 (one line a kind)
+        if isinstance(node, nodes.One):
+            return {"choice": node.point, "of": [self._node(candidate) for candidate in node.candidates]}
+        if isinstance(node, nodes.Many):
+            # Slots without choices of their own share one list of candidates: a permutation of 1,000 has a million of them.
+            if all(isinstance(candidate, nodes.Const) for candidate in node.slots[0].candidates):
+                of = [self._node(candidate) for candidate in node.slots[0].candidates]
+                return {"many": [slot.point for slot in node.slots], "of": of}
+            return {"list": [self._node(slot) for slot in node.slots]}
+        if isinstance(node, nodes.Real):
+            return {"real": node.point}
+        if isinstance(node, nodes.List):
+            return {"list": [self._node(item) for item in node.items]}
+        if isinstance(node, nodes.Dict):
+            return self._dict([(key, self._node(item)) for key, item in node.items])
+        if isinstance(node, nodes.Object):
+            return self._object(node.cls, [(key, self._node(item)) for key, item in node.arguments])
+        return self._value(node.value)
+
+    def _value(self, value: Any) -> Tree:  # noqa: PLR0911 (one line a kind)
+        if is_scalar(value):
+            return value
+        if isinstance(value, float | pg.KeyPath | range):
+            return {"opaque": f"{type(value).__name__} {value}"}
+        if isinstance(value, pg.Object):
+            return self._object(type(value), [(key, self._value(item)) for key, item in object_items(value)])
+        if isinstance(value, dict):
+            return self._dict([(key, self._value(item)) for key, item in raw_items(value)])
+        if isinstance(value, list | tuple):
+            kind = "list" if isinstance(value, list) else "tuple"
+            return {kind: [self._value(item) for item in raw_elements(value)]}
+        if isinstance(value, set | frozenset):
+            return {"object": "set", "with": [["items", {"list": sorted(map(self._value, value), key=text_of)}]]}
+        if (name := qualified_name(value)) is not None:
+            return {"name": self._name(name, value)}
+        if dataclasses.is_dataclass(value):
+            fields = [(field.name, self._value(getattr(value, field.name))) for field in dataclasses.fields(value)]
+            return self._object(type(value), fields)
+        return _array(value) or {"opaque": self._type(type(value))}
+
+    def _dict(self, items: list[tuple[Any, Tree]]) -> Tree:
+        """Items in an order of their own, since that of a dict says nothing."""
+        pairs = [[key if isinstance(key, str) else self._value(key), item] for key, item in items]
+        return {"dict": sorted(pairs, key=lambda pair: text_of(pair[0]))}
+
+    def _object(self, cls: type, items: list[tuple[str, Tree]]) -> Tree:
+        return {
+            "object": self._type(cls),
+            "with": sorted(([key, item] for key, item in items), key=lambda pair: pair[0]),
+        }
+
+    def _type(self, cls: type) -> str:
+        return self._name(qualified_name(cls) or f"{cls.__module__}.{cls.__qualname__}", cls)
+
+    def _name(self, name: str, value: Any) -> str:
+        name = stable_name(name)
+        self._named[name] = value
+        return name
+
+
+def stable_name(name: str) -> str:
+    """`module.qualname` without the module of a script, whose name depends on how and from where it is started.
+
+    >>> stable_name("__main__.Conv"), stable_name("nas.model(torch.nn.Linear)")
+    ('Conv', 'nas.model(torch.nn.Linear)')
+    """
+    if name.startswith(_WRAPPED):
+        return f"{_WRAPPED}{stable_name(name.removeprefix(_WRAPPED))}"
+    module, _, rest = name.partition(".")
+    return rest if module in _SCRIPTS or module.startswith(_JOB) else name
+
+
+def _array(value: Any) -> Tree | None:
+    """Numbers of a tensor or array, and bytes, by their digest."""
+    if isinstance(value, bytes):
+        return {"opaque": f"bytes {_digest(value)}"}
+    if not hasattr(value, "__array__") or not hasattr(value, "dtype"):
+        return None
+    try:
+        numbers = np.ascontiguousarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError, RuntimeError):  # without data, or of a dtype that NumPy lacks
+        return None
+    return {"opaque": f"array {numbers.dtype} {list(numbers.shape)} {_digest(numbers.tobytes())}"}
+
+
+@functools.cache
+def _source_digest(value: Any) -> str | None:
+    """Digest of the text that defines a class or function; None for what is installed or has no source."""
+    origin = getattr(value, "_nas_origin", value)
+    file = getattr(sys.modules.get(getattr(origin, "__module__", "")), "__file__", None)
+    installed = [sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")]
+    if file is None or any(Path(file).is_relative_to(place) for place in installed):
+        return None
+    try:
+        return _digest(inspect.getsource(origin).encode())
+    except (OSError, TypeError):
+        return None
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
