@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing as mp
 import os
 import signal
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from nas.distributed.work import Order, make_steps
-from nas.runners.local import die_with
+from nas.runners import guard
+from nas.runners.local import quiet_tracker
 
 LOST, FAILED = 3, 4  # exit codes: another rank is gone; this one cannot go on
 _TELLING_S = 0.5
@@ -48,9 +47,9 @@ class Local:
         context = mp.get_context("spawn")
         for rank in range(self._workers):
             device = f"cuda:{rank}" if self._device == "cuda" else self._device
-            given = (self._order, Place(rank, self._workers, meeting, device), os.getpid())
+            given = (self._order, Place(rank, self._workers, meeting, device), guard.identity())
             process = context.Process(target=_serve, args=given, name=f"nas-rank-{rank}")
-            with _quiet_tracker():
+            with quiet_tracker():
                 process.start()
             self._processes.append(process)
 
@@ -67,28 +66,12 @@ class Local:
 
     def stop(self) -> None:
         """End what still runs."""
-        for process in self._processes:
-            if process.is_alive():
-                process.kill()
+        guard.end([guard.identity(process.pid) for process in self._processes if process.is_alive()])
         for process in self._processes:
             process.join(_END_S)
         self._processes.clear()
         if self._folder is not None:
             self._folder.cleanup()
-
-
-@contextlib.contextmanager
-def _quiet_tracker() -> Iterator[None]:
-    """Python's tracker of semaphores, which starts with the first process, does not warn of those that a killed one leaves."""
-    before = os.environ.get("PYTHONWARNINGS")
-    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, "ignore:resource_tracker"]))
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONWARNINGS"]
-        else:
-            os.environ["PYTHONWARNINGS"] = before
 
 
 def _ended(code: int) -> str:
@@ -109,10 +92,10 @@ class Place:
     device: str
 
 
-def _serve(order: Order, place: Place, parent: int) -> None:
+def _serve(order: Order, place: Place, driver: str) -> None:
     """A rank's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which leaves a request to stop
-    threading.Thread(target=die_with, args=(parent,), daemon=True).start()
+    guard.lead(driver)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # names of machines need not resolve
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # how the connection to a dead peer looked is no news
     import torch

@@ -29,7 +29,7 @@ from nas import carried
 from nas.carried import Folder
 from nas.errors import RunnerError
 from nas.placement import Needs
-from nas.runners import cluster
+from nas.runners import cluster, guard
 from nas.runners.base import Task
 from nas.runners.pool import Member, NoRoom, PoolRunner
 from nas.runners.wire import Port, Wire, reach
@@ -70,6 +70,7 @@ class _Worker:
 
     def __init__(self, payload: Payload, name: str, key: bytes, at_once: bool) -> None:
         self._payload, self._name, self._key, self._at_once = payload, name, key, at_once
+        guard.lead()  # its driver is Ray's to watch
 
     def load(self, files: Any = None) -> str | _Ready | _Absent:
         """Where it waits, or why it cannot work, or what this machine lacks unless `files` sends it."""

@@ -1,7 +1,7 @@
 """Worker processes on this machine: spawned, fed and heard through pipes.
 
-Nothing has to be started beforehand.  Workers die with the driver: an idle one sees its pipe close, a busy one is watched by
-a thread that looks for its parent.
+Nothing has to be started beforehand.  Workers are no daemons of Python's, so that evaluators may start processes of their
+own; a guard (`nas.runners.guard`) ends a worker with its driver, and what a worker has started with the worker.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import contextlib
 import multiprocessing as mp
 import os
 import signal
-import threading
-import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from nas.errors import RunnerError
+from nas.runners import guard
 from nas.runners.base import Outcome, Task
 from nas.runners.pool import KILLED, Member, PoolRunner
 from nas.runners.work import Payload, Work, answer, describe
@@ -29,11 +29,14 @@ class _Process(Member):
         context = mp.get_context("spawn")
         self.connection: Connection[Any, Any]
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(
-            target=_serve, args=(theirs, payload, name, os.getpid(), send_at_once), name=f"nas-{name}", daemon=True
-        )
-        self.process.start()
+        given = (theirs, payload, name, guard.identity(), send_at_once)
+        # To the driver a daemon: Python does not wait for it at the driver's end.
+        self.process = context.Process(target=_serve, args=given, name=f"nas-{name}", daemon=True)
+        with quiet_tracker():
+            self.process.start()
         theirs.close()
+        assert self.process.pid is not None
+        self.identity = guard.identity(self.process.pid)
 
     def _send(self, batch: list[Task]) -> None:
         with contextlib.suppress(OSError):  # it died; `_listen` hears so and gives its tasks to another
@@ -48,8 +51,7 @@ class _Process(Member):
 
     def kill(self) -> None:
         self.connection.close()
-        if self.process.is_alive():
-            self.process.kill()
+        guard.end([self.identity])  # one that has died has left children, perhaps
         self.process.join(5.0)
 
 
@@ -62,6 +64,20 @@ class LocalRunner(PoolRunner[_Process]):
     def pids(self) -> list[int]:
         """Process ids of the workers, for those who watch them or, in a test, kill them."""
         return [member.process.pid for member in self._members if member.process.pid is not None]
+
+    def launch(self) -> None:
+        """Start all workers at once."""
+        if mp.current_process().daemon:
+            raise RunnerError(
+                "this process is a daemon, as those of a multiprocessing.Pool are, and may start no workers; use workers=0, "
+                "or start it as a process that is no daemon"
+            )
+        super().launch()
+
+    def close(self) -> None:
+        """Kill the workers, and what they have started."""
+        guard.end([member.identity for member in self._members])
+        super().close()
 
     def _spawn(self, name: str) -> _Process:
         return _Process(name, self._payload, send_at_once=self._limit is not None)
@@ -86,10 +102,11 @@ class LocalRunner(PoolRunner[_Process]):
             self._heard(member, message)
 
 
-def _serve(connection: Connection[Any, Any], payload: Payload, name: str, parent: int, send_at_once: bool) -> None:
+def _serve(connection: Connection[Any, Any], payload: Payload, name: str, driver: str, send_at_once: bool) -> None:
     """A worker process's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which stops its workers
-    threading.Thread(target=die_with, args=(parent,), daemon=True).start()
+    mp.current_process().daemon = False  # daemons may have no children
+    guard.lead(driver)
     with contextlib.suppress(EOFError, OSError):  # the driver is gone, and so is the reason to go on
         try:
             work = Work(*payload.unpack(), name)
@@ -98,10 +115,18 @@ def _serve(connection: Connection[Any, Any], payload: Payload, name: str, parent
             return
         connection.send("ready")
         answer(connection, work, at_once=send_at_once)
+    os._exit(0)  # Python would wait for what evaluators have left running, which the guard ends
 
 
-def die_with(parent: int) -> None:
-    """End this process when its driver is gone, even in the middle of an evaluation."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
+@contextlib.contextmanager
+def quiet_tracker() -> Iterator[None]:
+    """Python's tracker of semaphores, which starts with the first process, does not warn of those that a killed one leaves."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, "ignore:resource_tracker"]))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing as mp
 import os
 import re
 import signal
+import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pytest
 import nas
 from nas.errors import Infeasible, RunnerError
 from nas.runners import Outcome, Runner, Task
+from nas.runners.guard import start_of
 
 
 class RowSpace:
@@ -84,6 +88,79 @@ class Deadly:
 def slow(arch: Any) -> dict[str, float]:
     time.sleep(60.0 if arch[0] == 1 else 0.0)
     return {"value": arch[0]}
+
+
+def pool(arch: Any) -> dict[str, float]:
+    with mp.Pool(1) as processes:
+        return {"value": float(processes.apply(abs, (-arch[0],)))}
+
+
+def spawned_pool(arch: Any) -> dict[str, float]:
+    with mp.get_context("spawn").Pool(1) as processes:
+        return {"value": float(processes.apply(abs, (-arch[0],)))}
+
+
+def futures(arch: Any) -> dict[str, float]:
+    with ProcessPoolExecutor(1) as processes:
+        return {"value": float(processes.submit(abs, -arch[0]).result())}
+
+
+def manager(arch: Any) -> dict[str, float]:
+    with mp.Manager() as shared:
+        return {"value": float(shared.list([arch[0]])[0])}
+
+
+def loader(arch: Any) -> dict[str, float]:
+    from torch.utils.data import DataLoader
+
+    return {"value": float(sum(DataLoader([arch[0], 0.0], num_workers=1)))}
+
+
+class Parent:
+    """Starts processes on arch 1, and leaves their ids in a file: children, one in a session of its own, an orphan and one
+    without its environment."""
+
+    def __init__(self, file: Path, then: str) -> None:
+        self.file, self.then = file, then
+
+    def __call__(self, arch: Any) -> dict[str, float]:
+        if arch[0] != 1:
+            return {"value": arch[0]}
+        forked = mp.get_context("fork").Process(target=time.sleep, args=(100.0,))
+        forked.start()
+        sleeping = ["sleep", "100"]
+        alone = subprocess.Popen(sleeping, start_new_session=True, env={})
+        script = "sleep 100 >&- 2>&- & echo $!; setsid sleep 100 >&- 2>&- & echo $!"
+        orphans = subprocess.run(["sh", "-c", script], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+        pids = [forked.pid, subprocess.Popen(sleeping).pid, *orphans]
+        if self.then == "stay":  # where nobody looks for children before the worker is gone, the mark is what is left
+            pids.append(alone.pid)
+        else:
+            alone.kill()
+        self.file.with_suffix(".new").write_text(" ".join(map(str, pids)))
+        self.file.with_suffix(".new").rename(self.file)
+        if self.then == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.then == "stay":
+            time.sleep(100.0)
+        return {"value": 1.0}
+
+    def pids(self) -> list[int]:
+        """Of what it has started, once it has."""
+        wait_for(self.file.exists)
+        return [int(pid) for pid in self.file.read_text().split()]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not so after {seconds} s"
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; one that nobody has waited for has."""
+    return start_of(pid) == ""
 
 
 class Unloadable:
@@ -199,6 +276,28 @@ class PoolConformance(RunnerConformance):
             found = drain(runner, 6)
         assert "took longer than 1 s" in found.pop(1).reason
         assert all(outcome.state == "COMPLETED" for outcome in found.values())
+
+    @pytest.mark.parametrize("evaluate", [pool, spawned_pool, futures, manager, loader])
+    def test_an_evaluator_may_start_processes(self, evaluate: Any) -> None:
+        with self.make(evaluate, workers=1) as runner:
+            runner.submit(tasks(2))
+            found = drain(runner, 2)
+        assert [(found[n].reason, found[n].measurements) for n in range(2)] == [
+            ("", {"value": 0.0}),
+            ("", {"value": 1.0}),
+        ]
+
+    @pytest.mark.parametrize("then", ["stay", "die", "return"])
+    def test_what_an_evaluator_has_started_ends_with_its_worker(self, tmp_path: Path, then: str) -> None:
+        evaluate = Parent(tmp_path / "pids", then)
+        with self.make(evaluate, workers=1, time_limit_s=1.0 if then == "stay" else None) as runner:
+            runner.submit(tasks(3))
+            found = drain(runner, 3)
+            if then == "stay":
+                assert "took longer than 1 s" in found[1].reason
+            if then != "return":
+                wait_for(lambda: all(map(gone, evaluate.pids())))
+        wait_for(lambda: all(map(gone, evaluate.pids())))
 
     def test_a_worker_of_another_version_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as other:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -13,11 +14,21 @@ from typing import Any
 import pytest
 
 from nas.errors import RunnerError
-from nas.runners import InlineRunner, LocalRunner, Runner, import_file, pool
+from nas.runners import InlineRunner, LocalRunner, Runner, Task, guard, import_file, pool
 from nas.runners.base import LARGEST_BATCH, Pace, Retries
 from nas.runners.local import _serve
 from nas.runners.work import Payload
-from tests.conformance.runner import PoolConformance, RowSpace, RunnerConformance, double, drain, tasks
+from tests.conformance.runner import (
+    Parent,
+    PoolConformance,
+    RowSpace,
+    RunnerConformance,
+    double,
+    drain,
+    gone,
+    tasks,
+    wait_for,
+)
 
 
 class TestInline(RunnerConformance):
@@ -43,7 +54,7 @@ class TestLocal(PoolConformance):
         context = mp.get_context("spawn")
         ours, theirs = context.Pipe()
         payload = Payload.pack(RowSpace(), double, 1, pickle.dumps)
-        process = context.Process(target=_serve, args=(theirs, payload, "local-1", os.getpid(), False))
+        process = context.Process(target=_serve, args=(theirs, payload, "local-1", guard.identity(), False))
         process.start()
         ours.close()
         theirs.close()
@@ -110,18 +121,42 @@ class TestLocal(PoolConformance):
         finally:
             del sys.modules["nas_test_gone"]
 
-    def test_workers_die_with_their_driver(self, tmp_path: Path) -> None:
-        script = tmp_path / "driver.py"
+    @pytest.mark.parametrize("evaluator", ["Parent", "busy"])
+    def test_workers_and_what_they_have_started_die_with_their_driver(self, tmp_path: Path, evaluator: str) -> None:
+        script, file = tmp_path / "driver.py", tmp_path / "pids"
         script.write_text(_DRIVER)
-        with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as driver:
+        with subprocess.Popen([sys.executable, str(script), str(file), evaluator], stdout=subprocess.PIPE) as driver:
             assert driver.stdout is not None
             pids = [int(pid) for pid in driver.stdout.readline().split()]
             assert len(pids) == 2
             driver.kill()
-        deadline = time.monotonic() + 10
-        while any(_alive(pid) for pid in pids):
-            assert time.monotonic() < deadline, "orphans"
-            time.sleep(0.1)
+        if evaluator == "Parent":
+            pids += Parent(file, "stay").pids()
+        wait_for(lambda: all(map(gone, pids)))
+
+    def test_an_evaluator_may_run_workers_of_its_own(self) -> None:
+        with self.make(_nested, workers=1) as runner:
+            runner.submit(tasks(2))
+            found = drain(runner, 2)
+        assert [found[n].measurements for n in range(2)] == [{"twice": 0.0}, {"twice": 2.0}]
+
+    def test_a_daemon_is_told_that_it_may_start_no_workers(self) -> None:
+        with mp.get_context("spawn").Pool(1) as pool_of_daemons:
+            assert "this process is a daemon" in pool_of_daemons.apply(_refused)
+
+
+def _nested(arch: Any) -> dict[str, float]:
+    with LocalRunner(RowSpace(), double, 1) as runner:
+        runner.submit([Task(0, arch)])
+        return drain(runner, 1)[0].measurements
+
+
+def _refused() -> str:
+    try:
+        LocalRunner(RowSpace(), double, 1).start()
+    except RunnerError as error:
+        return str(error)
+    return "nothing"
 
 
 @pytest.mark.parametrize(
@@ -183,26 +218,26 @@ def _null(arch: Any) -> dict[str, float]:
     return {}
 
 
+def busy(arch: Any) -> dict[str, float]:
+    """Nothing else in its process runs, no thread and no handler of signals, until this has matched."""
+    return {"value": float(re.match(r"(a+)+$", "a" * 60 + "b") is None)}
+
+
 _DRIVER = """
 import sys, time
+from pathlib import Path
 sys.path.insert(0, ".")
 from nas.runners import LocalRunner
-from tests.conformance.runner import RowSpace, slow, Task
+from tests.conformance.runner import RowSpace, Parent, Task
+from tests.runners.test_local import busy
 if __name__ == "__main__":
-    with LocalRunner(RowSpace(), slow) as runner:
+    evaluate = Parent(Path(sys.argv[1]), "stay") if sys.argv[2] == "Parent" else busy
+    with LocalRunner(RowSpace(), evaluate) as runner:
         runner.submit([Task(1, (1.0,)), Task(2, (1.0,))])
         time.sleep(0.5)
         print(*runner.pids, flush=True)
         time.sleep(60)
 """
-
-
-def _alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_pace_aims_at_a_message_of_some_milliseconds() -> None:
