@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,6 +65,11 @@ def measure(
     supernet = supernet_of(study)
     target.check()
     todo = plan(study.space, store.hardware, target, archs, few=few)
+    if todo.unread:
+        sys.stderr.write(
+            f"nas: device {todo.device!r} has latencies of {todo.unread} archs by a version of supernas that did not record "
+            "what is fixed in a space; they are not used\n"
+        )
     if dry_run:
         print_json({"device": todo.device, "archs": archs, "measured": todo.done, "to measure": len(todo.archs)})
         return

@@ -36,12 +36,16 @@ Tick = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What `measure_archs` will do."""
+    """What `measure_archs` will do.
+
+    `unread` archs were measured by a version that did not record what is fixed in a space: not known to be of this one.
+    """
 
     device: str
     wanted: int
     done: int
     archs: Sequence[Arch]
+    unread: int = 0
 
 
 def supernet_of(study: Study) -> Supernet:
@@ -74,14 +78,16 @@ def plan(space: Space, hardware: HardwareRecord, device: Target, count: int, *, 
     known = {one.name for one in hardware.devices()}
     rows = hardware.measurements(device.key, space.fingerprint, noisy=False) if device.key in known else []
     done = {one.key for one in rows}
+    before = hardware.measurements(device.key, space.labels_fingerprint) if device.key in known else []
+    unread = len({one.key for one in before})
     if few:
         chosen = FewShot(space, device.key, known_devices(space, hardware, device.key)).choose(count)
-        return Plan(device.key, count, len(done), [arch for arch in chosen if arch.key not in done])
+        return Plan(device.key, count, len(done), [arch for arch in chosen if arch.key not in done], unread)
     rng, found = random.Random(0), {space.smallest: None, space.largest: None}
     while len(found) < min(space.size, count + len(done) + 2):
         found[space.sample(rng)] = None
     rest = [arch for arch in found if arch.key not in done]
-    return Plan(device.key, count, len(done), rest[: max(0, count - len(done))])
+    return Plan(device.key, count, len(done), rest[: max(0, count - len(done))], unread)
 
 
 def measure_archs(

@@ -70,6 +70,13 @@ def test_a_plan_is_the_same_each_time_and_goes_on_where_it_stopped(store: Store,
         plan(space(), store.hardware, BOARD, 226)
 
 
+def test_latencies_that_do_not_say_what_was_fixed_are_not_used(store: Store, supernet: Supernet) -> None:
+    done = measure_archs(supernet, store.hardware, BOARD, archs(3, 0))
+    store.hardware.add_measurements("board", space().labels_fingerprint, done[:2])
+    todo = plan(space(), store.hardware, BOARD, 5)
+    assert (todo.unread, todo.done) == (2, 3)
+
+
 def test_each_measurement_is_kept_before_the_next_begins(store: Store, supernet: Supernet) -> None:
     calls = 0
 
