@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyglove as pg
 import pytest
 
@@ -175,3 +176,28 @@ def test_once_does_not_answer_by_a_label_that_means_something_else_now(tmp_path:
     once = nas.Once(kernel, by_label, tmp_path)
     spaces = [nas.Space({"op": pg.oneof([Conv(k), "skip"])}, name="s") for k in (3, 5)]
     assert [once(space.arch({"op": "Conv"}))["acc"] for space in spaces] == [3.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nas.OptunaSearch("tpe", seed=1),
+        lambda: nas.DNASearch(pg.evolution.regularized_evolution(population_size=2, tournament_size=2)),
+    ],
+    ids=["optuna", "pyglove"],
+)
+def test_foreign_algorithms_are_told_what_the_trials_are(make: Any, tmp_path: Path) -> None:
+    run(tmp_path / "a.db", {"w": pg.oneof([16, 32])}, make())
+    _, calls, _ = run(tmp_path / "a.db", {"w": pg.oneof([8, 32, 16])}, make())
+    assert calls.seen == [{"w": 8}]
+
+
+def test_transfer_takes_no_trial_of_another_candidate_with_the_same_label(tmp_path: Path) -> None:
+    from nas.search import Source
+
+    source = nas.Space({"op": pg.oneof([Conv(3), "skip", "none"])}, name="s")
+    trials = [source.arch({"op": label}) for label in ("Conv", "skip")]
+    values = np.array([[1.0], [2.0]])
+    stored = Source("old", ("max acc",), source.schema(), [arch.row() for arch in trials], values, np.zeros(2))
+    now = nas.Space({"op": pg.oneof(["none", "skip", Conv(5)])}, name="s")
+    assert [(at, arch.choices) for at, arch in stored.archs(now)] == [(1, {"op": "skip"})]
