@@ -1,12 +1,11 @@
-"""What callers give, checked by type and range, with the argument's name in the sentence.
-
-Numbers come from numpy, pandas and torch as often as from Python: scalars of these, and arrays without dimensions, are taken for
-the Python number that they hold.  A bool is no number, and a float with a whole value is no whole number.
-"""
+"""Scalars of numpy and torch as Python's numbers, and values as a sentence shows them."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+_LONGEST = 80
 
 
 def plain_scalar(value: Any) -> Any:
@@ -33,3 +32,20 @@ def plain_scalar(value: Any) -> Any:
 def is_number(value: Any) -> bool:
     """Whether `value` is an int or a float, and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def shown(value: Any) -> str:
+    """`value` for a sentence: as Python writes it, cut, where that says something; else what it is."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    value = plain_scalar(value)
+    if not (value is None or isinstance(value, bool | int | float | str | bytes | list | tuple | dict | set | Path)):
+        name = type(value).__name__
+        return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+    try:
+        text = repr(value)
+    except Exception:  # of what is in a list; or an int of more digits than Python writes
+        text = f"a {type(value).__name__}"
+        if isinstance(value, int):
+            text = f"{'-' * (value < 0)}2**{value.bit_length() - 1} or more"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
