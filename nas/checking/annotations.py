@@ -150,7 +150,7 @@ def kind_of(annotation: Any) -> Kind:  # noqa: PLR0911, PLR0912 (one line a kind
     if origin is collections.abc.Callable or annotation is collections.abc.Callable:
         return kinds.Function()
     kind = origin or annotation
-    if not isinstance(kind, type) or kind is object:
+    if not isinstance(kind, type) or kind in (object, Any):
         return Kind()
     if issubclass(kind, Mapping):
         return kinds.Pairs(*map(kind_of, inside)) if len(inside) == 2 else kinds.Pairs(Kind(), Kind())

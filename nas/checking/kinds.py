@@ -134,7 +134,7 @@ class Float(Kind):
 class Text(Kind):
     """A str that can be encoded: it holds no bytes that were no UTF-8, as arguments and names of files may."""
 
-    expected = "a text"
+    expected = "a string"
 
     def _take(self, path: str, value: Any) -> Any:
         value = plain_scalar(value)
@@ -202,8 +202,8 @@ class Items(Kind):
 
     def __init__(self, item: Kind, kind: type, lengths: tuple[Kind, ...] = ()) -> None:
         self.item, self.kind, self.slots = item, kind, lengths
-        many = f"{len(lengths)} values" if lengths else "a sequence" if issubclass(kind, Sequence) else "a collection"
-        self.expected = many if lengths or type(item) is Kind else f"{many}, each {item.expected.removeprefix('a ')}"
+        many = f"{len(lengths)} values" if lengths else "a list" if issubclass(kind, Sequence) else "a collection"
+        self.expected = many if lengths or type(item) is Kind else f"{many}, each item {item.expected}"
 
     def _take(self, path: str, value: Any) -> Any:
         listed = list(value) if getattr(value, "ndim", 0) == 1 else value  # an array, a column, a tensor

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+from nas.checking import Natural, checked
 from nas.errors import StoreError
 from nas.metrics import Metric
 from nas.store import history, notes
@@ -111,7 +112,8 @@ class StudyRecord:
 
         return self._ledger.write(enter)
 
-    def annotate(self, values: Mapping[str, Any], number: int | None = None) -> None:
+    @checked(StoreError)
+    def annotate(self, values: Mapping[str, Any], number: Natural | None = None) -> None:
         """Leave notes, JSON values by name, on a trial, or on the study itself; those of the same name are replaced.
 
         Raises:
@@ -126,7 +128,8 @@ class StudyRecord:
 
         self._ledger.write(put)
 
-    def claim(self, worker: str, n: int, lease_s: float = 60) -> list[Claim]:
+    @checked(StoreError)
+    def claim(self, worker: str, n: Natural, lease_s: float = 60) -> list[Claim]:
         """Up to `n` WAITING trials, lowest numbers first; they become RUNNING and no other worker gets them."""
         return self._ledger.claim(worker, n, lease_s)
 
@@ -168,7 +171,8 @@ class StudyRecord:
             look=lambda wave: wave.look(reports, [one.key for one in new_trials]),
         )
 
-    def measure(self, number: int, name: str, value: float, step: int) -> None:
+    @checked(StoreError)
+    def measure(self, number: Natural, name: str, value: float, step: int) -> None:
         """An intermediate value of a RUNNING trial; the same step again replaces it.
 
         A step that was not there before is progress: the workers that were lost until then no longer count (`requeue_expired`).
@@ -217,7 +221,8 @@ class StudyRecord:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def history(self, after: int = 0) -> History:
+    @checked(StoreError)
+    def history(self, after: Natural = 0) -> History:
         """Finished trials in the order in which they finished, and the pending ones.
 
         Args:
@@ -227,6 +232,7 @@ class StudyRecord:
             lambda sql: history.history(sql, self.id, [metric.name for metric in self.objectives], after)
         )
 
+    @checked(StoreError)
     def front(self, where: str | None = None, objectives: Sequence[Metric] | None = None) -> pd.DataFrame:
         """The Pareto front of the COMPLETED trials, best first in the first objective.
 
@@ -248,8 +254,9 @@ class StudyRecord:
 
         return self._database.reading(lambda sql: frames.front(sql, self.id, self.objectives, where, objectives))
 
+    @checked(StoreError)
     def trials(
-        self, where: str | None = None, columns: Sequence[str] | None = None, limit: int | None = None
+        self, where: str | None = None, columns: Sequence[str] | None = None, limit: Natural | None = None
     ) -> pd.DataFrame:
         """Trials in every state, by number.
 
@@ -271,7 +278,8 @@ class StudyRecord:
 
         return self._database.reading(lambda sql: frames.curve(sql, self.id, self.objectives))
 
-    def trial(self, number: int) -> TrialRecord:
+    @checked(StoreError)
+    def trial(self, number: Natural) -> TrialRecord:
         """Everything about one trial.
 
         Raises:
@@ -288,7 +296,8 @@ class StudyRecord:
         """The trial of the arch with this key, if there is one."""
         return self._database.reading(lambda sql: history.record(sql, self.id, key=key))
 
-    def notes(self, number: int | None = None) -> dict[str, Any]:
+    @checked(StoreError)
+    def notes(self, number: Natural | None = None) -> dict[str, Any]:
         """The notes on a trial, or on the study itself, by name."""
         return self._database.reading(lambda sql: notes.read(sql, self.id, notes.STUDY if number is None else number))
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from nas.checking import Count, Natural, Positive, checked
 from nas.errors import Infeasible, MetricError, SpaceError, StoreError, StudyError, suggest
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
 from nas.search import Algorithm, Surrogate, make
@@ -65,6 +66,7 @@ class Study:
         MetricError: an objective or a constraint is ill-formed, or no evaluator yields it.
     """
 
+    @checked(StudyError)
     def __init__(
         self,
         name: str,
@@ -76,17 +78,17 @@ class Study:
         algorithm: str | Algorithm | None = None,
         training: Training | None = None,
         store: str | Path | Store = "nas.db",
-        trials: int = 100,
-        max_failures: int = 20,
+        trials: Count = 100,
+        max_failures: Count = 20,
     ) -> None:
         self.name = _checked_name(name)
         self.space = space
-        self.objectives = tuple(parse_objective(objective) for objective in _sequence("objectives", objectives))
-        self.constraints = tuple(parse_constraint(constraint) for constraint in _sequence("constraints", constraints))
-        self.evaluators = tuple(_sequence("evaluators", evaluators))
+        self.objectives = tuple(parse_objective(objective) for objective in objectives)
+        self.constraints = tuple(parse_constraint(constraint) for constraint in constraints)
+        self.evaluators: tuple[Any, ...] = tuple(evaluators)
         self.training = training
-        self.trials_wanted = _positive("trials", trials)
-        self.max_failures = _positive("max_failures", max_failures)
+        self.trials_wanted = trials
+        self.max_failures = max_failures
         self.algorithm = make(algorithm) if isinstance(algorithm, str) else algorithm or Surrogate()
         self.job: str | None = None
         self._where = store
@@ -128,6 +130,7 @@ class Study:
             self._opened = self._open()
         return self._opened
 
+    @checked(StudyError)
     def front(self, where: str | None = None) -> pd.DataFrame:
         """The Pareto front of the study's objectives, best first in the first objective.
 
@@ -143,10 +146,12 @@ class Study:
         """
         return self.record.front(where=where)
 
+    @checked(StudyError)
     def trials(self, where: str | None = None) -> pd.DataFrame:
         """All trials that satisfy `where`, one row each."""
         return self.record.trials(where=where)
 
+    @checked(StudyError)
     def best(self, objective: str | None = None, where: str | None = None) -> pd.Series[Any]:
         """The row of the front that is best in one objective, the first unless named.
 
@@ -169,7 +174,8 @@ class Study:
         row: pd.Series[Any] = front.loc[(front[name] * metric.sign).idxmin()]
         return row
 
-    def arch(self, number: int) -> Arch:
+    @checked(StudyError)
+    def arch(self, number: Natural) -> Arch:
         """The arch of a trial.
 
         Raises:
@@ -182,7 +188,8 @@ class Study:
         except SpaceError as error:
             raise SpaceError(f"trial {number} of study {self.name!r} has no arch here: {error}") from None
 
-    def extract(self, number: int) -> nn.Module:
+    @checked(StudyError)
+    def extract(self, number: Natural) -> nn.Module:
         """The subnet of a trial as an ordinary, independent module that computes what was evaluated.
 
         Raises:
@@ -192,6 +199,7 @@ class Study:
 
         return take_home(self, number).module
 
+    @checked(StudyError)
     def rename(self, name: str, store: str | Path | Store | None = None) -> None:
         """Another name, another database, before anything was asked of this one."""
         self.name = _checked_name(name)
@@ -229,16 +237,17 @@ class Study:
 
     # -- running it -----------------------------------------------------------------------------------------------------
 
+    @checked(StudyError)
     def run(
         self,
-        trials: int | None = None,
+        trials: Count | None = None,
         *,
-        workers: int = 2,
+        workers: Natural = 2,
         ray: bool = False,
         address: str | None = None,
         progress: bool = True,
-        batch: int | None = None,
-        time_limit_s: float | None = None,
+        batch: Count | None = None,
+        time_limit_s: Positive | None = None,
     ) -> Summary:
         """Evaluate until the study has `trials` finished trials; what it has already is not done again.
 
@@ -261,9 +270,7 @@ class Study:
             raise StudyError(
                 f"study {self.name!r} has no evaluators; give Study(evaluators=[...]), or use ask and tell"
             )
-        wanted = self.trials_wanted if trials is None else _positive("trials", trials)
-        if not isinstance(workers, int) or workers < 0:
-            raise StudyError(f"workers is {workers!r}; give a number of processes, or 0 to evaluate in this one")
+        wanted = self.trials_wanted if trials is None else trials
         ray = ray or address is not None
         if ray and workers == 0:
             raise StudyError("workers=0 evaluates in this process; give at least 1 for Ray")
@@ -278,11 +285,13 @@ class Study:
         options = Options(wanted, workers, ray, batch, time_limit_s, self.max_failures, address)
         return driver.run(evaluation, options, teller)
 
-    def ask(self, count: int = 1) -> list[Asked]:
+    @checked(StudyError)
+    def ask(self, count: Count = 1) -> list[Asked]:
         """Up to `count` archs to evaluate by hand; fewer when the algorithm waits for results, none when it has no more."""
         return [Asked(number, arch) for number, arch in self._hand_driver().ask(count)]
 
-    def tell(self, number: int, measurements: Mapping[str, float] | None, reason: str = "") -> None:
+    @checked(StudyError)
+    def tell(self, number: Natural, measurements: Mapping[str, Any] | None, reason: str = "") -> None:
         """Report an asked trial: its measurements, or None and why it failed.
 
         Raises:
@@ -400,18 +409,6 @@ def _plain(evaluator: Evaluator) -> dict[str, Any]:
 
 
 def _checked_name(name: str) -> str:
-    if not isinstance(name, str) or not _NAME.match(name):
+    if not _NAME.match(name):
         raise StudyError(f"study name {name!r} is not usable; use up to 200 letters, digits, spaces and _ . : + @ -")
     return name
-
-
-def _positive(what: str, value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise StudyError(f"{what} is {value!r}; give a whole number of at least 1")
-    return value
-
-
-def _sequence(what: str, values: Iterable[Any]) -> Sequence[Any]:
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        raise StudyError(f"{what} is {values!r}; give a list")
-    return list(values)

@@ -4,7 +4,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyglove as pg
 import pytest
+import torch
 
 import nas
 from nas.errors import FilterError, MetricError, StudyError
@@ -153,9 +156,9 @@ def test_a_space_that_grew_keeps_its_trials(store: Path) -> None:
     ("changes", "error", "text"),
     [
         ({"objectives": []}, StudyError, "no objectives"),
-        ({"objectives": "max quality"}, StudyError, "give a list"),
+        ({"objectives": "max quality"}, StudyError, "it is a list, each item a string or a nas.Metric"),
         ({"objectives": ["max quality", "min quality"]}, StudyError, "twice"),
-        ({"trials": 0}, StudyError, "at least 1"),
+        ({"trials": 0}, StudyError, "trials=0; it is a whole number, 1 or more"),
         ({"algorithm": "nsga3"}, nas.NasError, "did you mean 'nsga2'"),
         ({"evaluators": [Counting("")], "objectives": ["max qualty"]}, MetricError, "did you mean 'quality'"),
         ({"evaluators": [Counting("")], "constraints": ["latency <= 1"]}, MetricError, "yields 'latency'"),
@@ -242,3 +245,59 @@ def test_the_algorithm_is_told_which_objectives_are_cheap(store: Path) -> None:
         trials=16, workers=0, progress=False
     )
     assert len(alone.asked) == 16  # where everything is cheap, asking is evaluating
+
+
+@pytest.mark.parametrize("integer", [np.int64, np.int32, np.array, torch.tensor])
+def test_numbers_as_numpy_and_pandas_give_them_are_trials_and_counts(store: Path, integer: Any) -> None:
+    space = nas.Space(pg.Dict(w=pg.oneof(np.arange(1, 4))))
+    study = nas.Study("n", space=space, objectives=["max quality"], store=store, algorithm="random", trials=integer(3))
+    told = study.ask(integer(2))
+    for asked in told:
+        study.tell(integer(asked.number), {"quality": float(asked.arch.choices["w"])})
+    assert study.record.counts()["COMPLETED"] == 2
+    assert study.arch(study.best().name) == study.arch(integer(study.best().name))
+    assert [study.arch(number).choices for number in study.front().index] == [study.best()["choices"]]
+    assert study.record.trial(integer(0)).choices == told[0].arch.choices
+    assert len(study.record.trials(limit=integer(1))) == 1
+
+
+def test_a_study_resumes_when_a_list_of_candidates_becomes_an_array(store: Path) -> None:
+    def study(candidates: Any) -> nas.Study:
+        space = nas.Space(pg.Dict(w=pg.oneof(candidates)))
+        return nas.Study("n", space=space, objectives=["max quality"], store=store, algorithm="exhaustive")
+
+    first = study([8, 16, 24])
+    for asked in first.ask(2):
+        first.tell(asked.number, {"quality": 1.0})
+    first.close()
+    second = study(np.arange(8, 25, 8))
+    (asked,) = second.ask(5)
+    assert asked.arch.choices == {"w": 24}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"space": pg.Dict(w=pg.oneof([1, 2]))}, "Study was given space=.*; it is a nas.Space"),
+        ({"space": nas.Space}, "space=the class Space; it is a nas.Space; make one, as Space"),
+        ({"algorithm": nas.NSGA2}, "algorithm=the class NSGA2; .*; make one, as NSGA2"),
+        ({"store": None}, "store=None; it is a path or a nas.Store"),
+        ({"store": ""}, "store=''; it is a path"),
+        ({"trials": 1e1}, "trials=10.0; it is a whole number, 1 or more"),
+        ({"trials": True}, "trials=True; it is a whole number"),
+        ({"trials": 2**70}, r"at most 2\*\*63 - 1"),
+        ({"evaluators": Counting("")}, "evaluators=a Counting; it is a list, each item a function"),
+        ({"evaluators": [3]}, r"evaluators\[0\]=3; it is a function"),
+        ({"trails": 3}, "Study has no argument 'trails'; did you mean 'trials'"),
+        ({"name": "\udcff"}, "name='.*'; it is a string in Unicode"),
+        ({"training": 3}, "training=3; it is a nas.Training or None"),
+    ],
+)
+def test_wrong_types_are_refused_by_name(
+    changes: dict[str, Any], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = {"name": "n", "space": nas.Space(pg.Dict(w=pg.oneof([1, 2]))), "objectives": ["max quality"]}
+    with pytest.raises(StudyError, match=sentence):
+        nas.Study(**(arguments | changes))  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
