@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import getitem, is_
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from nas.supernet.layouts import Cut, Shape
 from nas.supernet.shared import Shared
 from nas.supernet.skeleton import Slot, buffers_of, parameters_of
 from nas.supernet.union import CORNER
+
+if TYPE_CHECKING:
+    from nas.supernet.watching import Watch
 
 
 class Leaf:
@@ -60,7 +63,7 @@ class Leaf:
         self.cut.window(whole.grad, self.shape).add_(gradient)
 
 
-class Watch:
+class Places:
     """Tells whether any parameter of the supernet was replaced, moved or frozen since.
 
     Asked before every call of a subnet, so it goes through plain lists without a line of Python for each.
@@ -98,7 +101,7 @@ class Computed:
     def refresh(self) -> None:
         """Compute it."""
         helpers = {suffix: leaf.parameter for suffix, leaf in self.helpers.items()}
-        _hang(self.leaf.cut.apply(self.leaf.parameter, self.leaf.shape, helpers), self.slots)
+        hang(self.leaf.cut.apply(self.leaf.parameter, self.leaf.shape, helpers), self.slots)
 
 
 class Binding:
@@ -109,10 +112,12 @@ class Binding:
             their gradients are added to the supernet's during backward.  Parameters that are no plain views (fused
             layouts, learned transforms) are computed anew at each call of the binding: call that, not the module.
         entries: names (several when tied) and shape of each of its parameters.
+        watch: of its calls; None where nobody watches.
     """
 
     def __init__(self, shared: Shared, module: nn.Module, root: nn.Module) -> None:
         self.module = module
+        self.watch: Watch | None = None
         self._shared = shared
         self._root = root  # whose training mode counts
         self._leaves: list[tuple[Leaf, Sequence[Slot]]] = []
@@ -124,7 +129,7 @@ class Binding:
             for (names, shape), entry in zip(self.entries, parameters, strict=True):
                 self._take(names, shape, entry.slots)
             self._place()
-        self._watch = Watch([leaf for leaf, _ in self._leaves])
+        self._places = Places([leaf for leaf, _ in self._leaves])
 
     def _take(self, names: list[str], shape: Shape, slots: Sequence[Slot]) -> None:
         """Put a leaf, or what is computed from one, where the module has its parameter `names`."""
@@ -136,7 +141,7 @@ class Binding:
             raise LayoutError(f"parameter {name!r}: {error}") from error
         if leaf.parameter.shape == shape:
             self._leaves.append((leaf, slots))
-            _hang(leaf.parameter, slots)
+            hang(leaf.parameter, slots)
             return
         helpers = {suffix: self._helper(f"{name}_{suffix}") for suffix in cut.needs(shape)}
         self._leaves.extend((part, ()) for part in (leaf, *helpers.values()))
@@ -152,7 +157,7 @@ class Binding:
 
     def refresh(self) -> None:
         """Bring views, computed parameters and the training mode up to date with the supernet."""
-        if self._watch.changed():
+        if self._places.changed():
             self._attach()
         for computed in self._computed:
             computed.refresh()
@@ -164,9 +169,9 @@ class Binding:
         with torch.inference_mode(False), torch.no_grad():
             for leaf, slots in self._leaves:
                 leaf.attach()
-                _hang(leaf.parameter, slots)
+                hang(leaf.parameter, slots)
             self._place()
-        self._watch = Watch([leaf for leaf, _ in self._leaves])
+        self._places = Places([leaf for leaf, _ in self._leaves])
 
     def __call__(self, inputs: Inputs, buffers: Mapping[str, Tensor] | None = None) -> Any:
         """Output of the subnet; `buffers` (from `Supernet.calibrate`) replace its own during the call.
@@ -175,10 +180,12 @@ class Binding:
             SupernetError: `buffers` are of another arch.
         """
         self.refresh()
-        if not buffers:
+        with self.buffers(buffers or {}), self.watched(inputs):
             return call(self.module, inputs)
-        with self.buffers(buffers):
-            return call(self.module, inputs)
+
+    def watched(self, inputs: Inputs) -> AbstractContextManager[None]:
+        """Inside the module is called with `inputs`, or parts of it are, one after the other."""
+        return self.watch.around(inputs) if self.watch is not None else nullcontext()
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of `loss` to the supernet's; the same as `loss.backward()`."""
@@ -197,6 +204,14 @@ class Binding:
         finally:
             for (table, key), tensor in saved:
                 table[key] = tensor
+
+    def copies(self) -> dict[str, Tensor]:
+        """A copy of every buffer."""
+        return {name: table[key].detach().clone() for name, (table, key) in self._buffers.items()}
+
+    def take_buffers(self, other: Binding) -> None:
+        """Have the buffers of `other`, a binding of the same arch."""
+        replace_buffers(self._buffers, other.copies())
 
 
 def replace_buffers(slots: Mapping[str, Slot], buffers: Mapping[str, Tensor]) -> list[tuple[Slot, Tensor]]:
@@ -218,6 +233,7 @@ def replace_buffers(slots: Mapping[str, Slot], buffers: Mapping[str, Tensor]) ->
     return saved
 
 
-def _hang(tensor: Tensor, slots: Sequence[Slot]) -> None:
+def hang(tensor: Tensor, slots: Sequence[Slot]) -> None:
+    """Put `tensor` in every slot."""
     for table, key in slots:
         table[key] = tensor

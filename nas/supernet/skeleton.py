@@ -4,26 +4,32 @@ A skeleton is built by the model's own constructor, with every *parameter* moved
 registered: initialisation then costs and changes nothing.  Building the whole model under `torch.device("meta")` would be
 simpler and wrong: buffers and plain tensors that the constructor computes (rotary tables, position ids, drop rates that go
 through `.tolist()`) are needed with their real values.
+
+A constructor that reads the values of its parameters, or computes tensors from them, is run again for real.  Constructors
+run in one fixed random state, so that what they draw is a function of the arch, in every process; `nas.supernet.constructor`
+finds out what they draw.
 """
 
 from __future__ import annotations
 
 import random
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import is_lazy
 
-from nas.errors import SupernetError
+from nas.errors import Infeasible, SupernetError
 from nas.space import Arch, Space
+from nas.supernet import attributes
 from nas.supernet.layouts import Shape
 
 T = TypeVar("T")
@@ -31,33 +37,50 @@ Slot = tuple[dict[str, Any], str]
 """Where a tensor hangs: a module's `_parameters` or `_buffers`, and the key in it."""
 
 
+STATE = 0
+"""Random state in which constructors run, but for the supernet's own initial weights."""
+
+
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Leave torch's and Python's random states, and the caller's inference mode and autocast, out of it."""
-    torch_state, python_state = torch.get_rng_state(), random.getstate()
+def quiet(seed: int | None = None) -> Iterator[None]:
+    """Leave the process's random states, and the caller's inference mode and autocast, out of it.
+
+    Args:
+        seed: of torch's, NumPy's and Python's generators inside; None leaves them as they are.
+    """
+    torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     try:
+        if seed is not None:
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
         with torch.inference_mode(False), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             yield
     finally:
         torch.set_rng_state(torch_state)
+        np.random.set_state(numpy_state)
         random.setstate(python_state)
+        if cuda_states is not None:
+            torch.cuda.set_rng_state_all(cuda_states)
 
 
 @contextmanager
 def parameters_on_meta() -> Iterator[None]:
     """Parameters that this thread registers meanwhile become meta parameters; a parameter registered twice stays one."""
     thread = threading.get_ident()
-    # id of a real parameter -> itself (ids are reused once it is gone) and its stand-in
-    stand_ins: dict[int, tuple[weakref.ref[nn.Parameter], nn.Parameter]] = {}
+    # Where a parameter's values are -> its storage (its place is used again once it is gone) and its stand-in.
+    stand_ins: dict[Memory, tuple[StorageWeakRef, nn.Parameter]] = {}
 
     def hook(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
-        if parameter is None or parameter.is_meta or threading.get_ident() != thread:
+        if parameter is None or parameter.is_meta or threading.get_ident() != thread or is_lazy(parameter):
             return None
-        known = stand_ins.get(id(parameter))
-        if known is not None and known[0]() is parameter:
+        place = memory(parameter)
+        known = stand_ins.get(place)
+        if known is not None and not known[0].expired():  # type: ignore[no-untyped-call]
             return known[1]
         stand_in = _meta(parameter)
-        stand_ins[id(parameter)] = (weakref.ref(parameter), stand_in)
+        stand_ins[place] = (StorageWeakRef(parameter.untyped_storage()), stand_in)  # type: ignore[no-untyped-call]
         return stand_in
 
     handle = register_module_parameter_registration_hook(hook)  # type: ignore[arg-type]
@@ -68,14 +91,19 @@ def parameters_on_meta() -> Iterator[None]:
 
 
 def _meta(parameter: nn.Parameter) -> nn.Parameter:
-    if is_lazy(parameter):
-        raise SupernetError(
-            "a lazy module has no shapes before its first call; give its sizes (nn.Linear, not nn.LazyLinear)"
-        )
     empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
     stand_in = nn.Parameter(empty, requires_grad=parameter.requires_grad)
     stand_in.__dict__.update(parameter.__dict__)  # marks that libraries leave on parameters
     return stand_in
+
+
+Memory = tuple[int, int, tuple[int, ...], tuple[int, ...]]
+"""Storage, offset, shape and strides: two tensors that agree are one, whatever the objects."""
+
+
+def memory(tensor: Tensor) -> Memory:
+    """Where the values of a tensor are."""
+    return (tensor.untyped_storage()._cdata, int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride())
 
 
 def build(space: Space, arch: Arch) -> nn.Module:
@@ -93,28 +121,52 @@ def build(space: Space, arch: Arch) -> nn.Module:
     return module
 
 
-def build_skeleton(space: Space, arch: Arch) -> nn.Module:
+def build_skeleton(space: Space, arch: Arch, seed: int = STATE) -> nn.Module:
     """The module of `arch` with its parameters on the meta device and everything else real.
 
-    A constructor that reads the values of its own parameters cannot run so; it is then built for real.
+    A constructor that fails on parameters without values, or leaves other tensors without values, is run for real.
+
+    Args:
+        space: the arch's.
+        arch: what to build.
+        seed: of the random states that the constructor sees.
     """
-    with quiet():
-        try:
-            with parameters_on_meta():
-                return build(space, arch)
-        except Exception as error:
-            if not _reads_meta(error):
-                raise
-            return build(space, arch)
+    with quiet(seed):
+        module = _without_values(space, arch)
+    if module is None:
+        with quiet(seed):
+            module = build(space, arch)
+    return module
 
 
-def _reads_meta(error: BaseException | None) -> bool:
-    """Did somebody ask a meta tensor for its values?"""
-    while error is not None:
-        if isinstance(error, (NotImplementedError, RuntimeError)) and "meta" in str(error).lower():
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _without_values(space: Space, arch: Arch) -> nn.Module | None:
+    """The module with parameters on the meta device; None where its constructor needs their values."""
+    try:
+        with parameters_on_meta():
+            module = build(space, arch)
+    except Infeasible:
+        raise
+    except Exception:  # of any kind: whoever reads numbers of a meta tensor fails in a way of its own
+        return None
+    left = (*module.buffers(), *attributes.tensors(module))
+    if not any(one.is_meta for one in left):
+        return module
+    own = {id(parameter) for parameter in module.parameters()}
+    return None if any(one.is_meta and id(one) not in own for one in left) else module
+
+
+def check_sizes(space: Space, module: nn.Module) -> None:
+    """Refuse lazy modules.
+
+    Raises:
+        SupernetError: there is one.
+    """
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if is_lazy(tensor):
+            raise SupernetError(
+                f"a lazy module has no shapes before its first call, as that of {name!r} in space {space.name!r}; "
+                "give its sizes (nn.Linear, not nn.LazyLinear)"
+            )
 
 
 @dataclass(slots=True)
@@ -132,12 +184,15 @@ class Entry:
 
 
 def parameters_of(module: nn.Module) -> list[Entry]:
-    """The parameters of `module` in order, tied ones once."""
-    entries: dict[int, Entry] = {}
+    """The parameters of `module` in order, tied ones once; `nn.Parameter(other)` is tied to the other."""
+    entries: dict[Any, Entry] = {}
     for name, slot, parameter in _walk(module, lambda owner: owner._parameters):
-        entry = entries.get(id(parameter))
+        # Parameters without elements, or not strided, have no memory to agree on.
+        strided = parameter.layout == torch.strided and parameter.numel()
+        place = memory(parameter) if strided else id(parameter)
+        entry = entries.get(place)
         if entry is None:
-            entries[id(parameter)] = Entry([name], [slot], parameter)
+            entries[place] = Entry([name], [slot], parameter)
         else:
             entry.names.append(name)
             entry.slots.append(slot)
@@ -170,18 +225,3 @@ def _walk(module: nn.Module, table_of: Callable[[nn.Module], dict[str, Any]]) ->
             if value is not None:
                 yield prefix + key, (table, key), value
         stack.extend((f"{prefix}{key}.", child) for key, child in reversed(owner._modules.items()) if child is not None)
-
-
-def check_no_meta(module: nn.Module) -> None:
-    """Refuse a model that keeps tensors computed from its parameters outside parameters and buffers.
-
-    Raises:
-        SupernetError: there is one; a subnet would compute with it instead of its weights.
-    """
-    for prefix, owner in module.named_modules():
-        for key, value in vars(owner).items():
-            if isinstance(value, Tensor) and value.is_meta:
-                raise SupernetError(
-                    f"attribute {f'{prefix}.{key}'.lstrip('.')!r} is computed from parameters in the constructor; "
-                    "compute it in forward, so that it follows the supernet's weights"
-                )

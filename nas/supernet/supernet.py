@@ -16,7 +16,7 @@ from nas import carried
 from nas.errors import SupernetError
 from nas.space import Arch, Space
 from nas.supernet import checkpoint, costs
-from nas.supernet.binding import Binding, replace_buffers
+from nas.supernet.binding import Binding, hang, replace_buffers
 from nas.supernet.calibration import calibrate
 from nas.supernet.inputs import Inputs, arguments
 from nas.supernet.layouts import Cut
@@ -24,6 +24,7 @@ from nas.supernet.pretrained import fill_from
 from nas.supernet.shared import Shared
 from nas.supernet.skeleton import buffers_of, build, build_skeleton, parameters_of, quiet
 from nas.supernet.union import Union, initialise, survey
+from nas.supernet.watching import Watch, check_numbers
 
 BINDINGS = 256
 """Bound subnets kept for reuse; a binding has no weights of its own, only modules, views and small buffers."""
@@ -37,8 +38,10 @@ class Supernet(nn.Module):
     no active arch: every method takes the arch it is about.  `state_dict` has the model's own names.
 
     Running statistics of normalisation layers are held and cut like parameters, and a subnet in training mode updates its
-    corner, so that they are those of the last subnets trained: calibrate an arch before evaluating it.  Other buffers are
-    what the model's constructor computes for the arch, unless a cut is declared for their names.
+    corner, so that they are those of the last subnets trained: calibrate an arch before evaluating it.  Buffers that the
+    constructor draws at random or computes from the initial weights are held and cut too; those of indices (a permutation)
+    are drawn for each arch, the same in every process.  Other buffers are what the model's constructor computes for the
+    arch, unless a cut is declared for their names.
 
     Bound subnets are cached and share modules, so one supernet is for one thread at a time.
 
@@ -50,7 +53,8 @@ class Supernet(nn.Module):
         seed: of the initial values; the random state of the process is left alone.
 
     Raises:
-        SupernetError: archs of the space disagree about a parameter, a pattern matches none, or `weights` do not fit.
+        SupernetError: archs of the space disagree about a parameter, a pattern matches none, `weights` do not fit, or the
+            constructor keeps outside of persistent buffers what it draws or computes from the initial weights.
         LayoutError: a layout does not fit its parameter.
     """
 
@@ -73,6 +77,8 @@ class Supernet(nn.Module):
         if weights is not None:
             fill_from(space, union, values, weights)
         self._assemble(space, union, values, example)
+        if example is not None:
+            check_numbers(self, space.largest, example)
 
     def _assemble(self, space: Space, union: Union, values: Mapping[str, Tensor], example: Inputs | None) -> None:
         self.space = space
@@ -101,7 +107,7 @@ class Supernet(nn.Module):
             return binding(inputs, buffers)
         binding.refresh()
         positional, keywords = arguments(inputs)
-        with binding.buffers(buffers or {}):
+        with binding.buffers(buffers or {}), binding.watched(inputs):
             return functional_call(binding.module, self._parts(binding), positional, keywords, tie_weights=False)
 
     def bind(self, arch: Arch) -> Binding:
@@ -124,6 +130,7 @@ class Supernet(nn.Module):
         binding = self._bindings.get(arch.key)
         if binding is None:
             binding = Binding(self._shared, build_skeleton(self.space, arch), self)
+            binding.watch = Watch(self, arch)
             self._bindings[arch.key] = binding
             if len(self._bindings) > BINDINGS:
                 self._bindings.popitem(last=False)
@@ -161,11 +168,16 @@ class Supernet(nn.Module):
             SupernetError: as `bind`, or `buffers` are of another arch.
         """
         self._check(arch)
-        with quiet(), torch.no_grad():
-            module = build(self.space, arch)
+        with torch.inference_mode(False), torch.no_grad():
+            module = build_skeleton(self.space, arch)
             for entry in parameters_of(module):
-                part = self._shared.part(entry.names, entry.shape)
-                entry.tensor.data = part.clone(memory_format=torch.contiguous_format)
+                part = self._shared.part(entry.names, entry.shape).clone(memory_format=torch.contiguous_format)
+                own = nn.Parameter(part, requires_grad=entry.tensor.requires_grad)
+                own.__dict__.update(entry.tensor.__dict__)  # marks that libraries leave on parameters
+                hang(own, entry.slots)
+            for layer in module.modules():
+                if isinstance(layer, nn.RNNBase):  # keeps a list of its parameters
+                    layer._init_flat_weights()
             slots = buffers_of(module)
             for name, (table, key) in slots.items():
                 table[key] = self._shared.buffer(name, table[key]).clone()

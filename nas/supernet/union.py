@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from nas.errors import LayoutError, SupernetError, suggest
 from nas.space import Arch, Space
+from nas.supernet.constructor import drawn
 from nas.supernet.layouts import Corner, Cut, Layout, Shape
-from nas.supernet.skeleton import buffers_of, build, build_skeleton, check_no_meta, parameters_of, quiet, statistics_of
+from nas.supernet.skeleton import buffers_of, build, build_skeleton, check_sizes, parameters_of, quiet, statistics_of
 
 CORNER = Corner()
 
@@ -28,7 +29,9 @@ class Union:
         ties: canonical name of every parameter name; the same for names that are one parameter.
         shapes: largest shape of every canonical parameter name and learnt buffer.
         trainable: `requires_grad` of every canonical parameter name.
-        buffers: names of the learnt buffers (running statistics, and buffers that a cut is declared for).
+        buffers: names of the learnt buffers: running statistics, buffers that a cut is declared for, and those that the
+            constructor draws at random or computes from the initial weights.
+        numbers: paths of plain attributes, single numbers and texts, that the constructor draws or computes likewise.
         cuts: canonical name -> cut, where it is not the leading corner.
         archs: the archs looked at, largest first, with the shape of each of their tensors.
     """
@@ -38,6 +41,7 @@ class Union:
     dtypes: dict[str, torch.dtype] = field(default_factory=dict)
     trainable: dict[str, bool] = field(default_factory=dict)
     buffers: set[str] = field(default_factory=set)
+    numbers: set[str] = field(default_factory=set)
     cuts: dict[str, Cut] = field(default_factory=dict)
     archs: list[tuple[Arch, dict[str, Shape]]] = field(default_factory=list)
 
@@ -63,9 +67,10 @@ def survey(space: Space, layouts: Mapping[str, Cut]) -> Union:
     """
     union = Union()
     declared = _Declared(layouts)
+    buffers: list[dict[str, Tensor]] = []
     for arch in _covering(space):
         module = build_skeleton(space, arch)
-        check_no_meta(module)
+        check_sizes(space, module)
         owners = dict(module.named_modules(remove_duplicate=False))
         shapes: dict[str, Shape] = {}
         for entry in parameters_of(module):
@@ -77,20 +82,26 @@ def survey(space: Space, layouts: Mapping[str, Cut]) -> Union:
             shapes[name] = tuple(entry.shape)
             if name not in union.cuts:
                 union.cuts[name] = declared.parameter(entry.names) or known_layout(name, owners) or CORNER
-        statistics = statistics_of(module)
-        for name, (table, key) in buffers_of(module).items():
-            cut = declared.buffer(name)
-            if cut is None and name not in statistics:
-                continue
-            union.buffers.add(name)
-            union.cuts[name] = cut or CORNER
-            _grow(union, name, table[key])
-            shapes[name] = tuple(table[key].shape)
+        found = drawn(space, arch, module, lambda name: declared.buffer(name) is not None)
+        union.numbers.update(found.numbers)
+        union.buffers |= found.buffers | statistics_of(module)
+        buffers.append(_without_values(module))
+        union.buffers |= {name for name in buffers[-1] if declared.buffer(name) is not None}
         union.archs.append((arch, shapes))
+    for (_, shapes), held in zip(union.archs, buffers, strict=True):  # what is data in one arch is data in all
+        for name in [name for name in held if name in union.buffers]:
+            union.cuts[name] = declared.buffer(name) or CORNER
+            _grow(union, name, held[name])
+            shapes[name] = tuple(held[name].shape)
     union.cuts = {name: cut for name, cut in union.cuts.items() if cut != CORNER}
     declared.check(space, union)
     _check_cuts(union)
     return union
+
+
+def _without_values(module: nn.Module) -> dict[str, Tensor]:
+    """The buffers of `module` on the meta device."""
+    return {name: table[key].to("meta") for name, (table, key) in buffers_of(module).items()}
 
 
 class _Declared:
@@ -215,8 +226,7 @@ def initialise(space: Space, union: Union, seed: int) -> dict[str, Tensor]:
     """
     values = {name: torch.empty(shape, dtype=union.dtypes[name]) for name, shape in union.shapes.items()}
     empty = {name: torch.ones(shape, dtype=torch.bool) for name, shape in union.shapes.items()}
-    with quiet():
-        torch.manual_seed(seed)
+    with quiet(seed):
         for arch, shapes in union.archs:
             if not empty:
                 break

@@ -1,0 +1,58 @@
+"""Whether something that a module keeps changes what it computes: found out by running it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from nas.supernet import attributes
+from nas.supernet.binding import Binding
+from nas.supernet.inputs import Inputs, call
+from nas.supernet.skeleton import STATE, build_skeleton, quiet
+
+if TYPE_CHECKING:
+    from nas.space import Arch
+    from nas.supernet.supernet import Supernet
+
+TOLERANCE = 1e-6
+"""How far outputs may differ, relative to the largest, that one machine computes twice of the same numbers."""
+
+
+def constructor_matters(supernet: Supernet, arch: Arch, inputs: Inputs) -> bool:
+    """Whether the subnet of `arch` computes something else where its constructor saw another random state.
+
+    Both have the supernet's weights and buffers.  An arch that does not run on `inputs` tells nothing.
+    """
+    ours, theirs = (_apart(supernet, arch, seed) for seed in (STATE, STATE + 1))
+    theirs.take_buffers(ours)
+    return any(_differ(_run(ours, inputs, mode), _run(theirs, inputs, mode)) for mode in (False, True))
+
+
+def _apart(supernet: Supernet, arch: Arch, seed: int = STATE) -> Binding:
+    """A binding that nobody else uses."""
+    return Binding(supernet._shared, build_skeleton(supernet.space, arch, seed), supernet)
+
+
+def _run(binding: Binding, inputs: Inputs, training: bool) -> list[Any] | None:
+    """Outputs in one mode and a fixed random state, on copies of the buffers; None where it does not run."""
+    binding.refresh()
+    mode = binding.module.training
+    with quiet(STATE), torch.no_grad(), binding.buffers(binding.copies()):
+        try:
+            output = call(binding.module.train(training), inputs)
+        except Exception:  # whatever the model raises, it will raise it again where it is called
+            return None
+        finally:
+            binding.module.train(mode)
+    return [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in tree_leaves(output)]
+
+
+def _differ(ours: list[Any] | None, theirs: list[Any] | None) -> bool:
+    if ours is None or theirs is None:
+        return False
+    return len(ours) != len(theirs) or not all(
+        attributes.same(one, other, TOLERANCE) for one, other in zip(ours, theirs, strict=True)
+    )
