@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nas.checking import Count, Natural, Positive, checked
-from nas.errors import Infeasible, MetricError, SpaceError, StoreError, StudyError, suggest
+from nas.errors import EvaluationError, MetricError, SpaceError, StoreError, StudyError, suggest
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
+from nas.runners import Task
+from nas.runners.work import Work
 from nas.search import Algorithm, Surrogate, make
 from nas.search.insight import Insight
 from nas.store import Store, StudyRecord, open_store
 from nas.store.database import locate, shown
+from nas.store.settle import missing
 from nas.study.driver import Driver, Options, Summary
 from nas.study.progress import reporter
 from nas.study.spaces import follow
@@ -211,28 +213,31 @@ class Study:
         """Check everything and evaluate the smallest arch here, without a record: a dry run.
 
         Returns:
-            The study's size and settings, the arch, its measurements, and the seconds that it took.
+            The study's size and settings, the arch, what its trial would be (COMPLETED or INFEASIBLE, and why), its
+            measurements, and the seconds that it took.
+
+        Raises:
+            EvaluationError: its trial would be FAILED: the evaluation fails, or gives what is no measurement.
+            MetricError: the evaluation gives no value for an objective or a constraint.
         """
         evaluation = self.evaluation()
         evaluation.check(self.space)
         arch = self.space.smallest
-        started = time.perf_counter()
-        try:
-            measurements = dict(evaluation(arch))
-        except Infeasible as infeasible:
-            measurements = infeasible.measurements
-        missing = [metric.name for metric in self.objectives if metric.name not in measurements]
-        if missing and not self.constraints:
-            raise MetricError(
-                f"the evaluation gave no {', '.join(missing)}; it gave {', '.join(measurements) or 'nothing'}"
-            )
+        found = Work(self.space, evaluation, "rehearsal")(Task(0, tuple(arch.row())))
+        if found.state == "FAILED":
+            raise EvaluationError(f"the evaluation of the smallest arch, {arch.choices}, fails: {found.reason}")
+        lacking = missing(found.measurements, self.objectives, self.constraints)
+        if lacking is not None and found.state == "COMPLETED":
+            raise MetricError(f"{lacking}; the evaluation gave {', '.join(found.measurements) or 'nothing'}")
         return {
             "study": self.name,
             "space": {"name": self.space.name, "decisions": len(self.space.decisions), "archs": self.space.size},
             "algorithm": self.algorithm.describe(),
             "arch": arch.choices,
-            "measurements": measurements,
-            "seconds": time.perf_counter() - started,
+            "state": found.state,
+            "reason": found.reason or None,
+            "measurements": found.measurements,
+            "seconds": found.duration_s,
         }
 
     # -- running it -----------------------------------------------------------------------------------------------------
@@ -296,7 +301,8 @@ class Study:
 
         Raises:
             StudyError: the trial was not asked here, or is told already.
-            EvaluationError: an objective is missing, or a value is no finite number.
+            EvaluationError: an objective or a constraint's metric is missing, a value is no finite number, or a name is none of a
+                metric; the trial stays as it was, to be told again.
         """
         self._hand_driver().tell(number, measurements, reason)
 
@@ -393,6 +399,8 @@ class Study:
         names = [metric.name for metric in self.objectives]
         if len(set(names)) < len(names):
             raise StudyError(f"study {self.name!r} has an objective twice: {', '.join(names)}")
+        if self.evaluators:
+            self.evaluation()  # checks the names that evaluators announce
         declared = [getattr(evaluator, "metrics", None) for evaluator in self.evaluators]
         if not declared or any(metrics is None for metrics in declared):
             return  # a plain function does not say what it yields; its first result will
