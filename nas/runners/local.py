@@ -15,11 +15,10 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from nas.errors import RunnerError
-from nas.failures import describe
 from nas.runners import guard
 from nas.runners.base import Outcome, Task
 from nas.runners.pool import KILLED, Member, PoolRunner
-from nas.runners.work import Payload, Work, answer
+from nas.runners.work import Payload, Work, answer, describe
 
 
 class _Process(Member):
@@ -111,7 +110,7 @@ def _serve(connection: Connection[Any, Any], payload: Payload, name: str, driver
     with contextlib.suppress(EOFError, OSError):  # the driver is gone, and so is the reason to go on
         try:
             work = Work(*payload.unpack(), name)
-        except BaseException as error:
+        except Exception as error:
             connection.send(describe(error))
             return
         connection.send("ready")

@@ -321,7 +321,9 @@ class Algorithm(ABC):
     # -- what subclasses use -----------------------------------------------------------------------------------------------
 
     def _take(self, arch: Arch) -> bool:
-        """Whether `arch` is new; if so it is under way from now on."""
+        """Whether `arch` is new, and no rule of the space forbids it; if so it is under way from now on."""
+        if not self.space.allows(arch):
+            return False
         key = arch.key
         if not self._seen.add(key):
             return False

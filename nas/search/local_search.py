@@ -144,5 +144,5 @@ def _neighbours(space: Space, arch: Arch) -> Iterator[Arch]:
         for stride in _STRIDES:
             genome = list(arch.genome)
             genome[decision.index] = range_.value(min(max(range_.unit(value) + stride, 0.0), 1.0))
-            if genome[decision.index] != value:
-                yield space.from_row(genome)
+            if genome[decision.index] != value and space.allows(near := space.from_row(genome)):
+                yield near

@@ -195,7 +195,7 @@ class Transfer(Algorithm):
             return None
         expert = rng.choices(self._experts, turns)[0]
         ideas = {arch.key: arch for arch in [*expert.best, *self._designs(turns, rng)] if arch.key not in self._seen}
-        archs = list(ideas.values())
+        archs = [arch for arch in ideas.values() if self.space.allows(arch)]
         here = [trial.arch for trial in self._first if is_feasible(trial)] + list(self._under_way.values())
         # Rounded, so that the order of the archs under way, which moves the last digits, decides nothing.
         gains = np.round(expert.gains(archs, here), 9)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nas.errors import SpaceError, suggest
@@ -42,15 +42,28 @@ def preferred(checker: Checker, overrides: Mapping[str, Any], option: str) -> li
 
 
 def covering(
-    decisions: Sequence[Decision], checker: Checker, largest: Sequence[Any], top: Sequence[Any]
+    decisions: Sequence[Decision],
+    checker: Checker,
+    largest: Sequence[Any],
+    top: Sequence[Any],
+    settle: Callable[[list[Any], int], list[Any] | None],
 ) -> list[list[Any]]:
-    """Genomes in which every reachable candidate of every decision occurs, the rest being largest; the largest first."""
+    """Genomes in which every reachable candidate of every decision occurs, the rest being largest; the largest first.
+
+    Args:
+        decisions: of the space.
+        checker: likewise.
+        largest: genome of the largest arch.
+        top: what each decision takes that becomes active.
+        settle: an allowed genome close to one, with the same candidate of that decision; None where there is none.
+    """
     genomes = [list(largest)]
     covered = set(enumerate(largest))
     for decision in decisions:
         for c in decision.point.distinct_candidates:
             if (decision.index, c) not in covered:
-                genome = checker.forest.forced(largest, decision.index, c, top)
+                forced = checker.forest.forced(largest, decision.index, c, top)
+                genome = None if forced is None else settle(forced, decision.index)
                 if genome is not None:
                     covered.update(enumerate(genome))
                     genomes.append(genome)

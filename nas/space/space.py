@@ -6,7 +6,7 @@ import gc
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from random import Random
 from typing import Any
@@ -25,6 +25,7 @@ from nas.space.extremes import covering, preferred
 from nas.space.features import Encoder, Floats, Kind
 from nas.space.forest import Forest
 from nas.space.labels import is_scalar, short
+from nas.space.restricting import COUNTABLE, LOOKS, TRIES, Genome, Rule, drawn, nearest, ranks_of
 from nas.space.rows import RowMap, differences
 from nas.space.scalars import with_plain_scalars
 from nas.space.template import Keys
@@ -49,6 +50,8 @@ class Space:
             of these values.
         largest: decision name -> value that counts as its largest, where the default (magnitude) is not what you mean.
         smallest: the same for the smallest.
+        where: a function of an arch's choices (inactive decisions left out) that says whether it is one: `lambda c: c["width"] %
+            c["heads"] == 0`.  What it refuses is not drawn, listed, counted or proposed.
 
     Raises:
         SpaceError: the value cannot be compiled, or an option names something that is not there.
@@ -63,11 +66,13 @@ class Space:
         active_when: Conditions | None = None,
         largest: Mapping[str, Any] | None = None,
         smallest: Mapping[str, Any] | None = None,
+        where: Callable[[dict[str, Any]], bool] | None = None,
     ) -> None:
         self.value = with_plain_scalars(_symbolic(value))
         self.name = name if name is not None else (type(value).__name__ if isinstance(value, pg.Functor) else "space")
         self.version = version
-        self._options = (dict(active_when or {}), dict(largest or {}), dict(smallest or {}))
+        self._options = (dict(active_when or {}), dict(largest or {}), dict(smallest or {}), where)
+        self._rules: tuple[Rule, ...] = ()  # beside `where`
         compiled = compile_value(self.value)
         apply_conditions(compiled.decisions, self._options[0])
         self.decisions: tuple[Decision, ...] = tuple(compiled.decisions)
@@ -86,8 +91,18 @@ class Space:
 
     @property
     def size(self) -> int:
-        """Exact number of distinct archs; float decisions count once."""
-        return self._forest.size
+        """Exact number of distinct archs; float decisions count once.
+
+        With `where` it is exact up to 20,000 archs without it, and beyond that the number without it.
+        """
+        return self._size
+
+    @cached_property
+    def _size(self) -> int:
+        whole = self._forest.size
+        if not self._is_ruled or self.floats or whole > COUNTABLE:
+            return whole
+        return sum(1 for _ in self.enumerate())
 
     @cached_property
     def floats(self) -> int:
@@ -171,7 +186,7 @@ class Space:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self.value, self.name, self.version, self._options)
+        return _restore, (self.value, self.name, self.version, self._options, self._rules)
 
     # -- archs -------------------------------------------------------------------------------------------------
 
@@ -184,9 +199,12 @@ class Space:
         if not isinstance(choices, Mapping):
             raise SpaceError(f"an arch of space {self.name!r} is given by a dict of choices, not {short(choices)}")
         try:
-            return Arch(self, tuple(self._checker.from_choices(choices)))
+            arch = Arch(self, tuple(self._checker.from_choices(choices)))
         except SpaceError as error:
             raise SpaceError(f"arch {_shown(choices)} is outside space {self.name!r}: {error}") from None
+        if not self._is_where(arch):
+            raise SpaceError(f"arch {_shown(choices)} is outside space {self.name!r}: its where= refuses it")
+        return arch
 
     def from_genome(self, numbers: Sequence[Any]) -> Arch:
         """The arch of a genome: per decision the index of a candidate, a float, or None where it is inactive.
@@ -232,9 +250,56 @@ class Space:
             return choices.space.fingerprint == self.fingerprint
         return isinstance(choices, Mapping) and self.why_not(choices) is None
 
+    def allows(self, arch: Arch) -> bool:
+        """Whether no rule forbids an arch of this space: `where`, or that of `restricted`."""
+        return self._is_where(arch) and all(rule(arch) for rule in self._rules)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """What `restricted` was given."""
+        return self._rules
+
+    @property
+    def _is_ruled(self) -> bool:
+        return bool(self._rules) or self._options[3] is not None
+
+    def restricted(self, allows: Rule) -> Space:
+        """This space without the archs that `allows` refuses, where only building tells; archs of one are archs of the other.
+
+        Args:
+            allows: a function of an arch, of this or the new space; it must pickle where the space travels to other processes.
+        """
+        return _restore(self.value, self.name, self.version, self._options, (*self._rules, allows))
+
+    def _is_where(self, arch: Arch) -> bool:
+        where = self._options[3]
+        if where is None:
+            return True
+        try:
+            return bool(where(arch.choices))
+        except Exception as error:
+            raise SpaceError(
+                f"where= of space {self.name!r} failed on arch {_shown(arch.choices)} ({type(error).__name__}: {error}); "
+                "inactive decisions are left out of the choices"
+            ) from error
+
+    def _drawn(self, draw: Callable[[], Genome]) -> Arch:
+        """What `draw` gives, drawn again while a rule forbids it.
+
+        Raises:
+            SpaceError: 1,000 times.
+        """
+        if not self._is_ruled:
+            return Arch(self, tuple(draw()))
+        return drawn(lambda: Arch(self, tuple(draw())), self.allows, f"space {self.name!r}")
+
     def sample(self, rng: Random) -> Arch:
-        """A random arch, uniform per decision."""
-        return Arch(self, tuple(self._forest.sample(rng)))
+        """A random arch, uniform per decision, among those that no rule forbids.
+
+        Raises:
+            SpaceError: none of 1,000 is allowed.
+        """
+        return self._drawn(lambda: self._forest.sample(rng))
 
     def mutate(self, arch: Arch, rng: Random, probability: float | None = None) -> Arch:
         """A different arch: one active decision changed, or each with `probability` but at least one.
@@ -246,15 +311,28 @@ class Space:
         """
         if probability is not None and not 0.0 <= probability <= 1.0:
             raise SpaceError(f"mutation probability {probability} is not within 0 and 1")
-        return Arch(self, tuple(self._forest.mutate(self._own(arch), rng, probability)))
+        genome = self._own(arch)
+        if not self._is_ruled:
+            return Arch(self, tuple(self._forest.mutate(genome, rng, probability)))
+        for _ in range(TRIES):
+            mutant = Arch(self, tuple(self._forest.mutate(genome, rng, probability)))
+            if self.allows(mutant):
+                return mutant
+        return self.sample(rng)
 
     def crossover(self, a: Arch, b: Arch, rng: Random) -> Arch:
         """An arch that takes each decision from `a` or `b`; slots that must be distinct or sorted from one of them."""
-        return Arch(self, tuple(self._forest.crossover(self._own(a), self._own(b), rng)))
+        first, second = self._own(a), self._own(b)
+        for _ in range(TRIES if self._is_ruled else 1):
+            child = Arch(self, tuple(self._forest.crossover(first, second, rng)))
+            if self.allows(child):
+                return child
+        return a
 
     def neighbours(self, arch: Arch) -> Iterator[Arch]:
         """Every arch that differs in one categorical decision; what that activates takes its first candidate."""
-        return (Arch(self, tuple(genome)) for genome in self._forest.neighbours(self._own(arch)))
+        near = (Arch(self, tuple(genome)) for genome in self._forest.neighbours(self._own(arch)))
+        return filter(self.allows, near)
 
     def enumerate(self) -> Iterator[Arch]:
         """Every arch once, in lexicographic order.
@@ -265,21 +343,56 @@ class Space:
         if self.floats:
             name = next(decision.name for decision in self.decisions if decision.kind == "float")
             raise SpaceError(f"space {self.name!r} cannot be enumerated: {name!r} is a float; use sample()")
-        return (Arch(self, tuple(genome)) for genome in self._forest.enumerate())
+        return filter(self.allows, (Arch(self, tuple(genome)) for genome in self._forest.enumerate()))
 
     @cached_property
     def largest(self) -> Arch:
-        """The arch with the largest candidate everywhere."""
-        return Arch(self, tuple(self._forest.fill([None] * len(self.decisions), self._top)))
+        """The arch with the largest candidate everywhere; where a rule forbids it, the fewest steps down from it.
+
+        Raises:
+            SpaceError: no allowed arch was found near it.
+        """
+        return self._extreme(self._top, top=True)
 
     @cached_property
     def smallest(self) -> Arch:
-        """The arch with the smallest candidate everywhere."""
-        return Arch(self, tuple(self._forest.fill([None] * len(self.decisions), self._bottom)))
+        """The arch with the smallest candidate everywhere; where a rule forbids it, the fewest steps up from it.
+
+        Raises:
+            SpaceError: no allowed arch was found near it.
+        """
+        return self._extreme(self._bottom, top=False)
+
+    def _extreme(self, preferred: Sequence[Any], *, top: bool) -> Arch:
+        found = self._nearest(self._forest.fill([None] * len(self.decisions), preferred), preferred, top=top)
+        if found is None:
+            raise SpaceError(
+                f"none of the {LOOKS:,} archs of space {self.name!r} that were looked at is allowed; loosen where=, or write the "
+                "choices so that more are"
+            )
+        return Arch(self, tuple(found))
+
+    def _nearest(
+        self, start: Sequence[Any], preferred: Sequence[Any], *, top: bool, fixed: int | None = None
+    ) -> Genome | None:
+        """The allowed genome closest to an extreme; `start` itself where there is no rule."""
+        if not self._is_ruled:
+            return list(start)
+        ranks = ranks_of(self.decisions, preferred, top=top)
+        return nearest(
+            start, ranks, self._forest, preferred, lambda one: self.allows(Arch(self, tuple(one))), fixed=fixed
+        )
 
     def covering(self) -> list[Arch]:
-        """Archs in which every candidate of every decision occurs, everything else being largest; the largest first."""
-        genomes = covering(self.decisions, self._checker, self.largest.genome, self._top)
+        """Archs in which every candidate of every decision occurs, everything else being largest; the largest first.
+
+        Candidates that no allowed arch was found with are left out.
+        """
+
+        def settle(genome: Genome, p: int) -> Genome | None:
+            return self._nearest(genome, self._top, top=True, fixed=p)
+
+        genomes = covering(self.decisions, self._checker, self.largest.genome, self._top, settle)
         return [Arch(self, tuple(genome)) for genome in genomes]
 
     # -- outside forms -----------------------------------------------------------------------------------------
@@ -432,6 +545,12 @@ def _digest(described: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _restore(value: Any, name: str, version: int, options: tuple[Any, Any, Any]) -> Space:
-    active_when, largest, smallest = options
-    return Space(value, name=name, version=version, active_when=active_when, largest=largest, smallest=smallest)
+def _restore(
+    value: Any, name: str, version: int, options: tuple[Any, Any, Any, Any], rules: tuple[Rule, ...] = ()
+) -> Space:
+    active_when, largest, smallest, where = options
+    space = Space(
+        value, name=name, version=version, active_when=active_when, largest=largest, smallest=smallest, where=where
+    )
+    space._rules = rules
+    return space

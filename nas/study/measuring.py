@@ -21,6 +21,7 @@ from nas.predict import FewShot, Known, Learned, LookUp, Predictor
 from nas.predict.pieces import Part, realised
 from nas.store import ArchMeasurement, HardwareRecord, StoredPredictor
 from nas.store.filters import Filter
+from nas.supernet.unbuildable import can_build
 
 if TYPE_CHECKING:
     from nas.hardware import Measured, Target
@@ -102,7 +103,8 @@ def measure_archs(
 ) -> list[ArchMeasurement]:
     """Measure archs on a device, each kept in the store at once.
 
-    A noisy measurement is repeated once, with twice the time; the one with less spread is kept.
+    A noisy measurement is repeated once, with twice the time; the one with less spread is kept.  Archs that the model function
+    refuses (`Infeasible`) are passed over.
 
     Args:
         supernet: gives modules and inputs.
@@ -120,6 +122,10 @@ def measure_archs(
     hardware.add_device(device.key, device.describe())
     kept = []
     for place, arch in enumerate(archs):
+        if not supernet.has(arch):
+            if tick is not None:
+                tick(place + 1, len(archs), "cannot be built")
+            continue
         found, spent = _measured(supernet, device, arch, budget_s, energy)
         details = {**found.details(), **spent}
         row = ArchMeasurement(arch.key, arch.row(), found.median_ms, found.noisy, details, found.environment)
@@ -227,7 +233,7 @@ def known_devices(space: Space, hardware: HardwareRecord, but: str) -> list[Know
 
 def _fill(one: LookUp, device: Device, archs: Sequence[Arch], tick: Tick | None) -> None:
     """Measure the parts that the table lacks, of measured archs and of every candidate once."""
-    wanted = [*archs, *one.space.covering()]
+    wanted = [*archs, *filter(can_build, one.space.covering())]
     total, done = len(one.missing(wanted)), 0
 
     def measured(part: Part) -> float:

@@ -58,7 +58,7 @@ def axes(supernet: Supernet) -> list[Axis]:
     space, largest = supernet.space, supernet.space.largest
     whole = _shapes(supernet, largest)
     narrowed: dict[Place, set[tuple[int, int]]] = {}
-    for index, arch in enumerate(space.covering()):
+    for index, arch in enumerate(filter(supernet.has, space.covering())):
         for name, shape in _shapes(supernet, arch).items():
             for dim, (part, full) in enumerate(zip(shape, whole.get(name, shape), strict=True)):
                 if part != full:

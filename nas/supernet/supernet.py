@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nas import carried
-from nas.errors import SupernetError
+from nas.errors import Infeasible, SupernetError
 from nas.space import Arch, Space
 from nas.supernet import checkpoint, costs
 from nas.supernet.binding import Binding, hang, replace_buffers
@@ -23,6 +23,7 @@ from nas.supernet.layouts import Cut
 from nas.supernet.pretrained import fill_from
 from nas.supernet.shared import Shared
 from nas.supernet.skeleton import buffers_of, build, build_skeleton, parameters_of, quiet
+from nas.supernet.unbuildable import can_build, without_unbuildable
 from nas.supernet.union import Union, initialise, survey
 from nas.supernet.watching import Watch, check_numbers
 
@@ -72,7 +73,7 @@ class Supernet(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        union = survey(space, dict(layouts or {}))
+        space, union = survey(space, dict(layouts or {}))
         values = initialise(space, union, seed)
         if weights is not None:
             fill_from(space, union, values, weights)
@@ -88,6 +89,13 @@ class Supernet(nn.Module):
         self._macs: dict[str, int] = {}
         self._origin: tuple[Path, str] | None = None
         self._stamp: checkpoint.Stamp | None = None
+
+    def forbid_unbuildable(self) -> None:
+        """From now on `space` has only archs that can be built: for models that raise `Infeasible` for some.
+
+        A supernet does so by itself where one of the archs that it is made from is such.  Others are found when they are drawn.
+        """
+        self.space = without_unbuildable(self.space)
 
     # -- calling a subnet
 
@@ -109,6 +117,14 @@ class Supernet(nn.Module):
         positional, keywords = arguments(inputs)
         with binding.buffers(buffers or {}), binding.watched(inputs):
             return functional_call(binding.module, self._parts(binding), positional, keywords, tie_weights=False)
+
+    def has(self, arch: Arch) -> bool:
+        """Whether the subnet of `arch` can be built: its model function does not raise `Infeasible`."""
+        try:
+            self._binding(arch)
+        except Infeasible:
+            return False
+        return True
 
     def bind(self, arch: Arch) -> Binding:
         """The subnet of `arch`, on the supernet's own weights and gradients: the fast way to train.
@@ -273,7 +289,9 @@ class Supernet(nn.Module):
         training = self.__dict__.get("training", True)  # `eval` may be what woke it
         nn.Module.__init__(self)
         self.training = training
-        self._assemble(space, loaded.union, loaded.values, loaded.example)
+        # What else cannot be built is found when it is drawn, as in the supernet that was saved.
+        known = all(map(can_build, (space.largest, space.smallest)))
+        self._assemble(space if known else without_unbuildable(space), loaded.union, loaded.values, loaded.example)
         self._origin = (path.absolute(), loaded.digest)
         self._stamp = checkpoint.stamp(self._shared.state())
 

@@ -12,11 +12,12 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from nas.errors import LayoutError, SupernetError, suggest
+from nas.errors import Infeasible, LayoutError, SupernetError, suggest
 from nas.space import Arch, Space
 from nas.supernet.constructor import drawn
 from nas.supernet.layouts import Corner, Cut, Layout, Shape
 from nas.supernet.skeleton import buffers_of, build, build_skeleton, check_sizes, parameters_of, quiet, statistics_of
+from nas.supernet.unbuildable import without_unbuildable
 
 CORNER = Corner()
 
@@ -58,13 +59,22 @@ class Union:
         }
 
 
-def survey(space: Space, layouts: Mapping[str, Cut]) -> Union:
-    """The union over the covering archs of `space`.
+def survey(space: Space, layouts: Mapping[str, Cut]) -> tuple[Space, Union]:
+    """The union over the covering archs of `space`, and the space: without archs that cannot be built, if one was met.
 
     Raises:
+        SpaceError: no arch can be built.
         SupernetError: archs disagree about a name (axes, type, ties), or a declared layout decides about none.
         LayoutError: a layout does not fit its parameter.
     """
+    try:
+        return space, _survey(space, layouts)
+    except Infeasible:
+        space = without_unbuildable(space)
+        return space, _survey(space, layouts)
+
+
+def _survey(space: Space, layouts: Mapping[str, Cut]) -> Union:
     union = Union()
     declared = _Declared(layouts)
     buffers: list[dict[str, Tensor]] = []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from nas.errors import TrainError
+from nas.errors import Infeasible, TrainError
 from nas.train import rng, state
 from nas.train.health import Health
 from nas.train.log import Log, Reporter
@@ -26,6 +26,7 @@ from nas.train.validate import subnet_metrics
 
 if TYPE_CHECKING:
     from nas.space import Arch, Space
+    from nas.supernet import Supernet
     from nas.train.trainer import Training
 
 LOG_EVERY = 10
@@ -55,7 +56,7 @@ class Run:
             if found.scaler:
                 self.scaler.load_state_dict(found.scaler)
         self.health = Health(**self.state.health)
-        self.watched = watched(self.supernet.space, training.seed)
+        self.watched = watched(self.supernet, training.seed)
         self.modules = modules  # what the losses keep
         self.taps = tuple(dict.fromkeys(name for loss in training.loss.within() for name in loss.taps))
         self.parameters = [*self.supernet.parameters(), *modules.parameters()]
@@ -163,13 +164,23 @@ class Run:
         return total / len(archs)
 
     def _archs(self, number: int) -> list[Arch]:
-        """Those of step `number`."""
+        """Those of step `number`; drawn again, without the archs that cannot be built, where one of them is such."""
+        try:
+            archs = self._drawn(number)
+            buildable = all(map(self.supernet.has, archs))
+        except Infeasible:
+            buildable = False
+        if not buildable:
+            self.supernet.forbid_unbuildable()
+            archs = list(filter(self.supernet.has, self._drawn(number)))
+        if not archs:
+            raise TrainError(f"{self.training.sampler!r} gave no arch for step {number + 1} that can be built")
+        return archs
+
+    def _drawn(self, number: int) -> list[Arch]:
         training, space = self.training, self.supernet.space
         draw = random.Random(mixed(training.seed, "archs", number))
-        archs = training.loss.archs(training.sampler.archs(space, number, draw), space)
-        if not archs:
-            raise TrainError(f"{training.sampler!r} gave no arch for step {number + 1}")
-        return archs
+        return training.loss.archs(training.sampler.archs(space, number, draw), space)
 
     def _look(self) -> None:
         """Reads the losses that are still on the device, and stops where one of them is wrong."""
@@ -229,16 +240,19 @@ def keep(training: Training) -> dict[Loss, nn.Module]:
     return {loss: module.to(training.device) for loss, module in made if module is not None}
 
 
-def watched(space: Space, seed: int) -> dict[str, Arch]:
+def watched(net: Supernet, seed: int) -> dict[str, Arch]:
     """The subnets whose metrics a training shows: largest, smallest, and two random ones, the same throughout."""
-    draw = random.Random(mixed(seed, "watched"))
-    archs = {
-        "largest": space.largest,
-        "smallest": space.smallest,
-        "random1": space.sample(draw),
-        "random2": space.sample(draw),
-    }
+    archs = _watched(net.space, seed)
+    if not all(map(net.has, archs.values())):
+        net.forbid_unbuildable()
+        archs = _watched(net.space, seed)
     labels: dict[Arch, str] = {}
     for label, arch in archs.items():
         labels.setdefault(arch, label)
     return {label: arch for arch, label in labels.items()}
+
+
+def _watched(space: Space, seed: int) -> dict[str, Arch]:
+    draw = random.Random(mixed(seed, "watched"))
+    extremes = {"largest": space.largest, "smallest": space.smallest}
+    return {**extremes, "random1": space.sample(draw), "random2": space.sample(draw)}

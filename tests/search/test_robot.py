@@ -78,12 +78,14 @@ def test_it_finds_the_combination_that_no_single_proxy_is():
         algorithm.bind(flat(), ONE)
         return min(trial.values[0] for trial in drive(algorithm, completed(error_only), 20).finished)
 
-    combined = [best(RoBoT(guesses, seed=seed)) for seed in range(6)]
+    combined = [best(RoBoT(guesses, seed=seed)) for seed in range(12)]
     single = [
-        best(RoBoT(lambda archs, at=at: guesses(archs)[:, [at]], seed=seed)) for at in (0, 1) for seed in range(3)
+        best(RoBoT(lambda archs, at=at: guesses(archs)[:, [at]], seed=seed)) for at in (0, 1) for seed in range(6)
     ]
-    assert sum(combined) / 6 < sum(single) / 6 - 1
-    assert max(combined) <= min(single)
+    assert sum(combined) / 12 < sum(single) / 12 - 1.5
+    assert (
+        max(combined) <= sorted(single)[6]
+    )  # the worst of it against their median: archs that score alike go by their keys
 
 
 def test_it_explores_tops_of_weights_and_then_follows_the_best_ranking():
