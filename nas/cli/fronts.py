@@ -20,8 +20,7 @@ def write_elastic(study: Study, output: Path, where: str | None = None) -> str:
         JobError: no evaluator holds a supernet.
     """
     from nas.deploy import ElasticModel
-    from nas.study.take_home import check_folder, take_home
-    from nas.supernet.rounding import gap
+    from nas.study.take_home import check_folder, outputs_differ, take_home
 
     check_folder(output)
     front = study.front(where)
@@ -40,8 +39,7 @@ def write_elastic(study: Study, output: Path, where: str | None = None) -> str:
     )
     for number in front.index:
         winner = take_home(study, int(number))
-        found = gap(winner.module, model.extract(winner.arch), winner.example)
-        if not found.same:
+        if outputs_differ(winner.module, model.extract(winner.arch), winner.example) is not None:
             raise DeployError(f"trial {number} computes something else on the whole front; this is a defect, report it")
     model.save(output)
     return f"wrote {output} (elastic): {len(model.points)} points, each computes what was evaluated and when read again"

@@ -241,11 +241,18 @@ def _near(value: float, recorded: float) -> bool:
 
 def _difference(module: nn.Module, again: nn.Module, example: Any) -> str | None:
     """What `again`, which was read from files, has different: its weights to the bit, or its outputs beyond rounding."""
-    from nas.supernet.inputs import call
-    from nas.supernet.rounding import first_difference, gap
+    from nas.supernet.rounding import first_difference
 
     name = first_difference(module.state_dict(), again.state_dict())
     if name is not None:
         return f"in {name!r}"
+    return outputs_differ(module, again, example)
+
+
+def outputs_differ(module: nn.Module, again: nn.Module, example: Any) -> str | None:
+    """How far the outputs of the two are apart, in words; None where rounding explains it."""
+    from nas.supernet.inputs import call
+    from nas.supernet.rounding import gap
+
     found = gap(module, lambda inputs: call(again, inputs), example)
     return None if found.same else f"by {found.absolute:.2g}, and rounding explains {found.allowed:.2g}"
