@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.errors import PredictorError, suggest
+from nas.errors import NasError, PredictorError, brief, suggest
 
 if TYPE_CHECKING:
     from nas.space import Arch, Space
@@ -118,7 +118,18 @@ class Predictor(ABC):
         self._check(archs)
         if not len(archs):
             return np.empty(0), np.empty(0)
-        return self._predict(archs)
+        try:
+            value, spread = self._predict(archs)
+        except NasError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise self._damaged(brief(repr(error))) from error
+        if not (np.isfinite(value).all() and np.isfinite(spread).all() and (value > 0).all()):
+            raise self._damaged("it predicts what is no positive number")
+        return value, spread
+
+    def _damaged(self, why: str) -> PredictorError:
+        return PredictorError(f"the {self.kind!r} predictor of device {self.device!r} is damaged ({why}); fit it again")
 
     def pack(self) -> Packed:
         """The fitted predictor as data; `unpack` is the reverse.
@@ -183,8 +194,15 @@ class Predictor(ABC):
                 f"predictors of kind {packed.kind!r} are not known{suggest(packed.kind, Predictor.registry)}; "
                 f"the kinds are {', '.join(sorted(Predictor.registry))}"
             )
-        one = found._restore(space, state["device"], state["state"], packed.arrays)
-        one.errors, one.fitted = dict(state["errors"]), True
+        try:
+            one = found._restore(space, state["device"], state["state"], packed.arrays)
+            one.errors, one.fitted = dict(state["errors"]), True
+        except PredictorError:
+            raise
+        except Exception as error:
+            raise PredictorError(
+                f"the {packed.kind!r} predictor of device {state['device']!r} is damaged ({brief(repr(error))}); fit it again"
+            ) from error
         return one
 
     def _check(self, archs: Sequence[Arch]) -> None:

@@ -5,7 +5,6 @@ Rows come from a bare cursor and become arrays at once: as objects, a million of
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,11 +15,13 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy import bindparam as p
 
+from nas.store.damage import RULES, Suspect, check, parsed, refuse_strays
 from nas.store.filters import Column, Kind, column_key
 from nas.store.numbers import Numbers
 from nas.store.schema import FINAL, TRIAL_COLUMNS, measurements, metrics, spaces, study_spaces, trials
-from nas.store.spaces import Choices, Reader, parse_rows
+from nas.store.spaces import Choices, Reader
 from nas.store.sql import Among, Answer, Row, Statement, Transaction
+from nas.store.statements import STRAY_MEASUREMENTS, STRAY_METRICS
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -42,6 +43,16 @@ _FINAL = measurements.c.step == sa.literal_column(str(FINAL))
 _OF_METRIC = (measurements.c.metric_id == p("metric"), _FINAL)
 _VALUES = Statement(sa.select(measurements.c.value).where(*_OF_METRIC).order_by(measurements.c.number), "metric")
 _MEASURED = Statement(sa.select(measurements.c.number).where(*_OF_METRIC).order_by(measurements.c.number), "metric")
+# By these it shows whether the trials that have a value are 0, 1, 2…, all of them.
+_EXTENT = Statement(
+    sa.select(
+        sa.func.count(),
+        sa.func.min(measurements.c.number),
+        sa.func.max(measurements.c.number),
+        sa.func.sum(measurements.c.number),
+    ).where(*_OF_METRIC),
+    "metric",
+)
 _METRIC_AMONG = Among(
     lambda within: sa.select(measurements.c.number, measurements.c.value).where(
         *_OF_METRIC, within(measurements.c.number)
@@ -78,7 +89,14 @@ def chunks(study: int, size: int) -> list[tuple[int, int, int]]:
 
 def schemas(sql: Transaction, study: int) -> dict[int, dict[str, Any]]:
     """Schemas of the study's spaces by identity, oldest first."""
-    return {identity: json.loads(text) for identity, text in sql.all(_SCHEMAS, (study,))}
+    return _schemas(sql.all(_SCHEMAS, (study,)))
+
+
+def _schemas(rows: Sequence[Row]) -> dict[int, dict[str, Any]]:
+    found = {identity: parsed("spaces", "schema", text) for identity, text in rows}
+    if not found:
+        raise Suspect("a study has no space")
+    return found
 
 
 def transpose(rows: Sequence[Row], width: int) -> list[tuple[Any, ...]]:
@@ -88,21 +106,73 @@ def transpose(rows: Sequence[Row], width: int) -> list[tuple[Any, ...]]:
 
 def column(sql: Transaction, metric: int | None, size: int) -> Floats:
     """(size,) final values of a metric by trial number; NaN where there is none."""
-    found: Floats = np.empty(0) if metric is None else sql.arrays(_VALUES, (metric,), "d")[0]
-    if len(found) == size:  # every trial has one, so that nobody need say which
-        return found
+    if metric is None:
+        return np.full(size, np.nan)
+    extent = sql.soon(_EXTENT, (metric,))
+    found: Floats = sql.arrays(_VALUES, (metric,), "d")[0]
+    _check_numbers(found)
+    ((count, first, last, total),) = extent()
+    if (count, first, last, total) == (size, 0, size - 1, size * (size - 1) // 2):
+        return found  # every trial has one, so that nobody need say which
     values = np.full(size, np.nan)
     if len(found):
         (numbers,) = sql.arrays(_MEASURED, (metric,), "i")
+        check_places(numbers, size)
         values[numbers] = found
     return values
 
 
-def _scatter(values: NDArray[Any], numbers: Integers | None, rows: Sequence[Row]) -> None:
+def check_places(numbers: Integers, size: int) -> None:
+    """Whether these are different trials of a study with `size` of them.
+
+    Raises:
+        Suspect: they are not.
+    """
+    if len(numbers) and not (
+        numbers.min() >= 0 and numbers.max() < size and np.bincount(numbers, minlength=size).max() == 1
+    ):
+        raise Suspect("values belong to trials that are not there")
+
+
+def check_all_there(numbers: Integers) -> None:
+    """Whether these are trials 0, 1, 2, … in any order.
+
+    Raises:
+        Suspect: they are not.
+    """
+    if not np.array_equal(np.sort(numbers), np.arange(len(numbers))):
+        raise Suspect("trials are not numbered 0, 1, 2…")
+
+
+def check_measured(values: Floats, what: str) -> None:
+    """Whether every COMPLETED trial has the objectives of its study.
+
+    Raises:
+        Suspect: one has not.
+    """
+    if np.isnan(values).any():
+        raise Suspect(f"{what} of a COMPLETED trial was not measured")
+
+
+def _check_numbers(found: Floats) -> None:
+    if np.isnan(found).any():
+        raise Suspect("a measurement is no number")
+
+
+def _scatter(values: NDArray[Any], numbers: Integers | None, rows: Sequence[Row], name: str) -> None:
     """Put the second column of `rows` where the first one says: at that index, or at that number's place in `numbers`."""
     at, found = transpose(rows, 2)
+    rule = RULES["trials"][name] if name in RULES["trials"] else RULES["measurements"]["value"]
+    if any(type(index) is not int for index in at) or any(map(rule, found)):
+        raise Suspect(f"{name} has values that it cannot have")
     index = np.array(at, dtype=np.int64)
-    places = index if numbers is None else np.searchsorted(numbers, index)
+    if numbers is None:
+        check_places(index, len(values))
+        places = index
+    else:
+        places = np.searchsorted(numbers, index)
+        if not np.array_equal(numbers[np.minimum(places, len(numbers) - 1)], index):
+            raise Suspect(f"{name} belongs to trials that are not there")
     values[places] = np.array(found, dtype=values.dtype)
 
 
@@ -136,14 +206,18 @@ class Catalog:
     def __init__(self, sql: Transaction, study: int) -> None:
         self.study = study
         names, texts = sql.soon(_METRICS, (study,)), sql.soon(_SCHEMAS, (study,))
-        self.metrics: dict[str, int] = dict(names())
-        self.schemas: dict[int, dict[str, Any]] = {identity: json.loads(text) for identity, text in texts()}
+        refuse_strays(sql, STRAY_METRICS, STRAY_MEASUREMENTS)
+        self.metrics: dict[str, int] = {}
+        for name, identity in names():
+            check("metrics", {"name": name, "id": identity}, study)
+            self.metrics[name] = identity
+        self.schemas: dict[int, dict[str, Any]] = _schemas(texts())
         self.whole: dict[int, Floats] = {}  # metrics that were read whole, for what asks for them again
 
     @cached_property
     def readers(self) -> dict[int, Reader]:
         """What gives archs their labels, by space."""
-        return {space: Reader(schema) for space, schema in self.schemas.items()}
+        return {space: Reader(schema, self.study) for space, schema in self.schemas.items()}
 
     @cached_property
     def decisions(self) -> dict[str, _Decision]:
@@ -223,7 +297,7 @@ class Columns:
         for at, space, texts in self._archs():
             reader = readers[space]
             for place, text in zip(at.tolist(), texts, strict=True):
-                values[place] = Choices(reader, text)
+                values[place] = Choices(reader, text, int(self._sorted[place]))
         return self._given_order(values)
 
     def _given_order(self, values: Column) -> Column:
@@ -245,7 +319,7 @@ class Columns:
                 whole[metric] = column(self._sql, metric, self._size)
             return whole[metric][self._numbers]
         values = np.full(len(self._numbers), np.nan)
-        _scatter(values, self._sorted, self._asked[metric]())
+        _scatter(values, self._sorted, self._asked[metric](), "value")
         return self._given_order(values)
 
     def _trial(self, name: str) -> Column:
@@ -255,10 +329,10 @@ class Columns:
         rows = among.all(self._sql, (self._catalog.study,), self._sorted.tolist()) if self._few else self._scan(scan)
         values = np.empty(len(self._numbers), dtype=object if TRIAL_COLUMNS[name] == "text" else np.float64)
         if self._few:
-            _scatter(values, self._sorted, rows)
+            _scatter(values, self._sorted, rows, name)
             return self._given_order(values)
         every = np.empty(self._size, dtype=values.dtype)
-        _scatter(every, None, rows)
+        _scatter(every, None, rows, name)
         return every[self._numbers]
 
     def _scan(self, statement: Statement) -> list[Row]:
@@ -279,6 +353,8 @@ class Columns:
         for batch in batches:
             rows = batch if wanted is None else [row for row in batch if wanted[row[0]]]
             for space in {row[2] for row in rows}:
+                if space not in self._catalog.schemas:
+                    raise Suspect("an arch is of a space that is not the study's")
                 numbers, archs = zip(*((number, arch) for number, arch, of in rows if of == space), strict=True)
                 yield np.searchsorted(self._sorted, np.array(numbers, dtype=np.int64)), space, archs
 
@@ -292,7 +368,9 @@ class Columns:
             name: np.full(n, np.nan) if numeric[name] else np.full(n, None, dtype=object) for name in decisions
         }
         for at, space, texts in self._archs():
-            rows = parse_rows(texts)
+            reader = self._catalog.readers[space]
+            numbers = self._sorted[at].tolist()
+            rows = [reader.row(text, number) for text, number in zip(texts, numbers, strict=True)]
             for name, decision in decisions.items():
                 if space in decision.places:
                     index, labels = decision.places[space]
@@ -308,12 +386,28 @@ class Columns:
         for text in self._sql.joined(ARCH_TEXTS, chunks(self._catalog.study, self._size), ","):
             numbers = Numbers(text, width)
             for name, decision in decisions.items():
-                raw[name].append(numbers.column(decision.places[space][0]))
-        values = {name: np.concatenate(parts)[self._numbers] for name, parts in raw.items()}
+                index, _ = decision.places[space]
+                raw[name].append(_within(numbers.column(index), self._catalog.schemas[space]["decisions"][index]))
+        whole = {name: np.concatenate(parts) for name, parts in raw.items()}
+        if any(len(column) != self._size for column in whole.values()):
+            raise Suspect("a trial has no arch")
+        values = {name: column[self._numbers] for name, column in whole.items()}
         return {
             name: _labelled(values[name], decision.places[space][1], numeric[name])
             for name, decision in decisions.items()
         }
+
+
+def _within(raw: Floats, entry: dict[str, Any]) -> Floats:
+    """Numbers of a decision, if they may be that: indices of its candidates, or values of its range; NaN is inactive."""
+    known = raw[~np.isnan(raw)]
+    if (labels := entry.get("candidates")) is not None:
+        good = (known == np.floor(known)) & (known >= 0) & (known < len(labels))
+    else:
+        good = (known >= entry.get("min", -np.inf)) & (known <= entry.get("max", np.inf))
+    if not good.all():
+        raise Suspect("an arch is not one of its space")
+    return raw
 
 
 def _labelled(raw: Floats, labels: list[Any] | None, numeric: bool) -> Column:

@@ -9,7 +9,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nas.errors import StoreError
+from nas.errors import NasError, StoreError
+from nas.store.damage import SUSPICIOUS
 from nas.store.database import Database
 from nas.store.schema import metadata
 from nas.store.sql import Insert, Row, Statement, Transaction
@@ -61,6 +62,18 @@ def copy(source: Database, target: Database, progress: Progress = lambda *_: Non
         StoreError: the target holds something already, a database fails, or what was read back differs; the target is then
             as it was.
     """
+    try:
+        return _copied(source, target, progress)
+    except NasError:
+        raise
+    except SUSPICIOUS as error:
+        damaged = source.damage(error)
+        if damaged is None:
+            raise
+        raise damaged from error
+
+
+def _copied(source: Database, target: Database, progress: Progress) -> Copied:
     with source.read() as theirs, target.write() as ours:
         for table in _TABLES:
             if _count(ours, table):

@@ -9,13 +9,14 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 
-from nas.errors import StoreError
+from nas.errors import NasError, StoreError
+from nas.store.damage import SUSPICIOUS, Suspect, explain, find
 from nas.store.postgres import Postgres
 from nas.store.schema import HEAD, REVISIONS
 from nas.store.sql import Statement, Transaction
@@ -67,6 +68,9 @@ class Backend(Protocol):
 
     def explain(self, error: BaseException) -> str:
         """The sentence for an error of the driver."""
+
+    def lenient(self, connection: Any) -> AbstractContextManager[None]:
+        """Inside, text that is not UTF-8 can be read, as lone surrogates."""
 
     def is_passing(self, error: BaseException) -> bool:
         """Whether the same work may succeed a little later, on another connection."""
@@ -142,7 +146,7 @@ class Database:
             with self._reader.connect() as connection, self._begun(connection, self.backend.begin_read) as sql:
                 return work(sql)
 
-        return self._patiently(once)
+        return self._soundly(once)
 
     def writing(self, work: Callable[[Transaction], T], *, alone: bool = False, lightly: bool = False) -> T:
         """What `work` gives, committed as a whole, or not at all when it raises.
@@ -166,7 +170,7 @@ class Database:
                 return work(sql)
 
         with self._lock:
-            return self._patiently(once)
+            return self._soundly(once)
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
@@ -186,6 +190,28 @@ class Database:
                     yield sql
             except self._errors as error:
                 raise self._explained(error) from error
+
+    def _soundly(self, once: Callable[[bool], T]) -> T:
+        """`_patiently`; where a damaged value makes it fail, that is said."""
+        try:
+            return self._patiently(once)
+        except NasError:
+            raise
+        except (*SUSPICIOUS, Suspect) as error:
+            damaged = self.damage(error)
+            if damaged is None:
+                raise
+            raise damaged from error
+
+    def damage(self, error: BaseException) -> StoreError | None:
+        """The value that made a reading fail, as an error; None when all tables hold what they must."""
+        with (
+            self._reader.connect() as connection,
+            self.backend.lenient(connection.connection),
+            self._begun(connection, self.backend.begin_read) as sql,
+        ):
+            found = find(sql)
+        return explain(error, found, self.shown)
 
     def _patiently(self, once: Callable[[bool], T]) -> T:
         """Call `once` until it is done, with growing pauses; its argument says that it was called before."""
@@ -241,6 +267,8 @@ class Database:
         return self._writer
 
     def _explained(self, error: BaseException) -> StoreError:
+        if "decode to UTF-8" in str(error):
+            return self.damage(error) or StoreError(f"database {self.shown} holds text that is not UTF-8: {error}")
         return StoreError(self.backend.explain(_driver_error(error)))
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 
@@ -13,12 +12,13 @@ from numpy.typing import NDArray
 from nas.errors import FilterError, StoreError, suggest
 from nas.metrics import Metric
 from nas.store import history
-from nas.store.columns import Catalog, Columns, Integers, transpose
+from nas.store.columns import Catalog, Columns, Integers, check_all_there, check_measured, check_places, transpose
+from nas.store.damage import Suspect, parsed, refuse_strays
 from nas.store.filters import Column, Filter
 from nas.store.schema import TRIAL_COLUMNS
 from nas.store.spaces import Choices
 from nas.store.sql import Transaction
-from nas.store.statements import FRONT
+from nas.store.statements import FRONT, FRONT_AGREEING, STRAY_FRONT
 
 
 def front(
@@ -32,7 +32,12 @@ def front(
     catalog = Catalog(sql, study)
     _check_objectives(catalog, chosen)
     _, size = history.counts(sql, study)
-    numbers = _computed_front(sql, catalog, size, condition, chosen)
+    numbers = _completed(sql, catalog, size, condition)
+    measured = Columns(sql, catalog, numbers, size).load(metric.name for metric in chosen)
+    for metric in own:
+        if metric.name in measured:
+            check_measured(measured[metric.name], f"objective {metric.name!r}")
+    numbers = _non_dominated(numbers, measured, chosen)
     columns = Columns(sql, catalog, numbers, size)
     loaded = columns.load([*(metric.name for metric in chosen), *catalog.metrics])
     return _front_frame(numbers, {**loaded, "choices": columns.choices()}, chosen[0])
@@ -40,30 +45,40 @@ def front(
 
 def _kept_front(sql: Transaction, study: int, objectives: Sequence[Metric]) -> pd.DataFrame:
     """The front that is kept with the trials; everything is asked at once, so that a server is waited for once."""
-    kept = sql.soon(FRONT, (study,))
+    kept, agreeing = sql.soon(FRONT, (study,)), sql.soon(FRONT_AGREEING, (study,))
     catalog = Catalog(sql, study)
     _check_objectives(catalog, objectives)
-    numbers, spaces, archs, texts = transpose(kept(), 4)
-    finals = [json.loads(text) for text in texts]
+    rows = kept()
+    numbers, spaces, _, texts = transpose(rows, 4)
+    refuse_strays(sql, STRAY_FRONT)
+    if set(spaces) - set(catalog.schemas) or agreeing() != [(len(rows),)]:
+        raise Suspect("a row of the front is not that of its trial")
+    finals = [parsed("front", "finals", text, study, number) for text, number in zip(texts, numbers, strict=True)]
     names = dict.fromkeys([*(metric.name for metric in objectives), *catalog.metrics])
     loaded: dict[str, Column] = {
         name: np.array([values.get(name, math.nan) for values in finals], dtype=np.float64) for name in names
     }
     choices = np.empty(len(numbers), dtype=object)
-    for at, (space, arch) in enumerate(zip(spaces, archs, strict=True)):  # one by one: as a list they would be decoded
-        choices[at] = Choices(catalog.readers[space], arch)
+    for metric in objectives:
+        check_measured(loaded[metric.name], f"objective {metric.name!r}")
+    for at, (number, space, arch, _) in enumerate(rows):  # one by one: as a list they would be decoded
+        choices[at] = Choices(catalog.readers[space], arch, number)
     return _front_frame(np.array(numbers, dtype=np.int64), {**loaded, "choices": choices}, objectives[0])
 
 
-def _computed_front(
-    sql: Transaction, catalog: Catalog, size: int, condition: Filter | None, objectives: Sequence[Metric]
-) -> Integers:
-    """Non-dominated COMPLETED trials that meet the condition and have every objective; of equal ones, the first to finish."""
+def _completed(sql: Transaction, catalog: Catalog, size: int, condition: Filter | None) -> Integers:
+    """Numbers of the COMPLETED trials that meet the condition, in the order of finishing."""
+    numbers = history.completed(sql, catalog.study)
+    check_places(numbers, size)
+    if len(numbers) != history.counts(sql, catalog.study)[0]["COMPLETED"]:
+        raise Suspect("the study counts other COMPLETED trials than it has")
+    return numbers[_where(sql, catalog, numbers, size, condition)]
+
+
+def _non_dominated(numbers: Integers, columns: dict[str, Column], objectives: Sequence[Metric]) -> Integers:
+    """Of the trials that have every objective those that none dominates; of equal ones, the first to finish."""
     from nas.pareto import non_dominated
 
-    numbers = history.completed(sql, catalog.study)
-    numbers = numbers[_where(sql, catalog, numbers, size, condition)]
-    columns = Columns(sql, catalog, numbers, size).load(metric.name for metric in objectives)
     points = np.stack([columns[metric.name] * metric.sign for metric in objectives], axis=1)
     whole = ~np.isnan(points).any(axis=1)
     numbers, points = numbers[whole], points[whole]
@@ -88,7 +103,13 @@ def _front_frame(numbers: Integers, columns: dict[str, Column], first: Metric) -
 
 
 def trials(
-    sql: Transaction, study: int, where: str | None, wanted: Sequence[str] | None, limit: int | None
+    sql: Transaction,
+    study: int,
+    own: Sequence[Metric],
+    *,
+    where: str | None,
+    wanted: Sequence[str] | None,
+    limit: int | None,
 ) -> pd.DataFrame:
     """See `StudyRecord.trials`."""
     condition = Filter(where) if where is not None else None
@@ -99,10 +120,16 @@ def trials(
             known = [*_all_columns(catalog), *catalog.decisions]
             raise FilterError(f"there is no column {name!r}{suggest(name, known)}; there are {', '.join(known[:20])}")
     numbers = history.every(sql, study)
+    check_all_there(numbers)
     size = len(numbers)
+    if size != history.counts(sql, study)[1]:
+        raise Suspect("the study counts other trials than it has")
     numbers = numbers[_where(sql, catalog, numbers, size, condition)][:limit]
     columns = Columns(sql, catalog, numbers, size)
-    loaded = columns.load(name for name in names if name != "choices")
+    objectives = {metric.name for metric in own}.intersection(names)
+    loaded = columns.load([*(name for name in names if name != "choices"), *(["state"] if objectives else [])])
+    for name in objectives:
+        check_measured(loaded[name][loaded["state"] == "COMPLETED"], f"objective {name!r}")
     if "choices" in names:
         loaded["choices"] = columns.choices()
     return _frame(numbers, {name: loaded[name] for name in names})
@@ -116,9 +143,14 @@ def _all_columns(catalog: Catalog) -> list[str]:
 def curve(sql: Transaction, study: int, objectives: Sequence[Metric]) -> pd.DataFrame:
     """See `StudyRecord.curve`."""
     numbers, places = history.completed(sql, study), history.completed_at(sql, study)
-    _, size = history.counts(sql, study)
+    by_state, size = history.counts(sql, study)
     catalog = Catalog(sql, study)
+    check_places(numbers, size)
+    if len(numbers) != by_state["COMPLETED"]:
+        raise Suspect("the study counts other COMPLETED trials than it has")
     columns = Columns(sql, catalog, numbers, size).load(metric.name for metric in objectives)
+    for metric in objectives:
+        check_measured(columns[metric.name], f"objective {metric.name!r}")
     return pd.DataFrame({"number": numbers, **columns}, index=pd.Index(places, name="finish_seq"))
 
 

@@ -15,10 +15,12 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam as p
 
 from nas.errors import StoreError, suggest
+from nas.store.damage import Suspect, check, of_row, refuse_strays
 from nas.store.database import Database
 from nas.store.schema import device_measurements as measured
 from nas.store.schema import devices, predictors
 from nas.store.sql import Row, Statement, Transaction
+from nas.store.statements import STRAY_LATENCIES
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ _PREDICTORS = Statement(
         predictors.c.arrays,
         predictors.c.created,
     )
-    .join_from(predictors, devices, devices.c.id == predictors.c.device_id)
+    .join_from(predictors, devices, devices.c.id == predictors.c.device_id, isouter=True)
     .order_by(devices.c.name, predictors.c.created)
 )
 
@@ -187,12 +189,19 @@ class HardwareRecord:
         """Every device, by name."""
 
         def read(sql: Transaction) -> list[StoredDevice]:
-            counts = sql.all(_COUNTS)
+            refuse_strays(sql, STRAY_LATENCIES)
+            counts, rows = sql.all(_COUNTS), sql.all(_DEVICES)
+            for row in rows:
+                of_row("devices", "id name description created", row)
+            for device, mark, _ in counts:
+                of_row("device_measurements", "device_id fingerprint", (device, mark))
+            if {device for device, _, _ in counts} - {row[0] for row in rows}:
+                raise Suspect("measurements are of a device that is not there")
             return [
                 StoredDevice(
                     name, json.loads(text), created, {mark: n for device, mark, n in counts if device == identity}
                 )
-                for identity, name, text, created in sql.all(_DEVICES)
+                for identity, name, text, created in rows
             ]
 
         return self._database.reading(read)
@@ -230,7 +239,12 @@ class HardwareRecord:
         Raises:
             StoreError: the device is not known.
         """
-        rows = self._database.reading(lambda sql: sql.all(_MEASURED, (self._device(sql, device), fingerprint)))
+
+        def read(sql: Transaction) -> list[Row]:
+            refuse_strays(sql, STRAY_LATENCIES)
+            return sql.all(_MEASURED, (self._device(sql, device), fingerprint))
+
+        rows = self._database.reading(read)
         newest: dict[str, ArchMeasurement] = {}
         for row in rows:
             newest[row[0]] = _unpacked(row)
@@ -256,12 +270,7 @@ class HardwareRecord:
 
     def predictors(self) -> list[StoredPredictor]:
         """Every predictor, by device."""
-        return [
-            StoredPredictor(device, mark, space, kind, json.loads(errors), json.loads(state), bytes(arrays), created)
-            for device, mark, space, kind, errors, state, arrays, created in self._database.reading(
-                lambda sql: sql.all(_PREDICTORS)
-            )
-        ]
+        return self._database.reading(lambda sql: [_predictor(row) for row in sql.all(_PREDICTORS)])
 
     def predictor(self, device: str, fingerprint: str, space: str = "") -> StoredPredictor:
         """The predictor of a device for the space with this fingerprint.
@@ -291,7 +300,7 @@ class HardwareRecord:
         found = sql.one(_FIND, (name,))
         if found is not None:
             return int(found[0])
-        names = [row[1] for row in sql.all(_DEVICES)]
+        names = [str(row[1]) for row in sql.all(_DEVICES)]
         have = f"it has {', '.join(names)}" if names else "it has none yet; 'nas measure' adds them"
         raise StoreError(f"database {self._database.shown} has no device {name!r}{suggest(name, names)}; {have}")
 
@@ -308,7 +317,15 @@ def _packed(row: ArchMeasurement) -> Row:
 
 
 def _unpacked(row: Row) -> ArchMeasurement:
+    of_row("device_measurements", "key arch median_ms noisy details environment created", row)
     key, arch, median, noisy, details, environment, created = row
     return ArchMeasurement(
         key, json.loads(arch), median, bool(noisy), json.loads(details), json.loads(environment), created
     )
+
+
+def _predictor(row: Row) -> StoredPredictor:
+    device, mark, space, kind, errors, state, arrays, created = row
+    check("devices", {"name": device})
+    of_row("predictors", "fingerprint space kind errors state arrays created", row[1:])
+    return StoredPredictor(device, mark, space, kind, json.loads(errors), json.loads(state), bytes(arrays), created)

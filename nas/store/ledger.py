@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 
 from nas.errors import StoreError
 from nas.store import statements as s
+from nas.store.damage import Suspect, of_row
 from nas.store.database import Database
 from nas.store.records import ArchRow, Claim, StudyInfo
 from nas.store.spaces import register
-from nas.store.sql import Transaction
+from nas.store.sql import Row, Transaction
 from nas.store.wave import Copies, Head, Wave
 
 T = TypeVar("T")
@@ -71,6 +72,9 @@ class Ledger:
         if not found:
             raise self._deleted()
         row = found[0]
+        of_row("studies", "next_number finished completed infeasible failed front_version", row, study.name)
+        if row[1] != sum(row[2:5]) or row[0] < row[1]:
+            raise Suspect("the study counts other trials than it has")
         wave.head = Head(*row)
         done = work(wave)
         if wave.head.row() != row:
@@ -98,6 +102,8 @@ class Ledger:
                 rows = sql.all(s.CLAIM, (worker, now + lease_s, now, study.id, study.created, n))
             if not rows and sql.one(s.STUDY_THERE, (study.id, study.created)) is None:
                 raise self._deleted()
+            for row in rows:
+                of_row("trials", "number attempt key arch seed space_id", row, study.name, row[0])
             return [
                 Claim(number, attempt, key, json.loads(arch), seed, space_id)
                 for number, attempt, key, arch, seed, space_id in sorted(rows)
@@ -116,10 +122,18 @@ class Ledger:
         space_id = self.write(use, alone=True)
         self.study = dataclasses.replace(self.study, space_id=space_id, schema=schema)
 
+    def _running(self, sql: Transaction) -> list[Row]:
+        rows = sql.all(s.RUNNING, (self.study.id,))
+        for row in rows:
+            of_row("trials", "number worker lease_until lost", row, self.study.name, row[0])
+            if row[1] is None or row[2] is None:
+                raise Suspect(f"trial {row[0]} is RUNNING without a worker or a lease")
+        return rows
+
     def requeue(self, now: float | None, dead: Callable[[str], bool] | None, max_attempts: int) -> int:
         """See `StudyRecord.requeue_expired`.  `dead` is asked outside the transaction: it may take its time."""
         now = time.time() if now is None else now
-        running = self._database.reading(lambda sql: sql.all(s.RUNNING, (self.study.id,)))
+        running = self._database.reading(self._running)
         workers = {worker for _, worker, _, _ in running}
         gone = {worker for worker in workers if dead is not None and dead(worker)}
         if not any(worker in gone or lease_until < now for _, worker, lease_until, _ in running):

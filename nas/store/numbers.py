@@ -9,7 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_COMMA, _NULL, _ZERO, _NINE = (ord(letter) for letter in ",n09")
+from nas.store.damage import Suspect
+
+_COMMA, _NULL, _ZERO, _NINE, _OPEN, _CLOSE = (ord(letter) for letter in ",n09[]")
 
 
 class Numbers:
@@ -18,16 +20,23 @@ class Numbers:
     Args:
         text: the archs joined by commas, as stored; may be empty.
         width: numbers in each, 1 or more.
+
+    Raises:
+        Suspect: the text is not that.
     """
 
     def __init__(self, text: str, width: int) -> None:
         self._letters = np.frombuffer(text.encode("ascii"), dtype=np.uint8)
         commas = np.flatnonzero(self._letters == _COMMA)
         ends = np.append(commas, len(self._letters)) if text else commas
-        assert len(ends) % width == 0, "an arch of another width"
+        if len(ends) % width or "_" in text:
+            raise Suspect("an arch is of another width")
         starts = np.concatenate([[0], commas + 1]) if text else ends
         self._starts, self._ends = starts.reshape(-1, width), ends.reshape(-1, width)
         self._width = width
+        opened, closed = self._letters[self._starts[:, 0]], self._letters[self._ends[:, -1] - 1]
+        if (opened != _OPEN).any() or (closed != _CLOSE).any():
+            raise Suspect("an arch is no list of numbers")
 
     def column(self, index: int) -> NDArray[np.float64]:
         """(n,) numbers of one decision; NaN where it is null."""
@@ -36,7 +45,9 @@ class Numbers:
         if not len(starts):
             return np.empty(0)
         lengths = ends - starts
-        null = self._letters[starts] == _NULL
+        if (lengths < 1).any():
+            raise Suspect("an arch is no list of numbers")
+        null = (self._letters[starts] == _NULL) & (lengths == len("null"))
         longest = int(lengths[~null].max(initial=0))
         if longest <= 4:
             values, whole = self._integers(starts, lengths, longest, null)
@@ -63,4 +74,7 @@ class Numbers:
     ) -> NDArray[np.float64]:
         text = self._letters.tobytes()
         spans = zip(starts.tolist(), lengths.tolist(), null.tolist(), strict=True)
-        return np.array([np.nan if absent else float(text[at : at + size]) for at, size, absent in spans])
+        found = np.array([np.nan if absent else float(text[at : at + size]) for at, size, absent in spans])
+        if np.isnan(found[~null]).any():
+            raise Suspect("an arch has a value that is no number")
+        return found

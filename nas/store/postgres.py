@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from functools import cache
 from typing import Any, cast
 
@@ -106,6 +106,10 @@ class Postgres:
             connection.exec_driver_sql(self.begin_write[0])
 
         return engine
+
+    def lenient(self, connection: Any) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Nothing: a server keeps no such text."""
+        return nullcontext()
 
     def is_passing(self, error: BaseException) -> bool:
         """Whether the server was there and may come back; a first connection that fails is the user's to mend."""

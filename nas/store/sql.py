@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,8 @@ Row = tuple[Any, ...]
 Answer = Callable[[], list[Row]]
 
 _TYPES = {"i": np.dtype(np.int64), "d": np.dtype(np.float64)}
+_PYTHON: dict[str, set[type]] = {"i": {int}, "d": {float}}
+_MANY = 100_000  # rows that become arrays at a time
 
 
 class Statement:
@@ -258,17 +259,25 @@ class Transaction:
         return lambda: rows
 
     def arrays(self, statement: Statement, values: Row, types: str) -> list[NDArray[Any]]:
-        """Columns without NULL as arrays, a million rows at a time.
+        """Columns without NULL as arrays.
 
         Args:
             types: one letter a column: i for int64, d for float64.
         """
         self.run(statement, values)
-        if len(types) == 1:
-            return [np.fromiter(chain.from_iterable(self._cursor), dtype=_TYPES[types])]
-        record = np.dtype([(f"f{i}", _TYPES[letter]) for i, letter in enumerate(types)])
-        found = np.fromiter(self._cursor, dtype=record)  # a third of the cost of zip(*rows)
-        return [found[name].copy() for name in record.names or ()]
+        parts: list[list[NDArray[Any]]] = []
+        while rows := self._cursor.fetchmany(_MANY):
+            columns = zip(*rows, strict=True)
+            parts.append([_array(column, letter) for column, letter in zip(columns, types, strict=True)])
+        empty = [np.empty(0, dtype=_TYPES[letter]) for letter in types]
+        return [np.concatenate(columns) for columns in zip(empty, *parts, strict=True)]
+
+
+def _array(values: Sequence[Any], letter: str) -> NDArray[Any]:
+    """Values of one type as an array: numpy would take text and fractions for whole numbers."""
+    if set(map(type, values)) - _PYTHON[letter]:
+        raise TypeError("a column has values of another type")
+    return np.array(values, dtype=_TYPES[letter])
 
 
 #: How a statement says that a column is one of a list of values.

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -68,6 +70,16 @@ class Sqlite:
     def transaction(self, connection: Any, dialect: sa.Dialect, again: bool) -> Transaction:
         """A transaction on a connection of the driver, not begun yet."""
         return Transaction(connection, dialect, again=again)
+
+    @contextmanager
+    def lenient(self, connection: Any) -> Iterator[None]:
+        """Inside, text that is not UTF-8 can be read, as lone surrogates."""
+        driver: sqlite3.Connection = connection.dbapi_connection
+        driver.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+        try:
+            yield
+        finally:
+            driver.text_factory = str
 
     def is_passing(self, error: BaseException) -> bool:  # noqa: ARG002
         """False: there is no connection to lose, and a writer has waited for the others already."""

@@ -5,7 +5,19 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy import bindparam as p
 
-from nas.store.schema import FINAL, front, measurements, metrics, notes, spaces, studies, study_spaces, trials
+from nas.store.schema import (
+    FINAL,
+    device_measurements,
+    devices,
+    front,
+    measurements,
+    metrics,
+    notes,
+    spaces,
+    studies,
+    study_spaces,
+    trials,
+)
 from nas.store.sql import Among, Insert, Statement, Update
 
 _TRIAL = (trials.c.study_id == p("study"), trials.c.number == p("no"))
@@ -221,6 +233,36 @@ FRONT = Statement(
     sa.select(front.c.number, front.c.space_id, front.c.arch, front.c.finals)
     .where(front.c.study_id == p("study"))
     .order_by(front.c.number),
+    "study",
+)
+
+
+def _strays(column: sa.Column[int], parent: sa.Table) -> Statement:
+    """Of the first and the last value of an indexed reference, how many refer to nothing.
+
+    Wrong types, and numbers that were never given, sort to the ends: rows that nobody would read or miss are found by a look.
+    """
+    ends = sa.union(*(sa.select(end(column).label("x")) for end in (sa.func.min, sa.func.max))).subquery()
+    return Statement(sa.select(sa.func.count()).where(ends.c.x.is_not(None), ends.c.x.not_in(sa.select(parent.c.id))))
+
+
+STRAY_METRICS = _strays(metrics.c.study_id, studies)
+STRAY_MEASUREMENTS = _strays(measurements.c.metric_id, metrics)
+STRAY_FRONT = _strays(front.c.study_id, studies)
+STRAY_NOTES = _strays(notes.c.study_id, studies)
+STRAY_LATENCIES = _strays(device_measurements.c.device_id, devices)
+
+# How many rows of the front repeat what their trial has: all of them, where nothing is damaged.
+FRONT_AGREEING = Statement(
+    sa.select(sa.func.count())
+    .select_from(front)
+    .join(trials, sa.and_(trials.c.study_id == front.c.study_id, trials.c.number == front.c.number))
+    .where(
+        front.c.study_id == p("study"),
+        trials.c.arch == front.c.arch,
+        trials.c.space_id == front.c.space_id,
+        trials.c.state == sa.literal_column("'COMPLETED'"),
+    ),
     "study",
 )
 FRONT_FINALS = Statement(

@@ -16,6 +16,7 @@ from nas.metrics import Constraint, Metric, unit_of
 from nas.store import history
 from nas.store import statements as s
 from nas.store.copying import Copied, Progress, copy
+from nas.store.damage import Suspect, check, of_row, parsed, refuse_strays
 from nas.store.database import Database, locate
 from nas.store.hardware import HardwareRecord
 from nas.store.records import StudyInfo, StudySummary
@@ -35,13 +36,13 @@ _STUDY = Statement(
         studies.c.space_id,
         spaces.c.schema,
     )
-    .join_from(studies, spaces, spaces.c.id == studies.c.space_id)
+    .join_from(studies, spaces, spaces.c.id == studies.c.space_id, isouter=True)
     .where(studies.c.name == p("label")),
     "label",
 )
 _STUDIES = Statement(
     sa.select(studies.c.id, studies.c.name, studies.c.created, studies.c.objectives, spaces.c.name)
-    .join_from(studies, spaces, spaces.c.id == studies.c.space_id)
+    .join_from(studies, spaces, spaces.c.id == studies.c.space_id, isouter=True)
     .order_by(studies.c.created, studies.c.id)
 )
 
@@ -175,13 +176,15 @@ class Store:
         Raises:
             StoreError: there is none; the names that there are are listed.
         """
-        row, names = self._database.reading(
-            lambda sql: (sql.one(_STUDY, (name,)), [str(other[0]) for other in sql.all(s.STUDY_NAMES)])
-        )
+        return StudyRecord(self._database, self._database.reading(lambda sql: self._info(sql, name)))
+
+    def _info(self, sql: Transaction, name: str) -> StudyInfo:
+        row, names = sql.one(_STUDY, (name,)), _names(sql)
         if row is None:
             raise StoreError(self._unknown(name, names))
+        of_row("studies", "id created objectives constraints settings space_id schema", row, name)
         study, created, objectives, constraints, settings, space_id, schema = row
-        info = StudyInfo(
+        return StudyInfo(
             id=study,
             created=created,
             name=name,
@@ -189,9 +192,8 @@ class Store:
             constraints=tuple(Constraint(*fields) for fields in json.loads(constraints)),
             settings=json.loads(settings),
             space_id=space_id,
-            schema=json.loads(schema),
+            schema=parsed("spaces", "schema", schema, name),
         )
-        return StudyRecord(self._database, info)
 
     @property
     def hardware(self) -> HardwareRecord:
@@ -200,7 +202,7 @@ class Store:
 
     def names(self) -> list[str]:
         """Names of the studies, sorted."""
-        return self._database.reading(lambda sql: sorted(str(name) for (name,) in sql.all(s.STUDY_NAMES)))
+        return self._database.reading(lambda sql: sorted(_names(sql)))
 
     def studies(self) -> list[StudySummary]:
         """Every study, oldest first."""
@@ -227,10 +229,22 @@ class Store:
         return f"database {self._database.shown} has no study {name!r}{suggest(name, names)}; {have}"
 
 
+def _names(sql: Transaction) -> list[str]:
+    rows = sql.all(s.STUDY_NAMES)
+    for row in rows:
+        of_row("studies", "name", row)
+    return [name for (name,) in rows]
+
+
 def _summary(sql: Transaction, row: Row) -> StudySummary:
     study, name, created, objectives, space = row
+    of_row("studies", "id name created objectives", row[:4], name)
+    check("spaces", {"name": space}, name)
     metrics = tuple(Metric(**fields) for fields in json.loads(objectives))
-    front = [json.loads(finals) for _, finals in sql.all(s.FRONT_FINALS, (study,))]
+    front = [parsed("front", "finals", text, name, number) for number, text in sql.all(s.FRONT_FINALS, (study,))]
+    refuse_strays(sql, s.STRAY_FRONT)
+    if sql.one(s.FRONT_AGREEING, (study,)) != (len(front),):
+        raise Suspect("a row of the front is not that of its trial")
     by_state, _ = history.counts(sql, study)
     best: dict[str, float] = {}
     if front:  # the best value of an objective is on the front

@@ -270,7 +270,9 @@ class StudyRecord:
         """
         from nas.store import frames  # pandas is imported when a table is asked for
 
-        return self._database.reading(lambda sql: frames.trials(sql, self.id, where, columns, limit))
+        return self._database.reading(
+            lambda sql: frames.trials(sql, self.id, self.objectives, where=where, wanted=columns, limit=limit)
+        )
 
     def curve(self) -> pd.DataFrame:
         """Objective values of the COMPLETED trials in the order of finishing: (index `finish_seq`)."""
@@ -285,7 +287,7 @@ class StudyRecord:
         Raises:
             StoreError: there is no such trial.
         """
-        found = self._database.reading(lambda sql: history.record(sql, self.id, number=number))
+        found = self._database.reading(lambda sql: history.record(sql, self.id, self.objectives, number=number))
         size = 0 if found else sum(self.counts().values())
         if found is None:
             have = f"its trials are 0 to {size - 1}" if size else "it has no trials yet"
@@ -294,7 +296,7 @@ class StudyRecord:
 
     def lookup(self, key: str) -> TrialRecord | None:
         """The trial of the arch with this key, if there is one."""
-        return self._database.reading(lambda sql: history.record(sql, self.id, key=key))
+        return self._database.reading(lambda sql: history.record(sql, self.id, self.objectives, key=key))
 
     @checked(StoreError)
     def notes(self, number: Natural | None = None) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.errors import FilterError, SpaceError, StudyError
+from nas.errors import FilterError, SpaceError, StoreError, StudyError, brief
 from nas.metrics import Constraint, Metric
 from nas.search import Algorithm, Source, Transfer
 from nas.search.sources import chosen
 from nas.store import Store, StudyRecord
+from nas.store.damage import SUSPICIOUS, ArchRule, schema_fault, sentence
 
 if TYPE_CHECKING:
     from nas.space import Space
@@ -24,9 +25,26 @@ MOST = 8  # studies that are taken without being named, the youngest
 def ready(algorithm: Algorithm, settings: Mapping[str, Any]) -> Algorithm:
     """A new algorithm as it was declared, with the sources that the study was created with."""
     if isinstance(algorithm, Transfer) and algorithm.unresolved != []:
-        stored = [Source.from_json(one) for one in settings.get("sources", ())]
+        stored = [_kept(one) for one in settings.get("sources", ())]
         return algorithm.given([*algorithm.sources, *stored])
     return copy.deepcopy(algorithm)
+
+
+def _kept(record: Any) -> Source:
+    """A source as it was kept in a study's settings.
+
+    Raises:
+        StoreError: it is none.
+    """
+    try:
+        source = Source.from_json(record)
+        fault = schema_fault(source.schema)
+        if fault is None and all(map(ArchRule(source.schema).fits, source.rows)):
+            return source
+        why: object = fault or "an arch is none of its space"
+    except SUSPICIOUS as error:
+        why = error
+    raise StoreError(sentence("studies", f"the settings hold a source that is none ({brief(why)})"))
 
 
 def sources_for(
