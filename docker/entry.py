@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from urllib.parse import urlsplit
 
 JOIN_S = 120.0
@@ -172,17 +173,20 @@ def _run(arguments: Sequence[str]) -> int:
         raise EntryError("role 'run' needs a job, as in: run jobs/digits.py --workers 4")
     environment = with_password(os.environ)
     node = subprocess.Popen(_node("runner", "0", "0"), start_new_session=True)
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # `docker stop` is Ctrl-C: trials under way are given back
+    search: subprocess.Popen[bytes] | None = None
+
+    def forward(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        """The search gives its trials back and ends with code 128 + number."""
+        if search is None:
+            raise SystemExit(128 + number)
+        search.send_signal(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, forward)
     try:
         _wait_for_node(node)
         search = subprocess.Popen([_program("nas"), "run", *arguments, "--ray"], env=environment)
-        try:
-            return search.wait()
-        except KeyboardInterrupt:
-            search.send_signal(signal.SIGINT)
-            return search.wait()
+        return search.wait()
     finally:
         node.terminate()
         try:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from cyclopts import CycloptsError
 
 # Each of these adds its commands to the application.
+from nas import signals
 from nas.cli import keeping, looking, measuring, running, taking  # noqa: F401
 from nas.cli.root import app
 from nas.cli.stores import close_all
@@ -19,12 +20,13 @@ __all__ = ["app", "run"]
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command; the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    """Run one command; the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
     try:
-        try:
-            app(list(arguments), exit_on_error=False, print_error=True, result_action="return_value")
-        finally:
-            close_all()
+        with signals.raising():
+            try:
+                app(list(arguments), exit_on_error=False, print_error=True, result_action="return_value")
+            finally:
+                close_all()
     except CycloptsError:
         return 2  # cyclopts has printed what is wrong, with its suggestion
     except BrokenPipeError:  # `nas front ... | head`
@@ -36,7 +38,11 @@ def run(arguments: Sequence[str]) -> int:
         said = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
         sys.stderr.write(f"nas: {printable(said)}\n")
         return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("nas: interrupted; the same command goes on where it stopped\n")
-        return 130
+    except KeyboardInterrupt as error:
+        try:
+            sys.stderr.write(f"nas: {str(error) or 'interrupted'}; the same command goes on where it stopped\n")
+        except OSError:  # the terminal was closed
+            for file in (sys.stdout, sys.stderr):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+        return signals.exit_code(error)
     return 0

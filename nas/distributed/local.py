@@ -12,6 +12,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from nas import signals
 from nas.distributed.work import Order, make_steps
 from nas.runners import guard
 from nas.runners.local import quiet_tracker
@@ -109,7 +110,8 @@ def _serve(order: Order, place: Place, driver: str) -> None:
         backend = "gloo" if place.device == "cpu" else "cpu:gloo,cuda:nccl"
         meeting = f"file://{place.meeting}"
         distributed.init_process_group(backend, init_method=meeting, rank=place.rank, world_size=place.size)
-        make_steps(order, place.device)
+        with signals.raising():
+            make_steps(order, place.device)
     except KeyboardInterrupt:
         pass  # as the driver wished
     except PeerLost:

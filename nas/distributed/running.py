@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from nas import signals
 from nas.distributed.following import Following
 from nas.distributed.local import Local
 from nas.distributed.work import FAILED, ROOM, ROOM_BYTES, STOP, TOKEN, Order, failure
 from nas.errors import DeviceError, RunnerError, TrainError
 from nas.runners.work import Payload, check_not_importing
 from nas.train import state
-from nas.train.interrupt import interruptible
 from nas.train.log import Reporter
 from nas.train.ranks import check_share
 
@@ -46,6 +46,7 @@ class Engine(Protocol):
         """End what still runs."""
 
 
+@signals.exiting()
 def run(
     training: Training,
     workers: int = 2,
@@ -60,7 +61,8 @@ def run(
     """`training.run()` on several processes, each with its share of every batch; the same weights up to rounding.
 
     When a process dies all begin again from the last checkpoint; on a cluster that has become smaller, with as many as it has
-    room for.  Ctrl-C ends the step that is being made, leaves a checkpoint and raises KeyboardInterrupt.
+    room for.  Ctrl-C ends the step that is being made, leaves a checkpoint and raises KeyboardInterrupt; SIGTERM and
+    SIGHUP do the same and raise SystemExit(128 + number).
 
     Args:
         training: with a path; on a cluster one that all its machines share.
@@ -148,7 +150,7 @@ def _drive(training: Training, engine: Engine, attempts: int, progress: bool) ->
     path = training.path
     assert path is not None
     failures = 0
-    with interruptible() as pressed, Reporter(training.steps, show=progress) as reporter:
+    with signals.noting() as pressed, Reporter(training.steps, show=progress) as reporter:
         following = Following(path, training, reporter)
         while True:
             before = _step(path)

@@ -13,6 +13,7 @@ from nas.pyglove.trials import dna_note
 from nas.search.base import Exhausted, Finished
 from nas.search.dna_search import DNASearch
 from nas.store import NewTrial, StudyRecord
+from nas.study.driver import LOSSES
 from nas.study.owner import is_gone, owner_id
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Sampling:
 
     def _claimed(self, stored: History) -> tuple[int, int, pg.DNA] | None:
         """A trial whose worker is gone."""
-        freed = self.record.requeue_expired(dead=is_gone)
+        freed = self.record.requeue_expired(dead=is_gone, max_attempts=LOSSES)
         if not freed and not any(trial.state == "WAITING" for trial in stored.pending):
             return None
         for claim in self.record.claim(self.owner, 1, LEASE_S):

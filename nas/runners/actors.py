@@ -35,7 +35,7 @@ from nas.runners.pool import Member, NoRoom, PoolRunner
 from nas.runners.wire import Port, Wire, reach
 from nas.runners.work import Evaluate, Payload, Work, answer, check_not_importing, describe
 
-# The worker, its node or the way to it is gone: the task is not to blame until it has happened often.
+# The worker, its node or the way to it is gone.
 _INFRASTRUCTURE = (
     rex.RayActorError,
     rex.OutOfMemoryError,
@@ -44,6 +44,7 @@ _INFRASTRUCTURE = (
     rex.ObjectLostError,
     rex.LocalRayletDiedError,
 )
+_UNREACHED = "its connection was lost"
 _LOOK_S = 1.0  # how often Ray is asked whether a worker is gone of which the socket says nothing
 _STARTING_LOOK_S = 0.02
 _DEATH_S = 5.0  # Ray hears of a death a little later than the socket does
@@ -144,15 +145,15 @@ class _Actor(Member):
         with contextlib.suppress(OSError):  # it died; `_listen` hears so and gives its tasks to another
             self.wire.give(batch)
 
-    def why(self) -> str:
-        """What Ray says of its death."""
+    def why(self) -> tuple[str, bool]:
+        """What Ray says of its death, and whether it died by itself."""
         try:
             ray.get(self.call, timeout=_DEATH_S)
         except rex.GetTimeoutError:
-            return "its connection was lost"
+            return _UNREACHED, False
         except rex.RayError as error:
-            return _cause(error)
-        return "it ended"
+            return _cause(error), not _with_its_node(error)
+        return "it ended", True
 
     def kill(self) -> None:
         if self.wire is not None:
@@ -306,7 +307,8 @@ class RayRunner(PoolRunner[_Actor]):
             while member.wire.poll():
                 self._heard(member, member.wire.outcomes())
         except (EOFError, OSError):
-            self._lost(member, member.why())
+            why, died = member.why()
+            self._lost(member, why, died=died)
 
     def _look_at_calls(self) -> None:
         """Hear who has loaded, and who is gone with its machine, whose sockets stay silent."""
@@ -322,7 +324,7 @@ class RayRunner(PoolRunner[_Actor]):
         try:
             found = ray.get(call)
         except _INFRASTRUCTURE as error:
-            self._lost(member, _cause(error))
+            self._lost(member, _cause(error), died=not _with_its_node(error))
             return
         except rex.RayError as error:
             raise RunnerError(f"worker {member.name} cannot be started: {_cause(error)}") from error
@@ -333,16 +335,23 @@ class RayRunner(PoolRunner[_Actor]):
         elif isinstance(found, _Ready):
             self._connect(member, found)
         else:
-            self._lost(member, "its connection was lost")
+            self._lost(member, _UNREACHED, died=False)
 
     def _connect(self, member: _Actor, ready: _Ready) -> None:
         try:
             member.connect(ready, self._key)
         except (OSError, EOFError, AuthenticationError) as error:
             host, port = ready.address
-            self._lost(member, f"{host}:{port} cannot be reached from here: {error}")
+            self._lost(member, f"{host}:{port} cannot be reached from here: {error}", died=False)
             return
         self._is_ready(member)
+
+
+def _with_its_node(error: rex.RayError) -> bool:
+    """Whether it was not the worker that died: its node was lost, or taken away."""
+    if isinstance(error, (rex.NodeDiedError, rex.LocalRayletDiedError, rex.ObjectLostError)):
+        return True
+    return getattr(error, "preempted", False) or "its node has died" in str(error)
 
 
 def _cause(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,6 +22,8 @@ BATCH_SECONDS = 0.03
 LARGEST_BATCH = 64
 # How often a task is given to a worker; what made the one before die may still be going on, so there is a pause.
 ATTEMPTS = 3
+# How often when its machine, or the way there, was lost as well: nobody's fault, unless it happens whenever the task is there.
+LOSSES = 6
 PAUSE_S = 0.2
 
 OutcomeState = Literal["COMPLETED", "INFEASIBLE", "FAILED"]
@@ -64,8 +67,8 @@ class Runner(ABC):
     """Workers that turn tasks into outcomes; each task gives exactly one outcome, in any order.
 
     A runner is used by one thread, inside a `with` block: entering starts the workers, leaving stops them, whatever
-    happened.  A worker that dies is replaced and its tasks are given to others, alone and after a pause that grows, up to
-    `ATTEMPTS` times; then they have failed.
+    happened.  A worker that dies is replaced and its tasks are given to others, alone and after a pause that grows.  They have
+    failed when `ATTEMPTS` workers died with them by themselves, or `LOSSES` in whatever way.
     """
 
     name: str
@@ -153,19 +156,29 @@ class Retries:
     """Tasks whose worker died: each waits a little, longer each time, then runs alone; too often, and it has failed."""
 
     def __init__(self) -> None:
-        self._lost: dict[int, int] = {}
+        self._lost: Counter[int] = Counter()  # workers that a task was with, however they were lost
+        self._died: Counter[int] = Counter()  # those that died by themselves
         self._waiting: list[tuple[float, Task]] = []
 
-    def lose(self, tasks: Sequence[Task], why: str, worker: str) -> list[Outcome]:
-        """Keep the tasks of a worker that died for another attempt; the outcomes of those that had their last."""
+    def lose(self, tasks: Sequence[Task], why: str, worker: str, *, died: bool = True) -> list[Outcome]:
+        """Keep the tasks of a lost worker for another attempt; the outcomes of those that had their last.
+
+        Args:
+            tasks: that it had.
+            why: it was lost.
+            worker: its name.
+            died: by itself, not with its machine.
+        """
         failed = []
         for task in tasks:
-            lost = self._lost[task.number] = self._lost.get(task.number, 0) + 1
-            if lost < ATTEMPTS:
-                self._waiting.append((time.monotonic() + PAUSE_S * 4 ** (lost - 1), task))
+            self._lost[task.number] += 1
+            self._died[task.number] += died
+            lost = self._lost[task.number]
+            if self._died[task.number] < ATTEMPTS and lost < LOSSES:
+                self._waiting.append((time.monotonic() + PAUSE_S * 4 ** (min(lost, ATTEMPTS) - 1), task))
             else:
-                del self._lost[task.number]
-                reason = f"its worker died {lost} times, last: {why}"
+                reason = f"its worker {'died' if died else 'was lost'} {lost} times, last: {why}"
+                self.forget(task.number)
                 failed.append(Outcome(task.number, "FAILED", reason=reason, started=time.time(), worker=worker))
         return failed
 
@@ -186,9 +199,10 @@ class Retries:
 
     def forget(self, number: int) -> None:
         """This task has an outcome, or part of it."""
-        self._lost.pop(number, None)
+        del self._lost[number], self._died[number]  # a Counter minds none that it has not
 
     def clear(self) -> None:
         """Forget what waits."""
         self._lost.clear()
+        self._died.clear()
         self._waiting.clear()

@@ -17,6 +17,7 @@ import ray.exceptions as rex
 from ray._common.usage.usage_lib import get_cluster_metadata  # what `ray.init` compares versions with
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
+from nas import signals
 from nas.errors import RunnerError
 
 _OBJECT_STORE_BYTES = 100 * 2**20  # weights are mapped from files; only tasks and outcomes travel
@@ -78,7 +79,7 @@ def _is_here(address: str) -> bool:
 
 
 def _start(cpus: float, custom: Mapping[str, float]) -> None:
-    ray.init(
+    _init(
         address="local",  # never join a cluster that a file in the temporary folder happens to name
         num_cpus=max(1, math.ceil(cpus), os.cpu_count() or 1),
         resources=dict(custom) or None,
@@ -87,6 +88,12 @@ def _start(cpus: float, custom: Mapping[str, float]) -> None:
         logging_level=logging.ERROR,
         object_store_memory=_OBJECT_STORE_BYTES,
     )
+
+
+def _init(**options: Any) -> None:
+    """Ray's own, which would have a driver end with code 15 at SIGTERM."""
+    with signals.kept():
+        ray.init(**options)
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
@@ -113,7 +120,7 @@ def _join(address: str) -> None:
     check_token(address)
     try:
         _check_versions(address, get_cluster_metadata(GcsClient(address=address)))
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        _init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except rex.AuthenticationError:
         raise RunnerError(
             f"Ray at {address} refuses this token; name the file that holds the cluster's in RAY_AUTH_TOKEN_PATH"

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from nas import signals
 from nas.errors import RunnerError
 from nas.runners import guard
 from nas.runners.base import Outcome, Task
@@ -105,6 +106,7 @@ class LocalRunner(PoolRunner[_Process]):
 def _serve(connection: Connection[Any, Any], payload: Payload, name: str, driver: str, send_at_once: bool) -> None:
     """A worker process's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which stops its workers
+    signals.leave()
     mp.current_process().daemon = False  # daemons may have no children
     guard.lead(driver)
     with contextlib.suppress(EOFError, OSError):  # the driver is gone, and so is the reason to go on

@@ -202,11 +202,11 @@ class PoolRunner(Runner, Generic[M]):
             if outcome.state != "FAILED":
                 self._pace.saw(outcome.duration_s)
 
-    def _lost(self, member: M, why: str) -> None:
-        """A worker is gone: give its tasks to others, and start another in its place."""
+    def _lost(self, member: M, why: str, *, died: bool = True) -> None:
+        """A worker is gone, by itself or with its machine: give its tasks to others, and start another in its place."""
         member.kill()
         self._members.remove(member)
-        self._outcomes += self._retries.lose(list(member.tasks), why, member.name)
+        self._outcomes += self._retries.lose(list(member.tasks), why, member.name, died=died)
         self._vacant.append(0.0 if member.ready else self._after_failed_start(why))
 
     def _after_failed_start(self, why: str) -> float:

@@ -5,17 +5,23 @@ No pickle: whoever reaches the port must know the run's key (HMAC, both ways), a
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import socket
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import fields
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
+from queue import SimpleQueue
 from typing import Any
 
 from nas.runners.base import Outcome, Task
 
 _HANDSHAKE_S = 10.0
+_PAUSE_S = 0.05
 _FIELDS = tuple(field.name for field in fields(Outcome))
 
 
@@ -69,29 +75,74 @@ def _plain(value: Any) -> Any:
 
 
 class Port:
-    """Where a worker waits for its driver."""
+    """Where a worker waits for its driver.  Whoever else comes is sent away, and keeps nobody waiting meanwhile."""
 
     def __init__(self, host: str, key: bytes) -> None:
-        self._listener = Listener((host, 0), authkey=key)
-        self.address: Any = self._listener.address
+        self._listener = socket.create_server((host, 0))
+        self._key = key
+        self._found: SimpleQueue[Wire] = SimpleQueue()
+        self.address: Any = self._listener.getsockname()[:2]
 
     def accept(self) -> Wire:
-        """The driver's connection; whoever else comes is sent away."""
-        while True:
+        """The driver's connection."""
+        threading.Thread(target=self._listen, daemon=True).start()
+        wire = self._found.get()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # so that `_listen` ends
+        self._listener.close()
+        return wire
+
+    def _listen(self) -> None:
+        while self._listener.fileno() != -1:
             try:
-                connection: Any = self._listener.accept()
-            except (AuthenticationError, EOFError, OSError):
-                continue
-            self._listener.close()
-            return Wire(connection)
+                end, _ = self._listener.accept()
+            except OSError:
+                time.sleep(_PAUSE_S)  # it is closed, or there are more strangers than this process may have files
+            else:
+                threading.Thread(target=self._ask, args=(end,), daemon=True).start()
+
+    def _ask(self, end: socket.socket) -> None:
+        with contextlib.suppress(OSError, EOFError, AuthenticationError):
+            self._found.put(_proven(end, self._key, asks=True))
 
 
 def reach(address: tuple[str, int], key: bytes) -> Wire:
     """The connection to a worker's port.
 
     Raises:
-        OSError: nobody answers there.
+        OSError: nobody answers there, or not in time.
+        EOFError: the connection was closed.
+        AuthenticationError: who answers does not know the key.
     """
-    socket.create_connection(address, timeout=_HANDSHAKE_S).close()  # `Client` would wait for minutes
-    connection: Any = Client((address[0], address[1]), authkey=key)
+    end = socket.create_connection(address, timeout=_HANDSHAKE_S)
+    end.settimeout(None)
+    return _proven(end, key, asks=False)
+
+
+def _proven(end: socket.socket, key: bytes, *, asks: bool) -> Wire:
+    """The connection, once both ends have shown that they know the key: the worker's end asks first.
+
+    It ends when that takes longer than `_HANDSHAKE_S` in all, however many bytes have come.
+    """
+    connection: Connection[Any, Any] = Connection(end.detach())
+    with socket.socket(fileno=os.dup(connection.fileno())) as watched:
+        timer = threading.Timer(_HANDSHAKE_S, _cut, [watched])
+        timer.daemon = True
+        timer.start()
+        try:
+            for step in (deliver_challenge, answer_challenge)[:: 1 if asks else -1]:
+                step(connection, key)
+        except (OSError, EOFError, AuthenticationError):
+            connection.close()
+            raise
+        except Exception as error:  # what is no message of this protocol
+            connection.close()
+            raise AuthenticationError(f"the answer was none: {type(error).__name__}") from error
+        finally:
+            timer.cancel()
     return Wire(connection)
+
+
+def _cut(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)

@@ -87,7 +87,7 @@ class Ledger:
             f"study {self.study.name!r} was deleted from database {self._database.shown}; create it again"
         )
 
-    def claim(self, worker: str, n: int, lease_s: float) -> list[Claim]:
+    def claim(self, worker: str, n: int, lease_s: float, lost_below: int | None = None) -> list[Claim]:
         """See `StudyRecord.claim`.  It waits neither for those who write the study nor for the disk.
 
         A server that crashes may forget the claims of its last second: those trials wait again, and whoever reports one of
@@ -95,12 +95,18 @@ class Ledger:
         """
         now = time.time()
         study = self.study
+        which = (study.id, study.created)
 
         def take(sql: Transaction) -> list[Claim]:
             rows = sql.all(s.CLAIMED, (study.id, worker, now)) if sql.again else []
             if not rows:
-                rows = sql.all(s.CLAIM, (worker, now + lease_s, now, study.id, study.created, n))
-            if not rows and sql.one(s.STUDY_THERE, (study.id, study.created)) is None:
+                what = (worker, now + lease_s, now, *which)
+                rows = (
+                    sql.all(s.CLAIM, (*what, n))
+                    if lost_below is None
+                    else sql.all(s.CLAIM_UNSUSPECTED, (*what, lost_below, n))
+                )
+            if not rows and sql.one(s.STUDY_THERE, which) is None:
                 raise self._deleted()
             for row in rows:
                 of_row("trials", "number attempt key arch seed space_id", row, study.name, row[0])

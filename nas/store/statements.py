@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 from sqlalchemy import bindparam as p
 
@@ -151,34 +153,42 @@ FINISH = Update(
 # A claim locks the trials that it takes and passes over those that others are taking: nobody waits.
 # Of the pending states WAITING is the last by name.  The inequality keeps PostgreSQL on the index of pending trials: with an
 # equality it expects the same order from the primary key and looks through all trials that finished before.
-_NEXT = (
-    sa.select(trials.c.number)
-    .join_from(trials, studies, studies.c.id == trials.c.study_id)
-    .where(
-        trials.c.study_id == p("study"),
-        trials.c.finish_seq.is_(None),
-        trials.c.state >= sa.literal_column("'WAITING'"),
-        studies.c.created == p("made"),
-    )
-    .order_by(trials.c.state, trials.c.number)
-    .limit(p("n"))
-    .with_for_update(skip_locked=True, of=trials)
-    .cte("next")
+_WAITS = (
+    trials.c.study_id == p("study"),
+    trials.c.finish_seq.is_(None),
+    trials.c.state >= sa.literal_column("'WAITING'"),
+    studies.c.created == p("made"),
 )
 _CLAIMED = (trials.c.number, trials.c.attempt, trials.c.key, trials.c.arch, trials.c.seed, trials.c.space_id)
-CLAIM = Statement(
-    sa.update(trials)
-    .where(trials.c.study_id == p("study"), trials.c.number.in_(sa.select(_NEXT.c.number)))
-    .values(
-        state=sa.literal_column("'RUNNING'"),
-        worker=p("a"),
-        attempt=trials.c.attempt + sa.literal_column("1"),
-        lease_until=p("b"),
-        started=p("c"),
+
+
+def _claiming(which: Sequence[sa.ColumnElement[bool]], order: str) -> Statement:
+    found = (
+        sa.select(trials.c.number)
+        .join_from(trials, studies, studies.c.id == trials.c.study_id)
+        .where(*which)
+        .order_by(trials.c.state, trials.c.number)
+        .limit(p("n"))
+        .with_for_update(skip_locked=True, of=trials)
+        .cte("next")
     )
-    .returning(*_CLAIMED),
-    "a b c study made n",
-)
+    return Statement(
+        sa.update(trials)
+        .where(trials.c.study_id == p("study"), trials.c.number.in_(sa.select(found.c.number)))
+        .values(
+            state=sa.literal_column("'RUNNING'"),
+            worker=p("a"),
+            attempt=trials.c.attempt + sa.literal_column("1"),
+            lease_until=p("b"),
+            started=p("c"),
+        )
+        .returning(*_CLAIMED),
+        order,
+    )
+
+
+CLAIM = _claiming(_WAITS, "a b c study made n")
+CLAIM_UNSUSPECTED = _claiming([*_WAITS, trials.c.lost < p("below")], "a b c study made below n")
 # What a claim took whose answer was lost.
 CLAIMED = Statement(
     sa.select(*_CLAIMED).where(*_RUNNING, trials.c.worker == p("owner"), trials.c.started == p("since")),

@@ -129,9 +129,16 @@ class StudyRecord:
         self._ledger.write(put)
 
     @checked(StoreError)
-    def claim(self, worker: str, n: Natural, lease_s: float = 60) -> list[Claim]:
-        """Up to `n` WAITING trials, lowest numbers first; they become RUNNING and no other worker gets them."""
-        return self._ledger.claim(worker, n, lease_s)
+    def claim(self, worker: str, n: Natural, lease_s: float = 60, lost_below: Natural | None = None) -> list[Claim]:
+        """Up to `n` WAITING trials, lowest numbers first; they become RUNNING and no other worker gets them.
+
+        Args:
+            worker: that gets them.
+            n: at most so many.
+            lease_s: for how many seconds.
+            lost_below: only those that fewer workers vanished with (`requeue_expired`); None takes any.
+        """
+        return self._ledger.claim(worker, n, lease_s, lost_below)
 
     def heartbeat(self, worker: str, lease_s: float = 60) -> int:
         """Extend every lease of `worker` to `lease_s` from now; how many it holds."""

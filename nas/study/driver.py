@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas import signals
 from nas.errors import SpaceError, StudyError
 from nas.metrics import Constraint, Metric
 from nas.placement import Needs
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from nas.space import Arch, Space
 
 LEASE_S = 60.0
+# Drivers that may vanish with a trial, unless it came further with each: whoever kills a driver kills whatever is under way with
+# it.  From the first number on a trial runs alone, when no other is left to run; with the second it has failed.
+SUSPECT, LOSSES = 3, 6
 _WAIT_S = 1.0
 # How often a run looks for other drivers of its study, and how often when it only waits for them.
 _LOOK_S = 1.0
@@ -119,14 +123,14 @@ class Driver:
         self._strange: set[int] = set()  # pending trials held back here: the space has no such arch any more
         self.left_out = 0  # finished trials of archs that the space does not have any more
         algorithm.bind(space, objectives, constraints)
-        record.requeue_expired(dead=is_gone)
+        record.requeue_expired(dead=is_gone, max_attempts=LOSSES)
         self.finished = self._rebuild()
 
     # -- by hand --------------------------------------------------------------------------------------------------------
 
     def ask(self, count: int) -> list[tuple[int, Arch]]:
         """Up to `count` trials to evaluate, started in the record."""
-        tasks = self._claim(count)
+        tasks = self._claim(count, suspect=True)
         tasks += self._wave([], count - len(tasks))
         return [(task.number, self._archs[task.number]) for task in tasks]
 
@@ -241,6 +245,7 @@ class Driver:
         runner.submit(self._claim(options.trials - self.finished))
         outcomes: list[Outcome] = []
         while True:
+            signals.check()
             self._look_for_others()
             in_flight = len(self._attempts) - len(outcomes)
             left = options.trials - self.finished - self._elsewhere
@@ -320,11 +325,12 @@ class Driver:
             self._algorithm.tell(answered)
         return tasks
 
-    def _claim(self, count: int) -> list[Task]:
-        """Trials that wait in the record: what a run that was killed had started."""
+    def _claim(self, count: int, *, suspect: bool = False) -> list[Task]:
+        """Trials that wait in the record, what a run that was killed had started: none that may have killed it but when told."""
+        below = None if suspect else SUSPECT
         tasks: list[Task] = []
         while len(tasks) < count:
-            claims = self._record.claim(self._owner, count - len(tasks), LEASE_S)
+            claims = self._record.claim(self._owner, count - len(tasks), LEASE_S, below)
             for claim in claims:
                 arch = self._arch(claim.row, self._record.schema_of(claim.space_id))
                 if arch is None:
@@ -456,8 +462,8 @@ class Driver:
         time.sleep(_WAITING_LOOK_S)
         # A claim may be committed after its connection was given up, and nobody knows of it but our heartbeats.
         self._release()
-        self._record.requeue_expired(dead=is_gone)
-        tasks = self._claim(capacity)
+        self._record.requeue_expired(dead=is_gone, max_attempts=LOSSES)
+        tasks = self._claim(capacity) or self._claim(1, suspect=True)  # which now is alone
         self._next_look = 0.0
         return tasks
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from nas import signals
 from nas.checking import Count, Natural, Positive, checked
 from nas.errors import Infeasible, MetricError, SpaceError, StoreError, StudyError, suggest
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
@@ -251,6 +252,7 @@ class Study:
 
     # -- running it -----------------------------------------------------------------------------------------------------
 
+    @signals.exiting()
     @checked(StudyError)
     def run(
         self,
@@ -266,6 +268,8 @@ class Study:
         """Evaluate until the study has `trials` finished trials; what it has already is not done again.
 
         Ctrl-C stops the workers, gives back what they had begun, and raises KeyboardInterrupt; the same call goes on later.
+        SIGTERM and SIGHUP do the same and raise SystemExit(128 + number), in the main thread and where the program has not
+        given them another meaning.  A second signal, a second later or more, does not wait for the trials to be given back.
 
         Args:
             trials: finished trials to go on to; the declaration's unless given.

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 from torch import nn
 
+from nas import signals
 from nas.errors import DeviceError, TrainError, suggest
 from nas.train import rng, state
-from nas.train.interrupt import interruptible
 from nas.train.loop import Run
 from nas.train.losses import InPlace, Loss
 from nas.train.ranks import Ranks
@@ -162,12 +162,14 @@ class Training:
             )
         return type(self.supernet).load(self.path / state.SUPERNET, self.supernet.space)
 
+    @signals.exiting()
     def run(
         self, progress: bool = True, resume: bool = True, until: int | None = None, *, ranks: Ranks | None = None
     ) -> TrainResult:
         """Trains to the end; with a path it goes on from the last checkpoint, and a finished training is only loaded.
 
-        Ctrl-C ends the step that is being made, leaves a checkpoint and raises KeyboardInterrupt; a second one is immediate.
+        Ctrl-C ends the step that is being made, leaves a checkpoint and raises KeyboardInterrupt; a second one, a second later
+        or more, is immediate.  SIGTERM and SIGHUP do the same and raise SystemExit(128 + number).
         The process's random states are afterwards what they were before.
 
         Args:
@@ -192,7 +194,7 @@ class Training:
                 if not resume:
                     state.clear(self.path)
             stack.enter_context(rng.forked(self.seed))
-            pressed = stack.enter_context(interruptible())
+            pressed = stack.enter_context(signals.noting())
             run = Run(self, self._found_by(ranks), ranks)
             last = self.steps if until is None else min(until, self.steps)
             run.finish(progress, lambda: pressed() or ranks.asked(), last)

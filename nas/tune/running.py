@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
+from nas import signals
 from nas.errors import StoreError, StudyError, suggest
 from nas.runners import Outcome, cluster
 from nas.runners.work import Payload
@@ -45,6 +46,7 @@ _SETTINGS = {
 _CLOCKS = ("training_iteration", "time_total_s")  # what schedulers may count by: epochs, or seconds
 
 
+@signals.exiting()
 def run(
     study: Study,
     trials: int | None = None,
@@ -58,7 +60,7 @@ def run(
 
     A trial that the scheduler stops is COMPLETED with what it measured last; `epochs` says how far it came, so that
     `study.front("epochs == 9")` is the front of the full trainings.  Every epoch is in the trial's curves.
-    Ctrl-C, a kill or a lost node lose at most the epochs under way: the same call goes on.
+    Ctrl-C, SIGTERM, a kill or a lost node lose at most the epochs under way: the same call goes on.
 
     Args:
         study: one of its evaluators trains in epochs; the others are evaluated before the training.

@@ -335,6 +335,18 @@ class StoreConformance(ReadingConformance, NotesConformance):
         assert (study.trial(0).state, study.trial(0).reason) == ("FAILED", "lost 3 workers")
         audit(study)
 
+    def test_a_claim_may_leave_out_trials_that_workers_vanished_with(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        study.add([new_trial(rng)], worker="a", lease_s=1000)
+        study.requeue_expired(dead=lambda _: True, max_attempts=9)
+        study.add([new_trial(rng)])
+        assert [claim.number for claim in study.claim("b", 9, lost_below=1)] == [1]
+        assert study.claim("b", 9, lost_below=1) == []
+        assert [claim.number for claim in study.claim("b", 9, lost_below=2)] == [0]
+        study.release("b")
+        assert [claim.number for claim in study.claim("b", 9)] == [0, 1]
+        audit(study)
+
     # -- whatever the order ------------------------------------------------------------------------------------------
 
     @given(data=st.data())

@@ -15,7 +15,7 @@ import pytest
 
 from nas.errors import RunnerError
 from nas.runners import InlineRunner, LocalRunner, Runner, Task, guard, import_file, pool
-from nas.runners.base import LARGEST_BATCH, Pace, Retries
+from nas.runners.base import LARGEST_BATCH, LOSSES, Pace, Retries
 from nas.runners.local import _serve
 from nas.runners.work import Payload
 from tests.conformance.runner import (
@@ -195,6 +195,19 @@ def test_a_lost_task_waits_longer_each_time_and_then_has_failed() -> None:
         "its worker died 3 times, last: a kill"
     ]
     assert not retries.is_waiting
+
+
+def test_a_task_whose_machines_were_lost_has_more_attempts_than_one_whose_workers_died() -> None:
+    retries, task = Retries(), tasks(1)[0]
+    for _ in range(LOSSES - 1):
+        assert retries.lose([task], "its node has died", "w", died=False) == []
+    (outcome,) = retries.lose([task], "its node has died", "w", died=False)
+    assert outcome.reason == f"its worker was lost {LOSSES} times, last: its node has died"
+    for died in (False, True, False, True):
+        assert retries.lose([task], "a kill", "w", died=died) == []
+    retries.forget(task.number)
+    assert retries.lose([task], "a kill", "w") == retries.lose([task], "a kill", "w") == []
+    assert len(retries.lose([task], "a kill", "w")) == 1
 
 
 class Dead:

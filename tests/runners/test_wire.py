@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import contextlib
 import math
 import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
+from multiprocessing import AuthenticationError
 from typing import Any
 
 import numpy as np
 import pytest
 
-from nas.runners import Outcome, Task
+from nas.runners import Outcome, Task, wire
 from nas.runners.wire import Port, Wire, reach
 from nas.runners.work import Work, answer
 from tests.conformance.runner import RowSpace, double, tasks
@@ -72,6 +76,72 @@ def test_who_does_not_know_the_key_is_sent_away_and_the_driver_let_in() -> None:
         thread.join(10)
         assert len(found) == 1
         found[0].close()
+
+
+def _drip(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            end.send(b"\0")
+            time.sleep(0.02)
+
+
+STRANGERS = {
+    "silent": lambda end: None,
+    "garbage": lambda end: end.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100),
+    "huge": lambda end: end.sendall(struct.pack("!iQ", -1, 2**60) + b"x"),
+    "long": lambda end: end.sendall(struct.pack("!i", 2**31 - 1)),
+    "negative": lambda end: end.sendall(struct.pack("!i", -7)),
+    "drip": lambda end: threading.Thread(target=_drip, args=(end,), daemon=True).start(),
+    "gone": lambda end: end.close(),
+}
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+def test_strangers_do_not_keep_the_driver_waiting(stranger: str) -> None:
+    port = Port("127.0.0.1", KEY)
+    ends = [socket.create_connection(port.address) for _ in range(20)]
+    for end in ends:
+        STRANGERS[stranger](end)
+    found: list[Wire] = []
+    thread = threading.Thread(target=lambda: found.append(port.accept()))
+    thread.start()
+    driver = reach(port.address, KEY)
+    thread.join(wire._HANDSHAKE_S / 2)  # none of the strangers was waited for
+    assert len(found) == 1
+    driver.give(tasks(1))
+    assert found[0].recv() == tasks(1)
+    for one in (*ends, driver, *found):
+        one.close()
+
+
+@pytest.mark.parametrize("stranger", ["silent", "drip", "garbage", "huge", "gone"])
+def test_a_stranger_in_the_place_of_a_worker_is_left_when_time_is_up(
+    stranger: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "_HANDSHAKE_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ends: list[socket.socket] = []
+
+        def answer_somehow() -> None:
+            ends.append(listener.accept()[0])
+            STRANGERS[stranger](ends[0])
+
+        thread = threading.Thread(target=answer_somehow)
+        thread.start()
+        with pytest.raises((OSError, EOFError, AuthenticationError)):
+            reach(listener.getsockname(), KEY)
+        thread.join(10)
+        ends[0].close()
+
+
+def test_a_stranger_is_sent_away_when_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_HANDSHAKE_S", 0.2)
+    port = Port("127.0.0.1", KEY)
+    threading.Thread(target=port.accept, daemon=True).start()
+    with socket.create_connection(port.address, timeout=10) as end:
+        while end.recv(1000):  # the challenge, then the end
+            pass
+    reach(port.address, KEY).close()
 
 
 def test_a_port_where_nobody_answers_is_an_error() -> None:

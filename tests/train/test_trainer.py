@@ -178,14 +178,14 @@ def test_a_finished_training_is_loaded_not_repeated(tmp_path: Path) -> None:
 
 
 class Stop(Sampler):
-    """A sandwich that presses Ctrl-C in a given step."""
+    """A sandwich that presses Ctrl-C, or sends another signal, in a given step."""
 
-    def __init__(self, at: int) -> None:
-        self.at = at
+    def __init__(self, at: int, number: signal.Signals = signal.SIGINT) -> None:
+        self.at, self.number = at, number
 
     def archs(self, space: nas.Space, step: int, rng: random.Random) -> list[nas.Arch]:
         if step == self.at:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(self.number)
         return Sandwich(2).archs(space, step, rng)
 
     def describe(self) -> dict[str, Any]:
@@ -205,6 +205,19 @@ def test_ctrl_c_leaves_a_checkpoint_that_goes_on_exactly(tmp_path: Path, at: int
     columns = [name for name in whole.history if name != "seconds"]
     pd.testing.assert_frame_equal(whole.history[columns], resumed.history[columns])
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("at", [0, 4, 11])
+def test_a_signal_that_ends_leaves_a_checkpoint_and_the_code_of_the_signal(
+    tmp_path: Path, number: signal.Signals, at: int
+) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended:
+        train(supernet(), blobs(), path=tmp_path, sampler=Stop(at, number), progress=False, **QUICK)
+    assert ended.value.code == 128 + number
+    assert json.loads((tmp_path / "state.json").read_text())["step"] == at + 1
+    assert signal.getsignal(number) is before
 
 
 def test_a_changed_configuration_is_not_resumed(tmp_path: Path) -> None:
