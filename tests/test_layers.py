@@ -66,7 +66,6 @@ MAY_IMPORT: dict[str, set[str]] = {
         "metrics",
         "optuna",
         "predict",
-        "supernet",
         "plot",
         "store",
         "runners",
@@ -187,3 +186,14 @@ def _unpickles(call: ast.Call) -> bool:
     if name == "load" and owner and owner[-1] in ("np", "numpy"):
         return options.get("allow_pickle") != "False"
     return name in UNPICKLES
+
+
+def test_a_driver_is_made_by_its_study_alone() -> None:
+    """Or it would lack what the study knows: the trials of its sources, cheap objectives, equal archs."""
+    makers = [
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "nas").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Driver"
+    ]
+    assert makers == ["nas/study/study.py"]

@@ -111,11 +111,10 @@ class Transfer(Algorithm):
         Raises:
             AlgorithmError: also where a source is only a name, measured something else, or is of another space.
         """
-        if self.unresolved:
-            raise AlgorithmError(
-                f"transfer knows studies {', '.join(map(repr, self.unresolved))} by name only; use it in a nas.Study, "
-                "which reads their trials, or give Sources"
-            )
+        if self.unresolved != []:
+            names = self.unresolved
+            knows = f"knows studies {', '.join(map(repr, names))} by name only" if names else "was given no trials"
+            raise AlgorithmError(f"transfer {knows}; use it in a nas.Study, which reads them, or give Sources")
         super().bind(space, objectives, constraints)
         wanted = tuple(f"{metric.goal} {metric.name}" for metric in objectives)
         for source in self.sources:

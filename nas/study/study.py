@@ -98,7 +98,7 @@ class Study:
         self._store: Store | None = None
         self._opened: StudyRecord | None = None
         self._driver: Driver | None = None
-        self._space_note = ""
+        self.note = ""
         self._check_metrics()
 
     # -- what the study holds ------------------------------------------------------------------------------------------
@@ -294,10 +294,9 @@ class Study:
             raise StudyError("workers=0 evaluates in this process; give at least 1 for Ray")
         evaluation = self.evaluation()
         evaluation.check(self.space)
-        driver = self._new_driver()
-        teller = reporter(progress)
-        if self._space_note:
-            teller.say(self._space_note)
+        driver, teller = self.driver(), reporter(progress)
+        if self.note:
+            teller.say(self.note)
         if driver.finished >= wanted:
             return driver.summary(f"the study has {driver.finished} of {wanted} trials already")
         options = Options(wanted, workers, ray, batch, time_limit_s, self.max_failures, address)
@@ -324,12 +323,17 @@ class Study:
 
         return Evaluation(self.evaluators, constraints=self.constraints)
 
-    # -- inside ---------------------------------------------------------------------------------------------------------
+    def driver(self) -> Driver:
+        """A new driver of the study, for an engine that runs its trials: the one place where its algorithm is made ready.
 
-    def _new_driver(self) -> Driver:
+        The algorithm is a copy of the declared one with the trials of the study's sources (`Transfer`), and knows what can be
+        said of archs without evaluating them (`nas.search.insight`).
+        """
         algorithm = ready(self.algorithm, self.record.settings)
         algorithm.inform(self._insight())
         return Driver(self.record, self.space, algorithm, self.objectives, self.constraints)
+
+    # -- inside ---------------------------------------------------------------------------------------------------------
 
     def _insight(self) -> Insight:
         """What is known of archs without evaluating them; nothing where all objectives are cheap, since an evaluation is, too."""
@@ -349,7 +353,7 @@ class Study:
 
     def _hand_driver(self) -> Driver:
         if self._driver is None:
-            self._driver = self._new_driver()
+            self._driver = self.driver()
         return self._driver
 
     def _settings(self) -> dict[str, Any]:
@@ -366,7 +370,7 @@ class Study:
                 # Another process that runs the same job was quicker: this one joins it.
         record = self.store.open_study(self.name)
         self._check_same(record)
-        self._space_note = follow(record, self.space)
+        self.note = follow(record, self.space)
         return record
 
     def _create(self) -> StudyRecord:

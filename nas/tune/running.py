@@ -9,7 +9,6 @@ instead of trained.
 from __future__ import annotations
 
 import contextlib
-import copy
 import tempfile
 import threading
 import time
@@ -82,7 +81,9 @@ def run(
     epochs = Epochs(evaluation)
     _check_scheduler(scheduler, evaluation.metrics)
     evaluation.check(study.space)
-    driver = Driver(study.record, study.space, copy.deepcopy(study.algorithm), study.objectives, study.constraints)
+    driver, shown = study.driver(), reporter(progress)
+    if study.note:
+        shown.say(study.note)
     if driver.finished >= wanted:
         return driver.summary(f"the study has {driver.finished} of {wanted} trials already")
     needs = {"cpu": 1.0, **(resources or {})}
@@ -91,7 +92,6 @@ def run(
             cluster.check(needs)
             if isinstance(scheduler, ParetoHalving):
                 _remember(scheduler, study.record)
-            shown = reporter(progress)
             proposals = _Trials(driver, study, epochs.names, wanted=wanted, progress=shown)
             trainable = _trainable(study, epochs, needs)
             with (

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 import nas
 from nas.errors import RunnerError, StudyError
+from nas.search.insight import Insight
 from nas.train import Training
 from tests.study.landscapes import study as landscape
 from tests.study.trainings import Dying, Noted, blobs, repeated, study
@@ -79,6 +80,29 @@ def test_a_scheduler_stops_and_the_record_says_how_far_a_trial_came(tmp_path: Pa
         assert [step for step, _ in trial.curves["accuracy"]] == list(range(1, int(count) + 1))
         assert trial.curves["accuracy"][-1][1] == trial.measurements["accuracy"]
     assert set(searched.front("epochs == 4")["epochs"]) == {4}
+
+
+class Recording(nas.RandomSearch):
+    """Remembers what it was told that can be known without evaluations."""
+
+    told: ClassVar[list[Insight]] = []
+
+    def inform(self, insight: Insight) -> None:
+        self.told.append(insight)
+
+
+def test_a_run_on_tune_begins_with_what_its_study_knows(tmp_path: Path, cluster: None) -> None:
+    earlier = study(tmp_path, name="earlier", trials=1, epochs=1)
+    earlier.run(workers=0, progress=False)
+    searched = study(tmp_path, trials=1, epochs=1)
+    searched.algorithm = nas.Transfer(Recording(seed=1), ["earlier"])
+    Recording.told.clear()
+    assert run(searched).counts["COMPLETED"] == 1
+    assert [source["study"] for source in searched.record.settings["sources"]] == ["earlier"]
+    (insight,) = Recording.told
+    assert set(insight.cheap) == {"params"}
+    assert insight.fidelity == ("epochs", 1.0)
+    assert insight.stored is not None
 
 
 @pytest.mark.slow
