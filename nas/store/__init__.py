@@ -1,6 +1,7 @@
 """Durable studies and trials; needs neither torch nor pyglove, so results can be read anywhere.
 
-- `open_store(path)` gives a `Store`: `create_study`, `open_study`, `names`, `studies`, `delete_study`, `current`, `upgrade`.
+- `open_store(path)` gives a `Store`: `create_study`, `open_study`, `rename_study`, `delete_study`, `names`, `studies`, `current`,
+  `upgrade`.
 - `StudyRecord` writes (`add`, `claim`, `heartbeat`, `report`, `wave`, `measure`, `release`,
   `requeue_expired`, `import_trials`, `update_space`, `enter`, `annotate`) and reads (`history`, `front`, `trials`, `trial`,
   `lookup`, `keys`, `counts`, `curve`, `notes`).

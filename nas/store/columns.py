@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sqlalchemy import bindparam as p
 
 from nas.store.damage import RULES, Suspect, check, parsed, refuse_strays
-from nas.store.filters import Column, Kind, column_key
+from nas.store.filters import NOTHING, Column, Kind, Table, column_key, kind_of
 from nas.store.numbers import Numbers
 from nas.store.schema import FINAL, TRIAL_COLUMNS, measurements, metrics, spaces, study_spaces, trials
 from nas.store.spaces import Choices, Reader
@@ -189,12 +189,15 @@ class _Decision:
 
     @property
     def kinds(self) -> frozenset[Kind]:
-        kinds: set[Kind] = {
-            "text" if isinstance(label, str) else "number" for label in self.labels if label is not None
-        }
-        if not kinds or any(labels is None for _, labels in self.places.values()):
+        kinds = {kind_of(label) for label in self.labels}
+        if any(labels is None for _, labels in self.places.values()):
             kinds.add("number")
         return frozenset(kinds)
+
+    @property
+    def numbers(self) -> frozenset[float]:
+        """Candidates that are numbers."""
+        return frozenset(float(label) for label in self.labels if kind_of(label) == "number")
 
 
 class Catalog:
@@ -272,8 +275,20 @@ class Columns:
     def _sorted(self) -> Integers:
         return self._numbers[self._order]
 
-    def load(self, names: Iterable[str]) -> dict[str, Column]:
-        """Columns by name: float64 with NaN, or objects with None, where a trial has no value."""
+    def table(self, names: Iterable[str]) -> Table:
+        """Columns as a filter reads them: of a decision that chose the candidate None, `NOTHING`."""
+        wanted = list(names)
+        catalog = self._catalog
+        decided = [name for name in wanted if name not in TRIAL_COLUMNS and name not in catalog.metrics]
+        return Table(self.load(wanted, nothing=NOTHING), {name: catalog.decisions[name].numbers for name in decided})
+
+    def load(self, names: Iterable[str], nothing: object = None) -> dict[str, Column]:
+        """Columns by name: float64 with NaN, or objects with None, where a trial has no value.
+
+        Args:
+            names: of the columns.
+            nothing: stands for the candidate None, where that was chosen.
+        """
         wanted = list(dict.fromkeys(names))
         catalog = self._catalog
         self._ask([catalog.metrics[name] for name in wanted if name in catalog.metrics])
@@ -287,17 +302,18 @@ class Columns:
             else:
                 decisions.append(name)
         if decisions:
-            loaded |= self._decided({name: catalog.decisions[name] for name in decisions})
+            loaded |= self._decided({name: catalog.decisions[name] for name in decisions}, nothing)
         return {name: loaded[name] for name in wanted}
 
-    def choices(self) -> Column:
-        """Label or value by decision name, a mapping a trial, decoded when it is looked at."""
+    def choices(self, *, lazy: bool) -> Column:
+        """Label or value by decision name, a dict a trial, or (`lazy`) a mapping that is decoded when it is looked at."""
         values = np.empty(len(self._numbers), dtype=object)
         readers = self._catalog.readers
         for at, space, texts in self._archs():
             reader = readers[space]
             for place, text in zip(at.tolist(), texts, strict=True):
-                values[place] = Choices(reader, text, int(self._sorted[place]))
+                choices = Choices(reader, text, int(self._sorted[place]))
+                values[place] = choices if lazy else dict(choices)
         return self._given_order(values)
 
     def _given_order(self, values: Column) -> Column:
@@ -358,11 +374,11 @@ class Columns:
                 numbers, archs = zip(*((number, arch) for number, arch, of in rows if of == space), strict=True)
                 yield np.searchsorted(self._sorted, np.array(numbers, dtype=np.int64)), space, archs
 
-    def _decided(self, decisions: dict[str, _Decision]) -> dict[str, Column]:
+    def _decided(self, decisions: dict[str, _Decision], nothing: object) -> dict[str, Column]:
         """Values of decisions, one pass over the archs for all of them."""
         numeric = {name: decision.kinds == {"number"} for name, decision in decisions.items()}
         if not self._few and len(self._catalog.schemas) == 1:
-            return self._decided_at_once(decisions, numeric)
+            return self._decided_at_once(decisions, numeric, nothing)
         n = len(self._sorted)
         values: dict[str, Column] = {
             name: np.full(n, np.nan) if numeric[name] else np.full(n, None, dtype=object) for name in decisions
@@ -375,10 +391,12 @@ class Columns:
                 if space in decision.places:
                     index, labels = decision.places[space]
                     raw = np.array([row[index] for row in rows], dtype=np.float64)  # None becomes NaN
-                    values[name][at] = _labelled(raw, labels, numeric[name])
+                    values[name][at] = _labelled(raw, labels, numeric[name], nothing)
         return {name: self._given_order(column) for name, column in values.items()}
 
-    def _decided_at_once(self, decisions: dict[str, _Decision], numeric: dict[str, bool]) -> dict[str, Column]:
+    def _decided_at_once(
+        self, decisions: dict[str, _Decision], numeric: dict[str, bool], nothing: object
+    ) -> dict[str, Column]:
         """`_decided` of most trials of one space: their archs as one text a chunk, and no Python object a trial."""
         (space,) = self._catalog.schemas
         width = len(self._catalog.schemas[space]["decisions"])
@@ -393,7 +411,7 @@ class Columns:
             raise Suspect("a trial has no arch")
         values = {name: column[self._numbers] for name, column in whole.items()}
         return {
-            name: _labelled(values[name], decision.places[space][1], numeric[name])
+            name: _labelled(values[name], decision.places[space][1], numeric[name], nothing)
             for name, decision in decisions.items()
         }
 
@@ -410,7 +428,7 @@ def _within(raw: Floats, entry: dict[str, Any]) -> Floats:
     return raw
 
 
-def _labelled(raw: Floats, labels: list[Any] | None, numeric: bool) -> Column:
+def _labelled(raw: Floats, labels: list[Any] | None, numeric: bool, nothing: object) -> Column:
     """What the numbers of a decision mean: values as they are, indices as their labels; NaN is inactive."""
     if labels is None:
         if numeric:
@@ -419,5 +437,11 @@ def _labelled(raw: Floats, labels: list[Any] | None, numeric: bool) -> Column:
         mixed[np.isnan(raw)] = None
         return mixed
     table = np.empty(len(labels) + 1, dtype=np.float64 if numeric else object)
-    table[:] = [*(label if label is None or isinstance(label, str) else float(label) for label in labels), None]
+    table[:] = [*(_value(label, nothing) for label in labels), None]
     return table[np.where(np.isnan(raw), len(labels), raw).astype(np.int64)]
+
+
+def _value(label: Any, nothing: object) -> Any:
+    if label is None:
+        return nothing
+    return label if isinstance(label, str | bool) else float(label)

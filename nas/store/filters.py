@@ -4,12 +4,16 @@
     0.9 < accuracy and not layers[0].kernel in (5, 7)
     state == "FAILED" or choices["block=MBConv.kernel"] == 3
 
-Comparisons (chained too), `and`, `or`, `not`, parentheses, numbers, text, True and False, and `in` with a list of those.
+Comparisons (chained too), `and`, `or`, `not`, parentheses, numbers, text, True, False and None, and `in` with a list of those.
 Names are columns: of trials, metrics, decisions; `choices["…"]` reaches a decision of any name.  The text is parsed by `ast`
 and never evaluated, and never reaches the database.
 
 A trial without a value satisfies no comparison on it, whether negated or not: `not (latency_ms > 2)` is `latency_ms <= 2`
 (three-valued logic, as in SQL).
+
+Candidates are compared by kind: 1 and 1.0 are the same number, True is none, and None is a candidate that was chosen, not a
+decision that is inactive.  A number finds the candidate that it is short for: `rate == 0.3` finds 0.30000000000000004, unless 0.3
+is a candidate, too.  Metrics are compared exactly; True and False stand for the 1 and 0 that are stored of a metric.
 """
 
 from __future__ import annotations
@@ -26,13 +30,31 @@ from numpy.typing import NDArray
 
 from nas.errors import FilterError, suggest
 
-Kind = Literal["number", "text"]
-#: What a column holds: float64 with NaN where there is no value, or objects (float, str) with None.
+Kind = Literal["number", "text", "flag", "none"]
+#: What a column holds: float64 with NaN where there is no value, or objects (float, str, bool, `NOTHING`) with None.
 Column = NDArray[Any]
 Mask = NDArray[np.bool_]
 #: Where a condition is true, and where it is false; neither where a value is missing.
 Truth = tuple[Mask, Mask]
 Columns = Mapping[str, Column]
+
+#: In a column of choices: the candidate None, which was chosen.
+NOTHING = object()
+_SAME = 1e-9  # relative: what separates a number from the one that is shown for it
+
+
+class Table(dict[str, Column]):
+    """Columns by name.
+
+    Args:
+        columns: aligned.
+        candidates: of the columns that are decisions, the numbers among their candidates.
+    """
+
+    def __init__(self, columns: Mapping[str, Column], candidates: Mapping[str, frozenset[float]] | None = None) -> None:
+        super().__init__(columns)
+        self.candidates = dict(candidates or {})
+
 
 _OPERATORS: dict[type[ast.cmpop], str] = {
     ast.Lt: "<",
@@ -60,7 +82,7 @@ class _Name:
 
 @dataclass(frozen=True)
 class _Value:
-    value: float | str
+    value: float | str | bool | None
 
 
 _Operand = _Name | _Value
@@ -119,7 +141,7 @@ class Filter:
                     f"filter {self.text!r}: there is no column {name!r}{suggest(name, kinds)}; there are {shown}"
                 )
         for left, operator, right in self._pairs:
-            if _kinds(left, kinds).isdisjoint(_kinds(right, kinds)):
+            if not _comparable(operator, _kinds(left, kinds), _kinds(right, kinds)):
                 raise FilterError(
                     f"filter {self.text!r}: '{_shown(left)} {operator} {_shown(right)}' compares {_a(left, kinds)} "
                     f"with {_a(right, kinds)}; compare numbers with numbers and text with text"
@@ -174,8 +196,14 @@ class Filter:
     def _test(self, node: ast.expr, left: _Operand, operator: str, right: _Operand) -> Callable[[Columns], Truth]:
         if isinstance(left, _Value) and isinstance(right, _Value):
             raise self._refuse(node, "compares two values; name a column")
+        if operator not in ("==", "!=") and None in (getattr(left, "value", 0), getattr(right, "value", 0)):
+            raise self._refuse(node, "has no order: 'None' is neither more nor less than anything")
         self._pairs.append((left, operator, right))
-        return lambda columns: _evaluate(_read(left, columns), operator, _read(right, columns))
+
+        def truth(columns: Columns) -> Truth:
+            return _evaluate(_read(left, right, columns), operator, _read(right, left, columns))
+
+        return truth
 
     def _operand(self, node: ast.expr) -> _Operand:
         if isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
@@ -186,16 +214,18 @@ class Filter:
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
             sign = -1.0 if isinstance(node.op, ast.USub) else 1.0
             node = node.operand
-            if isinstance(node, ast.Constant) and isinstance(node.value, str | bool):
+            if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, str | bool)):
                 raise self._refuse(node, "has a sign but is not a number")
-        if isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float):
+        if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, bool)):
+            return _Value(node.value)
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
             try:
                 return _Value(sign * float(node.value))
             except OverflowError:
                 return _Value(sign * math.inf)
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             return _Value(node.value)
-        raise self._refuse(node, "is neither a column nor a number, a text, True or False")
+        raise self._refuse(node, "is neither a column nor a number, a text, True, False or None")
 
     def _refuse(self, node: ast.expr, why: str) -> FilterError:
         return FilterError(f"filter {self.text!r}: '{ast.unparse(node)}' {why}; {_GRAMMAR}")
@@ -209,24 +239,62 @@ def _single_equals(text: str) -> bool:
     )
 
 
+def _comparable(operator: str, left: frozenset[Kind], right: frozenset[Kind]) -> bool:
+    """Whether some values of these kinds can be asked for: equal or not, or which is more."""
+    if operator not in ("==", "!="):
+        return bool((left & right) - {"flag", "none"})
+    asked = {"flag", "number"}  # 1 is not True, and may be asked for where True is a candidate
+    return bool(left & right) or (bool(left & asked) and bool(right & asked))
+
+
 def _kinds(operand: _Operand, kinds: Mapping[str, frozenset[Kind]]) -> frozenset[Kind]:
     if isinstance(operand, _Name):
         return kinds[operand.name]
-    return frozenset({"text" if isinstance(operand.value, str) else "number"})
+    return frozenset({kind_of(operand.value)})
+
+
+def kind_of(value: object) -> Kind:
+    """Kind of a candidate or a value."""
+    if value is None or value is NOTHING:
+        return "none"
+    return "flag" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
 
 
 def _shown(operand: _Operand) -> str:
     if isinstance(operand, _Name):
         return operand.name
-    return repr(operand.value) if isinstance(operand.value, str) else f"{operand.value:g}"
+    return f"{operand.value:g}" if kind_of(operand.value) == "number" else repr(operand.value)
 
 
 def _a(operand: _Operand, kinds: Mapping[str, frozenset[Kind]]) -> str:
-    return "a number" if "number" in _kinds(operand, kinds) else "text"
+    found = _kinds(operand, kinds)
+    names = {"number": "a number", "text": "text", "flag": "True or False", "none": "None"}
+    return next(name for kind, name in names.items() if kind in found)
 
 
-def _read(operand: _Operand, columns: Columns) -> Any:
-    return columns[operand.name] if isinstance(operand, _Name) else operand.value
+def _read(operand: _Operand, other: _Operand, columns: Columns) -> Any:
+    """A column, or a value as it is compared with the column `other`."""
+    known: Mapping[str, frozenset[float]] = getattr(columns, "candidates", {})
+    if isinstance(operand, _Value):
+        value = NOTHING if operand.value is None else operand.value
+        measured = isinstance(other, _Name) and other.name not in known and columns[other.name].dtype == np.float64
+        return float(operand.value) if isinstance(operand.value, bool) and measured else value
+    column = columns[operand.name]
+    candidates = known.get(operand.name)
+    if candidates is None or not isinstance(other, _Value) or not isinstance(other.value, float):
+        return column
+    return column if other.value in candidates else _snapped(column, other.value)
+
+
+def _snapped(column: Column, value: float) -> Column:
+    """The column with `value` in the place of numbers that differ from it by rounding."""
+    if column.dtype == np.float64:
+        return np.where(np.isclose(column, value, rtol=_SAME, atol=0.0), value, column)
+    snapped = column.copy()
+    for at, one in enumerate(column):
+        if kind_of(one) == "number" and math.isclose(one, value, rel_tol=_SAME):
+            snapped[at] = value
+    return snapped
 
 
 def _join(parts: Sequence[Truth], conjunction: bool) -> Truth:
@@ -247,10 +315,14 @@ def _evaluate(left: Any, operator: str, right: Any) -> Truth:
         return true, known & ~true
     lefts, rights = np.broadcast_arrays(np.asarray(left, dtype=object), np.asarray(right, dtype=object))
     known = _present(lefts) & _present(rights)
+    kinds = _kinds_of(lefts), _kinds_of(rights)
+    alike = np.asarray(kinds[0] == kinds[1], dtype=np.bool_)
     if operator not in ("==", "!="):  # there is an order among numbers and among texts, none between them
-        known = known & (_is_text(lefts) == _is_text(rights))
-    true = np.zeros(lefts.shape, dtype=np.bool_)
-    true[known] = np.asarray(compare(lefts[known], rights[known]), dtype=np.bool_)
+        known &= alike & (kinds[0] != "flag") & (kinds[0] != "none")
+    true = np.full(lefts.shape, operator == "!=", dtype=np.bool_)
+    both = known & alike
+    true[both] = np.asarray(compare(lefts[both], rights[both]), dtype=np.bool_)
+    true &= known
     return true, known & ~true
 
 
@@ -263,7 +335,5 @@ def _present(values: Column) -> Mask:
     return np.asarray(np.not_equal(values, np.array(None)) & np.equal(values, values), dtype=np.bool_)
 
 
-def _is_text(values: Column) -> Mask:
-    return np.fromiter((isinstance(value, str) for value in values.flat), dtype=np.bool_, count=values.size).reshape(
-        values.shape
-    )
+def _kinds_of(values: Column) -> NDArray[Any]:
+    return np.array([kind_of(value) for value in values.flat], dtype=object).reshape(values.shape)

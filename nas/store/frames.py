@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +16,14 @@ from nas.metrics import Metric
 from nas.store import history
 from nas.store.columns import Catalog, Columns, Integers, check_all_there, check_measured, check_places, transpose
 from nas.store.damage import Suspect, parsed, refuse_strays
-from nas.store.filters import Column, Filter
+from nas.store.filters import Column, Filter, Table
 from nas.store.schema import TRIAL_COLUMNS
 from nas.store.spaces import Choices
 from nas.store.sql import Transaction
 from nas.store.statements import FRONT, FRONT_AGREEING, STRAY_FRONT
+
+# Beyond so many trials choices are decoded when they are looked at.
+_LAZY = 10_000
 
 
 def front(
@@ -40,7 +45,7 @@ def front(
     numbers = _non_dominated(numbers, measured, chosen)
     columns = Columns(sql, catalog, numbers, size)
     loaded = columns.load([*(metric.name for metric in chosen), *catalog.metrics])
-    return _front_frame(numbers, {**loaded, "choices": columns.choices()}, chosen[0])
+    return _front_frame(numbers, {**loaded, "choices": columns.choices(lazy=False)}, chosen[0])
 
 
 def _kept_front(sql: Transaction, study: int, objectives: Sequence[Metric]) -> pd.DataFrame:
@@ -62,7 +67,7 @@ def _kept_front(sql: Transaction, study: int, objectives: Sequence[Metric]) -> p
     for metric in objectives:
         check_measured(loaded[metric.name], f"objective {metric.name!r}")
     for at, (number, space, arch, _) in enumerate(rows):  # one by one: as a list they would be decoded
-        choices[at] = Choices(catalog.readers[space], arch, number)
+        choices[at] = dict(Choices(catalog.readers[space], arch, number))
     return _front_frame(np.array(numbers, dtype=np.int64), {**loaded, "choices": choices}, objectives[0])
 
 
@@ -131,8 +136,18 @@ def trials(
     for name in objectives:
         check_measured(loaded[name][loaded["state"] == "COMPLETED"], f"objective {name!r}")
     if "choices" in names:
-        loaded["choices"] = columns.choices()
+        loaded["choices"] = columns.choices(lazy=len(numbers) > _LAZY)
     return _frame(numbers, {name: loaded[name] for name in names})
+
+
+def table(sql: Transaction, study: int, names: Sequence[str], where: str) -> Table:
+    """See `StudyRecord.table`."""
+    catalog = Catalog(sql, study)
+    numbers = history.every(sql, study)
+    check_all_there(numbers)
+    size = len(numbers)
+    numbers = numbers[_where(sql, catalog, numbers, size, Filter(where))]
+    return Columns(sql, catalog, numbers, size).table(names)
 
 
 def _all_columns(catalog: Catalog) -> list[str]:
@@ -160,8 +175,54 @@ def _where(
     if condition is None:
         return np.ones(len(numbers), dtype=np.bool_)
     condition.check(catalog.kinds)
-    return condition.mask(Columns(sql, catalog, numbers, size).load(condition.names), len(numbers))
+    return condition.mask(Columns(sql, catalog, numbers, size).table(condition.names), len(numbers))
+
+
+class Trials(pd.DataFrame):  # type: ignore[misc]  # pandas has no types here
+    """A table whose column `choices` is written as what it holds: labels and numbers by decision.
+
+    Parquet has one type for each decision: where the candidates of one are of several kinds, they are written as JSON text.
+    """
+
+    @property
+    def _constructor(self) -> Callable[..., pd.DataFrame]:
+        return Trials
+
+    def to_json(self, *arguments: Any, **options: Any) -> Any:
+        """As of any frame."""
+        return self._plain(dict).to_json(*arguments, **options)
+
+    def to_parquet(self, *arguments: Any, **options: Any) -> Any:
+        """As of any frame."""
+        mixed = _mixed(self["choices"]) if "choices" in self.columns else frozenset()
+
+        def row(choices: Mapping[str, Any]) -> dict[str, Any] | None:
+            typed = {name: json.dumps(value) if name in mixed else value for name, value in choices.items()}
+            return typed or None
+
+        return self._plain(row).to_parquet(*arguments, **options)
+
+    def _plain(self, row: Callable[[Mapping[str, Any]], Any]) -> pd.DataFrame:
+        plain = pd.DataFrame(self)
+        if "choices" in plain.columns:
+            values = np.empty(len(plain), dtype=object)
+            values[:] = [row(choices) for choices in plain["choices"]]
+            plain = plain.assign(choices=pd.Series(values, index=plain.index, dtype=object))
+        return plain
+
+
+def _mixed(choices: pd.Series[Any]) -> frozenset[str]:
+    """Decisions whose values are of several kinds, or beyond 64 bits."""
+    kinds: dict[str, set[str]] = {}
+    for one in choices:
+        for name, value in one.items():
+            if value is not None:
+                huge = isinstance(value, int) and not -(2**63) <= value < 2**63
+                kinds.setdefault(name, set()).add("huge" if huge else type(value).__name__)
+    return frozenset(
+        name for name, found in kinds.items() if found == {"huge"} or (len(found) > 1 and found != {"int", "float"})
+    )
 
 
 def _frame(numbers: Integers, columns: dict[str, Column]) -> pd.DataFrame:
-    return pd.DataFrame(columns, index=pd.Index(numbers, name="number"))
+    return Trials(columns, index=pd.Index(numbers, name="number"))

@@ -16,6 +16,7 @@ from nas.store.schema import TRIAL_COLUMNS
 RESERVED = frozenset({*TRIAL_COLUMNS, "choices", "key"})
 
 _LONGEST = 4_000
+_STUDY_NAME = re.compile(r"[\w][\w .:+@-]{0,199}\Z")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -28,6 +29,13 @@ class Outcome:
     violation: float | None
     reason: str | None
     note: str = ""
+
+
+def study_name_fault(name: object) -> str | None:
+    """Why `name` cannot name a study that is run or renamed; None if it can."""
+    if isinstance(name, str) and _STUDY_NAME.match(name):
+        return None
+    return f"study name {name!r} is not usable; use up to 200 letters, digits, spaces and _ . : + @ -"
 
 
 def name_fault(name: object) -> str | None:

@@ -46,6 +46,12 @@ STUDY_HEAD = Statement(
     "study made",
 )
 STUDY_THERE = Statement(sa.select(studies.c.id).where(*_MADE), "study made")
+LEASED = Statement(
+    sa.select(trials.c.number, trials.c.worker, trials.c.lease_until).where(*_RUNNING, trials.c.lease_until > p("now")),
+    "study now",
+)
+RENAME_STUDY = Statement(sa.update(studies).where(*_MADE).values(name=p("label")), "label study made")
+SETTINGS = Statement(sa.select(studies.c.name, studies.c.settings).order_by(studies.c.name))
 # Waits for every writer of the study, and keeps out those who come.
 LOCK_STUDY = Statement(sa.select(studies.c.id).where(studies.c.id == p("study")).with_for_update(), "study")
 SET_STUDY_HEAD = Statement(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from nas.store.database import Database, locate
 from nas.store.hardware import HardwareRecord
 from nas.store.records import StudyInfo, StudySummary
 from nas.store.schema import HEAD, spaces, studies
-from nas.store.settle import name_fault
+from nas.store.settle import name_fault, study_name_fault
 from nas.store.spaces import register
 from nas.store.sql import Row, Statement, Transaction
 from nas.store.study import StudyRecord
@@ -208,20 +208,77 @@ class Store:
         """Every study, oldest first."""
         return self._database.reading(lambda sql: [_summary(sql, row) for row in sql.all(_STUDIES)])
 
-    def delete_study(self, name: str) -> None:
-        """Delete a study with its trials.  Handles on it, here and in other processes, refuse to write from then on.
+    def delete_study(self, name: str, dead: Callable[[str], bool] | None = None) -> None:
+        """Delete a study with all that is stored of it, in one transaction; what other studies learnt from it is theirs.
+
+        Handles on it, here and in other processes, refuse to write from then on.
+
+        Args:
+            name: of the study.
+            dead: given, a study that runs is refused; it says of a worker that it is gone although its lease still runs.
 
         Raises:
-            StoreError: there is none of that name.
+            StoreError: there is none of that name, or a worker holds a lease on one of its trials.
         """
-        study = self.open_study(name).id
 
         def delete(sql: Transaction) -> None:
-            sql.one(s.LOCK_STUDY, (study,))
+            info = self._idle(sql, name, dead or (lambda _: True))
             for statement, own in s.DELETE_STUDY:
-                sql.run(statement, (study,) if own else ())
+                sql.run(statement, (info.id,) if own else ())
 
         self._database.writing(delete, alone=True)
+
+    def rename_study(self, name: str, new: str, dead: Callable[[str], bool] | None = None) -> None:
+        """Give a study another name; all that is stored of it stays.
+
+        Args:
+            name: of the study.
+            new: a name that no study has.
+            dead: says of a worker that it is gone although its lease still runs.
+
+        Raises:
+            StoreError: there is no such study, the new name is none or another study's, or a worker holds a lease on one of its
+                trials.
+        """
+        fault = study_name_fault(new)
+        if fault is not None:
+            raise StoreError(fault)
+
+        def rename(sql: Transaction) -> None:
+            if sql.again and sql.one(s.FIND_STUDY, (name,)) is None and sql.one(s.FIND_STUDY, (new,)) is not None:
+                return  # by the first try, whose answer was lost
+            info = self._idle(sql, name, dead)
+            if sql.one(s.FIND_STUDY, (new,)) is not None:
+                raise StoreError(
+                    f"database {self._database.shown} has a study {new!r} already; choose another name for {name!r}"
+                )
+            sql.run(s.RENAME_STUDY, (new, info.id, info.created))
+
+        self._database.writing(rename, alone=True)
+
+    def heirs(self, name: str) -> list[str]:
+        """Studies that began with trials of the study of that name, or are declared to; they keep what they took."""
+
+        def read(sql: Transaction) -> list[str]:
+            return [heir for heir, text in sql.all(s.SETTINGS) if heir != name and _names_source(text, name, heir)]
+
+        return self._database.reading(read)
+
+    def _idle(self, sql: Transaction, name: str, dead: Callable[[str], bool] | None) -> StudyInfo:
+        """The study, locked, on which nobody works.
+
+        Raises:
+            StoreError: there is none, or somebody does.
+        """
+        info = self._info(sql, name)
+        sql.one(s.LOCK_STUDY, (info.id,))
+        for number, worker, _ in sql.all(s.LEASED, (info.id, time.time())):
+            if dead is None or not dead(str(worker)):
+                raise StoreError(
+                    f"study {name!r} is running: worker {worker!r} holds trial {number}; stop the run first, or wait until its "
+                    "lease has ended"
+                )
+        return info
 
     def _unknown(self, name: str, names: Sequence[str]) -> str:
         shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
@@ -250,6 +307,16 @@ def _summary(sql: Transaction, row: Row) -> StudySummary:
     if front:  # the best value of an objective is on the front
         best = {m.name: min(finals[m.name] * m.sign for finals in front) * m.sign for m in metrics}
     return StudySummary(name, created, space, metrics, by_state, len(front), best)
+
+
+def _names_source(settings: str, name: str, heir: str) -> bool:
+    """Whether the settings of study `heir` name the study `name` as one that it learns from."""
+    of_row("studies", "settings", (settings,), heir)
+    known = json.loads(settings)
+    taken = any(isinstance(one, dict) and one.get("study") == name for one in known.get("sources", ()))
+    algorithm = known.get("algorithm")
+    declared = algorithm.get("from_") if isinstance(algorithm, dict) else None
+    return taken or (isinstance(declared, list) and name in declared)
 
 
 def _check_study(name: str, objectives: Sequence[Metric], constraints: Sequence[Constraint]) -> None:

@@ -14,6 +14,7 @@ from nas.metrics import Metric
 from nas.store import history, notes
 from nas.store.columns import schemas
 from nas.store.database import Database
+from nas.store.filters import Table
 from nas.store.ledger import Ledger
 from nas.store.records import (
     Added,
@@ -280,6 +281,16 @@ class StudyRecord:
         return self._database.reading(
             lambda sql: frames.trials(sql, self.id, self.objectives, where=where, wanted=columns, limit=limit)
         )
+
+    def table(self, names: Sequence[str], where: str) -> Table:
+        """Columns of the trials that satisfy `where`, by number, as `Filter.mask` reads them.
+
+        Raises:
+            FilterError: the filter does not parse, or names a column that is not there.
+        """
+        from nas.store import frames  # pandas is imported when a table is asked for
+
+        return self._database.reading(lambda sql: frames.table(sql, self.id, names, where))
 
     def curve(self) -> pd.DataFrame:
         """Objective values of the COMPLETED trials in the order of finishing: (index `finish_seq`)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from nas.hardware import Device, exclusive, measure, resources
 from nas.predict import FewShot, Known, Learned, LookUp, Predictor
 from nas.predict.pieces import Part, realised
 from nas.store import ArchMeasurement, HardwareRecord, StoredPredictor
-from nas.store.filters import Filter
+from nas.store.filters import Filter, Table
 from nas.supernet.unbuildable import can_build
 
 if TYPE_CHECKING:
@@ -318,16 +318,17 @@ def measured_front(study: Study, where: str | None = None, tick: Tick | None = N
 def _allowed(study: Study, condition: Filter | None) -> Callable[[pd.Series[float]], NDArray[np.bool_]]:
     """Which trials meet constraints and a filter on latencies, given those; whatever else the filter asks for is read now."""
     bounds = [bound for bound in study.constraints if bound.metric == "latency_ms"]
-    columns: dict[str, NDArray[Any]] = {}
+    others = Table({})
     if condition is not None:
         study.record.trials(condition.text, columns=[], limit=1)  # whether its names are there, and fit
-        others = study.record.trials(COMPLETED, columns=[name for name in condition.names if name != "latency_ms"])
-        columns = {str(name): others[name].to_numpy() for name in others}
+        others = study.record.table([name for name in condition.names if name != "latency_ms"], COMPLETED)
 
     def allowed(latencies: pd.Series[float]) -> NDArray[np.bool_]:
         within = np.array([all(bound.violation(ms) <= 0 for bound in bounds) for ms in latencies], dtype=np.bool_)
         if condition is not None:
-            within &= condition.mask({**columns, "latency_ms": latencies.to_numpy(float)}, len(latencies))
+            within &= condition.mask(
+                Table({**others, "latency_ms": latencies.to_numpy(float)}, others.candidates), len(latencies)
+            )
         return within
 
     return allowed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,9 @@ from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
 from nas.search import Algorithm, Surrogate, make
 from nas.search.insight import Insight
 from nas.store import Store, StudyRecord, open_store
+from nas.store.damage import sentence
 from nas.store.database import locate, shown
+from nas.store.settle import study_name_fault
 from nas.study.driver import Driver, Options, Summary
 from nas.study.progress import reporter
 from nas.study.spaces import follow
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 Evaluator = Callable[["Arch"], Mapping[str, float]]
 
 _REHEARSED = 8  # archs that a dry run tries until one is feasible
-_NAME = re.compile(r"[\w][\w .:+@-]{0,199}\Z")
 
 
 @dataclass(frozen=True)
@@ -182,14 +182,17 @@ class Study:
         """The arch of a trial.
 
         Raises:
-            StoreError: there is no such trial.
+            StoreError: there is no such trial, or its arch is not the one of its key.
             SpaceError: the space, as it is declared now, has no such arch any more.
         """
         trial = self.record.trial(number)
         try:
-            return self.space.from_row(trial.row, trial.schema)
+            arch = self.space.from_row(trial.row, trial.schema)
         except SpaceError as error:
             raise SpaceError(f"trial {number} of study {self.name!r} has no arch here: {error}") from None
+        if trial.schema["fingerprint"] == self.space.fingerprint and arch.key != trial.key:
+            raise StoreError(sentence("trials", f"key {trial.key!r} is not that of its arch", self.name, number))
+        return arch
 
     @checked(StudyError)
     def extract(self, number: Natural) -> nn.Module:
@@ -349,7 +352,9 @@ class Study:
 
     def _measured(self, arch: Arch) -> Mapping[str, float]:
         found = self.record.lookup(arch.key)
-        return {} if found is None else found.measurements
+        if found is None or (found.schema["fingerprint"] == self.space.fingerprint and found.row != arch.row()):
+            return {}  # a damaged key is not taken for the arch's
+        return found.measurements
 
     def _hand_driver(self) -> Driver:
         if self._driver is None:
@@ -431,6 +436,7 @@ def _plain(evaluator: Evaluator) -> dict[str, Any]:
 
 
 def _checked_name(name: str) -> str:
-    if not _NAME.match(name):
-        raise StudyError(f"study name {name!r} is not usable; use up to 200 letters, digits, spaces and _ . : + @ -")
+    fault = study_name_fault(name)
+    if fault is not None:
+        raise StudyError(fault)
     return name

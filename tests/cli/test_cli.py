@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -173,6 +174,29 @@ def test_front_of_a_filter(searched: Nas) -> None:
 def test_database_commands(searched: Nas) -> None:
     assert f"this version of supernas needs {HEAD}" in searched("db", "current").out
     assert "nothing to do" in searched("db", "upgrade").out
+
+
+def test_a_study_is_renamed_and_deleted(searched: Nas, job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(text: str) -> None:
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+    assert "study 'grid' is now called 'mine'" in searched("db", "rename", "grid", "mine").out
+    assert "no study 'grid'" in searched("front", "grid").err
+    assert "already" in searched("run", job, "--name", "mine", "--workers", "0", "--quiet").out
+    assert "no evaluator of study 'mine'" in searched("extract", "mine", "0", "-o", "out").err, "its job goes with it"
+    assert searched("db", "rename", "mine", "a/b").code == 2
+    for said in ("", "n\n", "maybe\n"):
+        answer(said)
+        refused = searched("db", "delete", "mine")
+        assert refused.code == 2
+        assert "delete study 'mine' with its 64 trials from nas.db? [y/N]" in refused.err
+        assert "was not deleted" in refused.err
+    answer("y\n")
+    assert "deleted study 'mine' with its 64 trials" in searched("db", "delete", "mine").out
+    again = searched("run", job, "--name", "grid", "--workers", "0", "--quiet")
+    assert again.code == 0, again.err
+    assert searched("db", "delete", "grid", "--yes").code == 0
+    assert json.loads(searched("studies", "--format", "json").out) == []
 
 
 def test_doctor_looks_at_what_matters(searched: Nas) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -238,6 +240,99 @@ class ReadingConformance:
         assert first.best == {"accuracy": 0.6, "latency_ms": 1.0}
         assert first.counts == {"WAITING": 1, "RUNNING": 1, "COMPLETED": 2, "INFEASIBLE": 0, "FAILED": 1}
         assert (second.name, second.front_size, second.best) == ("empty", 0, {})
+
+    def test_candidates_of_every_kind_are_found_and_written(self, store: Store, tmp_path: Path) -> None:
+        labels = {
+            "rate": [0.1, 0.1 + 0.2],
+            "flag": [True, False],
+            "any": [True, 1, "Conv(k=3)", None],
+            "some": [None, 8],
+        }
+        decisions = [{"name": name, "kind": "categorical", "candidates": known} for name, known in labels.items()]
+        space = {"name": "kinds", "version": 1, "fingerprint": "kinds", "decisions": decisions}
+        record = store.create_study("kinds", space_schema=space, objectives=OBJECTIVES)
+        rows = [[1, 0, 0, 0], [0, 1, 1, 1], [1, 0, 2, None], [0, None, 3, 0]]
+        record.import_trials(
+            [ImportedTrial(f"{n}", row, {"accuracy": float(n), "latency_ms": float(n)}) for n, row in enumerate(rows)]
+        )
+        for where, found in [
+            ("rate == 0.3", [0, 2]),
+            ("rate <= 0.3", [0, 1, 2, 3]),
+            ("flag == True", [0, 2]),
+            ("flag == 1", []),
+            ("any == True", [0]),
+            ("any == 1", [1]),
+            ("any == None", [3]),
+            ("some == None", [0, 3]),
+            ("some != None", [1]),
+        ]:
+            assert record.trials(where).index.tolist() == found, where
+            assert sorted(record.front(where).index) == found, where
+        assert record.trials(columns=["flag", "some"]).to_dict("list") == {
+            "flag": [True, False, True, None],
+            "some": [None, 8.0, None, None],
+        }
+        expected = [
+            {name: labels[name][at] for name, at in zip(labels, row, strict=True) if at is not None} for row in rows
+        ]
+        for frame in (record.front(), record.front("rate == 0.3"), record.trials(), record.front().head(1)):
+            numbers = [int(number) for number in frame.index]
+            assert [frame["choices"][number] for number in numbers] == [expected[number] for number in numbers]
+            assert all(type(choices) is dict for choices in frame["choices"])
+            told = json.loads(frame.to_json(orient="index"))
+            shown = {n: {**expected[n], "rate": round(expected[n]["rate"], 10)} for n in numbers}  # as pandas writes
+            assert {int(number): row["choices"] for number, row in told.items()} == shown
+            frame.to_parquet(tmp_path / "frame.parquet")
+            back = pd.read_parquet(tmp_path / "frame.parquet")
+            assert back.index.tolist() == numbers
+            for number in numbers:
+                read = back["choices"][number]
+                mixed = len({type(frame["choices"][other]["any"]) for other in numbers}) > 1
+                assert (json.loads(read["any"]) if mixed and read["any"] is not None else read["any"]) == expected[
+                    number
+                ]["any"]
+                assert read["rate"] == expected[number]["rate"]
+                assert read.get("flag") == expected[number].get("flag")
+        assert json.loads(record.front().iloc[0].to_json())["choices"] == expected[3] | {"rate": 0.1}
+
+    def test_a_renamed_study_is_the_same_one(self, store: Store, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        other = make_study(store, "other")
+        study.add([new_trial(rng) for _ in range(2)], worker="w")
+        study.annotate({"note": 1}, 0)
+        with pytest.raises(StoreError, match="study 'toy' is running: worker 'w' holds trial 0"):
+            store.rename_study("toy", "new")
+        study.report([completed(0, 0.5, 1.0), completed(1, 0.6, 2.0)])
+        for new, sentence in (("other", "has a study 'other' already"), ("a/b", "'a/b' is not usable"), ("", "is not")):
+            with pytest.raises(StoreError, match=sentence):
+                store.rename_study("toy", new)
+        with pytest.raises(StoreError, match="no study 'zzz'"):
+            store.rename_study("zzz", "new")
+        before = study.trials().to_dict()
+        store.rename_study("toy", "new")
+        assert store.names() == ["new", "other"]
+        again = store.open_study("new")
+        assert again.trials().to_dict() == before
+        assert (again.id, again.notes(0), list(again.front().index)) == (study.id, {"note": 1}, [1, 0])
+        study.add([new_trial(rng)])  # a handle of before goes on
+        assert len(again.trials()) == 3
+        audit(again)
+        audit(other)
+
+    def test_a_study_that_runs_is_not_deleted_where_that_is_asked(self, store: Store, study: StudyRecord) -> None:
+        study.add([new_trial(random.Random(0))], worker="w")
+        with pytest.raises(StoreError, match="study 'toy' is running: worker 'w' holds trial 0"):
+            store.delete_study("toy", dead=lambda worker: worker != "w")
+        assert store.names() == ["toy"]
+        store.delete_study("toy", dead=lambda worker: worker == "w")
+        assert store.names() == []
+
+    def test_who_learnt_from_a_study_is_known(self, store: Store, study: StudyRecord) -> None:
+        declared = {"algorithm": {"name": "transfer", "from_": ["toy"]}}
+        for name, settings in (("heir", {"sources": [{"study": "toy"}]}), ("declared", declared), ("other", {})):
+            store.create_study(name, space_schema=schema(), objectives=OBJECTIVES, settings=settings)
+        assert store.heirs("toy") == ["declared", "heir"]
+        assert store.heirs("other") == []
 
     def test_deleted_study_leaves_nothing_and_its_handles_refuse(self, store: Store, study: StudyRecord) -> None:
         rng = random.Random(0)

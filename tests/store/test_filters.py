@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.errors import FilterError
-from nas.store.filters import Filter, column_key
+from nas.store.filters import NOTHING, Filter, Kind, Table, column_key
 
 NAN = float("nan")
 COLUMNS = {
@@ -126,6 +126,101 @@ def test_any_text_selects_or_is_a_filter_error(text: str) -> None:
         select(text)
     except FilterError:
         return
+
+
+# Choices of decisions: inactive is None, the candidate None is NOTHING.
+CHOSEN = Table(
+    {
+        "rate": np.array([0.1, 0.1 + 0.2, 0.5, NAN]),
+        "close": np.array([0.3, 0.1 + 0.2, NAN, 0.3]),
+        "size": np.array([1.0, 0.0, 1.0, NAN]),
+        "flag": np.array([True, False, None, True], dtype=object),
+        "any": np.array([True, 1.0, "1", NOTHING], dtype=object),
+        "some": np.array([NOTHING, 8.0, None, 0.1 + 0.2], dtype=object),
+        "noisy": np.array([1.0, 0.0, NAN, 1.0]),  # a metric
+    },
+    {
+        "rate": frozenset({0.1, 0.1 + 0.2, 0.5}),
+        "close": frozenset({0.3, 0.1 + 0.2}),
+        "size": frozenset({0.0, 1.0}),
+        "flag": frozenset(),
+        "any": frozenset({1.0}),
+        "some": frozenset({8.0, 0.1 + 0.2}),
+    },
+)
+CHOSEN_KINDS: dict[str, frozenset[Kind]] = {
+    **dict.fromkeys(("rate", "close", "size", "noisy"), frozenset({"number"})),
+    "flag": frozenset({"flag"}),
+    "any": frozenset({"flag", "number", "text", "none"}),
+    "some": frozenset({"number", "none"}),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("rate == 0.3", [1]),
+        ("rate != 0.3", [0, 2]),
+        ("rate <= 0.3", [0, 1]),
+        ("rate < 0.3", [0]),
+        ("rate >= 0.3", [1, 2]),
+        ("rate > 0.3", [2]),
+        ("0.3 >= rate", [0, 1]),
+        ("rate in (0.3, 0.5)", [1, 2]),
+        ("rate not in (0.3, 0.5)", [0]),
+        ("rate == 0.30001", []),
+        ("close == 0.3", [0, 3]),
+        ("close == 0.30000000000000004", [1]),
+        ("size == 1", [0, 2]),
+        ("size == 1.0", [0, 2]),
+        ("size == True", []),
+        ("size == False", []),
+        ("size != True", [0, 1, 2]),
+        ("flag == True", [0, 3]),
+        ("flag == False", [1]),
+        ("flag == 1", []),
+        ("flag in (True, False)", [0, 1, 3]),
+        ("any == True", [0]),
+        ("any == 1", [1]),
+        ("any == 1.0", [1]),
+        ("any == '1'", [2]),
+        ("any == None", [3]),
+        ("any != None", [0, 1, 2]),
+        ("any in (1, None)", [1, 3]),
+        ("any >= 1", [1]),
+        ("some == None", [0]),
+        ("some != None", [1, 3]),
+        ("None == some", [0]),
+        ("not some == None", [1, 3]),
+        ("some == 0.3", [3]),
+        ("some > 0.3", [1]),
+        ("some in (None, 8)", [0, 1]),
+        ("noisy == True", [0, 3]),
+        ("noisy == False", [1]),
+        ("noisy == 1", [0, 3]),
+    ],
+)
+def test_candidates_are_found_by_kind_and_as_they_are_shown(text: str, rows: list[int]) -> None:
+    parsed = Filter(text)
+    parsed.check(CHOSEN_KINDS)
+    columns = Table({name: CHOSEN[name] for name in parsed.names}, CHOSEN.candidates)
+    assert np.flatnonzero(parsed.mask(columns, 4)).tolist() == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("rate == None", "compares a number with None"),
+        ("flag == 'a'", "compares True or False with text"),
+        ("flag < True", "compares True or False with True or False"),
+        ("noisy < True", "compares a number with True or False"),
+        ("some < None", "'None' is neither more nor less"),
+        ("some == -None", "has a sign but is not a number"),
+    ],
+)
+def test_kinds_that_do_not_compare_are_refused(text: str, sentence: str) -> None:
+    with pytest.raises(FilterError, match=sentence):
+        Filter(text).check(CHOSEN_KINDS)
 
 
 @pytest.mark.parametrize("name", ["layers[0].kernel", "depth", "a.b[1][2].c"])
