@@ -87,19 +87,17 @@ def hang(root: nn.Module, path: str, table: str, value: Any) -> None:
 
 def copied(module: nn.Module) -> nn.Module:
     """A copy of `module` whose parameters are registered anew, so that a skeleton of it costs no memory."""
-    fresh = {
-        id(old): nn.Parameter(old.detach(), requires_grad=old.requires_grad)  # shares the storage at first
-        for old in module.parameters()
+    fresh = {  # of memory of their own, which nobody has touched yet
+        id(old): nn.Parameter(torch.empty_like(old), requires_grad=old.requires_grad) for old in module.parameters()
     }
+    values = {id(fresh[id(old)]): old for old in module.parameters()}
     twin = copy.deepcopy(module, dict(fresh))
-    held: set[int] = set()
     for owner in twin.modules():
         for name, parameter in list(owner._parameters.items()):
             if parameter is not None:
                 owner.register_parameter(name, parameter)
-                if owner._parameters[name] is parameter and id(parameter) not in held:
-                    held.add(id(parameter))
-                    parameter.data = parameter.data.clone()
+                if owner._parameters[name] is parameter and id(parameter) in values:
+                    parameter.data = values.pop(id(parameter)).detach().clone()
     return twin
 
 

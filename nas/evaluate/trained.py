@@ -7,6 +7,7 @@ arch again goes on behind the last finished epoch, and ends with the same weight
 from __future__ import annotations
 
 import functools
+import glob
 import hashlib
 import inspect
 import json
@@ -19,14 +20,16 @@ from torch import nn
 
 from nas.errors import EvaluationError, SpaceError, suggest
 from nas.evaluate.subnets import Accuracy, Cost, Source, Weights
+from nas.space import Space, model
 from nas.supernet import Supernet
 from nas.supernet.inputs import Inputs
+from nas.supernet.layouts import Corner
 from nas.supernet.rounding import Gap
 from nas.train import Labels, Loss, Task, Teacher, Training, Uniform, as_supernet, rng, state
 from nas.train.task import mixed
 
 if TYPE_CHECKING:
-    from nas.space import Arch, Space
+    from nas.space import Arch
 
 # Options of `Training` that this evaluator decides itself.
 _OURS = {"supernet", "task", "path", "sampler", "loss", "steps", "device", "seed", "checkpoint_every", "validate_every"}
@@ -148,6 +151,7 @@ class Trained:
 
         Raises:
             EvaluationError: what the arch builds is no module.
+            SupernetError: its constructor keeps something in plain attributes that it draws at random.
         """
         per_epoch = self.task.steps_per_epoch
         if self._teacher is None:
@@ -155,8 +159,11 @@ class Trained:
         else:
             module = self._teacher.extract(self._teacher.weights.get(arch.space).space.largest)
             loss = Teacher(module, weight=self._weight, temperature=self._temperature)
+        module = self._module(arch)
+        if self._start is None:
+            self._check_constructor(arch, module)
         return Training(
-            as_supernet(self._module(arch), example=self.example, name=arch.key),
+            as_supernet(module, example=self.example, name=arch.key),
             self.task,
             path=self.folder(arch),
             sampler=Uniform(1),
@@ -231,6 +238,12 @@ class Trained:
                 "decorate the function that builds the module with @nas.model"
             )
         return module
+
+    def _check_constructor(self, arch: Arch, module: nn.Module) -> None:
+        """Refuse a network that a process which goes on would build otherwise: its buffers are kept, plain attributes are not."""
+        one = Space(model(lambda: arch.space.build(arch))(), name=arch.space.name)
+        buffers = {glob.escape(name): Corner() for name, _ in module.named_buffers(remove_duplicate=False)}
+        Supernet(one, layouts=buffers, example=self.example)
 
     def _quality(self, arch: Arch) -> Accuracy:
         folder = self.folder(arch)

@@ -128,7 +128,7 @@ class Binding:
         with torch.inference_mode(False), torch.no_grad():
             for (names, shape), entry in zip(self.entries, parameters, strict=True):
                 self._take(names, shape, entry.slots)
-            self._place()
+            self.place()
         self._places = Places([leaf for leaf, _ in self._leaves])
 
     def _take(self, names: list[str], shape: Shape, slots: Sequence[Slot]) -> None:
@@ -150,8 +150,10 @@ class Binding:
     def _helper(self, name: str) -> Leaf:
         return Leaf(self._shared.homes[name], CORNER, self._shared.tensor(name).shape)
 
-    def _place(self) -> None:
+    @torch.no_grad()
+    def place(self) -> None:
         """Put buffers where the weights are, the learnt ones as views."""
+        self._generation = self._shared.generation
         for name, (table, key) in self._buffers.items():
             table[key] = self._shared.buffer(name, table[key])
 
@@ -159,6 +161,8 @@ class Binding:
         """Bring views, computed parameters and the training mode up to date with the supernet."""
         if self._places.changed():
             self._attach()
+        elif self._generation != self._shared.generation:
+            self.place()
         for computed in self._computed:
             computed.refresh()
         if self.module.training != self._root.training:
@@ -170,7 +174,7 @@ class Binding:
             for leaf, slots in self._leaves:
                 leaf.attach()
                 hang(leaf.parameter, slots)
-            self._place()
+            self.place()
         self._places = Places([leaf for leaf, _ in self._leaves])
 
     def __call__(self, inputs: Inputs, buffers: Mapping[str, Tensor] | None = None) -> Any:
@@ -180,8 +184,18 @@ class Binding:
             SupernetError: `buffers` are of another arch.
         """
         self.refresh()
-        with self.buffers(buffers or {}), self.watched(inputs):
+        if not buffers:
+            return self._call(inputs)
+        with self.buffers(buffers):
+            return self._call(inputs)
+
+    def _call(self, inputs: Inputs) -> Any:
+        if self.watch is None:
             return call(self.module, inputs)
+        seen = self.watch.before(inputs)
+        output = call(self.module, inputs)
+        self.watch.after(seen, inputs)
+        return output
 
     def watched(self, inputs: Inputs) -> AbstractContextManager[None]:
         """Inside the module is called with `inputs`, or parts of it are, one after the other."""
@@ -205,9 +219,10 @@ class Binding:
             for (table, key), tensor in saved:
                 table[key] = tensor
 
-    def copies(self) -> dict[str, Tensor]:
-        """A copy of every buffer."""
-        return {name: table[key].detach().clone() for name, (table, key) in self._buffers.items()}
+    def copies(self, held: bool = False) -> dict[str, Tensor]:
+        """A copy of every buffer, or of those that the supernet holds."""
+        names = self._shared.buffers if held else self._buffers
+        return {name: t[key].detach().clone() for name, (t, key) in self._buffers.items() if name in names}
 
     def take_buffers(self, other: Binding) -> None:
         """Have the buffers of `other`, a binding of the same arch."""

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from nas.supernet import attributes
 from nas.supernet.binding import Binding
-from nas.supernet.inputs import Inputs, call
+from nas.supernet.inputs import Inputs, call, convert
 from nas.supernet.skeleton import STATE, build_skeleton, quiet
 
 if TYPE_CHECKING:
@@ -31,16 +31,32 @@ def constructor_matters(supernet: Supernet, arch: Arch, inputs: Inputs) -> bool:
     return any(_differ(_run(ours, inputs, mode), _run(theirs, inputs, mode)) for mode in (False, True))
 
 
+def calls_matter(supernet: Supernet, arch: Arch, inputs: Inputs) -> bool:
+    """Whether what the subnet of `arch` computes depends on its earlier calls, the buffers that are held aside.
+
+    An arch that does not run on `inputs` tells nothing.
+    """
+    used = _apart(supernet, arch)
+    others = convert(inputs, lambda one: 2 * _turned(one) + 1 if one.is_floating_point() else _turned(one))
+    for earlier in (others, inputs):
+        for mode in (False, True):
+            _run(used, earlier, mode, held=True)
+    return any(
+        _differ(_run(_apart(supernet, arch), inputs, mode, held=True), _run(used, inputs, mode, held=True))
+        for mode in (False, True)
+    )
+
+
 def _apart(supernet: Supernet, arch: Arch, seed: int = STATE) -> Binding:
     """A binding that nobody else uses."""
     return Binding(supernet._shared, build_skeleton(supernet.space, arch, seed), supernet)
 
 
-def _run(binding: Binding, inputs: Inputs, training: bool) -> list[Any] | None:
-    """Outputs in one mode and a fixed random state, on copies of the buffers; None where it does not run."""
+def _run(binding: Binding, inputs: Inputs, training: bool, held: bool = False) -> list[Any] | None:
+    """Outputs in one mode and a fixed random state, on copies of the buffers (that are held); None where it does not run."""
     binding.refresh()
     mode = binding.module.training
-    with quiet(STATE), torch.no_grad(), binding.buffers(binding.copies()):
+    with quiet(STATE), torch.no_grad(), binding.buffers(binding.copies(held)):
         try:
             output = call(binding.module.train(training), inputs)
         except Exception:  # whatever the model raises, it will raise it again where it is called
@@ -56,3 +72,8 @@ def _differ(ours: list[Any] | None, theirs: list[Any] | None) -> bool:
     return len(ours) != len(theirs) or not all(
         attributes.same(one, other, TOLERANCE) for one, other in zip(ours, theirs, strict=True)
     )
+
+
+def _turned(tensor: Tensor) -> Tensor:
+    """The samples in the opposite order."""
+    return tensor.flip(0) if tensor.ndim else tensor

@@ -23,6 +23,11 @@ def fill_from(space: Space, union: Union, values: dict[str, Tensor], weights: nn
         SupernetError: a name is missing, unknown or of another shape.
     """
     given = dict(weights.state_dict() if isinstance(weights, nn.Module) else weights)
+    if isinstance(weights, nn.Module):  # those that are not persistent, where they are data
+        others = {
+            name: buffer for name, buffer in weights.named_buffers(remove_duplicate=False) if name in union.buffers
+        }
+        given = others | given
     with quiet():
         largest = build(space, space.largest)
     for entry in parameters_of(largest):

@@ -19,6 +19,9 @@ class Shared:
     Forward, bound subnets, extraction and counting all ask here, so that they cannot disagree.
     Tensors are looked up where they hang at each use: replaced, moved and re-loaded ones are found.
 
+    Attributes:
+        generation: how often held buffers were replaced, so that views on them must be made anew.
+
     Args:
         root: gets nested plain modules with the tensors.
         union: names, shapes, ties and cuts.
@@ -26,7 +29,9 @@ class Shared:
     """
 
     def __init__(self, root: nn.Module, union: Union, values: Mapping[str, Tensor]) -> None:
+        self._root = root
         self.union = union
+        self.generation = 0
         self.homes: dict[str, Slot] = {}
         self.buffers: dict[str, Slot] = {}
         for alias, name in union.ties.items():
@@ -37,8 +42,7 @@ class Shared:
                 table[key] = nn.Parameter(values[name], requires_grad=union.trainable[name])
                 self.homes[name] = (table, key)
         for name in sorted(union.buffers):
-            table, key = self.buffers[name] = _container(root, name, "_buffers")
-            table[key] = values[name]
+            self._hang(name, values[name])
         for helper, value in union.helpers().items():
             table, key = self.homes[helper] = _container(root, helper, "_parameters")
             table[key] = nn.Parameter(values.get(helper, value))
@@ -57,6 +61,28 @@ class Shared:
     def state(self) -> dict[str, Tensor]:
         """Everything that is learnt, under canonical names."""
         return {name: table[key] for name, (table, key) in {**self.homes, **self.buffers}.items()}
+
+    def hold(self, union: Union, values: Mapping[str, Tensor]) -> None:
+        """Hold more buffers from now on: `union` has them, and `values` are theirs."""
+        self.union = union
+        for name in sorted(values):
+            self._hang(name, values[name].to(self.device, self._dtype(values[name])))
+        self.generation += 1
+
+    def put(self, name: str, value: Tensor) -> None:
+        """Let the part of the held buffer `name` that has the shape of `value` be `value`.
+
+        The buffer is replaced, not written to: a graph may have been recorded with it.
+        """
+        table, key = self.buffers[name]
+        table[key] = table[key].clone()
+        window = self.cut_of(name).window(table[key], tuple(value.shape))
+        window.copy_(value.detach().reshape(window.shape))
+        self.generation += 1
+
+    def _hang(self, name: str, value: Tensor) -> None:
+        table, key = self.buffers[name] = _container(self._root, name, "_buffers")
+        table[key] = value
 
     def name_of(self, names: list[str], shape: Shape) -> str:
         """Canonical name of what a subnet's parameter called `names` (several if tied) is cut from.

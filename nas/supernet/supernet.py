@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,10 +22,10 @@ from nas.supernet.inputs import Inputs, arguments
 from nas.supernet.layouts import Cut
 from nas.supernet.pretrained import fill_from
 from nas.supernet.shared import Shared
-from nas.supernet.skeleton import buffers_of, build, build_skeleton, parameters_of, quiet
+from nas.supernet.skeleton import buffers_of, build, build_skeleton, parameters_of, quiet, statistics_of
 from nas.supernet.unbuildable import can_build, without_unbuildable
-from nas.supernet.union import Union, initialise, survey
-from nas.supernet.watching import Watch, check_numbers
+from nas.supernet.union import Union, initialise, survey, with_buffers
+from nas.supernet.watching import Log, Watch, check_numbers
 
 BINDINGS = 256
 """Bound subnets kept for reuse; a binding has no weights of its own, only modules, views and small buffers."""
@@ -39,10 +39,11 @@ class Supernet(nn.Module):
     no active arch: every method takes the arch it is about.  `state_dict` has the model's own names.
 
     Running statistics of normalisation layers are held and cut like parameters, and a subnet in training mode updates its
-    corner, so that they are those of the last subnets trained: calibrate an arch before evaluating it.  Buffers that the
-    constructor draws at random or computes from the initial weights are held and cut too; those of indices (a permutation)
-    are drawn for each arch, the same in every process.  Other buffers are what the model's constructor computes for the
-    arch, unless a cut is declared for their names.
+    corner, so that they are those of the last subnets trained: calibrate an arch before evaluating it.  Buffers that a call in
+    training mode changes (statistics of a layer of your own, a codebook, a counter) are held from then on, shared and cut as
+    weights are; calibration leaves them alone.  Buffers that the constructor draws at random or computes from the initial
+    weights are held and cut too; those of indices (a permutation) are drawn for each arch, the same in every process.  Other
+    buffers are what the model's constructor computes for the arch, unless a cut is declared for their names.
 
     Bound subnets are cached and share modules, so one supernet is for one thread at a time.
 
@@ -87,6 +88,7 @@ class Supernet(nn.Module):
         self._shared = Shared(self, union, values)
         self._bindings: OrderedDict[str, Binding] = OrderedDict()
         self._macs: dict[str, int] = {}
+        self._log = Log()
         self._origin: tuple[Path, str] | None = None
         self._stamp: checkpoint.Stamp | None = None
 
@@ -146,7 +148,7 @@ class Supernet(nn.Module):
         binding = self._bindings.get(arch.key)
         if binding is None:
             binding = Binding(self._shared, build_skeleton(self.space, arch), self)
-            binding.watch = Watch(self, arch)
+            binding.watch = Watch(self, arch, binding)
             self._bindings[arch.key] = binding
             if len(self._bindings) > BINDINGS:
                 self._bindings.popitem(last=False)
@@ -162,6 +164,34 @@ class Supernet(nn.Module):
                 f"arch of space {arch.space.name!r} ({arch.space.fingerprint[:8]}) was given to the supernet of space "
                 f"{self.space.name!r} ({self.space.fingerprint[:8]}); make it with this supernet's space"
             )
+
+    def hold(self, names: Set[str]) -> None:
+        """Hold the buffers `names` as well, with the values that constructors give them: they are learnt.
+
+        Those that a call in training mode changes are held without being asked for.
+
+        Raises:
+            SupernetError: no covering arch of the space has one of them.
+        """
+        more = names - self._shared.buffers.keys()
+        if more:
+            with torch.inference_mode(False), torch.no_grad():
+                self._shared.hold(*with_buffers(self.space, self._shared.union, more))
+
+    def own_buffers(self) -> list[str]:
+        """Names of the buffers that archs of the space have, but for running statistics of torch's layers; in order."""
+        names: set[str] = set()
+        for arch in filter(self.has, self.space.covering()):
+            module = build_skeleton(self.space, arch)
+            names |= buffers_of(module).keys() - statistics_of(module)
+        return sorted(names)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As `nn.Module.load_state_dict`; buffers that the state's supernet found to be learnt are held from now on."""
+        more = state_dict.keys() - self.state_dict().keys()
+        if more:
+            self.hold(more & set(self.own_buffers()))
+        return super().load_state_dict(state_dict, strict, assign)
 
     # -- taking a subnet out
 

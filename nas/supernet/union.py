@@ -5,8 +5,8 @@ The archs looked at are `space.covering()`: each candidate of each decision at l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import torch
@@ -16,7 +16,16 @@ from nas.errors import Infeasible, LayoutError, SupernetError, suggest
 from nas.space import Arch, Space
 from nas.supernet.constructor import drawn
 from nas.supernet.layouts import Corner, Cut, Layout, Shape
-from nas.supernet.skeleton import buffers_of, build, build_skeleton, check_sizes, parameters_of, quiet, statistics_of
+from nas.supernet.skeleton import (
+    STATE,
+    buffers_of,
+    build,
+    build_skeleton,
+    check_sizes,
+    parameters_of,
+    quiet,
+    statistics_of,
+)
 from nas.supernet.unbuildable import without_unbuildable
 
 CORNER = Corner()
@@ -242,20 +251,59 @@ def initialise(space: Space, union: Union, seed: int) -> dict[str, Tensor]:
                 break
             if any(_window(union, name, empty[name], shapes[name]).any() for name in shapes if name in empty):
                 _fill(union, values, empty, build(space, arch))
-        for name, mask in empty.items():
-            known = values[name][~mask]
-            values[name][mask] = known[torch.randint(len(known), (int(mask.sum()),))]
+        _fill_corners(values, empty)
     return values
+
+
+def with_buffers(space: Space, union: Union, names: Set[str]) -> tuple[Union, dict[str, Tensor]]:
+    """A union that holds the buffers `names` as well, and their values as the constructors compute them.
+
+    Raises:
+        SupernetError: no arch looked at has one of them, or they disagree about it.
+    """
+    more = replace(union, shapes=dict(union.shapes), dtypes=dict(union.dtypes), buffers=union.buffers | names)
+    found = []
+    for arch in _covering(space):
+        try:
+            slots = buffers_of(build_skeleton(space, arch))
+        except Infeasible:
+            continue
+        found.append({name: table[key] for name, (table, key) in slots.items() if name in names})
+        for name, tensor in found[-1].items():
+            _grow(more, name, tensor)
+    if lacking := sorted(names - more.shapes.keys()):
+        raise SupernetError(
+            f"buffer {lacking[0]!r} is not held: no covering arch of space {space.name!r} has it; "
+            "make the space's largest arch, or a candidate, have it"
+        )
+    values = {name: torch.empty(more.shapes[name], dtype=more.dtypes[name]) for name in names}
+    empty = {name: torch.ones(value.shape, dtype=torch.bool) for name, value in values.items()}
+    for held in found:
+        _copy(more, values, empty, held)
+    with quiet(STATE):
+        _fill_corners(values, empty)
+    return more, values
+
+
+def _fill_corners(values: Mapping[str, Tensor], empty: Mapping[str, Tensor]) -> None:
+    """What no arch has is drawn from the values around it."""
+    for name, mask in empty.items():
+        known = values[name][~mask]
+        values[name][mask] = known[torch.randint(len(known), (int(mask.sum()),))]
 
 
 def _window(union: Union, name: str, whole: Tensor, shape: Shape) -> Tensor:
     return union.cut(name).window(whole, shape)
 
 
-def _fill(union: Union, values: dict[str, Tensor], empty: dict[str, Tensor], module: nn.Module) -> None:
+def _fill(union: Union, values: Mapping[str, Tensor], empty: dict[str, Tensor], module: nn.Module) -> None:
     """Copy what `module` has and `values` lacks; forget the masks that are full."""
     tensors = {union.ties[entry.names[0]]: entry.tensor.detach() for entry in parameters_of(module)}
     tensors |= {name: table[key] for name, (table, key) in buffers_of(module).items() if name in union.buffers}
+    _copy(union, values, empty, tensors)
+
+
+def _copy(union: Union, values: Mapping[str, Tensor], empty: dict[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if name not in empty:
             continue

@@ -89,6 +89,7 @@ class Run:
         training, steps = self.training, self.training.steps
         self.supernet.train()
         self.ranks.agree(self.parameters)
+        self.ranks.settle(self.supernet, begin=True)
         for batch in itertools.islice(self._batches(), until - self.state.step):
             self._step(batch, interrupted)
             done = self.state.step
@@ -126,6 +127,7 @@ class Run:
         for keeper, module in self.kept.items():
             keeper.begin(training, module, number)
         loss = self._teach(batch, number)
+        self.ranks.settle(self.supernet)
         loss, self.stopping = self.ranks.reduce(self.parameters, loss, interrupted(), look)
         self.state.step += 1
         if self.scaler.is_enabled():

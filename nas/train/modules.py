@@ -14,6 +14,7 @@ elastic family returns, whose subnets are then trained in the meta model with an
 from __future__ import annotations
 
 import copy
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from nas.errors import TrainError
 from nas.space import Space, model
 from nas.supernet import Supernet
 from nas.supernet.inputs import Inputs, call
+from nas.supernet.layouts import Corner
+from nas.supernet.skeleton import buffers_of
 from nas.train import rng
 from nas.train.comparisons import channels_last
 from nas.train.losses import Labels, Loss, Teacher
@@ -88,10 +91,14 @@ class Hybrid(nn.Module):
 
 
 def as_supernet(module: nn.Module, *, example: Inputs | None = None, name: str = "fixed") -> Supernet:
-    """A supernet of one arch with a copy of the module's weights; what is frozen in the module is frozen in it."""
+    """A supernet of one arch with a copy of the module's weights and buffers; what is frozen in the module is frozen in it.
+
+    A module says nothing of how its buffers came about, so that all of them are kept in checkpoints.
+    """
     kept = copy.deepcopy(module)
     space = Space(model(lambda: copy.deepcopy(kept))(), name=name)
-    supernet = Supernet(space, example=example, weights=module)
+    layouts = {glob.escape(name): Corner() for name in buffers_of(module)}
+    supernet = Supernet(space, example=example, weights=module, layouts=layouts)
     for tensor_name, parameter in module.named_parameters():
         supernet.get_parameter(tensor_name).requires_grad_(parameter.requires_grad)
     return supernet

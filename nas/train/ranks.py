@@ -26,6 +26,7 @@ from nas.train.task import Batch, mixed
 
 if TYPE_CHECKING:
     from nas.space import Arch, Space
+    from nas.supernet import Supernet
 
 
 _DRIFT = 1e-3  # of the sum of a parameter's sizes: far more than roundings are between two checkpoints
@@ -119,6 +120,16 @@ class Ranks:
         """
         return loss, stop
 
+    def settle(self, supernet: Supernet, begin: bool = False) -> None:
+        """Makes the buffers that models learn in a step the mean of those of all ranks; whole numbers and flags the largest.
+
+        Running statistics of torch's layers are not among them: those are of all ranks already.
+
+        Args:
+            supernet: whose.
+            begin: take those of the first rank instead: what a constructor drew without a seed differs.
+        """
+
     def agree(self, parameters: Sequence[nn.Parameter]) -> None:
         """Makes sure that all ranks have the same weights, to the bit.
 
@@ -142,6 +153,7 @@ class Group(Ranks):
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
         self._asked = asked
         self._sum: _Sum | None = None
+        self._buffers: list[str] | None = None
 
     def asked(self) -> bool:
         """Whether the first rank was asked to stop."""
@@ -178,6 +190,31 @@ class Group(Ranks):
             self._sum = _Sum(parameters)
         return self._sum(loss, stop, look)
 
+    @torch.no_grad()
+    def settle(self, supernet: Supernet, begin: bool = False) -> None:
+        """One reduction of whole numbers, which says as well what others hold, and one of fractions."""
+        if self._buffers is None:
+            self._buffers = supernet.own_buffers()
+        if not self._buffers:
+            return
+        held = dict(supernet.named_buffers())
+        there = torch.tensor([name in held for name in self._buffers], dtype=torch.int64)
+        with lost():
+            distributed.all_reduce(there, distributed.ReduceOp.MAX)
+        names = [name for name, some in zip(self._buffers, there.tolist(), strict=True) if some]
+        supernet.hold(set(names))
+        held = dict(supernet.named_buffers())
+        if begin:
+            with lost():
+                for name in names:
+                    distributed.broadcast(held[name], src=0)
+            return
+        fractions = [held[name] for name in names if held[name].is_floating_point()]
+        # In float64 the mean of equal numbers is that number, so that what nobody changed stays as it is.
+        _reduced(fractions, torch.float64, distributed.ReduceOp.SUM, self.size)
+        whole = [held[name] for name in names if not held[name].is_floating_point() and not held[name].is_complex()]
+        _reduced(whole, torch.int64, distributed.ReduceOp.MAX, 1)
+
     def agree(self, parameters: Sequence[nn.Parameter]) -> None:
         """Compares two sums over each parameter."""
         if not parameters:
@@ -199,6 +236,19 @@ class Group(Ranks):
         with torch.no_grad(), lost():
             for one in parameters:
                 distributed.broadcast(one.data, src=0)
+
+
+def _reduced(tensors: Sequence[Tensor], kind: torch.dtype, how: Any, count: int) -> None:
+    """Replaces tensors by what the ranks' give together, divided by `count`."""
+    if not tensors:
+        return
+    flat = torch.cat([one.reshape(-1).to(kind) for one in tensors])
+    with lost():
+        distributed.all_reduce(flat, how)
+    if count > 1:
+        flat /= count
+    for one, part in zip(tensors, torch.split(flat, [one.numel() for one in tensors]), strict=True):
+        one.copy_(part.view(one.shape))
 
 
 class _Sum:

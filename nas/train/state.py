@@ -122,8 +122,14 @@ def load(
     """
     folder = path / state.folder
     stored = type(supernet).load(folder, supernet.space)
+    weights = stored.state_dict()
+    if lacking := sorted(supernet.state_dict().keys() - weights.keys()):
+        raise CheckpointError(
+            f"the checkpoint in '{path}' lacks {lacking[0]!r}, which is learnt or drawn at random and which earlier versions did "
+            "not keep; delete it to train from the start"
+        )
     with torch.no_grad():
-        supernet.load_state_dict(stored.state_dict())
+        supernet.load_state_dict(weights)
     if optimizer is not None:
         restore_optimizer(_named(supernet, kept), optimizer, _read(path, folder.parent / OPTIMIZER))
         if tensors := _tensors(kept):

@@ -73,13 +73,15 @@ def featured(
             output = binding(inputs)
         yield group[0], output, own
         return
-    modules: list[Any] = [supernet.bind(arch).module for arch in group]
+    bindings = [supernet.bind(arch) for arch in group]
+    modules: list[Any] = [binding.module for binding in bindings]
     positional, keywords = arguments(inputs)
     deepest = max(modules, key=lambda module: module.extent)
-    with tapped(deepest, names) as shared:
+    with tapped(deepest, names) as shared, bindings[modules.index(deepest)].watched(inputs):
         features = deepest.trunk(*positional, **keywords)
-    for arch, module in zip(group, modules, strict=True):
-        with tapped(module, names) as own:
+    for arch, binding, module in zip(group, bindings, modules, strict=True):
+        binding.refresh()  # buffers that the trunk changed
+        with tapped(module, names) as own, binding.watched(inputs):
             output = module.read(features)
         yield arch, output, {name: value for name, value in shared.items() if has(module, name)} | own
 

@@ -13,6 +13,7 @@ import torch
 
 import nas
 from nas.deploy import ElasticModel, export
+from nas.errors import SupernetError
 from nas.study.take_home import take_home
 from tests.supernet import stateful
 
@@ -39,11 +40,15 @@ SPACES = {
     "permutation": lambda: stateful.drawing_space("indices", "permutation"),
     "copy of the weights": lambda: stateful.drawing_space("held", "copy of the weights"),
     "spectral norm": lambda: stateful.reading_space("spectral"),
+    "own statistics": lambda: stateful.drawing_space("learnt", "assigned"),
+    "statistics through data": lambda: stateful.drawing_space("learnt", "through data"),
+    "codebook": lambda: stateful.drawing_space("learnt", "codebook"),
+    "counter": lambda: stateful.drawing_space("learnt", "annealing"),
     "tied": lambda: stateful.reading_space("Tied"),
 }
 
 
-PROCESSES = {"drawn by a generator without a seed"}
+PROCESSES = {"drawn by a generator without a seed", "codebook"}
 """Studied in a worker too."""
 
 
@@ -73,6 +78,68 @@ def test_one_answer_from_the_training_to_the_file(case, tmp_path: Path) -> None:
     written_answers(study, accuracy, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "case", ["in place", "assigned", "through data", "codebook", "annealing", "late", "spectral norm"]
+)
+def test_a_training_that_was_killed_learns_the_same_buffers(case, tmp_path: Path) -> None:
+    """Bit for bit: the processes that follow know the buffers from the checkpoint, or find them themselves."""
+    data, space = task(), stateful.drawing_space("learnt", case)
+
+    def training(path: str) -> nas.Training:
+        scramble()
+        return nas.Training(nas.Supernet(space), data, path=tmp_path / path, steps=9, lr=1e-2, clip=None)
+
+    whole = training("whole")
+    whole.run(progress=False)
+    for until in (2, 5, 9):
+        parts = training("parts")
+        parts.run(progress=False, until=until)
+    expected, found = whole.supernet.state_dict(), parts.supernet.state_dict()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    stored = training("parts").load()
+    assert all(torch.equal(expected[name], tensor) for name, tensor in stored.state_dict().items())
+
+
+@pytest.mark.parametrize("case", ["in place", "assigned", "codebook", "counter"])
+def test_a_candidate_trained_by_itself_keeps_its_buffers(case, tmp_path: Path) -> None:
+    data, space = task(), stateful.drawing_space("learnt", case)
+    whole = nas.Trained(data, tmp_path / "whole", epochs=3)
+    expected = whole(space.largest)
+    parts = nas.Trained(data, tmp_path / "parts", epochs=3)
+    for _ in range(3):
+        scramble()
+        epoch = next(iter(nas.Trained(data, tmp_path / "parts", epochs=3).each_epoch(space.largest)))
+        assert epoch["epochs"] == 1
+    found = parts(space.largest)
+    assert found == expected
+    scramble()
+    ours, theirs = (evaluator.extract(space.largest).state_dict() for evaluator in (whole, parts))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    measured = parts.measure_module(parts.extract(space.largest))
+    assert all(measured[name] == pytest.approx(expected[name]) for name in measured)
+
+
+@pytest.mark.parametrize("case", ["normal", "from numpy's generator without a seed", "from the system"])
+def test_a_candidate_trained_by_itself_keeps_what_was_drawn(case, tmp_path: Path) -> None:
+    data, space = task(), stateful.drawing_space("held", case)
+    trained = nas.Trained(data, tmp_path, epochs=1)
+    measured = trained(space.largest)
+    scramble()
+    module = nas.Trained(data, tmp_path, epochs=1).extract(space.largest)
+    found = trained.measure_module(module)
+    assert all(found[name] == pytest.approx(measured[name]) for name in found)
+
+
+@pytest.mark.parametrize(
+    ("group", "case"), [("refused", "list"), ("refused", "tensor"), ("numbers", "numpy without a seed")]
+)
+def test_a_candidate_that_no_checkpoint_has_is_refused_before_its_training(group, case, tmp_path: Path) -> None:
+    trained = nas.Trained(task(), tmp_path, epochs=1)
+    with pytest.raises(SupernetError, match="attribute 'kept'"):
+        trained.check(stateful.drawing_space(group, case))
+
+
 def written_answers(study: nas.Study, accuracy: nas.Accuracy, folder: Path) -> None:
     """Extracted, written with `load.py`, exported, and in an elastic folder."""
     space, net = study.space, accuracy.weights.get(study.space)
@@ -98,7 +165,7 @@ def written_answers(study: nas.Study, accuracy: nas.Accuracy, folder: Path) -> N
             for one in (model, again):
                 one.switch_to(winner.arch)
                 torch.testing.assert_close(one(inputs), expected)
-        assert export(winner.module, folder / f"{number}.pt2", example=inputs[:1]).difference < 1e-5
+        assert export(winner.module, folder / f"{number}.pt2", example=inputs, any_batch=False).difference < 1e-5
         assert export(winner.module, folder / f"{number}.safetensors", example=inputs[:1]).difference < 1e-5
 
 

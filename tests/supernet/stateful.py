@@ -207,7 +207,193 @@ def old_weight_norm(layer):
         return nn.utils.weight_norm(layer)
 
 
-CASES = {"held": HELD, "indices": INDICES, "refused": REFUSED, "numbers": NUMBERS, "harmless": HARMLESS}
+# -- what forward changes
+
+
+def start(**values):
+    """Buffers of one number a channel."""
+
+    def make(module, width):
+        for name, value in values.items():
+            module.register_buffer(name, torch.full((width,), float(value)))
+
+    return make
+
+
+def normalised(update):
+    def use(module, x):
+        if not module.training:
+            return (x - module.mean) / module.var.add(1e-5).sqrt()
+        with torch.no_grad():
+            update(module, x.mean(0), x.var(0))
+        return (x - x.mean(0)) / x.var(0).add(1e-5).sqrt()
+
+    return use
+
+
+def in_place(module, mean, var):
+    module.mean.lerp_(mean, 0.3)
+    module.var.lerp_(var, 0.3)
+
+
+def assigned(module, mean, var):
+    module.mean = 0.7 * module.mean + 0.3 * mean
+    module.var = 0.7 * module.var + 0.3 * var
+
+
+def through_data(module, mean, var):
+    module.mean.data.mul_(0.7).add_(0.3 * mean)
+    module.var.data.copy_(0.7 * module.var + 0.3 * var)
+
+
+def codebook(module, width):
+    module.register_buffer("codes", torch.randn(6, width))
+    module.register_buffer("used", torch.zeros(6))
+    module.register_buffer("ready", torch.tensor(False))
+
+
+def quantised(module, x):
+    if module.training and not module.ready:
+        module.codes.data.copy_(x.detach()[torch.arange(6) % len(x)])
+        module.ready.fill_(True)
+    nearest = torch.cdist(x, module.codes).argmin(1)
+    if module.training:
+        one_hot = functional.one_hot(nearest, 6).float()
+        module.used.data.mul_(0.9).add_(0.1 * one_hot.sum(0))
+        module.codes.data.lerp_(one_hot.T @ x.detach() / one_hot.sum(0).clamp(min=1)[:, None], 0.1)
+    return x + (module.codes[nearest] - x).detach()
+
+
+def annealed(module, x):
+    if module.training:
+        module.steps += 1
+    return x / (1 + 0.01 * module.steps)
+
+
+def late(module, x):
+    if module.training:
+        module.steps += 1
+        if module.steps > 3:
+            module.mean.lerp_(x.detach().mean(0), 0.2)
+    return x - module.mean
+
+
+def late_start(module, width):
+    start(mean=0)(module, width)
+    module.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+
+LEARNT = {
+    "in place": (start(mean=0, var=1), normalised(in_place)),
+    "assigned": (start(mean=0, var=1), normalised(assigned)),
+    "through data": (start(mean=0, var=1), normalised(through_data)),
+    "codebook": (codebook, quantised),
+    "counter": (buffer(lambda *_: torch.zeros((), dtype=torch.long)), lambda m, x: counted(m, x)),
+    "annealing": (
+        lambda m, _: m.register_buffer("steps", torch.zeros((), dtype=torch.long)),
+        annealed,
+    ),
+    "late": (late_start, late),
+    "spectral norm": (
+        lambda m, w: setattr(m, "first", parametrizations.spectral_norm(nn.Linear(4, w))),
+        lambda _, x: x,
+    ),
+    "BatchNorm": (lambda m, w: setattr(m, "norm", nn.BatchNorm1d(w)), lambda m, x: m.norm(x)),
+}
+"""Buffers that training changes."""
+
+
+def counted(module, x):
+    if module.training:
+        module.kept += 1
+    return x / (1 + 0.1 * module.kept)
+
+
+def tracked(module, x):
+    if module.training:
+        module.kept = 0.9 * module.kept + 0.1 * x.detach().mean()
+    return x - module.kept
+
+
+def first_seen(module, x):
+    if module.kept is None:
+        module.kept = x.detach().mean(0)
+    return x - module.kept
+
+
+def remembered(module, x):
+    module.kept.append(float(x.detach().mean()))
+    return x - module.kept[0]
+
+
+def moved(module, x):
+    if module.training:
+        module.kept.values = 0.9 * module.kept.values + 0.1 * x.detach().mean(0)
+    return module.kept(x)
+
+
+def always(module, x):
+    module.mean.lerp_(x.detach().mean(0), 0.1)
+    return x - module.mean
+
+
+def made_in_forward(module, x):
+    if not hasattr(module, "late"):
+        module.late = nn.Linear(x.shape[1], x.shape[1])
+    return module.late(x)
+
+
+FORGOTTEN = {
+    "tensor": (attribute(lambda *_: torch.zeros(())), tracked),
+    "number": (attribute(lambda *_: 0.0), lambda m, x: tracked_number(m, x)),
+    "counter": (attribute(lambda *_: 0), counted),
+    "made at the first call": (attribute(lambda *_: None), first_seen),
+    "list": (attribute(lambda *_: []), remembered),
+    "object": (attribute(lambda _, w: Closure(torch.zeros(w))), moved),
+    "buffer that is not persistent": (buffer(lambda *_: torch.zeros(()), persistent=False), tracked),
+}
+"""State that no checkpoint has."""
+
+
+def tracked_number(module, x):
+    if module.training:
+        module.kept = 0.9 * module.kept + 0.1 * float(x.detach().mean())
+    return x - module.kept
+
+
+def shown(module, x):
+    module.shown = x.detach()
+    return x
+
+
+def logged(module, x):
+    module.kept += 1
+    return x
+
+
+def cached(module, x):
+    if module.kept is None or len(module.kept) < len(x):
+        module.kept = torch.linspace(0, 1, max(16, len(x)))
+    return x + module.kept[: len(x), None]
+
+
+PASSING = {
+    "features": (lambda *_: None, shown),
+    "log": (attribute(lambda *_: 0), logged),
+    "table": (attribute(lambda *_: None), cached),
+    "table in a buffer": (buffer(lambda *_: torch.zeros(0), persistent=False), cached),
+    "moved": (buffer(lambda _, w: torch.ones(w)), lambda m, x: moved_only(m, x)),
+}
+"""State that changes, and changes nothing."""
+
+
+def moved_only(module, x):
+    module.kept = module.kept.to(x.device).clone()
+    return x * module.kept
+
+
+CASES = {"learnt": LEARNT, "forgotten": FORGOTTEN, "passing": PASSING}
+CASES |= {"held": HELD, "indices": INDICES, "refused": REFUSED, "numbers": NUMBERS, "harmless": HARMLESS}
 
 
 @nas.model
