@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nas.errors import TrainError
-from nas.train.data import Shift, stratified
+from nas.train.data import Shift, mean_and_deviation, stratified
 from nas.train.task import Classification, recipe
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -83,8 +83,8 @@ def image_folder(
     pixels = torch.from_numpy(np.stack([_read(path, size, grey) for path in files])).permute(0, 3, 1, 2).float()
     classes = torch.from_numpy(labels)
     held, search, train = np.split(stratified(labels, np.random.default_rng(seed)), np.cumsum(counts))
-    mean = pixels[train].mean((0, 2, 3), keepdim=True)
-    deviation = pixels[train].std((0, 2, 3), keepdim=True).clamp_min(1.0)  # of 255; a blank channel has none
+    mean, deviation = (one.view(1, -1, 1, 1) for one in mean_and_deviation(pixels[train], correction=1))
+    deviation = deviation.clamp_min(1.0)  # of 255; a blank channel has none
     scaled = (pixels - mean) / deviation
     return Classification(
         (scaled[train], classes[train]),

@@ -292,4 +292,5 @@ def _difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
             parts.append((name, old, new))
     before = ", ".join(f"{name}={old!r}" for name, old, _ in parts[:3])
     after = ", ".join(f"{name}={new!r}" for name, _, new in parts[:3])
-    return f"with {before}, not {after}"
+    computed = " (data that are computed are rounded otherwise on another machine: save them once, and load them)"
+    return f"with {before}, not {after}{computed if any(name == 'task.data' for name, *_ in parts) else ''}"

@@ -10,6 +10,7 @@ from torch import nn
 import nas
 from nas.errors import LayoutError, SupernetError
 from nas.supernet import CentreCrop, Corner, Layout, Supernet
+from nas.supernet.pretrained import _equal
 from tests.supernet import families
 
 
@@ -293,6 +294,14 @@ def test_weights_with_data_in_buffers():
     state = {name: tensor for name, tensor in model.state_dict().items() if name != "given"}
     with pytest.raises(SupernetError, match="weights have no 'given'"):
         Supernet(space, weights=state, layouts={"given": Corner()})
+
+
+def test_a_table_that_another_processor_computed_is_the_constructor_s():
+    table = 1e4 ** -torch.linspace(0, 1, 32)
+    assert _equal(table, table * (1 + 2 * torch.finfo(torch.float32).eps))
+    assert not _equal(table, table * (1 + 1e-4))
+    assert _equal(torch.zeros(0), torch.zeros(0))
+    assert not _equal(torch.arange(3), torch.arange(3) + 1)
 
 
 # -- as a module

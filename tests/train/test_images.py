@@ -11,6 +11,7 @@ from PIL import Image
 
 from nas.errors import TrainError
 from nas.train.images import Crop, class_names, image_folder
+from tests.conformance.machines import MACHINES
 
 
 @pytest.fixture
@@ -24,6 +25,13 @@ def folder(tmp_path):
             Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
     (tmp_path / "notes.md").write_text("not a class")
     return tmp_path
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_folder_is_the_same_data_on_every_machine(folder, machine):
+    here = image_folder(folder, 8, 10).describe()
+    with MACHINES[machine]():
+        assert image_folder(folder, 8, 10).describe() == here
 
 
 def test_a_folder_becomes_a_standardised_stratified_task(folder):

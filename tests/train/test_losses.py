@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -28,6 +29,21 @@ def slow_distillation(student: Tensor, teacher: Tensor, temperature: float) -> f
         p, q = [value / sum(p) for value in p], [value / sum(q) for value in q]
         total += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
     return temperature**2 * total / len(rows)
+
+
+def test_a_teacher_is_the_same_where_its_statistics_are_rounded_otherwise() -> None:
+    torch.manual_seed(0)
+    teacher = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Linear(16, 3))
+    teacher(torch.randn(64, 8))
+    described = [Teacher(teacher).describe()]
+    for factor in (1 + 1e-7, 1.05):
+        changed = copy.deepcopy(teacher)
+        changed[1].running_var *= factor  # type: ignore[operator]
+        described.append(Teacher(changed).describe())
+    assert described[0] == described[1] != described[2]
+    with torch.no_grad():
+        teacher[0].weight[0, 0] = teacher[0].weight[0, 0].nextafter(torch.tensor(9.0))  # type: ignore[index]
+    assert Teacher(teacher).describe() != described[0], "weights are compared to the bit"
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])

@@ -8,8 +8,23 @@ import torch
 
 from nas.errors import TrainError
 from nas.train import Batch, Classification, Shift, digits
+from nas.train.data import mean_and_deviation
 from nas.train.task import logits, mixed, to_device
+from tests.conformance.machines import MACHINES
 from tests.train.family import blobs
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_digits_are_the_same_data_on_every_machine(machine) -> None:
+    with MACHINES[machine]():
+        there = [digits(seed=seed).describe() for seed in range(3)]
+    assert there == [digits(seed=seed).describe() for seed in range(3)]
+    pixels = torch.randint(0, 256, (7, 2, 3, 4), generator=torch.Generator().manual_seed(0)).float()
+    for correction in (0, 1):
+        found = mean_and_deviation(pixels, correction=correction)
+        exact = pixels.double().transpose(0, 1).flatten(1)
+        torch.testing.assert_close(found[0], exact.mean(1).float())
+        torch.testing.assert_close(found[1], exact.std(1, correction=correction).float())
 
 
 def test_batches_depend_on_seed_and_epoch_alone() -> None:
