@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class NasError(Exception):
@@ -82,14 +83,14 @@ class Infeasible(Exception):
     """Raised by an evaluator: this arch cannot be used, and why.  Not a failure: the search learns from it.
 
     Args:
-        reason: one sentence; shown as `brief` does.
+        reason: one sentence, or the exception that says why.
         measurements: what was measured before it was found infeasible.
     """
 
-    def __init__(self, reason: str, measurements: dict[str, float] | None = None) -> None:
-        self.reason = brief(reason)
+    def __init__(self, reason: object, measurements: Mapping[str, float] | None = None) -> None:
+        self.reason = text_of(reason)
         super().__init__(self.reason)
-        self.measurements = dict(measurements or {})
+        self.measurements: dict[str, float] = dict(measurements or {})
 
     def __reduce__(self) -> tuple[type[Infeasible], tuple[str, dict[str, float]]]:
         return type(self), (self.reason, self.measurements)
@@ -109,13 +110,42 @@ def brief(said: object, longest: int = LONGEST) -> str:
     """
     try:
         text = str(said)
-    except Exception:  # of somebody's class
+    except BaseException:  # of somebody's class
         text = f"a {type(said).__name__} that has no text"
     line = " ".join(text[: 4 * longest].split())
     if len(line) <= longest and len(text) <= 4 * longest:
         return line
     end = f"… ({len(text):,} characters)"
     return line[: max(0, longest - len(end))] + end
+
+
+def text_of(given: object) -> str:
+    """`brief` of what says why, an exception with its kind.
+
+    >>> text_of("too large"), text_of(MemoryError("does not fit"))
+    ('too large', 'MemoryError: does not fit')
+    """
+    text = brief(given)
+    if not isinstance(given, BaseException):
+        return text
+    kind = type(given).__name__
+    return f"{kind}: {text}" if text else kind
+
+
+def glimpse(value: Any, most: int = 60) -> str:
+    """A value as an error shows it: what it looks like, cut, and its type.
+
+    >>> glimpse("0.5"), glimpse(None)
+    ("'0.5' (str)", 'None (NoneType)')
+    """
+    kind = type(value).__name__
+    try:
+        if isinstance(value, (str, bytes, list, tuple, dict, set)) and len(value) > LONGEST:
+            return f"{len(value)} items ({kind})"
+        text = " ".join(repr(value).split())
+    except BaseException:  # a `__repr__` of a user's, or a number of too many digits
+        return f"a value of type {kind}"
+    return f"{text} ({kind})" if len(text) <= most else f"{text[: most - 1]}\u2026 ({kind})"
 
 
 def suggest(name: str, options: Iterable[str]) -> str:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nas.errors import MetricError
+from nas.measurements import name_fault, number
 
 Goal = Literal["min", "max"]
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _OBJECTIVE = re.compile(r"\s*(\S+)\s+(\S+)\s*\Z")
 _CONSTRAINT = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(<=|>=|<|>)\s*([-+0-9._eE]+)\s*\Z")
 _UNITS = {"_ms": "ms", "_mib": "MiB", "_mj": "mJ", "_s": "s"}
@@ -31,13 +31,14 @@ def unit_of(name: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """`name`, if it can name a metric: a Python identifier.
+    """`name`, if it can name a metric: a Python identifier that no column of trials has.
 
     Raises:
-        MetricError: it is none.
+        MetricError: it cannot.
     """
-    if not isinstance(name, str) or not _NAME.match(name):
-        raise MetricError(f"metric name {name!r} is not an identifier; use letters, digits and '_', as in 'latency_ms'")
+    fault = name_fault(name)
+    if fault is not None:
+        raise MetricError(fault)
     return name
 
 
@@ -93,6 +94,21 @@ class Constraint:
     op: Literal["<=", ">=", "<", ">"]
     bound: float
 
+    def __post_init__(self) -> None:
+        check_name(self.metric)
+        if self.op not in ("<=", ">=", "<", ">"):
+            raise MetricError(f"constraint on {self.metric!r} has operator {self.op!r}; it is one of <=, >=, <, >")
+        try:
+            given = number(self.bound)
+        except ValueError as error:
+            raise MetricError(f"the bound of the constraint on {self.metric!r} is {error}") from None
+        if float(given) != given:
+            raise MetricError(
+                f"bound {given} of the constraint on {self.metric!r} lies between two 64-bit floats, which measurements are; "
+                f"give {exact(float(given))}"
+            )
+        object.__setattr__(self, "bound", float(given))
+
     def excess(self, value: float) -> float:
         """How far `value` is beyond the bound, relative to it; negative within, inf for NaN.
 
@@ -117,23 +133,40 @@ class Constraint:
         return max(excess, math.ulp(0.0))
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.op} {self.bound:g}"
+        return f"{self.metric} {self.op} {exact(self.bound)}"
 
 
 def parse_constraint(constraint: str | Constraint) -> Constraint:
     """A constraint from `"latency_ms <= 2"`; `<=`, `>=`, `<`, `>`; underscores in numbers as in Python.
 
     Raises:
-        MetricError: it is not of that form.
+        MetricError: it is not of that form, or the bound is no number that a measurement can be compared with.
     """
     if isinstance(constraint, Constraint):
         return constraint
     match = _CONSTRAINT.match(constraint) if isinstance(constraint, str) else None
-    try:
-        if match:
-            return Constraint(match[1], match[2], float(match[3]))  # type: ignore[arg-type]
-    except ValueError:
-        pass
+    bound = None if match is None else _number(match[3])
+    if match is not None and bound is not None:
+        return Constraint(match[1], match[2], bound)  # type: ignore[arg-type]
     raise MetricError(
         f"constraint {constraint!r} is not understood; write 'NAME <= NUMBER' (or >=, <, >), as in 'params <= 50_000'"
     )
+
+
+def exact(value: float) -> str:
+    """A number as text that is read as the same number: no digit is rounded away.
+
+    >>> exact(1_234_561.0), exact(0.1), exact(1e300)
+    ('1234561', '0.1', '1e+300')
+    """
+    return str(int(value)) if math.isfinite(value) and value == int(value) and abs(value) < 1e16 else repr(value)
+
+
+def _number(text: str) -> float | None:
+    """A number as Python writes it, whole ones exactly; None if it is none."""
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return None

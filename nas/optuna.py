@@ -48,7 +48,8 @@ def export_study(
     """Write a study to a database of Optuna's.
 
     Decisions are parameters by their names, only those that are active; numbers of trials, states, directions and times are the
-    same.  What else was measured, the arch's key, and why a trial failed are user attributes.  An infeasible trial is COMPLETE
+    same.  What else was measured, the arch's key, and why a trial failed are user attributes (`metric:seed` for a metric that is
+    called as one of ours).  An infeasible trial is COMPLETE
     with its violations as constraints if all its objectives were measured, else FAIL.  What a killed export left is written
     again.
 
@@ -137,7 +138,8 @@ class _Writer:
             "seed": stored.seed,
             "duration_s": stored.duration_s,
         }
-        return measured | {name: value for name, value in about.items() if value is not None}
+        known = {name: value for name, value in about.items() if value is not None}
+        return known | {f"metric:{name}" if name in about else name: value for name, value in measured.items()}
 
     def _violations(self, stored: TrialRecord) -> dict[str, float]:
         """Each constraint's violation; what an evaluator alone found infeasible has one without a name."""

@@ -255,14 +255,20 @@ def test_nothing_and_non_callables_are_refused() -> None:
         (None, r"returned None \(NoneType\); it must return a dict"),
         (0.5, r"returned 0.5 \(float\)"),
         ({}, "returned no measurement"),
-        ({"accuracy": float("nan")}, "metric 'accuracy' of evaluator .* came back as nan; it must be a finite number"),
+        (
+            {"accuracy": float("nan")},
+            "metric 'accuracy' of evaluator .* came back as nan; it must be one finite number",
+        ),
         ({"accuracy": math.inf}, "came back as inf"),
-        ({"accuracy": None}, r"came back as None \(NoneType\); it must be a number"),
+        ({"accuracy": None}, r"came back as None \(NoneType\); it must be one finite number"),
         ({"accuracy": "0.9"}, r"came back as '0.9' \(str\)"),
-        ({"accuracy": torch.tensor(0.9)}, r"came back as tensor\(0.9000\) \(Tensor\)"),
+        (
+            {"accuracy": torch.tensor([0.9, 0.8])},
+            r"came back as a Tensor of shape \(2,\); it must be one finite number",
+        ),
         ({"accuracy": 1j}, r"came back as 1j \(complex\)"),
-        ({"the accuracy": 0.9}, "named a metric 'the accuracy'"),
-        ({3: 0.9}, "named a metric 3"),
+        ({"the accuracy": 0.9}, "no measurement: metric name 'the accuracy' is not an identifier"),
+        ({3: 0.9}, r"no measurement: metric name 3 \(int\) is not"),
     ],
 )
 def test_what_is_no_measurement_is_refused_with_name_and_value(given: Any, sentence: str) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pyglove as pg
 import pytest
 import torch
@@ -321,6 +322,46 @@ def test_infeasible_is_shared_and_failures_are_not(tmp_path):
         with pytest.raises(ValueError, match="no luck"):
             Once(broken, parity, tmp_path)(space.smallest)
     assert len(count.seen) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"infeasible": null, "measurements": {"quality": Infinity}}',
+        '{"infeasible": null, "measurements": {"quality": NaN}}',
+        '{"infeasible": null, "measurements": {"quality": "4"}}',
+        '{"infeasible": null, "measurements": {"quality": true}}',
+        '{"infeasible": null, "measurements": {"reason": 4}}',
+        '{"infeasible": null, "measurements": [4]}',
+        '{"infeasible": 3, "measurements": {}}',
+        '{"measurements": {"quality": 4}}',
+        "[" * 100_000,
+        "4",
+    ],
+    ids=lambda text: text[:70],
+)
+def test_a_cache_that_holds_no_measurements_is_refused(tmp_path, text):
+    space = pairs()
+    once = Once(Count(), parity, tmp_path)
+    once(space.smallest)
+    (kept,) = tmp_path.rglob("*.json")
+    kept.write_text(text)
+    for ask in (once, once.known):
+        with pytest.raises(EvaluationError, match="does not hold the measurements of an arch; delete it"):
+            ask(space.smallest)
+
+
+def test_measurements_of_any_number_are_cached_as_plain_ones(tmp_path):
+    def measure(arch):
+        if arch.choices["a"] == 9:
+            raise Infeasible(MemoryError("nine"), {"quality": torch.tensor(9.0), "load": float("nan")})
+        return {"quality": torch.tensor([0.5]), "size": np.int64(3)}
+
+    space, once = pairs(), Once(measure, parity, tmp_path)
+    assert once(space.smallest) == {"quality": 0.5, "size": 3, "reused": 0}
+    with pytest.raises(Infeasible, match="MemoryError: nine") as caught:
+        once(space.arch({"a": 9, "b": 9}))
+    assert caught.value.measurements == {"quality": 9.0, "reused": 0}
 
 
 def test_another_evaluator_or_space_shares_nothing(tmp_path):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 
 from nas.errors import MetricError, suggest
@@ -51,6 +53,60 @@ def test_strict_bound_is_violated_by_equality_and_nan_always() -> None:
 def test_constraint_that_does_not_parse_says_what_to_write(text: str) -> None:
     with pytest.raises(MetricError, match="NAME <= NUMBER"):
         parse_constraint(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("params <= 1_234_561", "params <= 1234561"),
+        ("params <= 1234564.0", "params <= 1234564"),
+        ("params < 9007199254740992", "params < 9007199254740992"),
+        ("x >= 0.1234567890123", "x >= 0.1234567890123"),
+        ("x >= -0.30000000000000004", "x >= -0.30000000000000004"),
+        ("x > 1e-300", "x > 1e-300"),
+        ("x <= 1e300", "x <= 1e+300"),
+    ],
+)
+def test_a_constraint_is_shown_with_every_digit_and_read_again(text: str, shown: str) -> None:
+    assert str(parse_constraint(text)) == shown
+    assert parse_constraint(shown) == parse_constraint(text)
+
+
+@pytest.mark.parametrize(
+    ("bound", "sentence"),
+    [
+        (2**53 + 1, "lies between two 64-bit floats.*give 9007199254740992"),
+        (float("nan"), "must be one finite number"),
+        (float("inf"), "must be one finite number"),
+        ("5", "must be one finite number"),
+        (None, "must be one finite number"),
+    ],
+)
+def test_a_bound_that_no_measurement_can_be_compared_with_is_refused(bound: Any, sentence: str) -> None:
+    with pytest.raises(MetricError, match=sentence):
+        Constraint("params", "<=", bound)
+
+
+def test_bounds_of_text_are_refused_likewise() -> None:
+    with pytest.raises(MetricError, match="lies between two 64-bit floats"):
+        parse_constraint(f"params <= {2**53 + 1}")
+    with pytest.raises(MetricError, match="finite"):
+        parse_constraint("params <= 1e400")
+    with pytest.raises(MetricError, match="operator"):
+        Constraint("params", "==", 3)  # type: ignore[arg-type]
+
+
+def test_a_bound_of_numpy_is_a_plain_float() -> None:
+    assert Constraint("params", "<=", np.int64(5)).bound == 5.0
+    assert type(Constraint("params", "<=", np.int64(5)).bound) is float
+
+
+@pytest.mark.parametrize("name", ["reason", "duration_s", "état", "a b", ""])
+def test_names_that_no_metric_can_have_are_refused(name: str) -> None:
+    with pytest.raises(MetricError):
+        Metric(name, "max")
+    with pytest.raises(MetricError):
+        Constraint(name, "<=", 3)
 
 
 def test_suggestion_and_units() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import subprocess
 from collections.abc import Iterator
@@ -157,17 +156,21 @@ def test_an_export_that_was_cut_off_is_made_again(record: StudyRecord, tmp_path:
     assert len(loaded(path).trials) == 6
 
 
-def test_an_evaluators_own_verdict_and_infinite_values_are_kept(tmp_path: Path) -> None:
+def test_an_evaluators_own_verdict_and_large_values_are_kept(tmp_path: Path) -> None:
     with open_store(tmp_path / "one.db") as opened:
         record = opened.create_study("one", space_schema=SCHEMA, objectives=[Metric("loss", "min")])
         record.add([NewTrial("a", [0, 1, None, 0.1]), NewTrial("b", [1, 1, None, 0.1])], worker="w")
         record.report(
-            [Report(0, "w", 1, "INFEASIBLE", {"loss": 1.0}, "no"), Report(1, "w", 1, "COMPLETED", {"loss": math.inf})]
+            [
+                Report(0, "w", 1, "INFEASIBLE", {"loss": 1.0}, "no"),
+                Report(1, "w", 1, "COMPLETED", {"loss": 1e300, "arch": 3.0}),
+            ]
         )
         export_study(record, str(tmp_path / "optuna.db"))
     refused, endless = loaded(tmp_path / "optuna.db", "one").trials
     assert refused.constraints == {"infeasible": 1.0}
-    assert endless.value == math.inf
+    assert endless.value == 1e300
+    assert (endless.user_attrs["arch"], endless.user_attrs["metric:arch"]) == ("b", 3.0)
 
 
 def test_a_decision_that_changed_its_kind_is_refused(record: StudyRecord, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from nas import errors
 from nas.errors import NasError, RunnerError, TrainError
-from nas.runners.work import Payload, describe
+from nas.failures import describe, interrupts
+from nas.runners.work import Payload
 
 TOKEN, STOP, FAILED = "token", "stop", "failed.json"
 ROOM, ROOM_BYTES = "room", 8192  # blank, becomes FAILED
@@ -48,17 +49,19 @@ def make_steps(order: Order, device: str) -> None:
         raise RunnerError("an earlier attempt has failed")
     from nas.train.ranks import Group, PeerLost
 
-    try:
-        import torch
+    with interrupts() as is_interrupt:
+        try:
+            import torch
 
-        _, training = order.payload.unpack()
-        training.device = torch.device(device)  # type: ignore[attr-defined]
-        training.run(progress=False, ranks=Group(Asked(folder / STOP)))  # type: ignore[attr-defined]
-    except (PeerLost, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        leave(folder, error)
-        raise
+            _, training = order.payload.unpack()
+            training.device = torch.device(device)  # type: ignore[attr-defined]
+            training.run(progress=False, ranks=Group(Asked(folder / STOP)))  # type: ignore[attr-defined]
+        except PeerLost:
+            raise
+        except BaseException as error:
+            if not is_interrupt(error):
+                leave(folder, error)
+            raise
 
 
 class Asked:

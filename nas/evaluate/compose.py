@@ -6,14 +6,15 @@ Imports no torch: a worker that runs a user's own functions starts in a fraction
 from __future__ import annotations
 
 import contextlib
-import math
-import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nas.errors import EvaluationError, Infeasible, suggest
+from nas.errors import EvaluationError, Infeasible, glimpse, suggest
+from nas.failures import verdict
 from nas.hardware import exclusive, shared
-from nas.metrics import Constraint, parse_constraint
+from nas.measurements import name_fault, number
+from nas.metrics import Constraint, exact, parse_constraint
 from nas.placement import Needs, needs_of
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Evaluation:
             evaluated for accuracy.
 
     Raises:
-        EvaluationError: there is no evaluator, one cannot be called, or two yield the same metric.
+        EvaluationError: there is no evaluator, one cannot be called, announces what cannot name a metric, or two yield the same.
         MetricError: a constraint is ill-formed.
     """
 
@@ -100,7 +101,8 @@ class Evaluation:
                 with exclusive() if getattr(evaluator, "exclusive", False) else shared():
                     given = evaluator(arch)
             except Infeasible as reason:
-                raise Infeasible(reason.reason, measured | reason.measurements) from reason
+                _, until_then, why = verdict(reason)
+                raise Infeasible(why, measured | until_then) from reason
             found = checked(evaluator, given)
             for name in found:
                 if name in measured:
@@ -115,14 +117,22 @@ class Evaluation:
         for constraint in self.constraints:
             if constraint.metric in new and constraint.violation(new[constraint.metric]) > 0:
                 raise Infeasible(
-                    f"{constraint.metric} is {new[constraint.metric]:g}, not {constraint.op} {constraint.bound:g}",
+                    f"{constraint.metric} is {exact(new[constraint.metric])}, not {constraint.op} {exact(constraint.bound)}",
                     dict(measured),
                 )
 
     def _check_names(self) -> None:
         owners: dict[str, Evaluator] = {}
         for one in self.evaluators:
-            for name in getattr(one, "metrics", None) or ():
+            announced = getattr(one, "metrics", None)
+            if isinstance(announced, str) or not isinstance(announced, (Iterable, NoneType)):
+                raise EvaluationError(
+                    f"evaluator '{_name(one)}' announces metrics {glimpse(announced)}; give a tuple of names, as in ('accuracy',)"
+                )
+            for name in announced or ():
+                fault = name_fault(name)
+                if fault is not None:
+                    raise EvaluationError(f"evaluator '{_name(one)}' announces what it cannot measure: {fault}")
                 if name in owners:
                     raise EvaluationError(
                         f"evaluators '{_name(owners[name])}' and '{_name(one)}' both yield {name!r}; rename one"
@@ -139,7 +149,7 @@ def checked(evaluator: Evaluator, given: Any) -> dict[str, float]:
     who = f"evaluator '{_name(evaluator)}'"
     if not isinstance(given, Mapping):
         raise EvaluationError(
-            f"{who} returned {_short(given)}; it must return a dict of numbers, as in {{'accuracy': 0.9}}"
+            f"{who} returned {glimpse(given)}; it must return a dict of numbers, as in {{'accuracy': 0.9}}"
         )
     if not given:
         raise EvaluationError(
@@ -157,27 +167,17 @@ def checked(evaluator: Evaluator, given: Any) -> dict[str, float]:
                 raise EvaluationError(
                     f"{who} returned {name!r}, which its metrics {tuple(declared)} do not announce; add it there"
                 )
+    found: dict[str, float] = {}
     for name, value in given.items():
-        if not isinstance(name, str) or not name.isidentifier():
-            raise EvaluationError(
-                f"{who} named a metric {name!r}; a name has letters, digits and '_', as in 'latency_ms'"
-            )
-        if not isinstance(value, numbers.Real):
-            raise EvaluationError(f"metric {name!r} of {who} came back as {_short(value)}; it must be a number")
-        if not math.isfinite(value):
-            raise EvaluationError(f"metric {name!r} of {who} came back as {float(value)}; it must be a finite number")
-    return {name: _plain(value) for name, value in given.items()}
-
-
-def _plain(value: Any) -> float:
-    """An int stays an int: counts are exact."""
-    return int(value) if isinstance(value, numbers.Integral) else float(value)
+        fault = name_fault(name)
+        if fault is not None:
+            raise EvaluationError(f"{who} gave what is no measurement: {fault}")
+        try:
+            found[name] = number(value)
+        except ValueError as error:
+            raise EvaluationError(f"metric {name!r} of {who} came back as {error}") from None
+    return found
 
 
 def _name(evaluator: Any) -> str:
     return str(getattr(evaluator, "__qualname__", type(evaluator).__qualname__))
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

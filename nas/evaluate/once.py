@@ -9,13 +9,16 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal
 
 from nas.errors import EvaluationError, Infeasible
 from nas.evaluate.compose import Evaluator, checked
+from nas.failures import verdict
+from nas.measurements import usable
 
 if TYPE_CHECKING:
     from nas.space import Arch, Space
@@ -116,7 +119,8 @@ class Once:
         try:
             given = self.evaluator(arch)
         except Infeasible as reason:
-            return {"infeasible": reason.reason, "measurements": dict(reason.measurements)}
+            _, measured, why = verdict(reason)
+            return {"infeasible": why, "measurements": measured}
         return {"infeasible": None, "measurements": checked(self.evaluator, given)}
 
     def _path(self, arch: Arch) -> Path:
@@ -152,8 +156,10 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        whole = isinstance(found, Mapping) and set(found) == {"infeasible", "measurements"}
-    except ValueError:
+        why, measured = found["infeasible"], found["measurements"]
+        whole = len(found) == 2 and isinstance(why, (str, NoneType)) and usable(measured)[1] is None
+        whole &= all(type(value) in (int, float) for value in measured.values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         whole = False
     if not whole:
         raise EvaluationError(

@@ -17,7 +17,9 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from nas.errors import DeployError, DeviceError
+from nas.errors import DeployError, DeviceError, glimpse
+from nas.failures import describe
+from nas.measurements import number
 
 Inputs: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
 REPEATS = 3
@@ -237,17 +239,25 @@ class Custom:
                 with torch.no_grad():
                     given = self.function(module, _batched(inputs, self.batch))
             except Exception as error:
-                said = " ".join(str(error).split())
+                raise DeviceError(f"device {self.name!r}: its function failed: {describe(error)}") from error
+            values = _milliseconds(given)
+            if not values:
                 raise DeviceError(
-                    f"device {self.name!r}: its function failed: {type(error).__name__}: {said}"
-                ) from error
-            values = [given] if isinstance(given, (int, float)) else list(given) if isinstance(given, Sequence) else []
-            if not values or not all(isinstance(v, (int, float)) and 0.0 < v < float("inf") for v in values):
-                raise DeviceError(
-                    f"device {self.name!r}: its function gave {given!r}; it must give positive milliseconds, one or several"
+                    f"device {self.name!r}: its function gave {glimpse(given)}; it must give positive milliseconds, one or "
+                    "several"
                 )
-            found += map(float, values)
+            found += values
         return found
+
+
+def _milliseconds(given: Any) -> list[float]:
+    """Latencies from a number, or from a list or a one-dimensional array of them; none where one is not positive."""
+    several = isinstance(given, Sequence) or len(getattr(given, "shape", ())) == 1
+    try:
+        values = [float(number(one)) for one in (given if several else [given])]
+    except ValueError:
+        return []
+    return values if all(value > 0.0 for value in values) else []
 
 
 def _check_name(name: str) -> None:

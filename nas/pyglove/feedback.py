@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import numbers
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyglove as pg
 
-from nas.errors import StoreError
-from nas.pyglove.trials import LINK, METADATA, STEP, from_json, named, to_json, trial_of, values_by_step
+from nas.errors import EvaluationError, StoreError
+from nas.measurements import name_fault, number
+from nas.pyglove.trials import LINK, METADATA, NOT_FINITE, STEP, from_json, named, to_json, trial_of, values_by_step
 from nas.store import Report, State, StudyRecord
 
 if TYPE_CHECKING:
@@ -95,6 +97,27 @@ class NasFeedback(pg.tuning.Feedback):  # type: ignore[misc]  # pyglove has no t
 
     # -- results -----------------------------------------------------------------------------------------------------------
 
+    def add_measurement(
+        self,
+        reward: Any = None,
+        metrics: Mapping[str, Any] | None = None,
+        step: int = 0,
+        checkpoint_path: str | None = None,
+        elapse_secs: float | None = None,
+    ) -> None:
+        """Add a measurement of the current trial, as PyGlove documents it.
+
+        Raises:
+            EvaluationError: a value is no number, or a name cannot name a metric; nothing was added.  NaN and infinities are
+                taken, and make the trial fail when it is done.
+        """
+        given = {name: _real(name, value) for name, value in (metrics or {}).items()}
+        if isinstance(reward, (list, tuple)):
+            reward = [_real("reward", value) for value in reward]
+        elif reward is not None:
+            reward = _real("reward", reward)
+        super().add_measurement(reward, given, step, checkpoint_path, elapse_secs)
+
     def _add_measurement(
         self,
         reward: float | None,
@@ -110,13 +133,14 @@ class NasFeedback(pg.tuning.Feedback):  # type: ignore[misc]  # pyglove has no t
             values["reward"] = reward
         elif reward is not None:
             said["reward"] = reward  # PyGlove repeats a single metric under this name
-        said["nan"] = [name for name, value in values.items() if math.isnan(value)]
+        for kind in NOT_FINITE:
+            said[kind] = [name for name, value in values.items() if str(value) == kind]
         if checkpoint_path is not None:
             said["checkpoint_path"] = str(checkpoint_path)
         for name, value in values.items():
-            if not math.isnan(value):
+            if math.isfinite(value):
                 self._measure(name, value, step)
-        if math.isnan(said.get("reward", 0.0)):
+        if not math.isfinite(said.get("reward", 0.0)):
             del said["reward"]
         self._record.annotate({f"{STEP}{step}": said}, self._number)
 
@@ -180,3 +204,17 @@ class NasFeedback(pg.tuning.Feedback):  # type: ignore[misc]  # pyglove has no t
             raise pg.tuning.RaceConditionError(f"trial {self.id} is {trial.state}; measurements cannot be added to it")
         if (trial.worker, trial.attempt) != (self._worker, self._attempt):
             raise pg.tuning.RaceConditionError(f"trial {self.id} was taken over by worker {trial.worker!r}")
+
+
+def _real(name: str, value: Any) -> float:
+    """A value of a program's as a number, finite or not."""
+    fault = name_fault(name)
+    if fault is not None:
+        raise EvaluationError(fault)
+    try:
+        return number(value)
+    except ValueError as error:
+        found = value.item() if getattr(value, "shape", None) == () else value
+        if isinstance(found, numbers.Real) and not math.isfinite(found):
+            return float(found)
+        raise EvaluationError(f"metric {name!r} is {error}") from None

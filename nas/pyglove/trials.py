@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,6 +13,8 @@ from nas.search.dna_json import any_code
 from nas.store import TrialRecord
 
 METADATA, LINK, STEP = "metadata:", "link:", "step:"
+#: What a program may report, and no measurement is; by the names of these kept in the note of a step.
+NOT_FINITE = ("nan", "inf", "-inf")
 _STATUS = {
     "WAITING": "PENDING",
     "RUNNING": "PENDING",
@@ -95,13 +96,14 @@ def metadata_of(notes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def values_by_step(record: TrialRecord, notes: Mapping[str, Any]) -> dict[int, dict[str, float]]:
-    """Every measured value, by step, in order; NaN where the program reported that."""
+    """Every measured value, by step, in order; NaN or infinite where the program reported that."""
     steps: dict[int, dict[str, float]] = {int(step): {} for step in named(notes, STEP)}
     for name, curve in record.curves.items():
         for step, value in curve:
             steps.setdefault(step, {})[name] = value
     for text, said in named(notes, STEP).items():
-        steps[int(text)].update(dict.fromkeys(said.get("nan", ()), math.nan))
+        for kind in NOT_FINITE:
+            steps[int(text)].update(dict.fromkeys(said.get(kind, ()), float(kind)))
     return dict(sorted(steps.items()))
 
 

@@ -28,12 +28,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from nas import carried
 from nas.carried import Folder
 from nas.errors import RunnerError
+from nas.failures import describe
 from nas.placement import Needs
 from nas.runners import cluster, guard
 from nas.runners.base import Task
 from nas.runners.pool import Member, NoRoom, PoolRunner
 from nas.runners.wire import Port, Wire, reach
-from nas.runners.work import Evaluate, Payload, Work, answer, check_not_importing, describe
+from nas.runners.work import Evaluate, Payload, Work, answer, check_not_importing
 
 # The worker, its node or the way to it is gone.
 _INFRASTRUCTURE = (
@@ -82,7 +83,7 @@ class _Worker:
             for folder in absent:
                 _fetch(folder, files)
             self._work = Work(*self._payload.unpack(), self._name)
-        except Exception as error:
+        except BaseException as error:
             return describe(error)
         self._port = Port(ray.util.get_node_ip_address(), self._key)  # type: ignore[no-untyped-call]
         return _Ready(os.getpid(), self._port.address)

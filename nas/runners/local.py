@@ -16,10 +16,11 @@ from typing import Any
 
 from nas import signals
 from nas.errors import RunnerError
+from nas.failures import describe
 from nas.runners import guard
 from nas.runners.base import Outcome, Task
 from nas.runners.pool import KILLED, Member, PoolRunner
-from nas.runners.work import Payload, Work, answer, describe
+from nas.runners.work import Payload, Work, answer
 
 
 class _Process(Member):
@@ -112,7 +113,7 @@ def _serve(connection: Connection[Any, Any], payload: Payload, name: str, driver
     with contextlib.suppress(EOFError, OSError):  # the driver is gone, and so is the reason to go on
         try:
             work = Work(*payload.unpack(), name)
-        except Exception as error:
+        except BaseException as error:
             connection.send(describe(error))
             return
         connection.send("ready")

@@ -10,7 +10,6 @@ import platform
 import sys
 import sysconfig
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,8 +18,10 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from nas.carried import Folder, collecting
-from nas.errors import LONGEST, Infeasible, NasError, RunnerError, brief
-from nas.runners.base import BATCH_SECONDS, Outcome, Task
+from nas.errors import NasError, RunnerError
+from nas.failures import interrupts, verdict
+from nas.measurements import usable
+from nas.runners.base import BATCH_SECONDS, Outcome, OutcomeState, Task
 
 Evaluate = Callable[[Any], Mapping[str, float]]
 
@@ -236,20 +237,18 @@ class Work:
         self._worker = worker
 
     def __call__(self, task: Task) -> Outcome:
-        """The outcome of one task; an exception of the evaluation is an outcome too."""
+        """The outcome of one task: whatever the evaluation raises is one too, unless a signal has raised it."""
         started, clock = time.time(), time.perf_counter()
-
-        def outcome(state: Any, measurements: Mapping[str, float], reason: str = "") -> Outcome:
-            duration = time.perf_counter() - clock
-            return Outcome(task.number, state, dict(measurements), reason, started, duration, self._worker)
-
-        try:
-            arch = self._space.rows_to_archs([task.row])[0]
-            return outcome("COMPLETED", self._evaluate(arch))
-        except Infeasible as infeasible:
-            return outcome("INFEASIBLE", infeasible.measurements, infeasible.reason)
-        except Exception as error:
-            return outcome("FAILED", {}, describe(error))
+        state: OutcomeState
+        with interrupts() as is_interrupt:
+            try:
+                measured, fault = usable(self._evaluate(self._space.rows_to_archs([task.row])[0]))
+                state, reason = ("COMPLETED", "") if fault is None else ("FAILED", fault)
+            except BaseException as error:
+                if is_interrupt(error):
+                    raise
+                state, measured, reason = verdict(error)
+        return Outcome(task.number, state, measured, reason, started, time.perf_counter() - clock, self._worker)
 
 
 class Channel(Protocol):
@@ -282,13 +281,3 @@ def answer(channel: Channel, work: Work, *, at_once: bool) -> None:
         if not queue or at_once or unsent_s > BATCH_SECONDS / 3:
             channel.send(done)
             done, unsent_s = [], 0.0
-
-
-def describe(error: BaseException) -> str:
-    """One line for the record: kind, text, and the line of code it came from unless the text stands alone."""
-    text = brief(error, LONGEST // 2) or "no message"
-    if isinstance(error, NasError):
-        return text
-    frames = traceback.extract_tb(error.__traceback__, limit=-1)
-    where = f" ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
-    return f"{brief(type(error).__name__, 200)}: {text}{where}"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf, isfinite, log, nan
+from math import inf, log, nan
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nas.failures import interrupts
+from nas.measurements import usable
 
 if TYPE_CHECKING:
     from nas.metrics import Constraint, Metric
@@ -196,11 +199,14 @@ class Knowledge:
             del self._computed[next(iter(self._computed))]
 
     def _tried(self, measure: Measure, arch: Arch) -> dict[str, float]:
-        """Finite measurements; none where an evaluator refuses the arch or fails, which a trial of it will report."""
+        """Measurements; none where an evaluator refuses the arch or fails, which a trial of it will report."""
         begun = time.thread_time()
         try:
-            return {name: float(value) for name, value in measure(arch).items() if isfinite(value)}
-        except Exception:  # a user's evaluator
+            with interrupts() as is_interrupt:
+                return {name: float(value) for name, value in usable(measure(arch))[0].items()}
+        except BaseException as error:  # a user's evaluator
+            if is_interrupt(error):
+                raise
             return {}
         finally:
             took = time.thread_time() - begun

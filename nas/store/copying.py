@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from nas.errors import NasError, StoreError
+from nas.errors import NasError, StoreError, glimpse
 from nas.store.damage import SUSPICIOUS
 from nas.store.database import Database
-from nas.store.schema import metadata
+from nas.store.schema import metadata, metrics, studies
 from nas.store.sql import Insert, Row, Statement, Transaction
 
 #: Called with a table's name, the rows done, and the rows in all; a table twice, first copied and then compared.
 Progress = Callable[[str, int, int], None]
 
 _BATCH = 10_000
+# Whose measurements and of what, by the identity that their rows have.
+_MEASURED = Statement(
+    sa.select(metrics.c.id, studies.c.name, metrics.c.name).join_from(
+        metrics, studies, metrics.c.study_id == studies.c.id
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +66,8 @@ def copy(source: Database, target: Database, progress: Progress = lambda *_: Non
         progress: told now and then.
 
     Raises:
-        StoreError: the target holds something already, a database fails, or what was read back differs; the target is then
-            as it was.
+        StoreError: the target holds something already, a database fails, a measurement of the source is no finite number (an
+            earlier version stored infinities), or what was read back differs; the target is then as it was.
     """
     try:
         return _copied(source, target, progress)
@@ -85,7 +92,10 @@ def _copied(source: Database, target: Database, progress: Progress) -> Copied:
         whole = hashlib.blake2b(digest_size=16)
         for table in _TABLES:
             report = _reporting(progress, table.name, rows[table.name])
-            read = _digest(_loading(ours, table, report(theirs.stream(table.rows, _BATCH))))
+            rows_read = report(theirs.stream(table.rows, _BATCH))
+            if table.name == "measurements":
+                rows_read = _judged(rows_read, {row[0]: row[1:] for row in theirs.all(_MEASURED)})
+            read = _digest(_loading(ours, table, rows_read))
             written = _digest(report(ours.stream(table.rows, _BATCH)))
             if read != written or _count(ours, table) != rows[table.name]:
                 raise StoreError(
@@ -109,6 +119,19 @@ def _count(sql: Transaction, table: _Table) -> int:
 def _loading(sql: Transaction, table: _Table, batches: Iterable[list[Row]]) -> Iterable[list[Row]]:
     for batch in batches:
         sql.load(table.bulk, batch)
+        yield batch
+
+
+def _judged(batches: Iterable[list[Row]], metrics_by_id: Mapping[int, Row]) -> Iterable[list[Row]]:
+    """Rows of measurements, as long as each is one."""
+    for batch in batches:
+        for metric, _, number, value in batch:
+            if not isinstance(value, (int, float)) or not math.isfinite(value):
+                study, name = metrics_by_id.get(metric, ("?", "?"))
+                raise StoreError(
+                    f"metric {name!r} of trial {number} of study {study!r} is {glimpse(value)}, which is no finite number; "
+                    "nothing was copied, delete that study and copy again"
+                )
         yield batch
 
 

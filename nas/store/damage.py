@@ -15,10 +15,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from nas.errors import MetricError, StoreError, brief
+from nas.measurements import name_fault
 from nas.metrics import Constraint, Metric
 from nas.store.records import FINISHED, STATES
 from nas.store.schema import FINAL, metadata
-from nas.store.settle import name_fault
 from nas.store.sql import Row, Statement, Transaction
 
 #: What reading a damaged value may raise.

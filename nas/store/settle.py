@@ -8,16 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nas.errors import StoreError
-from nas.metrics import Constraint, Metric
+from nas.measurements import usable
+from nas.metrics import Constraint, Metric, exact
 from nas.store.records import FINISHED, ImportedTrial, Report, State
-from nas.store.schema import TRIAL_COLUMNS
-
-#: Names that no metric can have, since tables and filters use them.
-RESERVED = frozenset({*TRIAL_COLUMNS, "choices", "key"})
 
 _LONGEST = 4_000
 _STUDY_NAME = re.compile(r"[\w][\w .:+@-]{0,199}\Z")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,37 +34,35 @@ def study_name_fault(name: object) -> str | None:
     return f"study name {name!r} is not usable; use up to 200 letters, digits, spaces and _ . : + @ -"
 
 
-def name_fault(name: object) -> str | None:
-    """Why `name` cannot name a metric; None if it can."""
-    if not isinstance(name, str) or not _NAME.match(name):
-        return f"metric name {name!r} is not an identifier"
-    return f"metric name {name!r} is reserved for a column of trials" if name in RESERVED else None
-
-
 def settle(result: Report | ImportedTrial, objectives: Sequence[Metric], constraints: Sequence[Constraint]) -> Outcome:
     """Judge a result: a COMPLETED trial has a number for every metric, all objectives, and meets all constraints.
 
-    A trial reported COMPLETED is FAILED when a measurement is no number or an objective or a constraint's metric is missing,
-    and INFEASIBLE when a constraint is violated.  Of INFEASIBLE and FAILED trials the measurements that are numbers are kept.
+    A trial reported COMPLETED is FAILED when a measurement is none (`nas.measurements`), INFEASIBLE when a constraint that was
+    measured is violated, and FAILED when an objective or a constraint's metric is missing.  Of INFEASIBLE and FAILED trials the
+    measurements that are numbers are kept.
 
     Raises:
         StoreError: the state is not one in which a trial ends.
     """
-    state, violation, reason = result.state, result.violation, _storable(result.reason)
+    state, violation = result.state, result.violation
+    reason = _storable(result.reason)
     if state not in FINISHED:
         raise StoreError(f"a trial cannot be reported as {state!r}; it ends as one of {', '.join(FINISHED)}")
-    values, fault = _numbers(result.measurements)
+    found, fault = usable(result.measurements)
+    values = {name: float(value) for name, value in found.items()}
     if state != "COMPLETED":
         if violation is None and state == "INFEASIBLE":
             violation = _violation(values, constraints)
         return Outcome(state, values, violation, reason)
-    fault = fault or _missing(values, objectives, constraints)
     if fault:
         return Outcome("FAILED", values, None, fault, fault)
     beyond = max(_violation(values, constraints) or 0.0, violation or 0.0)
     if beyond > 0.0:
         broken = reason or _broken(values, constraints)
         return Outcome("INFEASIBLE", values, beyond, broken, broken)
+    fault = missing(values, objectives, constraints)
+    if fault:
+        return Outcome("FAILED", values, None, fault, fault)
     return Outcome(state, values, 0.0, reason)
 
 
@@ -79,28 +73,8 @@ def _storable(reason: str | None) -> str | None:
     return reason[:_LONGEST].replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
-def _numbers(measurements: Mapping[str, float]) -> tuple[dict[str, float], str | None]:
-    """The measurements that are numbers, and the first fault among the others."""
-    values: dict[str, float] = {}
-    fault: str | None = None
-    for name, given in measurements.items():
-        wrong = name_fault(name)
-        if wrong is None:
-            try:
-                value = given if type(given) is float else float(given)
-            except (TypeError, ValueError):
-                value = math.nan
-            if not math.isnan(value):
-                values[name] = value
-                continue
-            wrong = f"metric {name!r} is {given!r}, which is not a number"
-        fault = fault or wrong
-    return values, fault
-
-
-def _missing(
-    values: Mapping[str, float], objectives: Sequence[Metric], constraints: Sequence[Constraint]
-) -> str | None:
+def missing(values: Mapping[str, float], objectives: Sequence[Metric], constraints: Sequence[Constraint]) -> str | None:
+    """What a trial that meets all constraints would still have to measure; None if nothing."""
     for metric in objectives:
         if metric.name not in values:
             return f"objective {metric.name!r} was not measured"
@@ -118,6 +92,6 @@ def _violation(values: Mapping[str, float], constraints: Sequence[Constraint]) -
 
 def _broken(values: Mapping[str, float], constraints: Sequence[Constraint]) -> str:
     for constraint in constraints:
-        if constraint.violation(values[constraint.metric]) > 0.0:
-            return f"{constraint.metric} = {values[constraint.metric]:g} violates '{constraint}'"
+        if constraint.metric in values and constraint.violation(values[constraint.metric]) > 0.0:
+            return f"{constraint.metric} = {exact(values[constraint.metric])} violates '{constraint}'"
     return "a constraint is violated"

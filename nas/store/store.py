@@ -21,7 +21,7 @@ from nas.store.database import Database, locate
 from nas.store.hardware import HardwareRecord
 from nas.store.records import StudyInfo, StudySummary
 from nas.store.schema import HEAD, spaces, studies
-from nas.store.settle import name_fault, study_name_fault
+from nas.store.settle import study_name_fault
 from nas.store.spaces import register
 from nas.store.sql import Row, Statement, Transaction
 from nas.store.study import StudyRecord
@@ -141,7 +141,7 @@ class Store:
         Raises:
             StoreError: there is a study of that name, or no objective, or a metric's name is a column of trials.
         """
-        _check_study(name, objectives, constraints)
+        _check_study(name, objectives)
         record = [
             json.dumps([{"name": m.name, "goal": m.goal, "unit": m.unit} for m in objectives]),
             json.dumps([[c.metric, c.op, c.bound] for c in constraints]),
@@ -319,16 +319,15 @@ def _names_source(settings: str, name: str, heir: str) -> bool:
     return taken or (isinstance(declared, list) and name in declared)
 
 
-def _check_study(name: str, objectives: Sequence[Metric], constraints: Sequence[Constraint]) -> None:
+def _check_study(name: str, objectives: Sequence[Metric]) -> None:
     if not isinstance(name, str) or not name.strip():
         raise StoreError(f"study name {name!r} is empty; give it a name to find it by")
     if not objectives:
         raise StoreError(f"study {name!r} has no objective; give one, as in 'max accuracy'")
     names = [metric.name for metric in objectives]
-    for metric in [*names, *(constraint.metric for constraint in constraints)]:
-        fault = name_fault(metric) or (f"objective {metric!r} is given twice" if names.count(metric) > 1 else None)
-        if fault:
-            raise StoreError(f"study {name!r} cannot be created: {fault}")
+    for metric in names:
+        if names.count(metric) > 1:
+            raise StoreError(f"study {name!r} cannot be created: objective {metric!r} is given twice")
 
 
 def _dumps(settings: Mapping[str, Any]) -> str:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from nas.errors import StoreError
+from nas.measurements import usable
 from nas.metrics import unit_of
 from nas.pareto import Front
 from nas.store import statements as s
 from nas.store.records import Added, ArchRow, ImportedTrial, NewTrial, Receipt, Report, State, StudyInfo
 from nas.store.schema import FINAL
-from nas.store.settle import Outcome, name_fault, settle
+from nas.store.settle import Outcome, settle
 from nas.store.sql import Answer, Row, Transaction
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -284,19 +284,17 @@ class Wave:
 
     def measure(self, number: int, name: str, value: float, step: int) -> None:
         """See `StudyRecord.measure`."""
-        fault = name_fault(name)
+        values, fault = usable({name: value})
         if fault is None and step < 0:
             fault = f"step {step} is negative"
-        if fault is None and math.isnan(value):
-            fault = f"metric {name!r} is {value!r}, which is not a number"
         lease = s.LEASES.all(self.sql, (self._id,), [number])
         if fault is None and (not lease or lease[0][1] != "RUNNING"):
             fault = f"it {'is ' + lease[0][1] if lease else 'does not exist'}, and only RUNNING trials have intermediate values"
         if fault is not None:
             raise StoreError(f"trial {number} cannot be measured: {fault}")
-        metric = self._metric(name)
-        if not self.sql.run(s.SET_MEASUREMENT, (float(value), metric, step, number)):
-            self.sql.do(s.ADD_MEASUREMENTS.one, (metric, step, number, float(value)))
+        metric, found = self._metric(name), float(values[name])
+        if not self.sql.run(s.SET_MEASUREMENT, (found, metric, step, number)):
+            self.sql.do(s.ADD_MEASUREMENTS.one, (metric, step, number, found))
             self.sql.do(s.PROGRESSED, (self._id, number))  # what it came to know outlives its worker
 
     def _metric(self, name: str) -> int:
@@ -358,8 +356,8 @@ class Wave:
 
 
 def _finals(outcome: Outcome) -> str:
-    """Measurements as text; infinities, which JSON has no word for, as Python writes and reads them."""
-    return json.dumps(outcome.measurements, separators=(",", ":"))
+    """Measurements as text."""
+    return _encode(outcome.measurements)
 
 
 def _fenced(report: Report, lease: _Lease) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import StoreError
+from nas.measurements import usable
 
 if TYPE_CHECKING:
     from nas.space import Arch
@@ -66,9 +67,11 @@ class Curves:
 def keep_epoch(record: StudyRecord, number: int, epoch: int, measurements: Mapping[str, float]) -> None:
     """Writes the measurements of one epoch of a running trial; writing them again changes nothing.
 
+    What is no measurement, as the infinite perplexity of a training that has only begun, is a gap in its curve.
+
     Raises:
         StoreError: the trial does not run.
     """
-    for name, value in measurements.items():
+    for name, value in usable(measurements)[0].items():
         if name != "epochs":  # the step says so
             record.measure(number, name, value, epoch)

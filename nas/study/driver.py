@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas import signals
-from nas.errors import SpaceError, StudyError
+from nas.errors import EvaluationError, SpaceError, StudyError, text_of
 from nas.metrics import Constraint, Metric
 from nas.placement import Needs
 from nas.runners import InlineRunner, LocalRunner, Outcome, Runner, StagedRunner, Task
 from nas.search import Algorithm, Exhausted, Finished, History, LazyArchs
 from nas.store import Added, NewTrial, Receipt, Report, State, StudyRecord, TrialRecord
 from nas.store import History as Stored
+from nas.store.records import ImportedTrial
 from nas.store.settle import Outcome as Settled
 from nas.store.settle import settle
 from nas.study.curves import Curves
@@ -135,14 +136,21 @@ class Driver:
         return [(task.number, self._archs[task.number]) for task in tasks]
 
     def tell(self, number: int, measurements: Mapping[str, float] | None, reason: str) -> None:
-        """Record the outcome of an asked trial."""
+        """Record the outcome of an asked trial.
+
+        Raises:
+            StudyError: it was not asked here, or is told already.
+            EvaluationError: what came is no measurements, or too few; the trial is still to be told.
+        """
         if number not in self._attempts:
             raise StudyError(f"trial {number} was not asked here, or is told already; ask() gives the trials to tell")
         if measurements is None:
-            outcome = Outcome(number, "FAILED", reason=reason or "reported as failed", started=time.time())
-        else:
-            outcome = Outcome(number, "COMPLETED", dict(measurements), started=time.time())
-        self.finish(outcome)
+            self.finish(Outcome(number, "FAILED", reason=text_of(reason or "reported as failed"), started=time.time()))
+            return
+        settled = settle(ImportedTrial("", (), measurements), self._objectives, self._constraints)
+        if settled.state == "FAILED":
+            raise EvaluationError(f"trial {number} cannot be told: {settled.reason}")
+        self.finish(Outcome(number, "COMPLETED", settled.measurements, started=time.time()))
 
     def finish(self, outcome: Outcome) -> None:
         """Record the outcome of an asked trial, whatever it is."""
@@ -320,7 +328,7 @@ class Driver:
                 self._hold(trial.number, 1, arch)
                 tasks.append(Task(trial.number, tuple(arch.row())))
             elif trial.state in ("COMPLETED", "INFEASIBLE", "FAILED"):
-                answered.append(self._finished(trial.number, arch, self._record.trial(trial.number)))
+                answered.append(finished(trial.number, arch, self._record.trial(trial.number), self._objectives))
         if answered:
             self._algorithm.tell(answered)
         return tasks
@@ -367,15 +375,7 @@ class Driver:
             started=outcome.started,
         )
         settled = settle(report, self._objectives, self._constraints)
-        return report, self._finished(outcome.number, self._archs[outcome.number], settled)
-
-    def _finished(self, number: int, arch: Arch, trial: Settled | TrialRecord) -> Finished:
-        """A trial as the algorithm sees it; an infeasible one that does not say how far is worse than any that does."""
-        if trial.state == "COMPLETED":
-            values = tuple(trial.measurements[metric.name] * metric.sign for metric in self._objectives)
-            return Finished(number, arch, values, 0.0, "COMPLETED")
-        violation = trial.violation if trial.violation is not None else math.inf
-        return Finished(number, arch, None, violation, "INFEASIBLE" if trial.state == "INFEASIBLE" else "FAILED")
+        return report, finished(outcome.number, self._archs[outcome.number], settled, self._objectives)
 
     def _count(self, outcomes: Sequence[Outcome], receipts: Sequence[Receipt]) -> None:
         for outcome, receipt in zip(outcomes, receipts, strict=True):
@@ -508,3 +508,12 @@ class Driver:
         closest = closest.sort_values("violation").head(1)
         nearest = "".join(f"; closest was trial {number}: {row['reason']}" for number, row in closest.iterrows())
         return f"none of {infeasible} archs met {constraints}{nearest}; relax the constraint or widen the space"
+
+
+def finished(number: int, arch: Arch, trial: Settled | TrialRecord, objectives: Sequence[Metric]) -> Finished:
+    """A trial as an algorithm sees it; an infeasible one that does not say how far is worse than any that does."""
+    if trial.state == "COMPLETED":
+        values = tuple(trial.measurements[metric.name] * metric.sign for metric in objectives)
+        return Finished(number, arch, values, 0.0, "COMPLETED")
+    violation = trial.violation if trial.violation is not None else math.inf
+    return Finished(number, arch, None, violation, "INFEASIBLE" if trial.state == "INFEASIBLE" else "FAILED")

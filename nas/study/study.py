@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,16 @@ import pandas as pd
 
 from nas import signals
 from nas.checking import Count, Natural, Positive, checked
-from nas.errors import Infeasible, MetricError, SpaceError, StoreError, StudyError, suggest
+from nas.errors import EvaluationError, MetricError, SpaceError, StoreError, StudyError, suggest
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
+from nas.runners import Outcome, Task
+from nas.runners.work import Work
 from nas.search import Algorithm, Surrogate, make
 from nas.search.insight import Insight
 from nas.store import Store, StudyRecord, open_store
 from nas.store.damage import sentence
 from nas.store.database import locate, shown
-from nas.store.settle import study_name_fault
+from nas.store.settle import missing, study_name_fault
 from nas.study.driver import Driver, Options, Summary
 from nas.study.progress import reporter
 from nas.study.spaces import follow
@@ -217,41 +218,43 @@ class Study:
         """Check everything and evaluate the smallest arch that is feasible here, without a record: a dry run.
 
         Returns:
-            The study's size and settings, the arch, its measurements, and the seconds that it took.
+            The study's size and settings, the arch, what its trial would be (COMPLETED or INFEASIBLE, and why), its
+            measurements, and the seconds that it took.
+
+        Raises:
+            EvaluationError: its trial would be FAILED: the evaluation fails, or gives what is no measurement.
+            MetricError: the evaluation gives no value for an objective or a constraint.
         """
         evaluation = self.evaluation()
         evaluation.check(self.space)
-        started = time.perf_counter()
-        arch, measurements = self._tried(evaluation)
-        missing = [metric.name for metric in self.objectives if metric.name not in measurements]
-        if missing and not self.constraints:
-            raise MetricError(
-                f"the evaluation gave no {', '.join(missing)}; it gave {', '.join(measurements) or 'nothing'}"
-            )
+        arch, found = self._tried(evaluation)
+        if found.state == "FAILED":
+            raise EvaluationError(f"the evaluation of arch {arch.choices} fails: {found.reason}")
+        lacking = missing(found.measurements, self.objectives, self.constraints)
+        if lacking is not None and found.state == "COMPLETED":
+            raise MetricError(f"{lacking}; the evaluation gave {', '.join(found.measurements) or 'nothing'}")
         return {
             "study": self.name,
             "space": {"name": self.space.name, "decisions": len(self.space.decisions), "archs": self.space.size},
             "algorithm": self.algorithm.describe(),
             "arch": arch.choices,
-            "measurements": measurements,
-            "seconds": time.perf_counter() - started,
+            "state": found.state,
+            "reason": found.reason or None,
+            "measurements": found.measurements,
+            "seconds": found.duration_s,
         }
 
-    def _tried(self, evaluation: Any) -> tuple[Arch, dict[str, float]]:
-        """The smallest arch with its measurements; where it is infeasible, the first of a few others that is not."""
-        draw = random.Random(0)
-        first: tuple[Arch, dict[str, float]] | None = None
-        for arch in (
-            self.space.smallest,
-            self.space.largest,
-            *(self.space.sample(draw) for _ in range(_REHEARSED - 2)),
-        ):
-            try:
-                return arch, dict(evaluation(arch))
-            except Infeasible as infeasible:
-                first = first or (arch, infeasible.measurements)
-        assert first is not None
-        return first
+    def _tried(self, evaluation: Any) -> tuple[Arch, Outcome]:
+        """The smallest arch and what became of it; where it is infeasible, the first of a few others that is not."""
+        work, draw = Work(self.space, evaluation, "rehearsal"), random.Random(0)
+        others = (self.space.sample(draw) for _ in range(_REHEARSED - 2))
+        tried = (
+            (arch, work(Task(0, tuple(arch.row())))) for arch in (self.space.smallest, self.space.largest, *others)
+        )
+        first = next(tried)
+        if first[1].state != "INFEASIBLE":
+            return first
+        return next((one for one in tried if one[1].state != "INFEASIBLE"), first)
 
     # -- running it -----------------------------------------------------------------------------------------------------
 
@@ -316,7 +319,8 @@ class Study:
 
         Raises:
             StudyError: the trial was not asked here, or is told already.
-            EvaluationError: an objective is missing, or a value is no finite number.
+            EvaluationError: an objective or a constraint's metric is missing, a value is no finite number, or a name is none of a
+                metric; the trial stays as it was, to be told again.
         """
         self._hand_driver().tell(number, measurements, reason)
 
@@ -420,6 +424,8 @@ class Study:
         names = [metric.name for metric in self.objectives]
         if len(set(names)) < len(names):
             raise StudyError(f"study {self.name!r} has an objective twice: {', '.join(names)}")
+        if self.evaluators:
+            self.evaluation()  # checks the names that evaluators announce
         declared = [getattr(evaluator, "metrics", None) for evaluator in self.evaluators]
         if not declared or any(metrics is None for metrics in declared):
             return  # a plain function does not say what it yields; its first result will

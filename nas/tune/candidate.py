@@ -6,10 +6,20 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
+from ray.tune.result import (
+    AUTO_RESULT_KEYS,
+    DONE,
+    EPISODES_THIS_ITER,
+    SHOULD_CHECKPOINT,
+    TIMESTEPS_THIS_ITER,
+    TRIAL_ID,
+)
 
-from nas.errors import Infeasible, StudyError
+from nas.errors import EvaluationError, StudyError
 from nas.evaluate import Evaluation
-from nas.runners.work import Payload, describe
+from nas.failures import describe, interrupts, verdict
+from nas.measurements import usable
+from nas.runners.work import Payload
 
 if TYPE_CHECKING:
     from nas.space import Arch
@@ -17,6 +27,8 @@ if TYPE_CHECKING:
 #: Results carry a trial's own measurements under this name, apart from what Tune adds.
 MEASURED = "measured"
 STATE, REASON = "nas_state", "nas_reason"
+# What Tune itself writes into a result or acts on; a metric of such a name stays among the trial's own measurements.
+_TUNES = frozenset({*AUTO_RESULT_KEYS, DONE, SHOULD_CHECKPOINT, TRIAL_ID, EPISODES_THIS_ITER, TIMESTEPS_THIS_ITER})
 
 
 class Epochs:
@@ -52,9 +64,12 @@ class Epochs:
 
         Raises:
             Infeasible: an evaluator says so before the training.
+            EvaluationError: an evaluator gave what is no measurement, or what the training gives.
         """
         once = {} if self._others is None else self._others(arch)
         for measured in self._trained.each_epoch(arch):
+            for name in once.keys() & measured.keys():
+                raise EvaluationError(f"two evaluators yield {name!r}; rename one")
             yield {**once, **measured}
 
 
@@ -73,7 +88,7 @@ class Candidate(tune.Trainable):
         load: Callable[[], Any] = payload.unpack
         try:
             self._space, self._epochs = load()
-        except Exception as error:  # said by the trial: to Tune a failed setup is a lost process
+        except BaseException as error:  # said by the trial: to Tune a failed setup is a lost process
             self._broken = f"a worker cannot load the evaluation: {describe(error)}"
         self._open(config)
 
@@ -81,14 +96,22 @@ class Candidate(tune.Trainable):
         """One epoch: trained, or read where it had finished before.  A trial that cannot go on ends with why."""
         if self._broken:
             return self._end("FAILED", self._broken, {})
-        try:
-            measured = next(self._steps)
-        except Infeasible as infeasible:
-            return self._end("INFEASIBLE", infeasible.reason, infeasible.measurements)
-        except Exception as error:
-            return self._end("FAILED", describe(error), {})
+        with interrupts() as is_interrupt:
+            try:
+                measured, fault = usable(next(self._steps))
+            except BaseException as error:
+                if is_interrupt(error):
+                    raise
+                state, measured, reason = verdict(error)
+                return self._end(state, reason, measured)
+        if fault is not None:
+            return self._end("FAILED", fault, measured)
         done = self.iteration + 1 >= self._epochs.last
-        return {**measured, MEASURED: measured, "done": done}
+        return {
+            **{name: value for name, value in measured.items() if name not in _TUNES},
+            MEASURED: measured,
+            "done": done,
+        }
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Goes over to another trial."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import math
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,15 @@ from ray import tune
 from nas.errors import AlgorithmError, MetricError, suggest
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
 from nas.search import Algorithm, Exhausted, Finished, History, Surrogate, make
+from nas.store.records import ImportedTrial
+from nas.store.settle import settle
+from nas.study.driver import finished
 
 if TYPE_CHECKING:
     from nas.space import Arch, Space
 
 _FORMAT = 1
+_log = logging.getLogger("nas")
 
 
 class Searcher(tune.search.Searcher):
@@ -171,18 +175,17 @@ class Searcher(tune.search.Searcher):
         self._algorithm.restore(History.of(self._told, len(self.objectives), list(self._archs.values())))
 
     def _finished(self, arch: Arch, result: Mapping[str, Any] | None) -> Finished:
-        number = len(self._told)
+        """The trial as a study would judge it; what is wrong with a value is told once, since Tune has no place for it."""
         if result is None:
-            return Finished(number, arch, None, math.inf, "FAILED")
-        values = [self._value(result, metric.name) * metric.sign for metric in self.objectives]
-        violation = math.fsum(one.violation(self._value(result, one.metric)) for one in self.constraints)
-        if any(map(math.isnan, values)):
-            return Finished(number, arch, None, math.inf, "FAILED")
-        if violation > 0.0:
-            return Finished(number, arch, tuple(values), violation, "INFEASIBLE")
-        return Finished(number, arch, tuple(values), 0.0, "COMPLETED")
+            return finished(len(self._told), arch, settle(ImportedTrial("", (), {}, "FAILED"), (), ()), self.objectives)
+        wanted = dict.fromkeys([*(one.name for one in self.objectives), *(one.metric for one in self.constraints)])
+        measured = {name: self._value(result, name) for name in wanted}
+        settled = settle(ImportedTrial("", (), measured), self.objectives, self.constraints)
+        if settled.state == "FAILED":
+            _log.warning("a trial has failed: %s", settled.reason)
+        return finished(len(self._told), arch, settled, self.objectives)
 
-    def _value(self, result: Mapping[str, Any], name: str) -> float:
+    def _value(self, result: Mapping[str, Any], name: str) -> Any:
         if name not in result:
             raise MetricError(f"a trial ended without {name!r}; report it with tune.report{suggest(name, result)}")
-        return float(result[name])
+        return result[name]

@@ -52,7 +52,7 @@ class StoreConformance(ReadingConformance, NotesConformance):
         odd = ['a "quoted", {braced}\\ text', "NULL", "", "new\nline; ünïcode"]
         study.add([new_trial(rng) for _ in range(6)], worker="w")
         reports = [Report(n, "w", 1, "FAILED", {}, odd[n], duration_s=[1, 0.5, None, 2**40][n]) for n in range(4)]  # type: ignore[arg-type]
-        whole = {"accuracy": 1, "latency_ms": float("inf"), "params": 10**12}
+        whole = {"accuracy": 1, "latency_ms": 1e300, "params": 10**12}
         study.report([*reports, Report(4, "w", 1, "COMPLETED", whole, started=12.5), completed(5, 0.5, 1.0)])
         records = [study.trial(n) for n in range(6)]
         assert [record.reason for record in records] == [*odd, None, None]
@@ -61,7 +61,7 @@ class StoreConformance(ReadingConformance, NotesConformance):
         assert records[4].started == 12.5
         assert records[5].started == records[0].started == records[5].created
         assert study.front().index.tolist() == [4, 5]
-        assert study.front()["latency_ms"].tolist() == [float("inf"), 1.0]
+        assert study.front()["latency_ms"].tolist() == [1e300, 1.0]
         audit(study)
 
     def test_an_arch_is_stored_once(self, study: StudyRecord) -> None:
@@ -129,7 +129,9 @@ class StoreConformance(ReadingConformance, NotesConformance):
             study.measure(9, "accuracy", 0.5, step=0)
         study.claim("w", 1)
         for name, value, step, why in (
-            ("accuracy", float("nan"), 0, "not a number"),
+            ("accuracy", float("nan"), 0, "must be one finite number"),
+            ("accuracy", float("inf"), 0, "must be one finite number"),
+            ("accuracy", "0.5", 0, "must be one finite number"),
             ("accuracy", 0.5, -1, "step -1 is negative"),
             ("state", 0.5, 0, "reserved"),
             ("a b", 0.5, 0, "not an identifier"),
@@ -199,9 +201,10 @@ class StoreConformance(ReadingConformance, NotesConformance):
         ("measurements", "reason"),
         [
             ({"accuracy": 0.9}, "objective 'latency_ms' was not measured"),
-            ({"accuracy": float("nan"), "latency_ms": 1.0}, "metric 'accuracy' is nan, which is not a number"),
-            ({"accuracy": "high", "latency_ms": 1.0}, "metric 'accuracy' is 'high', which is not a number"),
-            ({"accuracy": None, "latency_ms": 1.0}, "metric 'accuracy' is None, which is not a number"),
+            ({"accuracy": float("nan"), "latency_ms": 1.0}, "metric 'accuracy' is nan; it must be one finite number"),
+            ({"accuracy": float("-inf"), "latency_ms": 1.0}, "metric 'accuracy' is -inf; it must be one finite number"),
+            ({"accuracy": "high", "latency_ms": 1.0}, "metric 'accuracy' is 'high' (str); it must be one finite"),
+            ({"accuracy": None, "latency_ms": 1.0}, "metric 'accuracy' is None (NoneType); it must be one"),
             ({"accuracy": 0.9, "latency_ms": 1.0, "state": 3.0}, "metric name 'state' is reserved"),
             ({"accuracy": 0.9, "latency_ms": 1.0, "a b": 3.0}, "metric name 'a b' is not an identifier"),
             ({"accuracy": 0.9, "latency_ms": 1.0}, "metric 'params' of the constraint"),

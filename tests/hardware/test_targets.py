@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -164,12 +165,26 @@ def test_a_function_of_ones_own_measures() -> None:
 
 
 @pytest.mark.parametrize(
+    "given",
+    [2, np.float32(2.0), torch.tensor(2.0), [2.0, np.int64(2)], np.array([2.0, 2.0]), torch.full((3,), 2.0)],
+    ids=repr,
+)
+def test_a_function_gives_milliseconds_of_any_kind(given: Any) -> None:
+    found = measure(NET, INPUT, Custom("board", lambda _m, _i: given), repeats=5)
+    assert found.median_ms == 2.0
+
+
+@pytest.mark.parametrize(
     ("function", "message"),
     [
         (lambda _m, _i: 1 / 0, "its function failed: ZeroDivisionError: division by zero"),
-        (lambda _m, _i: "fast", "its function gave 'fast'; it must give positive milliseconds"),
+        (lambda _m, _i: "fast", "its function gave 'fast' \\(str\\); it must give positive milliseconds"),
         (lambda _m, _i: [], r"its function gave \[\]"),
         (lambda _m, _i: [1.0, -1.0], r"its function gave \[1.0, -1.0\]"),
+        (lambda _m, _i: ["1.0"], r"its function gave \['1.0'\]"),
+        (lambda _m, _i: float("inf"), "its function gave inf"),
+        (lambda _m, _i: torch.ones(2, 2), "its function gave tensor"),
+        (lambda _m, _i: None, "its function gave None"),
     ],
 )
 def test_what_a_function_does_wrong_is_one_sentence(function: Callable[..., Any], message: str) -> None:

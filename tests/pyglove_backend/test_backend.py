@@ -7,10 +7,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyglove as pg
 import pytest
+import torch
 
-from nas.errors import AlgorithmError, NasError, SpaceError, StoreError, StudyError
+from nas.errors import AlgorithmError, EvaluationError, NasError, SpaceError, StoreError, StudyError
 from nas.pyglove import NasBackend, space_of
 from nas.store import open_store
 from tests.pyglove_backend.programs import algorithm, score, space
@@ -102,6 +104,51 @@ def test_skipped_and_diverged_trials_are_infeasible_and_not_fed_back(store: str)
     assert (diverged.infeasible, fine.infeasible) == (True, False)
     states = open_store(store).open_study("toy").counts()
     assert (states["COMPLETED"], states["INFEASIBLE"], states["FAILED"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "reward", [math.inf, -math.inf, np.float32("inf"), torch.tensor(math.inf), torch.tensor(math.nan)]
+)
+def test_a_reward_that_is_not_finite_fails_its_trial(store: str, reward: Any) -> None:
+    for _, feedback in sample(store, 2):
+        feedback(reward if feedback.id == 1 else torch.tensor(0.5))
+    failed, fine = poll(store).trials
+    assert (failed.infeasible, fine.final_measurement.reward) == (True, 0.5)
+    assert "must be one finite number" in failed.description
+    assert poll(store).best_trial.id == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (("0.5",), "metric 'reward' is '0.5'"),
+        ((np.array(["0.5"]),), "metric 'reward' is"),
+        ((np.array([0.5, 0.6]),), "metric 'reward' is a ndarray of shape"),
+        ((0.5, {"reason": 1.0}), "'reason' is reserved"),
+        ((0.5, {"état": 1.0}), "is not an identifier"),
+        ((0.5, {"size": "3"}), "metric 'size' is '3'"),
+        ((0.5, {"size": None}), "metric 'size' is None"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_number_is_refused_and_the_trial_goes_on(store: str, given: Any, sentence: str) -> None:
+    ((_, feedback),) = [next(sample(store, 1))]
+    with pytest.raises(EvaluationError, match=sentence):
+        feedback.add_measurement(*given)
+    assert feedback.get_trial().measurements == []
+    feedback(0.5, metrics={"size": np.int64(3)})
+    assert poll(store).best_trial.final_measurement.metrics == {"size": 3.0}
+
+
+def test_rewards_of_several_metrics_are_judged_each(store: str) -> None:
+    several = {"algorithm": pg.geno.Sweeping(), "metrics_to_optimize": ["quality", "cost"]}
+    ((_, feedback),) = [next(sample(store, 1, **several))]
+    with pytest.raises(EvaluationError, match="'high'"):
+        feedback((1.0, "high"))
+    with pytest.raises(ValueError, match="does not match"):
+        feedback((1.0, 2.0, 3.0))
+    feedback((1.0, torch.tensor([2.0])))
+    assert open_store(store).open_study("toy").trial(0).measurements == {"quality": 1.0, "cost": 2.0}
 
 
 def test_an_unfinished_trial_is_given_again_and_finished_ones_are_not_touched(store: str) -> None:

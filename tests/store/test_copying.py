@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def fill(store: Store) -> None:
     )
     study.add([new_trial(rng) for _ in range(3)], worker="w")
     study.measure(300, "loss", 1e-300, step=0)
-    study.report([completed(300, 0.1 + 0.2, 2.0, huge=float("inf"))])
+    study.report([completed(300, 0.1 + 0.2, 2.0, huge=1e300)])
     study.add([new_trial(rng)])
     study.update_space(schema(labels=(3, 5, 9), name="é\\t'\"\n"))
     study.annotate({"text": "a\\b\tc\n'd' \u2028 é", "none": None}, 300)
@@ -108,6 +109,18 @@ def test_a_copy_that_is_interrupted_leaves_nothing(places: dict[str, str], kind:
             first.copy_to(second, interrupt)
         assert second.studies() == []
         assert first.copy_to(second).rows["trials"] == 304
+
+
+def test_an_infinite_measurement_of_an_earlier_version_is_named_and_not_copied(places: dict[str, str]) -> None:
+    with open_store(places["sqlite"]) as first, open_store(places["sqlite again"]) as second:
+        fill(first)
+        with sqlite3.connect(places["sqlite"].removeprefix("sqlite:///")) as connection:
+            connection.execute("UPDATE measurements SET value = 9e999 WHERE number = 17")
+        with pytest.raises(
+            StoreError, match="metric 'accuracy' of trial 17 of study 'toy' is inf .*nothing was copied"
+        ):
+            first.copy_to(second)
+        assert second.studies() == []
 
 
 def test_what_changes_on_the_way_is_noticed(places: dict[str, str], server: PostgresServer) -> None:

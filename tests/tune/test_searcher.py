@@ -5,6 +5,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import nas
@@ -83,10 +84,13 @@ def test_failures_and_constraints_reach_the_algorithm() -> None:
         ("dear", {"quality": 1.0, "cost": 20.0}, False),
         ("died", None, True),
         ("nan", {"quality": float("nan"), "cost": 1.0}, False),
+        ("inf", {"quality": float("inf"), "cost": 1.0}, False),
+        ("text", {"quality": "0.5", "cost": 1.0}, False),
+        ("numpy", {"quality": np.array([0.5]), "cost": np.float32(1.0)}, False),
     ):
         one.suggest(name)
         one.on_trial_complete(name, result, error=error)
-    assert [trial.state for trial in one._told] == ["COMPLETED", "INFEASIBLE", "FAILED", "FAILED"]
+    assert [trial.state for trial in one._told] == ["COMPLETED", "INFEASIBLE", *["FAILED"] * 4, "COMPLETED"]
     assert one._told[0].values == (-1.0, 1.0)
     assert one._told[1].violation == pytest.approx(1.0)
 
