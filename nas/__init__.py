@@ -1,12 +1,102 @@
 """Neural architecture search over supernets.
 
-Names are imported when they are first used, so that `import nas` and `nas --help` cost no torch.
+Names are imported when they are first used (`nas.lazy`), so that `import nas` and `nas --help` cost no torch.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
+
+from nas import lazy
+
+if TYPE_CHECKING:
+    from nas.deploy import ElasticModel as ElasticModel
+    from nas.deploy.export import export as export
+    from nas.errors import Infeasible as Infeasible
+    from nas.errors import NasError as NasError
+    from nas.evaluate import Accuracy as Accuracy
+    from nas.evaluate import Costs as Costs
+    from nas.evaluate import Evaluation as Evaluation
+    from nas.evaluate import Function as Function
+    from nas.evaluate import Latency as Latency
+    from nas.evaluate import Once as Once
+    from nas.evaluate import Predicted as Predicted
+    from nas.evaluate import Trained as Trained
+    from nas.hardware import Command as Command
+    from nas.hardware import Custom as Custom
+    from nas.hardware import Device as Device
+    from nas.hardware import measure as measure
+    from nas.metrics import Constraint as Constraint
+    from nas.metrics import Metric as Metric
+    from nas.placement import needs as needs
+    from nas.predict import FewShot as FewShot
+    from nas.predict import Learned as Learned
+    from nas.predict import LookUp as LookUp
+    from nas.proxies import Proxies as Proxies
+    from nas.search import LINAS as LINAS
+    from nas.search import MCTS as MCTS
+    from nas.search import NSGA2 as NSGA2
+    from nas.search import REINFORCE as REINFORCE
+    from nas.search import SMBO as SMBO
+    from nas.search import ConcurrentNAS as ConcurrentNAS
+    from nas.search import DNASearch as DNASearch
+    from nas.search import Exhaustive as Exhaustive
+    from nas.search import LocalSearch as LocalSearch
+    from nas.search import OptunaSearch as OptunaSearch
+    from nas.search import QualityDiversity as QualityDiversity
+    from nas.search import RandomSearch as RandomSearch
+    from nas.search import RegularizedEvolution as RegularizedEvolution
+    from nas.search import RoBoT as RoBoT
+    from nas.search import Source as Source
+    from nas.search import Surrogate as Surrogate
+    from nas.search import Transfer as Transfer
+    from nas.space import Arch as Arch
+    from nas.space import Space as Space
+    from nas.space.model import model as model
+    from nas.store import Store as Store
+    from nas.study import Study as Study
+    from nas.supernet import CentreCrop as CentreCrop
+    from nas.supernet import KernelTransform as KernelTransform
+    from nas.supernet import Layout as Layout
+    from nas.supernet import Supernet as Supernet
+    from nas.supernet import reorder as reorder
+    from nas.train import DIST as DIST
+    from nas.train import KL as KL
+    from nas.train import RKD as RKD
+    from nas.train import AdaptiveAlpha as AdaptiveAlpha
+    from nas.train import AllGranularities as AllGranularities
+    from nas.train import AttentionTransfer as AttentionTransfer
+    from nas.train import Attentive as Attentive
+    from nas.train import BatchScore as BatchScore
+    from nas.train import Bucketed as Bucketed
+    from nas.train import Classification as Classification
+    from nas.train import Delayed as Delayed
+    from nas.train import ExitMean as ExitMean
+    from nas.train import Features as Features
+    from nas.train import FixedList as FixedList
+    from nas.train import Granular as Granular
+    from nas.train import Hard as Hard
+    from nas.train import Hint as Hint
+    from nas.train import InPlace as InPlace
+    from nas.train import Interpolated as Interpolated
+    from nas.train import Labels as Labels
+    from nas.train import Phase as Phase
+    from nas.train import Progressive as Progressive
+    from nas.train import Ramped as Ramped
+    from nas.train import Sandwich as Sandwich
+    from nas.train import SimilarityPreserving as SimilarityPreserving
+    from nas.train import Snapshots as Snapshots
+    from nas.train import SortedExits as SortedExits
+    from nas.train import Teacher as Teacher
+    from nas.train import Training as Training
+    from nas.train import TwoDimensional as TwoDimensional
+    from nas.train import Uniform as Uniform
+    from nas.train import as_supernet as as_supernet
+    from nas.train import digits as digits
+    from nas.train import image_folder as image_folder
+    from nas.train import python_corpus as python_corpus
+    from nas.train import text_files as text_files
+    from nas.train import train_modules as train_modules
 
 __version__ = "0.1.0"
 
@@ -104,14 +194,8 @@ _HOME = {
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604 (the names are the keys above)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        from nas.errors import suggest
-
-        raise AttributeError(f"module 'nas' has no attribute {name!r}{suggest(name, _HOME)}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:
+    __getattr__ = lazy.names(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

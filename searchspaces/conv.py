@@ -67,7 +67,7 @@ class ConvNet(nn.Module):
         return y
 
 
-@nas.model  # type: ignore[untyped-decorator]
+@nas.model
 def conv_net(
     *,
     widths: Sequence[int],

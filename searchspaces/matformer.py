@@ -86,7 +86,7 @@ class Decoder(nn.Module):
         return y
 
 
-@nas.model  # type: ignore[untyped-decorator]
+@nas.model
 def encoder(
     *,
     hidden: Sequence[int],
@@ -101,7 +101,7 @@ def encoder(
     return Encoder(hidden=hidden, width=width, heads=heads, side=side, patch=patch, channels=channels, classes=classes)
 
 
-@nas.model  # type: ignore[untyped-decorator]
+@nas.model
 def decoder(
     *, hidden: Sequence[int], width: int = 48, heads: int = 3, length: int = 64, values: int = 257
 ) -> nn.Module:

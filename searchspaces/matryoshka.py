@@ -79,7 +79,7 @@ class Encoder(nn.Module):
         return y
 
 
-@nas.model  # type: ignore[untyped-decorator]
+@nas.model
 def encoder(
     *,
     depth: int,

@@ -134,7 +134,7 @@ class Network(nn.Module):
         return y
 
 
-@nas.model  # type: ignore[untyped-decorator]
+@nas.model
 def cell_net(
     *,
     e10: str,
@@ -179,9 +179,9 @@ def space(*, width: int = 16, cells: int = 5, stages: int = 3, channels: int = 3
         classes: to tell apart.
     """
     edges = {edge: pg.oneof(list(OPS)) for edge in EDGES}
-    fixed = {"width": width, "cells": cells, "stages": stages, "channels": channels, "classes": classes}
-    ends = {"largest": dict.fromkeys(EDGES, "nor_conv_3x3"), "smallest": dict.fromkeys(EDGES, "none")}
-    return nas.Space(cell_net(**edges, **fixed), name="nasbench201", **ends)
+    largest, smallest = dict.fromkeys(EDGES, "nor_conv_3x3"), dict.fromkeys(EDGES, "none")
+    cell = cell_net(**edges, width=width, cells=cells, stages=stages, channels=channels, classes=classes)
+    return nas.Space(cell, name="nasbench201", largest=largest, smallest=smallest)
 
 
 def supernet(space_: nas.Space | None = None, *, side: int = 32, seed: int = 0) -> nas.Supernet:

@@ -67,7 +67,7 @@ def prefix(part: float, width: int) -> int:
     return dim
 
 
-@nas.model  # type: ignore[untyped-decorator]
+@nas.model
 def nested_lm(
     *,
     width: int,

@@ -141,7 +141,7 @@ def _act(swish: bool) -> nn.Module:
     return nn.Hardswish(inplace=True) if swish else nn.ReLU(inplace=True)
 
 
-@nas.model  # type: ignore[untyped-decorator]
+@nas.model
 def mobilenet(
     *,
     depths: Sequence[int],
@@ -282,14 +282,15 @@ def supernet(space_: nas.Space | None = None, *, side: int = 8, seed: int = 0) -
 
 def layouts(space_: nas.Space) -> dict[str, nas.KernelTransform]:
     """How the elastic kernels of a space of `mobilenet` are cut."""
-    sizes = {int(label) for one in space_.decisions if one.name.startswith("kernels[") for label in one.labels}
+    kernels = [one for one in space_.decisions if one.name.startswith("kernels[")]
+    sizes = {label for one in kernels for label in one.labels if isinstance(label, int)}
     if len(sizes) < 2:
         return {}
     # Not the fixed block after the stem, whose kernel is the smallest there is.
     return {"stages.*.depthwise.conv.weight": nas.KernelTransform(sorted(sizes, reverse=True))}
 
 
-@nas.model  # type: ignore[untyped-decorator]
+@nas.model
 def resnet(
     *,
     stem: int,

@@ -107,7 +107,7 @@ def timm_units(model: nn.Module) -> dict[str, Units]:
     }
 
 
-@nas.model  # type: ignore[untyped-decorator]
+@nas.model
 def elastic(
     *,
     model: Any,

@@ -133,7 +133,7 @@ class SortedLM(nn.Module):
         return functional.linear(self.norm(x), self.embedding.weight)
 
 
-@nas.model  # type: ignore[untyped-decorator]
+@nas.model
 def sorted_lm(
     *,
     width: int,

@@ -83,7 +83,7 @@ def _trunks_of(
     return {n: _trunk(anchors[n], module, blocks[n], example, n, guided=True) for n, module in modules.items()}
 
 
-@nas.model  # type: ignore[untyped-decorator]
+@nas.model
 def stitched(
     *,
     route: str,
@@ -314,8 +314,8 @@ def _space(value: Any, name: str, version: int) -> nas.Space:
         for number, anchor in enumerate(value.anchors)
         if isinstance(anchor, pg.Functor) and not pg.is_deterministic(anchor)
     }
-    ends = {"largest": {"route": str(len(value.anchors) - 1)}, "smallest": {"route": "0"}}
-    return nas.Space(value, name=name, version=version, active_when=alive, **ends)
+    largest, smallest = {"route": str(len(value.anchors) - 1)}, {"route": "0"}
+    return nas.Space(value, name=name, version=version, active_when=alive, largest=largest, smallest=smallest)
 
 
 def supernet(

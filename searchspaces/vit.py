@@ -88,7 +88,7 @@ class ViT(nn.Module):
         return y
 
 
-@nas.model  # type: ignore[untyped-decorator]
+@nas.model
 def vit(
     *,
     width: int,

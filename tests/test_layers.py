@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "carried": {"errors"},
     "placement": {"errors"},
     "signals": set(),
+    "lazy": {"errors"},
     "supernet": {"carried", "errors", "space"},
     "train": {"errors", "signals", "space", "supernet"},
     "proxies": {"errors", "space", "supernet", "train"},
@@ -103,6 +104,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 for _layer in set(MAY_IMPORT) - {"errors"}:
     MAY_IMPORT[_layer].add("checking")  # everybody checks arguments
+    MAY_IMPORT[_layer].add("lazy")  # every package may import late
 # Packages that are imported in these layers only.
 ONLY_IN = {
     "torch": {

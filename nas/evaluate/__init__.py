@@ -18,8 +18,9 @@ Subnets:    Accuracy, Costs, Latency, Weights, one_sample (these import torch, w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from nas import lazy
 from nas.evaluate.compose import Evaluation, Evaluator, checked
 from nas.evaluate.once import Once
 
@@ -44,22 +45,12 @@ __all__ = [
     "one_sample",
 ]
 
+_HOME = {
+    "Function": "nas.evaluate.functional",
+    "Predicted": "nas.evaluate.predicted",
+    "Trained": "nas.evaluate.trained",
+    **dict.fromkeys(("Accuracy", "Costs", "Latency", "Weights", "one_sample"), "nas.evaluate.subnets"),
+}
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'nas.evaluate' has no attribute {name!r}")
-    if name == "Function":
-        from nas.evaluate.functional import Function
-
-        return Function
-    if name == "Predicted":
-        from nas.evaluate.predicted import Predicted
-
-        return Predicted
-    if name == "Trained":
-        from nas.evaluate.trained import Trained
-
-        return Trained
-    from nas.evaluate import subnets
-
-    return getattr(subnets, name)
+if not TYPE_CHECKING:
+    __getattr__ = lazy.names(__name__, _HOME)

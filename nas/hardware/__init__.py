@@ -8,9 +8,9 @@ Alone:      exclusive, shared
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from nas import lazy
 from nas.hardware.lock import exclusive, shared
 
 if TYPE_CHECKING:
@@ -40,15 +40,12 @@ __all__ = [
 
 # What imports torch is imported when it is used; being alone does not need it.
 _HOME = {
-    **dict.fromkeys(("Device", "devices", "parse_device"), "device"),
-    **dict.fromkeys(("Measured", "Reference", "Target", "measure"), "latency"),
-    **dict.fromkeys(("Command", "Custom"), "remote"),
-    **dict.fromkeys(("Rounds", "measure_rounds"), "rounds"),
-    **dict.fromkeys(("exposed", "resources"), "energy"),
+    **dict.fromkeys(("Device", "devices", "parse_device"), "nas.hardware.device"),
+    **dict.fromkeys(("Measured", "Reference", "Target", "measure"), "nas.hardware.latency"),
+    **dict.fromkeys(("Command", "Custom"), "nas.hardware.remote"),
+    **dict.fromkeys(("Rounds", "measure_rounds"), "nas.hardware.rounds"),
+    **dict.fromkeys(("exposed", "resources"), "nas.hardware.energy"),
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'nas.hardware' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"nas.hardware.{_HOME[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__ = lazy.names(__name__, _HOME)

@@ -13,8 +13,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nas import lazy
 
 if TYPE_CHECKING:
     from nas.predict.encoding import Encoding
@@ -43,23 +44,15 @@ __all__ = [
 ]
 
 _HOME = {
-    "Encoding": "encoding",
-    "Learned": "learned",
-    "LookUp": "lookup",
-    "Part": "pieces",
-    "parts": "pieces",
-    "Packed": "predictor",
-    "Predictor": "predictor",
-    "KINDS": "regressors",
-    "held_out": "scoring",
-    "scores": "scoring",
-    "FewShot": "transfer",
-    "Known": "transfer",
-    "choose": "transfer",
+    "Encoding": "nas.predict.encoding",
+    "Learned": "nas.predict.learned",
+    "LookUp": "nas.predict.lookup",
+    **dict.fromkeys(("Part", "parts"), "nas.predict.pieces"),
+    **dict.fromkeys(("Packed", "Predictor"), "nas.predict.predictor"),
+    "KINDS": "nas.predict.regressors",
+    **dict.fromkeys(("held_out", "scores"), "nas.predict.scoring"),
+    **dict.fromkeys(("FewShot", "Known", "choose"), "nas.predict.transfer"),
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'nas.predict' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"nas.predict.{_HOME[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__ = lazy.names(__name__, _HOME)

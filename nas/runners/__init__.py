@@ -11,8 +11,9 @@ import_file     import a job file so that workers can import it too
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from nas import lazy
 from nas.runners.base import Outcome, Runner, Task
 from nas.runners.inline import InlineRunner
 from nas.runners.local import LocalRunner
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["InlineRunner", "LocalRunner", "Outcome", "RayRunner", "Runner", "StagedRunner", "Task", "import_file"]
 
+_HOME = {"RayRunner": "nas.runners.actors"}  # Ray takes seconds to import
 
-def __getattr__(name: str) -> Any:
-    if name == "RayRunner":  # Ray takes seconds to import
-        from nas.runners.actors import RayRunner
-
-        return RayRunner
-    raise AttributeError(f"module 'nas.runners' has no attribute {name!r}")
+if not TYPE_CHECKING:
+    __getattr__ = lazy.names(__name__, _HOME)

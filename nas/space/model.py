@@ -7,11 +7,13 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec
 
 import pyglove as pg
 
 from nas.errors import SpaceError
+
+P = ParamSpec("P")
 
 
 class _Class(type(pg.Functor)):  # type: ignore[misc]  # PyGlove's metaclass, under our own name for `copyreg`
@@ -31,7 +33,7 @@ class _Signature(type(pg.Functor.__signature__), inspect.Signature):  # type: ig
     __str__ = inspect.Signature.__str__
 
 
-def model(target: Callable[..., Any]) -> Any:
+def model(target: Callable[P, Any]) -> Callable[P, ModelFunction]:
     """Make a model function: called with open arguments it gives a symbolic value, which a `Space` takes.
 
     A decorator for functions of your own, and a wrapper of functions and classes that you do not own:
@@ -56,7 +58,8 @@ def model(target: Callable[..., Any]) -> Any:
         target: a function or class with any signature that names its arguments, or takes `**kwargs`.
 
     Returns:
-        A `pg.Functor` class with the target's signature and docstring.  It pickles when `target` can be imported.
+        A `pg.Functor` class with the target's signature and docstring.  It pickles when `target` can be imported.  To type
+        checkers it takes the target's arguments (open ones are `Any`) and gives a symbolic value.
 
     Raises:
         SpaceError: `target` has no signature that Python can read.
@@ -69,7 +72,8 @@ def model(target: Callable[..., Any]) -> Any:
         raise SpaceError(
             f"nas.model cannot read the arguments of {target!r} ({error}); wrap it in a function"
         ) from None
-    return _wrapped(target)
+    found: Callable[P, ModelFunction] = _wrapped(target)
+    return found
 
 
 @functools.cache

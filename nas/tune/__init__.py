@@ -11,8 +11,9 @@ Rungs           its decisions, without Ray
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from nas import lazy
 from nas.tune.rungs import Rungs
 
 if TYPE_CHECKING:
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ParetoHalving", "Rungs", "Searcher", "run"]
 
-_HOME = {"ParetoHalving": "halving", "Searcher": "searcher", "run": "running"}
+# Ray takes seconds to import.
+_HOME = {
+    "ParetoHalving": "nas.tune.halving",
+    "Searcher": "nas.tune.searcher",
+    "run": "nas.tune.running",
+}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'nas.tune' has no attribute {name!r}")
-    import importlib  # Ray takes seconds to import
-
-    return getattr(importlib.import_module(f"nas.tune.{_HOME[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__ = lazy.names(__name__, _HOME)
