@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas import files, sealed
 from nas.errors import RunnerError
 
 _KEPT_S = 24 * 3600.0  # copies that nobody has used for so long are removed
@@ -95,9 +96,10 @@ def fetch(folder: Folder, read: Read) -> Path:
                 _prune(kept)
                 _write(folder, place, read)
             os.utime(place)
-    except OSError as error:
+    except (OSError, sealed.Damaged) as error:
+        said = getattr(error, "strerror", None) or error
         raise RunnerError(
-            f"'{folder.path}' is not on {os.uname().nodename} and cannot be copied to '{kept}' ({error.strerror or error}); "
+            f"'{folder.path}' is not on {os.uname().nodename} and cannot be copied to '{kept}' ({said}); "
             "make room there, or let TMPDIR name another folder"
         ) from error
     _copies[folder.path, folder.digest] = str(place)
@@ -125,12 +127,11 @@ def _size(path: Path) -> int | None:
 
 def _write(folder: Folder, place: Path, read: Read) -> None:
     """The copy, in a folder of its own until it is whole and what it should be."""
-    with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as name:
-        new = Path(name) / "copy"
+    with files.replacing(place) as new:
         new.mkdir()
         for index, file in enumerate(folder.files):
             digest = hashlib.sha256()
-            with (new / file.name).open("wb") as out:
+            with sealed.inside(new, file.name).open("wb") as out:
                 for chunk in _chunks(index, file.size, read):
                     out.write(chunk)
                     digest.update(chunk)
@@ -139,9 +140,6 @@ def _write(folder: Folder, place: Path, read: Read) -> None:
                     f"'{Path(folder.path) / file.name}' arrived on {os.uname().nodename} with another hash than it was sent "
                     "with; was it changed meanwhile? start again"
                 )
-        if place.exists():  # one that was damaged
-            place.rename(Path(name) / "old")
-        new.rename(place)
 
 
 def _chunks(index: int, size: int, read: Read) -> Iterable[bytes]:

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
+import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.errors import StoreError
 from nas.store import StudyRecord, TrialRecord
+from nas.store.database import VERSION_TABLE
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -60,11 +62,12 @@ def export_study(
         progress: told how many trials of how many are written.
 
     Raises:
-        StoreError: there is a study of that name, or the database cannot be written.
+        StoreError: there is a study of that name, or the database is another program's, one of ours, or cannot be written.
     """
     name = name or record.name
     shown = _without_password(_located(url))
     with _explained(shown):
+        _check_target(_located(url), shown)
         storage = _open(_located(url))
         try:
             study = _begin(record, storage, name, shown)
@@ -195,8 +198,29 @@ def _located(url: str) -> str:
     return url if "://" in url else f"sqlite:///{Path(url).expanduser()}"
 
 
+def file_of(url: str) -> Path | None:
+    """The file of a database of SQLite's; None of another."""
+    name = _located(url).removeprefix("sqlite:///")
+    return None if name == _located(url) or name.startswith(":") else Path(name)
+
+
 def _without_password(url: str) -> str:
     return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+
+
+def _check_target(url: str, shown: str) -> None:
+    """Refuse to make Optuna's tables beside others, above all beside those that the study comes from."""
+    path = file_of(url)
+    if path is not None and not path.exists():
+        return
+    engine = sa.create_engine(url)
+    try:
+        tables = sa.inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+    if VERSION_TABLE in tables or (tables and "version_info" not in tables):
+        whose = "of supernas" if VERSION_TABLE in tables else "of another program"
+        raise StoreError(f"{shown} is a database {whose}, not of Optuna's; give a new file, or a database of its own")
 
 
 def _open(url: str) -> RDBStorage:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _MOST_DOMINATED = 3000  # more dots only darken the picture
 _FRONT_COLOUR = "#c0142b"
+_MADE_BY = "supernas front"
+_PAGE = f'<!doctype html><html lang=en><meta charset=utf-8><meta name=generator content="{_MADE_BY}">'
 
 
 def front_figure(name: str, objectives: Sequence[Metric], trials: pd.DataFrame, front: pd.DataFrame) -> Figure:
@@ -57,7 +59,7 @@ def front_figure(name: str, objectives: Sequence[Metric], trials: pd.DataFrame, 
 def png(figure: Figure) -> bytes:
     """The figure as a PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": _MADE_BY})
     return buffer.getvalue()
 
 
@@ -73,10 +75,17 @@ def page(name: str, figure: Figure, front: pd.DataFrame) -> str:
     table = front.map(_short).to_html(border=0, escape=True)
     title = html.escape(printable(name))
     return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
+        f"{_PAGE}<title>{title}</title>"
         "<style>body{font:14px system-ui,sans-serif;margin:2em}table{border-collapse:collapse}"
         "td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #ddd}svg{max-width:100%;height:auto}</style>"
         f"<h1>{title}</h1>{svg}{table}</html>\n"
+    )
+
+
+def is_picture(content: bytes) -> bool:
+    """Whether these are the first bytes, 300 or more, of what `png` or `page` gave."""
+    return content.startswith(_PAGE.encode()) or (
+        content.startswith(b"\x89PNG") and f"Software\0{_MADE_BY}".encode() in content[:300]
     )
 
 

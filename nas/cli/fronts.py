@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nas.study import Study
 
 
-def write_elastic(study: Study, output: Path, where: str | None = None) -> str:
+def write_elastic(study: Study, output: Path, where: str | None = None, *, force: bool = False) -> str:
     """Write the front as an `ElasticModel`'s folder, after checking each point as `nas extract` does; what was done.
 
     Raises:
@@ -20,9 +20,10 @@ def write_elastic(study: Study, output: Path, where: str | None = None) -> str:
         JobError: no evaluator holds a supernet.
     """
     from nas.deploy import ElasticModel
-    from nas.study.take_home import check_folder, outputs_differ, take_home
+    from nas.deploy.folder import check_target
+    from nas.study.take_home import outputs_differ, take_home
 
-    check_folder(output)
+    check_target(output, force=force)
     front = study.front(where)
     if not len(front):
         raise DeployError(f"the front of study {study.name!r} has no points; run the study first, or relax its filter")
@@ -41,5 +42,5 @@ def write_elastic(study: Study, output: Path, where: str | None = None) -> str:
         winner = take_home(study, int(number))
         if outputs_differ(winner.module, model.extract(winner.arch), winner.example) is not None:
             raise DeployError(f"trial {number} computes something else on the whole front; this is a defect, report it")
-    model.save(output)
+    model.save(output, force=force)
     return f"wrote {output} (elastic): {len(model.points)} points, each computes what was evaluated and when read again"

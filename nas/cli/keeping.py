@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from cyclopts import App
 
 from nas.cli.root import StoreOption, StudyArgument, app
 from nas.cli.stores import keep, of_any_revision, reading, shown_of, url_of
-from nas.errors import NasError
+from nas.errors import NasError, StoreError
 from nas.text import printable
 
 db = App(name="db", help="The database: its schema, copies, and what its studies are called.")
@@ -121,7 +123,35 @@ def copy_database(source: str, target: str, *, quiet: bool = False) -> None:
     from nas.store import open_store
     from nas.store.database import shown
 
-    original, copy = keep(open_store(source, create=False, read_only=True)), keep(open_store(target))
-    with copying(quiet) as progress:
+    original = keep(open_store(source, create=False, read_only=True))
+    with copying(quiet) as progress, _becoming(target) as place, open_store(place) as copy:
         copied = original.copy_to(copy, progress)
     print_text(f"copied {shown(source)} to {shown(target)}: {copied}")
+
+
+@contextmanager
+def _becoming(target: str) -> Iterator[str | Path]:
+    """Where to make the database `target`: a new file appears when it is whole.
+
+    Raises:
+        StoreError: it cannot be made, or what belongs to a database of that name lies there.
+    """
+    from nas import files
+    from nas.store.database import locate
+    from nas.store.sqlite import Sqlite
+
+    backend = locate(target)
+    if not isinstance(backend, Sqlite) or backend.exists():
+        yield target
+        return
+    for left in (Path(f"{backend.path}{end}") for end in ("-wal", "-journal")):
+        if left.exists():  # SQLite would take it for a part of the new one
+            raise StoreError(f"{str(left)!r} is there without its database; move it away, or copy to another place")
+    with files.explained(target, StoreError):
+        backend.path.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(backend.path, durable=True) as half:
+            try:
+                yield half
+            except StoreError as error:
+                raise StoreError(str(error).replace(str(half), str(backend.path))) from error
+            assert not Path(f"{half}-wal").exists(), "closing it has written everything into the file"

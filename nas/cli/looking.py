@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from nas.cli.root import JobOption, StoreOption, StudyArgument, app
-from nas.cli.stores import declared, reading
+from nas.cli.root import ForceOption, JobOption, StoreOption, StudyArgument, app
+from nas.cli.stores import check_output, declared, reading
 
 
 @app.command
@@ -83,6 +83,7 @@ def front(
     format: Literal["table", "json", "csv", "html", "png"] | None = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     everything: Annotated[bool, Parameter(name="--all")] = False,
+    force: ForceOption = False,
     measure: bool = False,
     job: JobOption = None,
 ) -> None:
@@ -95,9 +96,12 @@ def front(
         everything: print every measurement, also how it was measured.
         measure: measure every trial of a front of predicted latencies, until all of the front is measured.
     """
-    from nas.cli.show import write_front
+    from nas.cli.show import destination, is_front, write_front
 
     record, found = reading(store).open_study(study), None
+    chosen, target = destination(record, format, output)
+    if target is not None:
+        check_output(target, store, is_front(record, chosen), force=force)
     if measure:
         from nas.cli.hardware import ticker
         from nas.study.measuring import measured_front

@@ -11,9 +11,10 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
+
+from nas import files
 
 Kind = Literal["job", "command"]
 
@@ -31,10 +32,7 @@ def remember(kind: Kind, place: str, name: str, value: Any) -> None:
     try:
         path = _path(kind, place, name)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor, half = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(note, file)
-        os.replace(half, path)
+        files.write(path, json.dumps(note))
     except (OSError, RuntimeError):
         pass  # a convenience: without it the next command asks
 

@@ -14,6 +14,9 @@ StoreOption = Annotated[
 ]
 JobArgument = Annotated[str, Parameter(help="A Python file that builds a nas.Study, or package.module:name.")]
 JobOption = Annotated[str | None, Parameter(help="The job, where it is not the one that you ran.")]
+ForceOption = Annotated[
+    bool, Parameter(name="--force", help="Write over what is there, though the same command did not make it.")
+]
 TrialArgument = Annotated[int, Parameter(help="Number of a trial, as 'nas front' lists them.")]
 DeviceOption = Annotated[
     str,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from nas import files
 from nas.cli.output import choices_text, console, print_json, print_lines, print_table, print_text, records
 from nas.errors import FilterError, NasError
 from nas.metrics import unit_of
@@ -67,18 +68,15 @@ def write_front(
     measured: pd.DataFrame | None = None,
 ) -> None:
     """Print the front, or write it to a file; `measured` is given where the study's own is of predicted latencies."""
-    format = format or (_FORMATS.get(output.suffix) if output else None) or "table"
-    if output is not None and not output.parent.is_dir():
-        raise NasError(f"folder '{output.parent}' of '{output}' does not exist; create it, or write elsewhere")
+    format, output = destination(record, format, output)
     front = record.front(where=where) if measured is None else measured
-    if format in ("html", "png"):
-        output = output or Path(f"{_file_name(record.name)}-front.{format}")
-        _draw(record, front, where, format, output)
-        print_text(f"wrote {output}")
-        return
     if output is not None:
-        _write(front, format, output)
+        content = _picture(record, front, where, format) if format in ("html", "png") else _text(front, format)
+        with files.explained(output, NasError):
+            files.write(output, content)
         print_text(f"wrote {output}")
+        if format in ("html", "png"):
+            return
     elif format == "json":
         print_json(records(front))
     elif format == "csv":
@@ -93,6 +91,44 @@ def write_front(
         sys.stderr.write(f"these latencies are predictions; measure the front with: {printable(again)}\n")
 
 
+def destination(record: StudyRecord, format: str | None, output: Path | None) -> tuple[str, Path | None]:
+    """In which format a front is written and where; None is to standard output.
+
+    Raises:
+        NasError: a table in a file.
+    """
+    format = format or (_FORMATS.get(output.suffix) if output else None) or "table"
+    if format == "table" and output is not None:
+        raise NasError(
+            f"a table is not written to a file; give --format json, csv, html or png, or -o {output.stem}.csv"
+        )
+    if format in ("html", "png"):
+        output = output or Path(f"{_file_name(record.name)}-front.{format}")
+    return format, output
+
+
+def is_front(record: StudyRecord, format: str) -> Callable[[Path], bool]:
+    """Whether a file is what `write_front` wrote in this format."""
+    names = {metric.name for metric in record.objectives}
+
+    def is_one(file: Path) -> bool:
+        content = file.read_bytes()
+        if format in ("html", "png"):
+            from nas.plot import is_picture
+
+            return is_picture(content)
+        try:
+            if format == "csv":
+                first, *columns = content.partition(b"\n")[0].decode().split(",")
+                return first == "number" and names <= set(columns)
+            rows = json.loads(content)
+            return isinstance(rows, list) and all({"trial", *names} <= set(row) for row in rows)
+        except (ValueError, TypeError):
+            return False
+
+    return is_one
+
+
 def is_predicted(record: StudyRecord) -> bool:
     """Whether the latencies of a study are predictions."""
     return any(
@@ -100,27 +136,17 @@ def is_predicted(record: StudyRecord) -> bool:
     )
 
 
-def _write(front: pd.DataFrame, format: str, output: Path) -> None:
-    if format == "table":
-        raise NasError(
-            f"a table is not written to a file; give --format json, csv, html or png, or -o {output.stem}.csv"
-        )
-    if format == "csv":
-        _flat(front).to_csv(output)
-    else:
-        output.write_text(json.dumps(records(front), indent=2) + "\n", encoding="utf-8")
+def _text(front: pd.DataFrame, format: str) -> str:
+    return str(_flat(front).to_csv()) if format == "csv" else json.dumps(records(front), indent=2) + "\n"
 
 
-def _draw(record: StudyRecord, front: pd.DataFrame, where: str | None, format: str, output: Path) -> None:
+def _picture(record: StudyRecord, front: pd.DataFrame, where: str | None, format: str) -> bytes | str:
     from nas.plot import front_figure, page, png
 
     columns = ["state", *(metric.name for metric in record.objectives)]
     trials = record.trials(where=where, columns=columns)
     figure = front_figure(record.name, record.objectives, trials, front)
-    if format == "png":
-        output.write_bytes(png(figure))
-    else:
-        output.write_text(page(record.name, figure, front), encoding="utf-8")
+    return png(figure) if format == "png" else page(record.name, figure, front)
 
 
 def _print_frame(frame: pd.DataFrame, record: StudyRecord, everything: bool) -> None:

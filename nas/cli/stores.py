@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from shlex import join, quote
 from typing import TYPE_CHECKING, TypeVar
 
-from nas.errors import JobError
+from nas.errors import JobError, NasError
 
 if TYPE_CHECKING:
     from nas.store import Store
@@ -62,6 +63,35 @@ def shown_of(store: str | None) -> str:
 def store_hint(where: str) -> str:
     """What to add to a command for it to find this database."""
     return "" if where == shown_of(None) else f" --store {quote(where)}"
+
+
+def check_output(
+    target: Path, store: str | None, is_own: Callable[[Path], bool] = lambda _: False, *, force: bool = False
+) -> None:
+    """Refuse to write over the database, whatever it is called there, and over what the same command did not make.
+
+    Raises:
+        NasError: `target` is one of these.
+    """
+    from nas import files
+
+    refuse_database(target, store)
+    files.check(target, NasError, is_own, force=force)
+
+
+def refuse_database(target: Path, store: str | None) -> None:
+    """Refuse to write over the database or one of the files that SQLite keeps beside it, even where the user insists.
+
+    Raises:
+        NasError: `target` is one of these.
+    """
+    from nas import files
+    from nas.store.database import locate
+    from nas.store.sqlite import Sqlite
+
+    backend = locate(url_of(store))
+    if isinstance(backend, Sqlite) and files.beside_database(target, backend.path):
+        raise NasError(f"{str(target)!r} belongs to database {backend.shown}; write somewhere else")
 
 
 def declared(study: str, job: str | None, store: str | None, again: Sequence[str]) -> Study:

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from nas.cli.root import JobOption, StoreOption, StudyArgument, TrialArgument, app
-from nas.cli.stores import declared, reading
+from nas.cli.root import ForceOption, JobOption, StoreOption, StudyArgument, TrialArgument, app
+from nas.cli.stores import declared, reading, refuse_database
 
 
 @app.command
@@ -18,6 +18,7 @@ def extract(
     trial: TrialArgument,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    force: ForceOption = False,
     job: JobOption = None,
     store: StoreOption = None,
 ) -> None:
@@ -25,15 +26,18 @@ def extract(
 
     Writes DIR/model.safetensors, DIR/arch.json and DIR/load.py, whose load() gives an ordinary PyTorch module.
 
+    load() compares every file with its hash.  With --force an earlier winner is replaced, if nothing else is in its folder.
+
     Args:
         output: folder to write; it must not exist, or be empty.
     """
     from nas.cli.output import print_text
     from nas.study.take_home import check_folder, take_home
 
-    check_folder(output)
+    refuse_database(output, store)
+    check_folder(output, force=force)
     winner = take_home(declared(study, job, store, ["extract", study, str(trial), "-o", str(output)]), trial)
-    winner.write(output)
+    winner.write(output, force=force)
     print_text(str(winner))
     print_text(f"wrote {output}/: model.safetensors, arch.json, load.py")
 
@@ -47,6 +51,7 @@ def export(
     format: Literal["pt2", "onnx", "safetensors", "pretrained", "elastic"] | None = None,
     fixed_batch: bool = False,
     where: str | None = None,
+    force: ForceOption = False,
     job: JobOption = None,
     store: StoreOption = None,
 ) -> None:
@@ -55,7 +60,7 @@ def export(
     What was written is read back and its outputs are compared; nothing is left where they differ.
 
     Args:
-        output: file to write; a folder for pretrained and elastic.
+        output: file to write; a folder, empty or not there, for pretrained and elastic.
         format: pt2 is torch.export; onnx is one file; safetensors has the weights alone; pretrained is what the model's class
             itself saves; elastic is the front on one set of weights, for nas.ElasticModel.load. [default: elastic without a
             trial, else what the output's ending says]
@@ -63,11 +68,12 @@ def export(
         where: the front of the trials that satisfy this filter; without a trial only.
     """
     from nas.cli.output import print_text
+    from nas.deploy import check_target, format_of
     from nas.deploy import export as write
-    from nas.deploy import format_of
     from nas.errors import DeployError
     from nas.study.take_home import take_home
 
+    refuse_database(output, store)
     if trial is None:
         if format not in (None, "elastic") or fixed_batch:
             raise DeployError(
@@ -76,16 +82,17 @@ def export(
         from nas.cli.fronts import write_elastic
 
         words = ["export", study, "-o", str(output), *(["--where", where] if where else [])]
-        print_text(write_elastic(declared(study, job, store, words), output, where))
+        print_text(write_elastic(declared(study, job, store, words), output, where, force=force))
         return
     if format == "elastic" or where is not None:
         raise DeployError(
             f"elastic holds the whole front; leave out the trial {trial}, or --format elastic and --where"
         )
     chosen = format_of(output, format)
+    check_target(output, chosen, force=force)
     words = ["export", study, str(trial), "-o", str(output), *(["--format", format] if format else [])]
     winner = take_home(declared(study, job, store, words), trial)
-    done = write(winner.module, output, chosen, winner.example, any_batch=not fixed_batch)
+    done = write(winner.module, output, chosen, winner.example, any_batch=not fixed_batch, force=force)
     print_text(str(winner))
     print_text(str(done))
 
@@ -106,8 +113,11 @@ def export_optuna(
         quiet: no progress.
     """
     from nas.cli.output import print_text, showing
-    from nas.optuna import export_study
+    from nas.optuna import export_study, file_of
 
+    path = file_of(url)
+    if path is not None:
+        refuse_database(path, store)
     record = reading(store).open_study(study)
     with showing(f"writing {study}", quiet) as progress:
         done = export_study(record, url, name, progress)

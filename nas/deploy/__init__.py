@@ -3,10 +3,10 @@
 - `ElasticModel(supernet, front)`: `choose`, `switch`, call, `extract`, `export`, `save`, `load`.
 - `Point`: an arch of a front and what it measured.
 - `export(module, path)`: torch.export (`.pt2`), ONNX, safetensors, the class's own `save_pretrained`; checked.
-- `Export`: what it wrote, and how near the outputs are.
+- `Export`: what it wrote, how near the outputs are, and the hashes to `verify` a copy with.
 """
 
 from nas.deploy.elastic import ElasticModel, Point
-from nas.deploy.export import FORMATS, Export, Format, export, format_of
+from nas.deploy.export import FORMATS, Export, Format, check_target, export, format_of
 
-__all__ = ["FORMATS", "ElasticModel", "Export", "Format", "Point", "export", "format_of"]
+__all__ = ["FORMATS", "ElasticModel", "Export", "Format", "Point", "check_target", "export", "format_of"]

@@ -84,7 +84,7 @@ class ElasticModel:
         self._modules = {point.arch.key: self._ready(point.arch) for point in points}
         self._active = (points[0], self._modules[points[0].arch.key])  # replaced whole: no half-made switch
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the supernet, the front and what it measured to folder `path`: safetensors and JSON, no code.
 
         The folder is read again: weights and statistics are compared bit for bit and, where the supernet has an example, each
@@ -92,19 +92,19 @@ class ElasticModel:
 
         Args:
             path: folder, which must be empty or not there.
+            force: replace a model that was saved there, if nothing else is in its folder.
 
         Raises:
             DeployError: it is not, cannot be written, or computes something else when it is read again; nothing stays.
             CheckpointError: as `Supernet.save`.
         """
-        target = Path(path)
         saved = folder.Saved(
             self.supernet,
             self.objective,
             [(point.arch, dict(point.measurements)) for point in self.points],
             [self._buffers[point.arch.key] for point in self.points],
         )
-        folder.write(target, saved, lambda: self._compare(target))
+        folder.write(Path(path), saved, self._compare, force=force)
 
     @classmethod
     def load(cls, path: str | Path, space: Space, *, device: str = "cpu") -> Self:
@@ -216,6 +216,7 @@ class ElasticModel:
         *,
         example: Inputs | None = None,
         any_batch: bool = True,
+        force: bool = False,
     ) -> Export:
         """Write a point, the active one unless given, for another runtime; see `nas.deploy.export`.
 
@@ -225,6 +226,7 @@ class ElasticModel:
             point: of the front.
             example: inputs to trace and compare with; the supernet's unless given.
             any_batch: the first axis of the inputs stays open.
+            force: as `export`.
 
         Raises:
             DeployError: as `export`, or the point is not of the front, or there is no example.
@@ -232,7 +234,7 @@ class ElasticModel:
         inputs = self.supernet.example if example is None else example
         if inputs is None:
             raise DeployError("export needs inputs to compare with; give example= to it, or to the supernet")
-        return export(self.extract(point), path, format, inputs, any_batch=any_batch)
+        return export(self.extract(point), path, format, inputs, any_batch=any_batch, force=force)
 
     def __repr__(self) -> str:
         lowest, highest = self.points[-1], self.points[0]

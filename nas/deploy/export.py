@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import io
 import logging
-import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,8 +17,10 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
+from nas import files, sealed
 from nas.errors import DeployError, suggest
-from nas.supernet import Inputs
+from nas.sealed import Damaged
+from nas.supernet import Inputs, tensors
 from nas.supernet.inputs import arguments, call, convert, tensors_in
 from nas.supernet.rounding import first_difference, gap
 
@@ -37,9 +38,26 @@ class Export:
     format: Format
     difference: float
     """Largest absolute difference between outputs of what was read back and of the module, over the inputs compared."""
+    hashes: Mapping[str, str]
+    """SHA-256 by the name of the file, or of each file in the folder."""
 
     def __str__(self) -> str:
-        return f"wrote {self.path} ({self.format}); outputs differ by at most {self.difference:.2g} from the module's"
+        said = f"wrote {self.path} ({self.format}); outputs differ by at most {self.difference:.2g} from the module's"
+        return f"{said}; sha256 {self.hashes[self.path.name]}" if self.path.name in self.hashes else said
+
+    def verify(self, path: str | Path | None = None) -> None:
+        """Compare what was exported, or the copy of it in `path`, with its hashes: the programs that read it have none.
+
+        Raises:
+            DeployError: a file is missing or another one.
+        """
+        target = Path(path) if path is not None else self.path
+        for name, digest in self.hashes.items():
+            file = target / name if self.format == "pretrained" else target
+            try:
+                sealed.verify(file, digest)
+            except Damaged as error:
+                raise DeployError(f"{str(file)!r} is not the export: {error}; copy it or export it again") from error
 
 
 def export(
@@ -49,6 +67,7 @@ def export(
     example: Inputs | None = None,
     *,
     any_batch: bool = True,
+    force: bool = False,
 ) -> Export:
     """Write `module` in eval mode, read it back, compare outputs, and only then let the file appear under its name.
 
@@ -64,24 +83,24 @@ def export(
 
     Args:
         module: ordinary, as `extract` gives.  It is left alone.
-        path: file, replaced if it is there; folder of "pretrained", which must be empty or not there.
+        path: file, which must be empty or not there; folder of "pretrained", likewise.
         format: what the ending of `path` says unless given; no ending is "pretrained".
         example: inputs that the module takes: a tensor, a tuple, or a mapping.
         any_batch: the first axis of the inputs stays open in "pt2" and "onnx".
+        force: replace the file that is there; a folder is never replaced.
 
     Raises:
-        DeployError: the format is unknown, the backend is not installed or cannot express the module, or outputs differ.
-            Nothing is written then.
+        DeployError: something else would be written over, the file cannot be written, the format is unknown, the backend is
+            not installed or cannot express the module, or outputs differ.  Nothing is written then.
     """
     target = Path(path)
     chosen = format_of(target, format)
     if example is None:
         raise DeployError("export needs inputs to compare with; give example=, as the task's or the supernet's example")
-    _check_target(target, folder=chosen == "pretrained")
+    check_target(target, chosen, force=force)
     own = copy.deepcopy(module).cpu().eval()
     sample = convert(example, lambda tensor: tensor.detach().cpu())
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch, _quiet():
-        half = Path(scratch) / target.name
+    with files.explained(target, DeployError), files.replacing(target, durable=True) as half, _quiet():
         try:
             again, probes = _WRITERS[chosen](own, half, sample, any_batch)
             gaps = [
@@ -90,17 +109,18 @@ def export(
         except DeployError:
             raise
         except Exception as error:
+            if isinstance(error, OSError) and files.is_full(error):
+                raise
             raise DeployError(_refusal(own, chosen, any_batch, error)) from error
         far = max(one.absolute for one in gaps)
         if not all(one.same for one in gaps):
             raise DeployError(
                 f"{type(module).__name__} as {chosen} gives outputs that differ by {far:.2g}; nothing was written"
             )
-        if target.is_dir():
-            target.rmdir()
-        half.chmod(0o755 if half.is_dir() else 0o644)
-        os.replace(half, target)
-    return Export(target, chosen, far)
+        written = sorted(file for file in half.rglob("*") if file.is_file()) if half.is_dir() else [half]
+        home = half if half.is_dir() else half.parent
+        hashes = {str(file.relative_to(home)): sealed.digest(file) for file in written}
+    return Export(target, chosen, far, hashes)
 
 
 def format_of(path: Path, format: str | None = None) -> Format:
@@ -124,7 +144,9 @@ Written: TypeAlias = tuple[Reader, list[Inputs]]
 
 
 def _pt2(module: nn.Module, path: Path, example: Inputs, any_batch: bool) -> Written:
-    torch.export.save(_program(module, example, any_batch), path)
+    buffer = io.BytesIO()  # torch's own writer ends the process when the disk is full
+    torch.export.save(_program(module, example, any_batch), buffer)
+    path.write_bytes(buffer.getbuffer())
     again = torch.export.load(path).module()
     return lambda inputs: call(again, inputs), _probes(example, any_batch)
 
@@ -151,9 +173,9 @@ def _onnx(module: nn.Module, path: Path, example: Inputs, any_batch: bool) -> Wr
 
 
 def _safetensors(module: nn.Module, path: Path, example: Inputs, _any_batch: bool) -> Written:
-    from safetensors.torch import load_model, save_model
+    from safetensors.torch import load_model
 
-    save_model(module, str(path))
+    tensors.save_module(path, module)
     again = copy.deepcopy(module)
     with torch.no_grad():
         for tensor in (*again.parameters(), *again.state_dict().values()):
@@ -171,7 +193,8 @@ def _pretrained(module: nn.Module, path: Path, example: Inputs, _any_batch: bool
             f"{type(module).__name__} has no save_pretrained and from_pretrained of its own; export it as "
             "safetensors, pt2 or onnx"
         )
-    save(path)
+    with tensors.writing(path):
+        save(path)
     try:
         again = load(path).eval()
     except (RuntimeError, ValueError, KeyError) as error:
@@ -244,13 +267,16 @@ def _expect_same_weights(module: nn.Module, again: nn.Module, format: Format) ->
 # -- files and sentences
 
 
-def _check_target(path: Path, *, folder: bool) -> None:
-    if not path.parent.is_dir():
-        raise DeployError(f"folder {str(path.parent)!r} does not exist; make it first")
-    if folder and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise DeployError(f"{str(path)!r} exists already; give a folder that is empty or not there")
-    if not folder and path.is_dir():
-        raise DeployError(f"{str(path)!r} is a folder; give a file to write")
+def check_target(path: Path, format: Format, *, force: bool = False) -> None:
+    """Refuse what an export would write over; `export` asks this itself.
+
+    Raises:
+        DeployError: there is something that no export made, or no folder to write in.
+    """
+    if format == "pretrained":
+        files.check_folder(path, DeployError, force=force)
+    else:
+        files.check(path, DeployError, force=force)
 
 
 def _refusal(module: nn.Module, format: Format, any_batch: bool, error: Exception) -> str:

@@ -9,23 +9,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nas.errors import DeployError, MetricError, SpaceError
+from nas import files, sealed
+from nas.errors import CheckpointError, DeployError, MetricError, SpaceError
 from nas.metrics import Metric
+from nas.sealed import Damaged
 from nas.space import Arch, Space
-from nas.supernet import Supernet
+from nas.supernet import Supernet, checkpoint
+from nas.supernet.tensors import load as load_tensors
+from nas.supernet.tensors import save as save_tensors
 
 FORMAT, VERSION = "supernas.elastic", 1
 INDEX, WEIGHTS, STATISTICS = "elastic.json", "supernet", "statistics.safetensors"
@@ -45,47 +43,62 @@ class Saved:
     """Of each point."""
 
 
-def write(path: Path, saved: Saved, check: Callable[[], None]) -> None:
-    """Make the folder `path`; with `check`, which reads it again, failing, or anything else, nothing of it stays.
+def write(path: Path, saved: Saved, check: Callable[[Path], None], *, force: bool = False) -> None:
+    """Make the folder `path`, which appears whole, after `check` has read it where it is written, or not at all.
 
     Raises:
         DeployError: it is there already and not empty, or cannot be written.
         CheckpointError: as `Supernet.save`.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise DeployError(f"{str(path)!r} exists already; give a folder that is empty or not there")
+    check_target(path, force=force)
+    with files.explained(path, DeployError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(path, durable=True) as half:
+            half.mkdir()
+            digest = _fill(half, saved)
+            check(half)
+    saved.supernet._saved_as(path / WEIGHTS, digest)
+
+
+def check_target(path: Path, *, force: bool = False) -> None:
+    """Refuse a folder that `write` would write over.
+
+    Raises:
+        DeployError: it is there and not empty; with `force`, there is something in it besides a saved model.
+    """
+    files.check_folder(path, DeployError, listed, force=force)
+
+
+def listed(path: Path) -> list[str] | None:
+    """The files of a saved model by their names; None where there is none."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        _fill(path, saved)
-        check()
-    except BaseException as error:
-        shutil.rmtree(path, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise DeployError(f"{str(path)!r} cannot be written: {error.strerror or error}") from error
-        raise
+        index = _index(path)
+        weights = checkpoint.listed(path / WEIGHTS)
+    except (DeployError, CheckpointError):
+        return None
+    return [INDEX, *([STATISTICS] if index["statistics"] else []), *(f"{WEIGHTS}/{name}" for name in weights)]
 
 
-def _fill(path: Path, saved: Saved) -> None:
+def _fill(path: Path, saved: Saved) -> str:
+    """The hash of the weights."""
+    digest = saved.supernet._write(path / WEIGHTS)
     index: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
-        "supernet": saved.supernet.save(path / WEIGHTS),
+        "supernet": digest,
         "statistics": None,
         "objective": {"name": saved.objective.name, "goal": saved.objective.goal, "unit": saved.objective.unit},
         "points": [{"arch": arch.to_json(), "measurements": measurements} for arch, measurements in saved.points],
     }
     tensors = {
-        f"{place}/{name}": tensor.detach().cpu().contiguous().clone()  # points may share what is the same for all
+        f"{place}/{name}": tensor.detach().clone()  # points may share what is the same for all
         for place, each in enumerate(saved.statistics)
         for name, tensor in each.items()
     }
     if tensors:
-        save_file(tensors, path / STATISTICS)
-        (path / STATISTICS).chmod(0o644)  # the library writes for the owner alone
-        index["statistics"] = _digest(path / STATISTICS)
-    half = path / f".{INDEX}"
-    half.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-    os.replace(half, path / INDEX)
+        index["statistics"] = save_tensors(path / STATISTICS, tensors)
+    (path / INDEX).write_bytes(sealed.seal(index, indent=1))
+    return digest
 
 
 def read(path: Path, space: Space) -> Saved:
@@ -96,7 +109,7 @@ def read(path: Path, space: Space) -> Saved:
         CheckpointError: so is its supernet, or that is of another space.
     """
     index = _index(path)
-    supernet = Supernet.load(path / WEIGHTS, space)
+    supernet = Supernet.load(_inside(path, WEIGHTS), space)
     if supernet.source is None or supernet.source[1] != index["supernet"]:
         raise DeployError(f"{str(path / WEIGHTS)!r} holds other weights than were saved; copy the whole folder again")
     try:
@@ -109,7 +122,7 @@ def read(path: Path, space: Space) -> Saved:
 
 def _index(path: Path) -> dict[str, Any]:
     try:
-        index = json.loads((path / INDEX).read_text(encoding="utf-8"))
+        index, is_sealed = sealed.unseal((path / INDEX).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         what = f"is no elastic model: it has no {INDEX}" if path.exists() else "does not exist"
         raise DeployError(f"{str(path)!r} {what}; give the folder that ElasticModel.save wrote") from None
@@ -124,6 +137,8 @@ def _index(path: Path) -> dict[str, Any]:
     missing = {"supernet", "statistics", "objective", "points"} - set(index)
     if missing:
         raise DeployError(f"{str(path / INDEX)!r} lacks {', '.join(sorted(missing))}; copy the whole folder again")
+    if not is_sealed:
+        sealed.warn(path)
     return index
 
 
@@ -132,10 +147,8 @@ def _statistics(path: Path, digest: str | None, points: int) -> list[Statistics]
         return [{} for _ in range(points)]
     file = path / STATISTICS
     try:
-        if _digest(file) != digest:
-            raise DeployError(f"{str(file)!r} is not what was saved (its hash differs); copy the whole folder again")
-        tensors = load_file(file)
-    except (OSError, SafetensorError) as error:
+        tensors = load_tensors(sealed.inside(path, STATISTICS), digest)
+    except Damaged as error:
         raise DeployError(f"{str(file)!r} cannot be read: {error}; copy the whole folder again") from error
     return [_part(tensors, f"{place}/") for place in range(points)]
 
@@ -144,6 +157,8 @@ def _part(tensors: Mapping[str, Tensor], before: str) -> dict[str, Tensor]:
     return {name.removeprefix(before): tensor for name, tensor in tensors.items() if name.startswith(before)}
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _inside(path: Path, name: str) -> Path:
+    try:
+        return sealed.inside(path, name)
+    except Damaged as error:
+        raise DeployError(f"{str(path)!r} is no elastic model: {error}; copy the whole folder again") from error

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from nas import signals
+from nas import files, signals
 from nas.distributed.following import Following
 from nas.distributed.local import Local
 from nas.distributed.work import FAILED, ROOM, ROOM_BYTES, STOP, TOKEN, Order, failure
@@ -134,8 +134,11 @@ def _order(training: Training, threads: int, *, on_ray: bool) -> Order:
         (folder / name).unlink(missing_ok=True)
     training.supernet.save(folder / state.SUPERNET)
     token = uuid.uuid4().hex
-    (folder / TOKEN).write_text(token, encoding="utf-8")
-    (folder / ROOM).write_bytes(b" " * ROOM_BYTES)
+    try:
+        files.write(folder / TOKEN, token)
+        (folder / ROOM).write_bytes(b" " * ROOM_BYTES)  # written into, not replaced, when the disk is full
+    except OSError as error:
+        raise state.cannot_write(sent.path, error) from error
     dumps: Callable[[Any], bytes] = pickle.dumps
     if on_ray:
         import ray

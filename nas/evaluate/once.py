@@ -9,12 +9,14 @@ import fcntl
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal
 
+from nas import files, sealed
 from nas.errors import EvaluationError, Infeasible
 from nas.evaluate.compose import Evaluator, checked
 from nas.failures import verdict
@@ -86,7 +88,7 @@ class Once:
             reused = found is not None
             if found is None:
                 found = self._evaluate(arch)
-                _write(path, found)
+                _keep(path, found)
         measurements = {**found["measurements"], "reused": int(reused)}
         if found["infeasible"] is not None:
             raise Infeasible(found["infeasible"], measurements)
@@ -129,7 +131,13 @@ class Once:
         where = [] if getattr(self.function, "names_outputs", False) else [arch.space.fingerprint]
         who = json.dumps([self.describe(), arch.space.name, arch.space.version, *where], sort_keys=True, default=str)
         folder = self.folder / hashlib.blake2b(who.encode(), digest_size=8).hexdigest()
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if not files.is_full(error):
+                raise EvaluationError(
+                    f"'{folder}' cannot be made ({files.why(error)}); choose another folder"
+                ) from error
         return folder / f"{self._name(arch)}.json"
 
     def _name(self, arch: Arch) -> str:
@@ -142,8 +150,15 @@ class Once:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Inside the block no other process or thread holds `path`; the kernel lets go of it when a process dies."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Inside the block no other process or thread holds `path`, but on a full disk; the kernel lets go when a process dies."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        # Of a folder that could not be made: `_path`.
+        if not files.is_full(error) and not isinstance(error, FileNotFoundError):
+            raise EvaluationError(f"'{path}' cannot be written ({files.why(error)}); choose another folder") from error
+        yield
+        return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -152,27 +167,34 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found, is_sealed = sealed.unseal(path.read_bytes())
         why, measured = found["infeasible"], found["measurements"]
         whole = len(found) == 2 and isinstance(why, (str, NoneType)) and usable(measured)[1] is None
         whole &= all(type(value) in (int, float) for value in measured.values())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
         raise EvaluationError(
             f"'{path}' does not hold the measurements of an arch; delete it, and it is evaluated again"
         )
+    if not is_sealed:
+        sealed.warn(path.parent)
     return dict(found)
 
 
-def _write(path: Path, found: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(found), encoding="utf-8")
-    part.replace(path)
+def _keep(path: Path, found: dict[str, Any]) -> None:
+    """Share what was found; on a full disk it is still what was measured, and is not lost for that."""
+    try:
+        files.write(path, sealed.seal(found))
+    except OSError as error:
+        if not files.is_full(error) and not isinstance(error, FileNotFoundError):
+            raise EvaluationError(f"'{path}' cannot be written ({files.why(error)}); choose another folder") from error
+        warnings.warn(
+            f"'{path.parent}' has no room for measurements, which are not shared until there is some", stacklevel=2
+        )
 
 
 def _described(one: Any) -> Any:

@@ -251,7 +251,7 @@ class Trained:
         if found is None:
             raise EvaluationError(f"no epoch of arch {arch.choices} has finished in '{folder}'; train it first")
         net = as_supernet(self._module(arch), example=self.example, name=arch.key)
-        return Accuracy(Supernet.load(folder / found.folder, net.space), self.task)
+        return Accuracy(state.load_supernet(folder, found, Supernet, net.space), self.task)
 
     def _measuring(self, module: nn.Module) -> Accuracy:
         return Accuracy(as_supernet(module, example=self.example), self.task)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from nas import files
 from nas.errors import NasError, PredictorError, brief, suggest
 
 if TYPE_CHECKING:
@@ -55,6 +56,14 @@ class Packed:
                 return cls(kind, state, {name: found[name] for name in found.files})
         except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
             raise PredictorError(f"arrays of a {kind!r} predictor are damaged ({error}); fit it again") from error
+
+
+def _is_predictor(file: Path) -> bool:
+    try:
+        with zipfile.ZipFile(file) as found:
+            return f"{_JSON}.npy" in found.namelist()
+    except zipfile.BadZipFile:
+        return False
 
 
 class Predictor(ABC):
@@ -148,13 +157,24 @@ class Predictor(ABC):
         }
         return Packed(self.kind, {**own, "state": state}, arrays)
 
-    def save(self, path: str | Path) -> None:
-        """Write one .npz: the arrays, and the rest as JSON text."""
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write one .npz: the arrays, and the rest as JSON text.
+
+        Args:
+            path: file; a predictor that is there is replaced.
+            force: replace any other file, too.
+
+        Raises:
+            PredictorError: the path is another file, or cannot be written.
+        """
+        files.check(Path(path), PredictorError, _is_predictor, force=force)
         packed = self.pack()
         text = json.dumps({"kind": packed.kind, **packed.state})
         arrays = {**packed.arrays, _JSON: np.frombuffer(text.encode(), dtype=np.uint8)}
-        with Path(path).open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+        with files.explained(path, PredictorError):
+            files.write(path, buffer.getvalue())
 
     @staticmethod
     def load(path: str | Path, space: Space) -> Predictor:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 import logging
 import math
 import os
 import shutil
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas import files, sealed
 from nas.errors import StudyError
 
 if TYPE_CHECKING:
@@ -60,44 +58,44 @@ class Winner:
         )
         return f"trial {self.number} of study {self.study!r}: the extracted module computes what was evaluated ({same})"
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, *, force: bool = False) -> None:
         """Write `model.safetensors`, `arch.json` and `load.py`, and run the last to see that it gives the same outputs.
 
-        The folder appears whole or not at all.
+        The folder appears whole or not at all.  `load.py` compares every file with the hash that `arch.json` has of it.
+
+        Args:
+            folder: must be empty or not there.
+            force: replace an earlier winner, if nothing else is in its folder.
 
         Raises:
-            StudyError: the folder is there and not empty, or what was written does not load to the same module.
+            StudyError: the folder is there and not empty, cannot be written, or what was written does not load to the same
+                module.
         """
-        check_folder(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-            half = Path(scratch) / folder.name
-            half.mkdir()
-            self._write(half)
-            self._check(half)
-            if folder.exists():
-                folder.rmdir()
-            os.replace(half, folder)
+        check_folder(folder, force=force)
+        with files.explained(folder, StudyError):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with files.replacing(folder, durable=True) as half:
+                half.mkdir()
+                self._write(half)
+                self._check(half)
 
     def _write(self, folder: Path) -> None:
-        from safetensors.torch import save_model
+        from nas.supernet import tensors
 
-        file = folder / "model.safetensors"
-        save_model(self.module, str(file))
-        file.chmod(0o644)  # the library writes for the owner alone
-        weights = file.read_bytes()
+        tensors.save_module(folder / "model.safetensors", self.module)
+        (folder / "load.py").write_text(self._loader(folder), encoding="utf-8")
+        if hasattr(self.module, "save_pretrained"):
+            self._write_pretrained(folder / "pretrained")
+        written = sorted(file for file in folder.rglob("*") if file.is_file())
         described = {
             "study": self.study,
             "trial": self.number,
             "arch": self.arch.to_json(),
             "measurements": self.measurements,
             "checked": self.checked,
-            "sha256": hashlib.sha256(weights).hexdigest(),
+            "files": {str(file.relative_to(folder)): sealed.digest(file) for file in written},
         }
-        (folder / "arch.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-        (folder / "load.py").write_text(self._loader(folder), encoding="utf-8")
-        if hasattr(self.module, "save_pretrained"):
-            self._write_pretrained(folder / "pretrained")
+        (folder / _DESCRIBED).write_bytes(sealed.seal(described, indent=2))
 
     def _write_pretrained(self, folder: Path) -> None:
         """The class's own files, only where they read back: no configuration says that blocks have sizes of their own."""
@@ -128,7 +126,7 @@ class Winner:
             shutil.copyfile(str(sys.modules[module].__file__), folder / f"{module}.py")
         return _LOADER.format(
             system="import sys\n" if beside else "",
-            path="sys.path.insert(0, str(Path(__file__).parent))\n" if beside else "",
+            path="sys.path.insert(0, str(_HERE))\n" if beside else "",
             imports="\n".join(f"import {module}" for module in modules),
             expression=f"{expression}{'()' if callable(self.arch.value) else ''}",
         )
@@ -141,12 +139,16 @@ class Winner:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
+        shutil.rmtree(folder / "__pycache__", ignore_errors=True)
         different = _difference(self.module, module.load(), self.example)
         if different is not None:
             raise StudyError(
                 f"the module that load.py builds differs from trial {self.number}'s {different}; nothing was written"
             )
 
+
+_DESCRIBED = "arch.json"
+_ALWAYS = ("model.safetensors", "load.py")
 
 # What the record says is in arch.json, never here: names and values of a database are data, and nothing of them is source.
 _LOADER = '''"""The network that arch.json describes: which trial of which study, and what it measured.
@@ -155,17 +157,45 @@ _LOADER = '''"""The network that arch.json describes: which trial of which study
     model = load()  # an ordinary torch.nn.Module in eval mode
 """
 
+import hashlib
+import json
 {system}from pathlib import Path
 
 from safetensors.torch import load_model
 
+_HERE = Path(__file__).resolve().parent
+
+
+def _check(kind=""):
+    """Every file whose name ends so is what was written: arch.json has their hashes, and ends with one of itself."""
+    try:
+        text = (_HERE / "arch.json").read_bytes()
+        body, _, end = text.rpartition(b',\\n "sha256": "')
+        wrong = [] if end == hashlib.sha256(body).hexdigest().encode() + b'"\\n}}\\n' else ["arch.json"]
+        for name, digest in [] if wrong else json.loads(text)["files"].items():
+            if not name.endswith(kind):
+                continue
+            if not (_HERE / name).resolve().is_relative_to(_HERE):
+                raise ValueError(name + " leads out of the folder")
+            with open(_HERE / name, "rb") as file:
+                wrong += [name] if hashlib.file_digest(file, "sha256").hexdigest() != digest else []
+    except (OSError, ValueError) as error:
+        raise RuntimeError(f"{{str(_HERE)!r}} is not whole: {{error}}; copy it again, or extract the trial again") from None
+    if wrong:
+        raise RuntimeError(
+            f"{{str(_HERE / wrong[0])!r}} is not what was saved (its hash differs); copy it again, or extract the trial again"
+        )
+
+
+_check(".py")
 {path}{imports}
 
 
 def load():
     """The network, with its weights."""
+    _check()
     model = {expression}
-    load_model(model, Path(__file__).with_name("model.safetensors"))
+    load_model(model, _HERE / "model.safetensors")
     return model.eval()
 '''
 
@@ -204,14 +234,28 @@ def take_home(study: Study, number: int) -> Winner:
     return Winner(study.name, number, arch, module, dict(trial.measurements), checked, source.example, study.job)
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, *, force: bool = False) -> None:
     """Refuse a folder that would be overwritten.
+
+    Args:
+        folder: to write.
+        force: an earlier winner may be replaced, if nothing else is in its folder.
 
     Raises:
         StudyError: it is a file, or a folder with something in it.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StudyError(f"{str(folder)!r} exists already; give a folder that is empty or not there")
+    files.check_folder(folder, StudyError, _listed, force=force)
+
+
+def _listed(folder: Path) -> list[str] | None:
+    """The files of a winner by their names, with those that Python adds when it is loaded; None where there is none."""
+    try:
+        described, is_sealed = sealed.unseal((folder / _DESCRIBED).read_bytes())
+        names = described["files"] if is_sealed else [*_ALWAYS, *(file.name for file in folder.glob("nas_job_*.py"))]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    compiled = (f"__pycache__/{file.name}" for file in folder.glob("__pycache__/*.pyc"))
+    return [_DESCRIBED, *names, *compiled] if "arch" in described else None
 
 
 def _wrong(source: Any, module: nn.Module, again: dict[str, float], record: dict[str, float]) -> list[str]:

@@ -6,10 +6,8 @@ save atomic.  Weights are mapped, not read: processes of a machine share their p
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
+import re
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nas import carried
+from nas import carried, files, sealed
 from nas.errors import CheckpointError, LayoutError
+from nas.sealed import Damaged
 from nas.space import Space
+from nas.supernet import tensors
 from nas.supernet.inputs import Inputs, describe, zeros
 from nas.supernet.layouts import Cut
 from nas.supernet.union import Union
@@ -46,72 +44,69 @@ class Loaded:
     digest: str
 
 
-def save(path: Path, space: Space, union: Union, state: Mapping[str, Tensor], example: Inputs | None) -> str:
-    """Write the folder `path`; the hash of the weights."""
+def save(
+    path: Path, space: Space, union: Union, state: Mapping[str, Tensor], example: Inputs | None, *, force: bool = False
+) -> str:
+    """Write the folder `path`; the hash of the weights.
+
+    Raises:
+        CheckpointError: it cannot be written, or holds a supernet of another space and `force` is not given.
+    """
+    check_target(path, space, force=force)
     try:
         path.mkdir(parents=True, exist_ok=True)
         digest, weights = _write_weights(path, state)
         index = _index(space, union, state, example) | {
             "weights": {"file": weights.name, "sha256": digest, "bytes": weights.stat().st_size}
         }
-        _write(path / INDEX, json.dumps(index, indent=1).encode())
+        _write(path / INDEX, sealed.seal(index, indent=1))
     except OSError as error:
-        raise CheckpointError(f"supernet cannot be saved in {str(path)!r}: {error.strerror or error}") from error
-    for old in path.glob("weights-*.safetensors"):
-        if old != weights:
+        raise CheckpointError(f"supernet cannot be saved in {str(path)!r}: {files.why(error)}") from error
+    for old in path.iterdir():
+        if _WEIGHTS.fullmatch(old.name) and old != weights:
             old.unlink(missing_ok=True)
     return digest
 
 
-def _write_weights(path: Path, state: Mapping[str, Tensor]) -> tuple[str, Path]:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    handle, name = tempfile.mkstemp(prefix=".weights-", dir=path)
-    os.close(handle)
-    temporary = Path(name)
+_WEIGHTS = re.compile(r"weights-[0-9a-f]{16}\.safetensors")
+
+
+def check_target(path: Path, space: Space, *, force: bool = False) -> None:
+    """Refuse to save over somebody else's file or a supernet of another space.
+
+    Raises:
+        CheckpointError: so it is, and `force` is not given.
+    """
+    file = path / INDEX
+    if force or not file.exists():
+        return
     try:
-        save_file(tensors, temporary, metadata={"format": FORMAT})
-        digest = _hash(temporary)
+        saved = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return  # damaged: nothing can be read from it any more
+    whose = saved.get("space") if isinstance(saved, dict) and saved.get("format") == FORMAT else None
+    same = isinstance(whose, dict) and (
+        whose.get("fingerprint") == space.fingerprint or whose.get("name") == space.name
+    )
+    what = f"a supernet of space {whose.get('name')!r}" if isinstance(whose, dict) else "a file of another program"
+    if not same:
+        raise CheckpointError(
+            f"{str(file)!r} is {what}, not of {space.name!r}; give another folder, or write over it with save(force=True)"
+        )
+
+
+def _write_weights(path: Path, state: Mapping[str, Tensor]) -> tuple[str, Path]:
+    with files.scratch(path) as room:
+        half = room.path / "weights"
+        digest = tensors.save(half, state, {"format": FORMAT})
         weights = path / f"weights-{digest[:16]}.safetensors"
-        _sync(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(weights)
-    finally:
-        temporary.unlink(missing_ok=True)
+        room.put(half, weights, durable=True)
     return digest, weights
 
 
 def _write(path: Path, content: bytes) -> None:
     """Replace `path` in one step, durably."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        _sync(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    files.write(path, content, durable=True)
 
 
 def _index(space: Space, union: Union, state: Mapping[str, Tensor], example: Inputs | None) -> dict[str, Any]:
@@ -153,8 +148,9 @@ def load(path: Path, space: Space, *, verify: bool = True, digest: str | None = 
             return _load(path, index, space, verify=verify, digest=digest)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if not isinstance(error, CheckpointError):
+                said = str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
                 raise CheckpointError(
-                    f"{str(path / INDEX)!r} cannot be read ({type(error).__name__}: {error}); save the supernet again"
+                    f"{str(path / INDEX)!r} cannot be read ({said}); save the supernet again"
                 ) from error
             # Was it saved again between the index and the weights?  Then the new index is the one to go by.
             previous, index = index, _read_index(path)
@@ -170,7 +166,7 @@ def _load(path: Path, index: dict[str, Any], space: Space, *, verify: bool, dige
             f"checkpoint {str(path)!r} holds weights {recorded['sha256'][:12]}, not {digest[:12]}: it was saved again since; "
             "use the supernet that is there now"
         )
-    values = _read_weights(path / recorded["file"], recorded, verify=verify)
+    values = _read_weights(sealed.inside(path, recorded["file"]), recorded, verify=verify)
     union = _union(path, index)
     for name, shape in union.shapes.items():
         if name not in values or tuple(values[name].shape) != shape:
@@ -180,6 +176,15 @@ def _load(path: Path, index: dict[str, Any], space: Space, *, verify: bool, dige
         union.dtypes[name] = values[name].dtype
     example = None if index["example"] is None else zeros(index["example"])
     return Loaded(union, values, example, recorded["sha256"])
+
+
+def listed(path: Path) -> list[str]:
+    """The files of the checkpoint in folder `path`, by their names.
+
+    Raises:
+        CheckpointError: it is no checkpoint.
+    """
+    return [INDEX, str(_read_index(path)["weights"]["file"])]
 
 
 def digest_of(path: Path) -> str | None:
@@ -192,11 +197,11 @@ def digest_of(path: Path) -> str | None:
 
 def _read_index(path: Path) -> dict[str, Any]:
     try:
-        index = json.loads((path / INDEX).read_text())
+        index, is_sealed = sealed.unseal((path / INDEX).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         what = "is not a supernet checkpoint: it has no supernet.json" if path.exists() else "does not exist"
         raise CheckpointError(f"checkpoint {str(path)!r} {what}; give the folder that Supernet.save wrote") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, Damaged) as error:
         raise CheckpointError(f"{str(path / INDEX)!r} cannot be read: {error}; save the supernet again") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise CheckpointError(f"{str(path / INDEX)!r} was not written by Supernet.save; give the folder that it wrote")
@@ -208,6 +213,8 @@ def _read_index(path: Path) -> dict[str, Any]:
     missing = {"space", "parameters", "names", "buffers", "weights", "example"} - set(index)
     if missing:
         raise CheckpointError(f"{str(path / INDEX)!r} lacks {', '.join(sorted(missing))}; save the supernet again")
+    if not is_sealed:
+        sealed.warn(path)
     return index
 
 
@@ -231,13 +238,13 @@ def _read_weights(path: Path, recorded: Mapping[str, Any], *, verify: bool) -> d
         raise CheckpointError(
             f"weights {str(path)!r} have {size} bytes and were saved with {recorded['bytes']}; copy the folder again"
         )
-    if verify and _hash(path) != recorded["sha256"]:
+    if verify and sealed.digest(path) != recorded["sha256"]:
         raise CheckpointError(
             f"weights {str(path)!r} are not those that were saved (their hash differs); copy the folder again"
         )
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
+        return tensors.load(path)
+    except Damaged as error:
         raise CheckpointError(f"weights {str(path)!r} cannot be read: {error}; copy the folder again") from error
 
 
@@ -304,8 +311,8 @@ def as_folder(path: str, digest: str) -> carried.Folder:
             "use the supernet that is there now"
         )
     index = Path(path) / INDEX
-    files = (
+    content = (
         carried.File(recorded["file"], recorded["bytes"], digest),
-        carried.File(INDEX, index.stat().st_size, _hash(index)),
+        carried.File(INDEX, index.stat().st_size, sealed.digest(index)),
     )
-    return carried.Folder(path, digest, files)
+    return carried.Folder(path, digest, content)

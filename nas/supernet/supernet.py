@@ -272,19 +272,29 @@ class Supernet(nn.Module):
 
     # -- keeping
 
-    def save(self, path: str | Path) -> str:
+    def save(self, path: str | Path, *, force: bool = False) -> str:
         """Write the supernet to folder `path` and return the SHA-256 of its weights.
 
         An earlier checkpoint there is replaced in one step, and stays whole if this is interrupted.
 
+        Args:
+            path: folder; made if it is not there.
+            force: replace a checkpoint of another space, too.
+
         Raises:
-            CheckpointError: the folder cannot be written.
+            CheckpointError: the folder cannot be written, or holds a supernet of another space.
         """
-        state = self._shared.state()
-        digest = checkpoint.save(Path(path), self.space, self._shared.union, state, self.example)
-        self._origin = (Path(path).absolute(), digest)
-        self._stamp = checkpoint.stamp(state)
+        digest = self._write(Path(path), force=force)
+        self._saved_as(Path(path), digest)
         return digest
+
+    def _write(self, path: Path, *, force: bool = False) -> str:
+        """Write a copy that is not known as the supernet's checkpoint, unless `_saved_as` follows."""
+        return checkpoint.save(path, self.space, self._shared.union, self._shared.state(), self.example, force=force)
+
+    def _saved_as(self, path: Path, digest: str) -> None:
+        self._origin = (path.absolute(), digest)
+        self._stamp = checkpoint.stamp(self._shared.state())
 
     @classmethod
     def load(cls, path: str | Path, space: Space, *, verify: bool = True) -> Self:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,9 +14,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from nas.train.state import EVENTS, LOG
+from nas import files
+from nas.train.state import EVENTS, LOG, cannot_write
 
 Row = Mapping[str, float]
+
+_FLUSH_S = 10.0
 
 
 class Log:
@@ -24,32 +29,78 @@ class Log:
         self._columns = columns
         self._file: Any = None
         self._events: Any = None
+        self._path = path
         if path is not None:
-            from tensorboardX import SummaryWriter
-
             # A resumed training writes the rows up to its checkpoint again: those after it never happened.
-            self._file = (path / LOG).open("w", newline="")
+            text = io.StringIO(newline="")
+            writer = csv.DictWriter(text, columns, restval="")
+            writer.writeheader()
+            writer.writerows(history)
+            with self._writing():
+                files.write(path / LOG, text.getvalue())
+                self._file = (path / LOG).open("a", newline="")
+                self._events = _Events(path / EVENTS, int(history[-1]["step"]) + 1 if history else None)
             self._writer = csv.DictWriter(self._file, columns, restval="")
-            self._writer.writeheader()
-            self._writer.writerows(history)
-            purge = int(history[-1]["step"]) + 1 if history else None
-            self._events = SummaryWriter(str(path / EVENTS), purge_step=purge)
 
     def add(self, row: Row) -> None:
         """One row; columns that it lacks stay empty."""
         if self._file is None:
             return
-        self._writer.writerow(row)
-        self._file.flush()
-        for name, value in row.items():
-            if name != "step":
-                self._events.add_scalar(name, value, int(row["step"]))
+        with self._writing():
+            self._writer.writerow(row)
+            self._file.flush()
+            self._events.add({name: value for name, value in row.items() if name != "step"}, int(row["step"]))
 
     def close(self) -> None:
-        """Flushes and closes the files."""
-        if self._file is not None:
-            self._file.close()
-            self._events.close()
+        """Closes the files; all rows are in them already."""
+        for one in (self._file, self._events):
+            if one is not None:
+                with contextlib.suppress(OSError):  # `add` has said so
+                    one.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        assert self._path is not None
+        try:
+            yield
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+
+class _Events:
+    """TensorBoard's file of events, written by the caller's own thread: that of `SummaryWriter` dies of a full disk, and
+    whoever waits for it waits for ever.
+
+    Args:
+        folder: of the file; made if it is not there.
+        purge: events of this step and later ones, in other files of the folder, never happened.
+    """
+
+    def __init__(self, folder: Path, purge: int | None) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        folder.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")  # two may begin within a second
+        self._flushed = time.monotonic()
+        if purge is not None:
+            self._writer.write_event(Event(step=purge, file_version="brain.Event:2"))
+            self._writer.write_event(Event(step=purge, session_log=SessionLog(status=SessionLog.START)))
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        """Scalars of a step."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        for name, value in values.items():
+            self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+        if time.monotonic() - self._flushed >= _FLUSH_S:  # it waits for the disk
+            self._writer.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
 
 
 class Reporter:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import time
@@ -20,18 +19,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from nas import files, sealed
 from nas.errors import CheckpointError, TrainError
+from nas.sealed import Damaged
+from nas.supernet import tensors
 
 if TYPE_CHECKING:
+    from nas.space import Space
     from nas.supernet import Supernet
 
 FORMAT = 1
 STATE, SUPERNET, OPTIMIZER, LOG, EVENTS = "state.json", "supernet", "optimizer.safetensors", "log.csv", "events"
-KEPT, LAUNCH = "kept.safetensors", "launch"
+KEPT, LAUNCH, LOCK = "kept.safetensors", "launch", ".lock"
 
 
 @dataclass
@@ -50,6 +51,8 @@ class State:
     seconds: float = 0.0
     rng: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] | None = None
+    hashes: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the files beside the supernet by name, and of its weights; {} where an earlier version wrote none."""
 
     @property
     def folder(self) -> str:
@@ -61,51 +64,72 @@ def read(path: Path) -> State | None:
     """The committed state of the training in `path`; None if there is none.
 
     Raises:
-        CheckpointError: the state is not readable, or newer than this version.
+        CheckpointError: the state is not readable, not what was written, or newer than this version.
     """
     file = path / STATE
     try:
-        record = json.loads(file.read_text())
+        record, is_sealed = sealed.unseal(file.read_bytes())
         version = record.pop("format")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            f"'{file}' is not the state of a training ({type(error).__name__}); delete it to start over"
-        ) from error
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        said = error if isinstance(error, Damaged) else type(error).__name__
+        raise CheckpointError(f"'{file}' is not the state of a training ({said}); delete it to start over") from error
     if version != FORMAT:
         raise CheckpointError(f"'{file}' has format {version} and this version reads {FORMAT}; upgrade supernas")
     try:
-        return State(**record)
+        state = State(**record)
     except TypeError as error:
         raise CheckpointError(f"'{file}' is not the state of a training; delete it to start over") from error
+    if not is_sealed:
+        sealed.warn(path)
+    return state
 
 
 def write(
     path: Path, state: State, supernet: Supernet, optimizer: torch.optim.Optimizer, kept: nn.Module | None = None
 ) -> None:
-    """Commits weights, optimizer, what the losses keep and state together, then deletes what the last commit held."""
+    """Commits weights, optimizer, what the losses keep and state together, then deletes what the last commit held.
+
+    Raises:
+        TrainError: they cannot be written; what was committed before is still there.
+    """
     folder = path / state.folder
-    if state.finished:
-        supernet.save(folder)
-    else:
-        shutil.rmtree(folder.parent, ignore_errors=True)  # of a training that was killed while it wrote
-        folder.parent.mkdir(parents=True)
-        supernet.save(folder)
-        save_file(optimizer_tensors(_named(supernet, kept), optimizer), folder.parent / OPTIMIZER)
-        _sync(folder.parent / OPTIMIZER)
-        if tensors := _tensors(kept):
-            save_file({name: one.detach().cpu().contiguous() for name, one in tensors.items()}, folder.parent / KEPT)
-            _sync(folder.parent / KEPT)
-        _sync(folder.parent)
-    partial = path / f"{STATE}.partial"
-    partial.write_text(json.dumps({"format": FORMAT, **asdict(state)}))
-    _sync(partial)
-    os.replace(partial, path / STATE)
-    _sync(path)
+    try:
+        if state.finished:
+            state.hashes = {SUPERNET: supernet.save(folder)}
+        else:
+            shutil.rmtree(folder.parent, ignore_errors=True)  # of a training that was killed while it wrote
+            state.hashes = _write_unfinished(folder.parent, supernet, optimizer, kept)
+        files.write(path / STATE, sealed.seal({"format": FORMAT, **asdict(state)}), durable=True)
+    except (OSError, CheckpointError) as error:
+        if not state.finished:
+            shutil.rmtree(folder.parent, ignore_errors=True)
+        raise cannot_write(path, error) from error
     for old in path.glob("step-*"):
         if old != folder.parent:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_unfinished(
+    folder: Path, supernet: Supernet, optimizer: torch.optim.Optimizer, kept: nn.Module | None
+) -> dict[str, str]:
+    """What an unfinished training needs beside its state; the hashes."""
+    folder.mkdir(parents=True)
+    hashes = {SUPERNET: supernet.save(folder / SUPERNET)}
+    content = {OPTIMIZER: optimizer_tensors(_named(supernet, kept), optimizer), KEPT: _tensors(kept)}
+    for name, held in content.items():
+        if held or name == OPTIMIZER:
+            hashes[name] = tensors.save(folder / name, held)
+            files.sync(folder / name)
+    files.sync(folder)
+    return hashes
+
+
+def cannot_write(path: Path, error: Exception) -> TrainError:
+    """That a training cannot go on, because its folder takes nothing any more."""
+    said = files.why(error) if isinstance(error, OSError) else error
+    return TrainError(f"the training in '{path}' cannot be kept: {said}; its last checkpoint is still there")
 
 
 def load(
@@ -120,8 +144,7 @@ def load(
     Raises:
         CheckpointError: the files are missing, truncated or foreign.
     """
-    folder = path / state.folder
-    stored = type(supernet).load(folder, supernet.space)
+    stored = load_supernet(path, state, type(supernet), supernet.space)
     weights = stored.state_dict()
     if lacking := sorted(supernet.state_dict().keys() - weights.keys()):
         raise CheckpointError(
@@ -131,19 +154,46 @@ def load(
     with torch.no_grad():
         supernet.load_state_dict(weights)
     if optimizer is not None:
-        restore_optimizer(_named(supernet, kept), optimizer, _read(path, folder.parent / OPTIMIZER))
-        if tensors := _tensors(kept):
-            stored_too = _read(path, folder.parent / KEPT)
+        restore_optimizer(_named(supernet, kept), optimizer, _read(path, state, OPTIMIZER))
+        if own := _tensors(kept):
+            stored_too = _read(path, state, KEPT)
             with torch.no_grad():
-                for name, tensor in tensors.items():
+                for name, tensor in own.items():
                     tensor.copy_(stored_too[name])
 
 
-def _read(path: Path, file: Path) -> dict[str, Tensor]:
+def load_supernet(path: Path, state: State, kind: type[Supernet], space: Space) -> Supernet:
+    """The supernet that was committed, memory-mapped.
+
+    Raises:
+        CheckpointError: its files are missing, damaged, or those of another step.
+    """
+    folder = path / state.folder
+    stored = kind.load(_inside(path, state.folder), space)
+    digest = state.hashes.get(SUPERNET)
+    if digest is not None and (stored.source is None or stored.source[1] != digest):
+        raise CheckpointError(
+            f"'{folder}' does not hold the weights of step {state.step}; copy the whole folder again, or delete '{path}' to "
+            "train from the start"
+        )
+    return stored
+
+
+def _read(path: Path, state: State, name: str) -> dict[str, Tensor]:
+    file = path / Path(state.folder).parent / name
     try:
-        return dict(load_file(file))
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"'{file}' is missing or damaged; delete '{path}' to train from the start") from error
+        return tensors.load(_inside(path, str(file.relative_to(path))), state.hashes.get(name))
+    except Damaged as error:
+        raise CheckpointError(
+            f"'{file}' is missing or damaged ({error}); delete '{path}' to train from the start"
+        ) from error
+
+
+def _inside(path: Path, name: str) -> Path:
+    try:
+        return sealed.inside(path, name)
+    except Damaged as error:
+        raise CheckpointError(f"'{path}' is no folder of a training: {error}; copy the whole folder again") from error
 
 
 def _named(supernet: nn.Module, kept: nn.Module | None) -> dict[str, nn.Parameter]:
@@ -196,11 +246,12 @@ def locked(path: Path, patience_s: float = 0.0) -> Iterator[None]:
         patience_s: how long to wait for the other one.
 
     Raises:
-        TrainError: the folder cannot be made or written, or somebody trains into it.
+        TrainError: the folder cannot be made or written, holds what no training wrote, or somebody trains into it.
     """
+    _check_own(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        file = (path / ".lock").open("w")
+        file = (path / LOCK).open("w")
     except OSError as error:
         raise TrainError(
             f"'{path}' is no folder that can be written ({error.strerror}); choose another path"
@@ -214,17 +265,20 @@ def locked(path: Path, patience_s: float = 0.0) -> Iterator[None]:
         yield
 
 
+def _check_own(path: Path) -> None:
+    """Refuse to train over files of somebody's that are called as those of a training: no lock says that one was here."""
+    if (path / LOCK).exists() or (path / STATE).exists():
+        return
+    there = [name for name in (SUPERNET, LOG, EVENTS) if os.path.lexists(path / name)]
+    if there:
+        raise TrainError(
+            f"'{path}' holds {there[0]!r}, which no training wrote and one would write over; give another path, or move it away"
+        )
+
+
 def _took(file: Any) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,10 +8,8 @@ import heapq
 import itertools
 import json
 import math
-import os
 import re
 import sysconfig
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nas import files
 from nas.errors import TrainError
 from nas.train.task import Batch, Forward, Split, Task, mixed, recipe
 
@@ -438,10 +437,10 @@ def _tokenized(
     path = Path(cache) / f"tokens-{digest.hexdigest()}.npz"
     if not path.exists():
         tokenizer, tokens = _tokenize(splits, merges)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
-            np.savez(file, np.array(tokenizer.merges, np.int32).reshape(-1, 2), *tokens)
-        os.replace(file.name, path)  # whole or not at all
+        with files.explained(path, TrainError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with files.replacing(path) as half:
+                np.savez(half, np.array(tokenizer.merges, np.int32).reshape(-1, 2), *tokens)
         return tokenizer, tokens
     with np.load(path, allow_pickle=False) as kept:
         pairs, *arrays = (kept[f"arr_{index}"] for index in range(4))

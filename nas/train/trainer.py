@@ -160,7 +160,9 @@ class Training:
             raise TrainError(
                 f"no trained supernet is found {where}; train it first: 'nas train JOB', or run() with a path"
             )
-        return type(self.supernet).load(self.path / state.SUPERNET, self.supernet.space)
+        found = self._found()
+        assert found is not None
+        return state.load_supernet(self.path, found, type(self.supernet), self.supernet.space)
 
     @signals.exiting()
     def run(

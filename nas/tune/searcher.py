@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
+from nas import files, sealed
 from nas.errors import AlgorithmError, MetricError, suggest
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
 from nas.search import Algorithm, Exhausted, Finished, History, Surrogate, make
@@ -100,16 +101,17 @@ class Searcher(tune.search.Searcher):
 
     def save(self, checkpoint_path: str) -> None:
         """Writes all that the algorithm knows, as JSON."""
-        Path(checkpoint_path).write_text(json.dumps(self._state()), encoding="utf-8")
+        with files.explained(checkpoint_path, AlgorithmError):
+            files.write(checkpoint_path, sealed.seal(self._state()))
 
     def restore(self, checkpoint_path: str) -> None:
         """Rebuilds the algorithm from what `save` wrote; what it knew before is forgotten.
 
         Raises:
-            AlgorithmError: the file is none of ours, or of another algorithm, space or objectives.
+            AlgorithmError: the file is none of ours, not what was saved, or of another algorithm, space or objectives.
         """
         try:
-            state = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))
+            state, is_sealed = sealed.unseal(Path(checkpoint_path).read_bytes())
             version = state["format"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise AlgorithmError(
@@ -117,6 +119,8 @@ class Searcher(tune.search.Searcher):
             ) from error
         if version != _FORMAT:
             raise AlgorithmError(f"'{checkpoint_path}' has format {version}, this version reads {_FORMAT}; upgrade")
+        if not is_sealed:
+            sealed.warn(checkpoint_path)
         for name, now in self._settings().items():
             if state[name] != now:
                 raise AlgorithmError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import threading
@@ -14,6 +13,7 @@ import pytest
 import torch
 
 import nas
+from nas import sealed
 from nas.deploy import ElasticModel, Point, folder
 from nas.errors import CheckpointError, DeployError, DeviceError, MetricError, SpaceError
 from nas.supernet.rounding import first_difference, gap
@@ -184,8 +184,8 @@ def _loading(change):
 
 
 def _rewrite(path: Path, **changes: object) -> None:
-    index = json.loads((path / "elastic.json").read_text()) | changes
-    (path / "elastic.json").write_text(json.dumps(index))
+    index, _ = sealed.unseal((path / "elastic.json").read_bytes())
+    (path / "elastic.json").write_bytes(sealed.seal(index | changes))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import copy
 import functools
 import json
 import os
+import random
+import shutil
 import subprocess
 import sys
 
@@ -289,11 +291,37 @@ def test_what_cannot_be_expressed_is_one_sentence_and_nothing_is_written(module,
 def test_an_earlier_file_stays_when_an_export_fails(tmp_path) -> None:
     (tmp_path / "m.pt2").write_text("mine")
     with pytest.raises(DeployError, match="cannot be exported"):
-        export(Wandering(), tmp_path / "m.pt2", example=torch.ones(1, 4))
-    assert (tmp_path / "m.pt2").read_text() == "mine"
+        export(Wandering(), tmp_path / "m.pt2", example=torch.ones(1, 4), force=True)
     module, example = transformer()
-    export(module, tmp_path / "m.pt2", example=example)
+    with pytest.raises(DeployError, match="exists already and is no earlier output .* or insist with --force"):
+        export(module, tmp_path / "m.pt2", example=example)
+    assert (tmp_path / "m.pt2").read_text() == "mine"
+    export(module, tmp_path / "m.pt2", example=example, force=True)
     assert torch.export.load(tmp_path / "m.pt2")
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.pt2", "bert"])
+def test_a_copy_of_an_export_is_verified(name, tmp_path) -> None:
+    module, example = bert() if name == "bert" else transformer()
+    (tmp_path / "home").mkdir()
+    done = export(module, tmp_path / "home" / name, example=example)
+    done.verify()
+    copy_of = tmp_path / "copy"
+    shutil.copytree(done.path, copy_of) if name == "bert" else shutil.copy(done.path, copy_of)
+    done.verify(copy_of)
+    draw = random.Random(0)
+    for file in sorted(copy_of.rglob("*")) if name == "bert" else [copy_of]:
+        content = file.read_bytes()
+        for place in draw.sample(range(len(content)), 20):
+            other = bytearray(content)
+            other[place] ^= 1 << draw.randrange(8)
+            file.write_bytes(other)
+            with pytest.raises(DeployError, match=f"{file.name}' is not the export: it is not what was saved"):
+                done.verify(copy_of)
+        file.unlink()
+        with pytest.raises(DeployError, match=f"{file.name}' is not the export: it is missing"):
+            done.verify(copy_of)
+        file.write_bytes(content)
 
 
 def test_more_refusals(tmp_path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
@@ -13,6 +12,7 @@ import threading
 import pytest
 import torch
 
+from nas import sealed
 from nas.errors import CheckpointError, SupernetError
 from nas.supernet import CentreCrop, KernelTransform, Layout, Supernet, checkpoint
 from tests.supernet import families
@@ -35,9 +35,9 @@ def weights(folder):
 
 
 def edit(folder, change):
-    index = json.loads((folder / "supernet.json").read_text())
+    index, _ = sealed.unseal((folder / "supernet.json").read_bytes())
     change(index)
-    (folder / "supernet.json").write_text(json.dumps(index))
+    (folder / "supernet.json").write_bytes(sealed.seal(index))
 
 
 def test_everything_is_kept(tmp_path):

@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 import torch
 
-from nas.supernet import Supernet
+from nas import files
+from nas.supernet import Supernet, tensors
 from nas.train import Training, TrainResult, state
 from tests.train.family import blobs, supernet
 
@@ -57,7 +58,7 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(tmp_path: Path, kill
     equal(whole, training(path).run(progress=False))
 
 
-CALLS = ((Supernet, "save"), (state, "save_file"), (state, "_sync"), (state.os, "replace"), (state.shutil, "rmtree"))
+CALLS = ((Supernet, "save"), (tensors, "save"), (files.Scratch, "put"), (state.shutil, "rmtree"))
 
 
 class Killed(BaseException):
@@ -76,7 +77,7 @@ def dying(real: Callable[..., Any], calls: Iterator[int], fatal: int) -> Callabl
 def test_a_kill_between_any_two_writes_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = training(tmp_path / "whole", steps=9).run(progress=False)
     deaths = 0
-    for fatal in range(40):
+    for fatal in range(80):
         calls = itertools.count()
 
         with monkeypatch.context() as patch:
