@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nas import files
 from nas.errors import EvaluationError, Infeasible, suggest
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def made_up(folder: Path, genes: NDArray[np.int64], columns: Mapping[str, NDArra
 
     folder.mkdir(exist_ok=True)
     frame = pd.DataFrame({**dict(zip(EDGES, genes.T, strict=True)), "idx": np.arange(len(genes)), **columns})
-    frame.to_parquet(folder / "core.parquet")
+    with files.replacing(folder / "core.parquet") as half:
+        frame.to_parquet(half)
 
 
 class Table:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 import nas
+from nas import files
 from nas.pareto import hypervolume, non_dominated
 from nas.search import Algorithm, Exhaustive, RandomSearch
 from nas.train import Labels, LanguageModelling, Sandwich, Training, python_corpus
@@ -217,7 +218,7 @@ def main() -> None:
         print(f"seed {seed} done after {time.perf_counter() - start:.0f} s", file=sys.stderr)
     result = {**summary(rows, args), "seconds": round(time.perf_counter() - start)}
     if not args.smoke:
-        (HERE / "results.json").write_text(json.dumps({**result, "rows": rows}) + "\n", encoding="utf-8")
+        files.write(HERE / "results.json", json.dumps({**result, "rows": rows}) + "\n")
     print(json.dumps(result))
 
 

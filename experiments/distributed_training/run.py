@@ -32,6 +32,7 @@ from torch import Tensor, distributed  # noqa: E402
 
 import nas  # noqa: E402
 import nas.distributed  # noqa: E402
+from nas import files  # noqa: E402
 from nas.train import Batch, Classification, Sampler, Sandwich, Training, digits, loop  # noqa: E402
 from nas.train.ranks import Group, Ranks  # noqa: E402
 from searchspaces import conv, vit  # noqa: E402
@@ -407,7 +408,7 @@ def keep(setting: str, rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[
     file = Path(__file__).with_name("results.json")
     kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     kept[setting] = {**kept.get(setting, {}), **rows}
-    file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    files.write(file, json.dumps(kept, indent=1) + "\n")
     found: dict[str, list[dict[str, Any]]] = kept[setting]
     return found
 

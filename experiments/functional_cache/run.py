@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 import nas
+from nas import files
 from nas.evaluate import Function
 from nas.metrics import Metric
 from nas.search import Finished, make
@@ -177,7 +178,7 @@ def main() -> None:
     if args.tables is not None:
         figures["accuracy differs by, points"] = differences(args.tables, found[0], archs)
     if not args.smoke:
-        (HERE / "results.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        files.write(HERE / "results.json", json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures))
 
 

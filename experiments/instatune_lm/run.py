@@ -23,6 +23,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import nas
+from nas import files
 from nas.train import Sampler
 from nas.train.text import BytePairs, LanguageModelling, split_by_file
 from searchspaces import pretrained
@@ -206,7 +207,7 @@ def main() -> None:
     }
     figures |= {**summary(seeds), "seconds": round(time.perf_counter() - begun)}
     if not args.smoke and args.scale == "small":
-        (HERE / "results.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        files.write(HERE / "results.json", json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures))
 
 

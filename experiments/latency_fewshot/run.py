@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nas import files
 from nas.predict import Encoding, FewShot, Known, scores
 from nas.predict.scoring import spearman
 from nas.predict.transfer import ridge_weights as ridge
@@ -62,7 +63,7 @@ def main() -> None:
     data = invented() if arguments.smoke else Data.read(arguments.tables)
     figures = experiment(data, range(2 if arguments.smoke else arguments.seeds))
     if not arguments.smoke:
-        (Path(__file__).parent / "results.json").write_text(json.dumps(figures, indent=1) + "\n")
+        files.write(Path(__file__).parent / "results.json", json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures))
 
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 import nas
+from nas import files
 from nas.errors import PredictorError
 from nas.hardware import Device, Rounds, exclusive, measure_rounds
 from nas.hardware.device import machine
@@ -45,7 +46,7 @@ def main() -> None:
         figures[name] = family(name, supernet, archs, rounds, range(seeds))
     figures["seconds"] = round(time.perf_counter() - started)
     if not arguments.smoke:
-        (Path(__file__).parent / "results.json").write_text(json.dumps(figures, indent=1) + "\n")
+        files.write(Path(__file__).parent / "results.json", json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures))
 
 

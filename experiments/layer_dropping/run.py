@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from nas import files
 from nas.train import Labels, LanguageModelling, Training, Uniform, as_supernet, drop, python_corpus, similarities
 from nas.train.dropping import Similarity
 
@@ -153,7 +154,7 @@ def main() -> None:
     }
     if not args.smoke:
         text = json.dumps({"figures": figures, "rows": rows}, indent=1)
-        (HERE / "results.json").write_text(text + "\n", encoding="utf-8")
+        files.write(HERE / "results.json", text + "\n")
     print(json.dumps(figures))
 
 

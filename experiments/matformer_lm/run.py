@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 import nas
+from nas import files
 from nas.pareto import non_dominated
 from nas.train import FixedList, Granular, Sampler, Training, subnet_metrics
 from nas.train.text import LanguageModelling, python_corpus
@@ -198,7 +199,7 @@ def main() -> None:
     figures = {"experiment": "matformer_lm", "steps": scale["steps"], "seeds": args.seeds, **summary(seeds)}
     figures["seconds"] = round(time.perf_counter() - begun)
     if not args.smoke and args.scale == "small":
-        (HERE / "results.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        files.write(HERE / "results.json", json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures))
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nas import files
 from nas.retrieval import nearest_accuracy
 from nas.train import AllGranularities, Classification, FixedList, Granular, Training, digits
 from searchspaces import matryoshka
@@ -115,7 +116,7 @@ def main() -> None:
     figures = {"experiment": "matryoshka_digits", "part": "ablation", "steps": steps, "first_seed": FIRST_SEED}
     figures |= {"seeds": count, "variants": table, "seconds": round(time.perf_counter() - begun)}
     if not args.smoke:
-        (HERE / "ablation.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        files.write(HERE / "ablation.json", json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     print(json.dumps(figures, ensure_ascii=False))
 
 

@@ -19,6 +19,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 import nas
+from nas import files
 from nas.retrieval import Index, nearest_accuracy, recall
 from nas.train import AllGranularities, Classification, FixedList, Granular, Training, digits
 from searchspaces import matryoshka
@@ -223,7 +224,7 @@ def main() -> None:
     figures = {"experiment": "matryoshka_digits", "steps": args.steps, "seeds": args.seeds, "step_cost": cost}
     figures |= {**summary(seeds), "seconds": round(time.perf_counter() - begun)}
     if not args.smoke and args.scale == "small":
-        (HERE / "results.json").write_text(json.dumps(figures, indent=1) + "\n")
+        files.write(HERE / "results.json", json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures))
 
 

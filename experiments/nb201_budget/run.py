@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from nas import files
 from nas.errors import NasError
 from nas.metrics import Constraint, Metric
 from nas.search import NSGA2, Algorithm, Finished, RandomSearch, RegularizedEvolution, Surrogate
@@ -302,7 +303,7 @@ def main() -> None:
                 print(f"{name}: {args.seeds} seeds on {len(some)} tasks", flush=True)
     found = figures(pd.DataFrame(rows), args.evaluations)
     if not args.smoke:
-        (HERE / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        files.write(HERE / "results.json", json.dumps(found, indent=1) + "\n")
         plot(pd.DataFrame(rows), args.evaluations, HERE / "curves.png")
     print(json.dumps(found))
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from nas import files
 from nas.errors import NasError
 from nas.metrics import Metric
 from nas.search import Algorithm, Finished, RandomSearch, RegularizedEvolution, Surrogate
@@ -101,7 +102,7 @@ def main() -> None:
         except NasError as error:
             sys.exit(f"error: {error}")
     if not args.smoke:
-        (HERE / "results.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        files.write(HERE / "results.json", json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures))
 
 

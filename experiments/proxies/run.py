@@ -25,6 +25,7 @@ import torch
 from scipy.stats import kendalltau
 from torch.nn import functional
 
+from nas import files
 from nas.errors import NasError
 from nas.metrics import Metric
 from nas.proxies import NAMES, Proxies
@@ -264,7 +265,7 @@ def main() -> None:
     if not args.smoke:
         kept = HERE / "results.json"
         before = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-        kept.write_text(json.dumps({**before, **figures}, indent=1) + "\n", encoding="utf-8")
+        files.write(kept, json.dumps({**before, **figures}, indent=1) + "\n")
     print(json.dumps(figures))
 
 

@@ -19,6 +19,7 @@ import torch
 from scipy.stats import rankdata
 
 import nas
+from nas import files
 from nas.retrieval import nearest_accuracy
 from nas.train import Classification, FixedList, Granular, Sampler, Training, TwoDimensional, digits
 from searchspaces import matryoshka
@@ -145,7 +146,7 @@ def main() -> None:
     figures = {"experiment": "starbucks", "steps": args.steps, "seeds": len(seeds), "pairs": pairs(args)}
     figures |= {"methods": summary(seeds, args), "seconds": round(time.perf_counter() - begun)}
     if not args.smoke and args.scale == "small":
-        (HERE / "results.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        files.write(HERE / "results.json", json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures))
 
 

@@ -22,6 +22,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 import nas
+from nas import files
 from nas.train import Bucketed, Labels, LanguageModelling, Sampler, Training, Uniform, python_corpus, subnet_metrics
 from searchspaces import sorted_lm, stitch
 from searchspaces.stitching_plan import Planner, SNNet, SNNetV2
@@ -197,7 +198,7 @@ def main() -> None:
     result = {**summary(rows, args), "seconds": round(time.perf_counter() - start)}
     if not args.smoke and args.split == "test":
         rounded = [{key: round(v, 4) if isinstance(v, float) else v for key, v in row.items()} for row in rows]
-        (HERE / "results.json").write_text(json.dumps({**result, "rows": rounded}) + "\n", encoding="utf-8")
+        files.write(HERE / "results.json", json.dumps({**result, "rows": rounded}) + "\n")
     print(json.dumps(result))
 
 

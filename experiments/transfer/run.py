@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 import nas
+from nas import files
 from nas.errors import NasError
 from nas.metrics import Metric
 from nas.pareto import hypervolume, non_dominated
@@ -240,7 +241,7 @@ def main() -> None:
         except NasError as error:
             sys.exit(f"error: {error}")
     if not args.smoke and not args.inner:
-        (HERE / "results.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        files.write(HERE / "results.json", json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures))
 
 

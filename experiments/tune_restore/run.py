@@ -27,6 +27,7 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 import nas  # noqa: E402
+from nas import files  # noqa: E402
 from nas.runners import import_file  # noqa: E402
 from nas.train import Training, digits  # noqa: E402
 
@@ -116,7 +117,7 @@ def drive_tunes_own(folder: Path, trials: int, epochs: int) -> None:
             return {"accuracy": 0.0, "done": epoch == epochs}
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:
-            Path(checkpoint_dir, "epoch").write_text(str(self.done_epochs), encoding="utf-8")
+            files.write(Path(checkpoint_dir, "epoch"), str(self.done_epochs))
             note(str(folder / "notes"), f"end {self.config['number']} {self.done_epochs}")
 
         def load_checkpoint(self, checkpoint: str) -> None:
@@ -238,7 +239,7 @@ def main() -> None:
         figures[engine]["repeated_a_run"] = statistics.mean(row["repeated"] for row in mine)
     if not given.smoke:
         results = Path(__file__).with_name("results.json")
-        results.write_text(json.dumps({"figures": figures, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        files.write(results, json.dumps({"figures": figures, "rows": rows}, indent=1) + "\n")
     print(json.dumps(figures))
 
 
