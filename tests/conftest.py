@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.conformance.postgres_server import PostgresServer
@@ -20,6 +21,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="nas-state-")
 # Whoever starts the tests in the background (nohup, a shell's &) has it ignored, in every process that they start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# How long an example takes says something about the machine.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from nas.hardware import Device, shared
 from nas.supernet import Supernet
 from nas.train import Training, digits
 from tests.conformance.evaluator import EvaluatorConformance, workers
+from tests.conformance.patience import PATIENCE_S
 from tests.train.family import blobs, space, supernet
 
 
@@ -324,7 +325,7 @@ def repeat(exclusive: bool) -> list[tuple[float, float]]:
 
 
 def test_an_exclusive_evaluator_runs_alone_on_the_machine() -> None:
-    measured, worked = workers().map(repeat, [True, False], timeout=120)
+    measured, worked = workers().map(repeat, [True, False], timeout=PATIENCE_S)
     assert len(measured) == len(worked) == 10
     assert all(end <= begun or ended <= start for start, end in measured for begun, ended in worked)
 
@@ -334,7 +335,7 @@ def test_an_evaluation_lets_go_of_the_machine_after_an_error() -> None:
         Evaluation([lambda arch: {"x": 1 / 0}])(None)
     from nas.hardware import exclusive
 
-    with exclusive(30.0), shared(1.0):
+    with exclusive(PATIENCE_S), shared(PATIENCE_S):
         pass
 
 

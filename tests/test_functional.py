@@ -24,6 +24,7 @@ from searchspaces import nasbench201
 from searchspaces.nasbench201 import EDGES, function
 from tests.conformance.evaluator import EvaluatorConformance
 from tests.conformance.machines import MACHINES
+from tests.conformance.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -379,16 +380,16 @@ def test_two_at_once_evaluate_one(tmp_path):
     def slow(arch):
         calls.append(arch)
         begun.set()
-        assert go.wait(20)
+        assert go.wait(PATIENCE_S)
         return {"quality": 1.0}
 
     once = Once(slow, parity, tmp_path)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(once, pairs().arch({"a": 1, "b": 3}))
-        assert begun.wait(20)
+        assert begun.wait(PATIENCE_S)
         second = pool.submit(once, pairs().arch({"a": 3, "b": 1}))
         go.set()
-        assert [first.result(20)["reused"], second.result(20)["reused"]] == [0, 1]
+        assert [first.result(PATIENCE_S)["reused"], second.result(PATIENCE_S)["reused"]] == [0, 1]
     assert len(calls) == 1
 
 

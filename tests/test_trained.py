@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyglove as pg
 import pytest
 import torch
@@ -22,6 +23,7 @@ from nas.evaluate import Trained
 from nas.study.take_home import take_home
 from nas.train import Labels, Training, subnet_metrics
 from tests.conformance.evaluator import EvaluatorConformance
+from tests.conformance.patience import PATIENCE_S, until
 from tests.study.trainings import Noted, blobs, repeated, study
 from tests.train.family import space, supernet
 
@@ -177,12 +179,11 @@ def test_a_killed_study_repeats_no_finished_epoch_and_ends_as_an_undisturbed_one
     script.write_text(_DRIVER)
     for seen in (1, 5):
         with subprocess.Popen([sys.executable, str(script), str(folder)], env=_environment()) as driver:
-            deadline = time.monotonic() + 60
-            while _lines(notes) < 2 * seen and driver.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.01)
+            until(lambda seen=seen: _lines(notes) >= 2 * seen or driver.poll() is not None, "no epoch was finished")
             time.sleep(draw.uniform(0, 0.05))
+            workers = psutil.Process(driver.pid).children(recursive=True)
             driver.kill()
-    time.sleep(0.5)  # workers see that their driver is gone
+        assert psutil.wait_procs(workers, timeout=PATIENCE_S)[1] == [], "workers see that their driver is gone"
     went_on = study(folder)
     went_on.run(workers=0, progress=False)
     assert repeated(notes) == (12, 0)

@@ -17,6 +17,7 @@ import torch
 
 from nas.evaluate import Evaluation, checked
 from nas.space import Space
+from tests.conformance.patience import PATIENCE_S
 
 
 def evaluate_packed(packed: bytes) -> list[dict[str, float]]:
@@ -78,7 +79,7 @@ class EvaluatorConformance:
         archs = self.archs(space)
         here = [dict(evaluator(arch)) for arch in archs]
         assert len(pickle.dumps(evaluator)) < self.largest_pickle
-        there = workers().submit(evaluate_packed, pickle.dumps((evaluator, archs))).result(timeout=120)
+        there = workers().submit(evaluate_packed, pickle.dumps((evaluator, archs))).result(timeout=PATIENCE_S)
         assert self.same(here, there)
 
     def test_nothing_of_the_process_changes(self, evaluator: Any, space: Space) -> None:

@@ -25,12 +25,14 @@ from urllib.parse import quote
 
 import psycopg
 
+from tests.conformance.patience import PATIENCE_S
+
 #: Set, a test that cannot have a server fails instead of being skipped.
 REQUIRED = "NAS_REQUIRE_POSTGRES"
 
 _USER = "nas"
 _PR_SET_PDEATHSIG = 1
-_START_S = 60.0
+_START_S = PATIENCE_S
 
 
 class NoServerError(Exception):

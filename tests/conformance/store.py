@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from nas.errors import StoreError
 from nas.store import NewTrial, Receipt, Report, State, Store, StudyRecord, open_store
+from tests.conformance.patience import PATIENCE_S
 from tests.conformance.store_notes import NotesConformance
 from tests.conformance.store_processes import end, kill_writers, start
 from tests.conformance.store_reading import ReadingConformance
@@ -388,7 +389,7 @@ class StoreConformance(ReadingConformance, NotesConformance):
         rng = random.Random(0)
         study.add([new_trial(rng) for _ in range(300)])
         workers = [start("claim_all", url, f"w{i}") for i in range(3)]
-        claimed = [json.loads(worker.communicate(timeout=60)[0]) for worker in workers]
+        claimed = [json.loads(worker.communicate(timeout=PATIENCE_S)[0]) for worker in workers]
         assert [worker.returncode for worker in workers] == [0, 0, 0]
         everything = sorted(itertools.chain(*claimed))
         assert everything == list(range(300))

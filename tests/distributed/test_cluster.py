@@ -18,6 +18,7 @@ import nas.distributed
 from nas.distributed.work import TOKEN, sees
 from nas.errors import RunnerError, TrainError
 from nas.train import state
+from tests.conformance.patience import PATIENCE_S
 from tests.distributed.jobs import Broken, Slow, study, training
 from tests.distributed.test_running import command, plain, wait_for
 
@@ -116,9 +117,9 @@ def test_the_command_is_interrupted_on_ray_and_goes_on_without(tmp_path: Path) -
     with command(tmp_path, 400, "--workers", "2", "--ray") as process:
         started = wait_for(where / "log.csv", process)
         os.killpg(process.pid, signal.SIGINT)
-        said = process.communicate(timeout=120)[1]
+        said = process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == 130, said
     assert "interrupted after step" in said
-    assert psutil.wait_procs(started, timeout=20)[1] == []
+    assert psutil.wait_procs(started, timeout=PATIENCE_S)[1] == []
     assert 0 < state.read(where).step < 400
     assert nas.distributed.run(study(tmp_path, steps=400).training, 2, progress=False).steps == 400

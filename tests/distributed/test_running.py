@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import nas.distributed
 from nas.distributed.work import ROOM, ROOM_BYTES, failure, leave
 from nas.errors import DeviceError, RunnerError, TrainError
 from nas.train import Training, TrainResult, state
+from tests.conformance.patience import PATIENCE_S, until
 from tests.distributed.jobs import Broken, Mortal, study, training
 from tests.train import family
 
@@ -130,9 +130,7 @@ def command(folder: Path, steps: int, *options: str) -> subprocess.Popen[str]:
 
 def wait_for(file: Path, process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes of a command, once the file is there."""
-    deadline = time.monotonic() + 120
-    while not file.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: file.exists() or process.poll() is not None, f"{file} does not come")
     return psutil.Process(process.pid).children(recursive=True)
 
 
@@ -142,10 +140,10 @@ def test_the_command_is_interrupted_killed_and_goes_on(tmp_path: Path) -> None:
     with command(tmp_path, 300, "--workers", "2") as process:
         ranks = wait_for(where / "log.csv", process)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == 130, said
     assert "interrupted after step" in said
-    assert psutil.wait_procs(ranks, timeout=10)[1] == []
+    assert psutil.wait_procs(ranks, timeout=PATIENCE_S)[1] == []
     stopped = json.loads((where / "state.json").read_text())["step"]
     assert 0 < stopped < 300
     with command(tmp_path, 300, "--workers", "2", "--quiet") as process:
@@ -153,9 +151,9 @@ def test_the_command_is_interrupted_killed_and_goes_on(tmp_path: Path) -> None:
         ranks = wait_for(where / "log.csv", process)
         process.kill()
     assert len(ranks) >= 2
-    assert psutil.wait_procs(ranks, timeout=20)[1] == []
+    assert psutil.wait_procs(ranks, timeout=PATIENCE_S)[1] == []
     with command(tmp_path, 300, "--workers", "2", "--quiet") as process:
-        assert process.wait(timeout=120) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
     undisturbed = run(study(tmp_path / "undisturbed", steps=300).training)
     assert same(study(tmp_path, steps=300).training.run(progress=False), undisturbed)
 

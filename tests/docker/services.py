@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from tests.conformance.patience import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 
@@ -70,7 +72,7 @@ class Services:
 
     def _done(self, command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, env=environment, cwd=self._folder, capture_output=True, text=True, check=False, timeout=120
+            command, env=environment, cwd=self._folder, capture_output=True, text=True, check=False, timeout=PATIENCE_S
         )
 
     def _here(self, value: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conformance.patience import PATIENCE_S
 from tests.docker.services import DOCKER, Services
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def head_address() -> str:
         return f"{get_node_ip_address()}:{free.getsockname()[1]}"
 
 
-def until(condition: Callable[[], bool], folder: Path, seconds: float = 60.0) -> None:
+def until(condition: Callable[[], bool], folder: Path, seconds: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         logs = {path.name: path.read_text()[-2000:] for path in folder.glob("*.log")}
@@ -103,16 +104,16 @@ def test_a_job_runs_on_the_cluster_and_nothing_is_left(server: PostgresServer, f
         assert not [line for line in processes_in(folder) if any(text in line for text in secrets)]
 
         running[1].terminate()
-        running[1].wait(30)
+        running[1].wait(PATIENCE_S)
         until(lambda: services.health("worker").returncode == 2, folder)
         assert services.health("head").returncode == 0
         running[0].terminate()
-        running[0].wait(30)
+        running[0].wait(PATIENCE_S)
         assert "does not answer" in services.health("head").stderr
     finally:
         for process in reversed(running):
             process.terminate()
         for process in running:
-            process.wait(30)
+            process.wait(PATIENCE_S)
         server.drop(url)
     until(lambda: not processes_in(folder), folder, 20)

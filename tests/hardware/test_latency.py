@@ -10,6 +10,13 @@ from torch import Tensor, nn
 
 from nas.errors import DeviceError
 from nas.hardware import Device, Measured, Reference, measure
+from tests.conformance.patience import Clock
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Time goes on only where somebody sleeps: how busy this machine is does not show."""
+    return Clock(monkeypatch)
 
 
 class Sleep(nn.Module):
@@ -34,32 +41,32 @@ class Sleep(nn.Module):
         return x
 
 
-def test_a_known_time_is_found() -> None:
+def test_a_known_time_is_found(clock: Clock) -> None:
     found = measure(Sleep([0.005]).eval(), torch.zeros(1, 2), repeats=9)
-    assert 5.0 <= found.p10_ms <= found.median_ms < 15.0
+    assert found.p10_ms == pytest.approx(5.0)
+    assert found.median_ms == pytest.approx(5.0)
     assert found.runs == 9
     assert found.spread_ms >= 0.0
     assert found.load >= 0.0
-    assert 0.0 < found.reference_ms < 100.0
+    assert found.reference_ms == 0.0, "the clock stands still for it"
     assert found.environment["torch"] == torch.__version__
 
 
-def test_a_bigger_product_is_slower() -> None:
-    small, big = (nn.Linear(n, n).eval() for n in (128, 1024))  # 64 times the work
-    times = [measure(net, torch.zeros(1, net.in_features), Device(batch=32)).p10_ms for net in (small, big)]
-    assert times[1] > 3 * times[0]
+def test_real_time_goes_on() -> None:
+    found = measure(Sleep([0.005]).eval(), torch.zeros(1, 2), repeats=9)
+    assert 5.0 <= found.p10_ms <= found.median_ms
+    assert found.reference_ms > 0.0
 
 
-def test_an_unsteady_model_is_noisy() -> None:
+def test_an_unsteady_model_is_noisy(clock: Clock) -> None:
     assert measure(Sleep([0.001, 0.004]).eval(), torch.zeros(1), repeats=20).noisy
 
 
-def test_runs_fit_the_budget_but_are_never_few() -> None:
-    start = time.perf_counter()
-    assert measure(Sleep([0.001]).eval(), torch.zeros(1), budget_s=0.1).runs <= 100
+def test_runs_fit_the_budget_but_are_never_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch, step=1e-5)
+    assert 90 <= measure(Sleep([0.001]).eval(), torch.zeros(1), budget_s=0.1).runs <= 100
     slow = measure(Sleep([0.02]).eval(), torch.zeros(1), budget_s=0.01)
     assert slow.runs == 7
-    assert time.perf_counter() - start < 5.0
     assert measure(nn.Identity().eval(), torch.zeros(1), budget_s=1.0).runs == 1000
 
 

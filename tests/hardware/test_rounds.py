@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nas.errors import DeviceError
 from nas.hardware import Device, Rounds, measure_rounds
+from tests.conformance.patience import Clock
 
 
 class Sleep(nn.Module):
@@ -22,7 +23,8 @@ class Sleep(nn.Module):
         return x
 
 
-def test_every_module_is_visited_in_every_round() -> None:
+def test_every_module_is_visited_in_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, step=1e-4)  # the reference takes time too
     modules = [Sleep(0.002).eval(), Sleep(0.008).eval()]
     ticks: list[tuple[int, int]] = []
     found = measure_rounds(
@@ -33,6 +35,7 @@ def test_every_module_is_visited_in_every_round() -> None:
     assert ticks == [(1, 3), (2, 3), (3, 3)]
     assert found.ms[0] < found.ms[1]
     assert found.drift >= 1.0
+    assert clock.now > 0
 
 
 def test_figures_are_medians_over_rounds_and_halves_are_every_other_round() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pyglove as pg
 
-import nas.pyglove  # noqa: F401 (registers the backend)
+import nas.pyglove
+import nas.pyglove.sampling
 
 
 def space() -> Any:
@@ -29,7 +32,8 @@ def say(what: str, number: int) -> None:
 
 
 def work(store: str, name: str, trials: int, pause: float, group: str | None) -> None:
-    """Evaluate until there are `trials`; say each id that was finished here."""
+    """Evaluate until there are `trials`; say each id that was finished here.  A negative pause is a trial that does not end."""
+    nas.pyglove.sampling.LEASE_S = 1e9  # who waited for the end of a lease would wait for ever
     for example, feedback in pg.sample(
         space(), algorithm(), trials, name=name, group=group, backend="nas", store=store
     ):
@@ -37,12 +41,15 @@ def work(store: str, name: str, trials: int, pause: float, group: str | None) ->
         with feedback.ignore_race_condition():  # a co-worker may have finished it meanwhile
             feedback.add_measurement(score(example) / 2, step=1, checkpoint_path=f"/ckpt/{feedback.id}")
         say("begun", feedback.id)
-        time.sleep(pause)
+        time.sleep(max(pause, 0.0) if feedback.id != -pause else 1e6)
         with feedback.ignore_race_condition():
             feedback(score(example), step=2)
             say("done", feedback.id)
 
 
 if __name__ == "__main__":
-    store, name, trials, pause, group = sys.argv[1:]
+    store, name, trials, pause, group, others = sys.argv[1:]
+    Path(f"{store}-{os.getpid()}.begun").touch()
+    while len(list(Path(store).parent.glob("*.begun"))) < int(others):  # each begins when all are there
+        time.sleep(0.01)
     work(store, name, int(trials), float(pause), group or None)

@@ -18,6 +18,7 @@ from nas.errors import RunnerError
 from nas.placement import Needs
 from nas.runners import RayRunner, StagedRunner, Task, cluster
 from searchspaces import conv
+from tests.conformance.patience import PATIENCE_S, until
 from tests.conformance.runner import RowSpace, double, drain, tasks
 
 ray = pytest.importorskip("ray")
@@ -66,7 +67,7 @@ def test_a_search_survives_the_loss_of_a_node_and_uses_new_ones(nodes: Any) -> N
         nodes.remove_node(lost, allow_graceful=False)
         found |= {outcome.number: outcome for outcome in runner.wait(2.0)}
         nodes.add_node(num_cpus=2)
-        found |= drain(runner, 24 - len(found), 60.0)
+        found |= drain(runner, 24 - len(found))
     assert sorted(found) == list(range(24))
     assert all(outcome.state == "COMPLETED" for outcome in found.values()), found
 
@@ -147,15 +148,12 @@ def foreign(nodes: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Itera
         node = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
-        deadline = time.monotonic() + 60
-        while ray.cluster_resources().get("CPU", 0) < 2:
-            assert time.monotonic() < deadline, (tmp_path / "node.log").read_text()
-            time.sleep(0.2)
+        until(lambda: ray.cluster_resources().get("CPU", 0) >= 2, lambda: (tmp_path / "node.log").read_text())
         yield tmp_path
     finally:
         ray.shutdown()
         node.terminate()
-        node.wait(30)
+        node.wait(PATIENCE_S)
 
 
 def test_a_machine_without_the_weights_is_sent_them_once_and_nobody_writes_for_others(

@@ -16,6 +16,7 @@ import pytest
 from nas.runners import Outcome, Task, wire
 from nas.runners.wire import Port, Wire, reach
 from nas.runners.work import Work, answer
+from tests.conformance.patience import PATIENCE_S
 from tests.conformance.runner import RowSpace, double, tasks
 
 KEY = b"k" * 32
@@ -29,7 +30,7 @@ def ends() -> Iterator[tuple[Wire, Wire]]:
     thread = threading.Thread(target=lambda: found.append(port.accept()))
     thread.start()
     driver = reach(port.address, KEY)
-    thread.join(10)
+    thread.join(PATIENCE_S)
     yield driver, found[0]
     driver.close()
     found[0].close()
@@ -73,7 +74,7 @@ def test_who_does_not_know_the_key_is_sent_away_and_the_driver_let_in() -> None:
     with pytest.raises(Exception, match="digest sent was rejected"):
         reach(port.address, b"x" * 32)
     with reach(port.address, KEY)._connection:
-        thread.join(10)
+        thread.join(PATIENCE_S)
         assert len(found) == 1
         found[0].close()
 
@@ -172,5 +173,5 @@ def test_a_worker_answers_until_its_driver_leaves(ends: tuple[Wire, Wire], at_on
         found += message
     assert [outcome.measurements["twice"] for outcome in found] == [0.0, 2.0, 4.0, 6.0, 8.0]
     driver.close()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert len(ended) == 1

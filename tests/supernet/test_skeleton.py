@@ -15,6 +15,7 @@ import nas
 from nas.errors import SpaceError, SupernetError
 from nas.supernet import Supernet
 from nas.supernet.skeleton import build_skeleton, parameters_of
+from tests.conformance.patience import PATIENCE_S
 
 
 def skeleton(function, **arguments):
@@ -106,7 +107,7 @@ def test_a_failing_constructor_is_reported_and_leaves_no_hook():
 
 def waits(width):
     inside.set()
-    assert outside.wait(10)
+    assert outside.wait(PATIENCE_S)
     return nn.Linear(2, width)
 
 
@@ -117,7 +118,7 @@ def test_other_threads_build_ordinary_modules_meanwhile():
     built = []
     thread = threading.Thread(target=lambda: built.append(skeleton(waits, width=pg.oneof([1, 2]))))
     thread.start()
-    assert inside.wait(10)
+    assert inside.wait(PATIENCE_S)
     ordinary = nn.Linear(2, 2)
     outside.set()
     thread.join()

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import io
-import time
 
+import pytest
 from rich.console import Console
 
 from nas.train.log import Reporter
+from tests.conformance.patience import Clock
 
 
 def reporter(*, terminal: bool, show: bool = True, every_s: float = 5.0) -> tuple[Reporter, io.StringIO]:
@@ -14,15 +15,16 @@ def reporter(*, terminal: bool, show: bool = True, every_s: float = 5.0) -> tupl
     return Reporter(100, show=show, every_s=every_s, console=console), out
 
 
-def test_a_log_gets_a_plain_line_now_and_then() -> None:
+def test_a_log_gets_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
     one, out = reporter(terminal=False, every_s=0.05)
     with one:
         for step in range(20):
             one.step(step, "loss 0.5")
-            time.sleep(0.01)
+            clock.now += 0.01
         one.say("[done]")
     lines = out.getvalue().splitlines()
-    assert 2 <= len(lines) - 1 <= 5
+    assert len(lines) - 1 == 3
     assert all(line.startswith("step ") and line.endswith("/100  loss 0.5") for line in lines[:-1])
     assert lines[-1] == "[done]"
     assert "\x1b" not in out.getvalue()

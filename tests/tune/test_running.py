@@ -5,16 +5,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, ClassVar
 
+import psutil
 import pytest
 
 import nas
 from nas.errors import RunnerError, StudyError
 from nas.search.insight import Insight
 from nas.train import Training
+from tests.conformance.patience import PATIENCE_S, until
 from tests.study.landscapes import study as landscape
 from tests.study.trainings import Dying, Noted, blobs, repeated, study
 from tests.test_trained import readme_blocks
@@ -240,12 +241,11 @@ def test_a_killed_run_repeats_no_finished_epoch(tmp_path: Path, cluster: None) -
     notes = folder / "notes.txt"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen([sys.executable, str(script), str(folder)], env=environment) as driver:
-        deadline = time.monotonic() + 120
-        while _lines(notes) < 9 and driver.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: _lines(notes) >= 9 or driver.poll() is not None, "no epoch was finished")
+        rays = psutil.Process(driver.pid).children(recursive=True)
         driver.kill()
         assert driver.wait() == -signal.SIGKILL
-    time.sleep(2)  # Ray's processes end when they see that their driver is gone
+    assert psutil.wait_procs(rays, timeout=PATIENCE_S)[1] == [], "Ray's processes see that their driver is gone"
     went_on = study(folder, trials=4)
     run(went_on)
     assert went_on.trials()["epochs"].tolist() == [4] * 4
