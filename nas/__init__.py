@@ -106,6 +106,7 @@ _HOME = {
     "Space": "nas.space",
     "Arch": "nas.space",
     "Supernet": "nas.supernet",
+    "Example": "nas.supernet",
     "Layout": "nas.supernet",
     "CentreCrop": "nas.supernet",
     "KernelTransform": "nas.supernet",

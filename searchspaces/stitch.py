@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import nas
 from nas.errors import SpaceError, SupernetError, suggest
-from nas.supernet.inputs import Inputs, call, convert
+from nas.supernet.inputs import Inputs, call, convert, some
 from nas.supernet.layouts import Cut
 from nas.supernet.skeleton import quiet
 from searchspaces.stitching_guide import Guide, Guided, Span, guide
@@ -289,7 +289,7 @@ def space(
         modules = [_largest(anchor, number) for number, anchor in enumerate(given)]
     stages = [expand(module, path, number) for number, (module, path) in enumerate(zip(modules, paths, strict=True))]
     planned = (plan or SNNet()).plan([[len(stage) for stage in each] for each in stages])
-    held = Given(convert(example, lambda tensor: tensor[:1].detach().clone()))
+    held = Given(convert(some(example, slice(1)), lambda tensor: tensor.detach().clone()))
     with quiet():
         trunks = _trunks_of(given, dict(enumerate(modules)), paths, held)
     for hop in planned.stitches:

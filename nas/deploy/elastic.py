@@ -225,7 +225,7 @@ class ElasticModel:
             format: one of `FORMATS`; what the ending of `path` says unless given.
             point: of the front.
             example: inputs to trace and compare with; the supernet's unless given.
-            any_batch: the first axis of the inputs stays open.
+            any_batch: the axis of the batch stays open.
             force: as `export`.
 
         Raises:

@@ -21,7 +21,7 @@ from nas import files, sealed
 from nas.errors import DeployError, suggest
 from nas.sealed import Damaged
 from nas.supernet import Inputs, tensors
-from nas.supernet.inputs import arguments, call, convert, tensors_in
+from nas.supernet.inputs import arguments, batch_axes, call, convert, has_batch, plain, repeated, tensors_in
 from nas.supernet.rounding import first_difference, gap
 
 Format: TypeAlias = Literal["pt2", "onnx", "safetensors", "pretrained"]
@@ -86,7 +86,7 @@ def export(
         path: file, which must be empty or not there; folder of "pretrained", likewise.
         format: what the ending of `path` says unless given; no ending is "pretrained".
         example: inputs that the module takes: a tensor, a tuple, or a mapping.
-        any_batch: the first axis of the inputs stays open in "pt2" and "onnx".
+        any_batch: the axis of the batch stays open in "pt2" and "onnx": the first, or what a `nas.Example` says.
         force: replace the file that is there; a folder is never replaced.
 
     Raises:
@@ -100,6 +100,7 @@ def export(
     check_target(target, chosen, force=force)
     own = copy.deepcopy(module).cpu().eval()
     sample = convert(example, lambda tensor: tensor.detach().cpu())
+    any_batch = any_batch and has_batch(sample)
     with files.explained(target, DeployError), files.replacing(target, durable=True) as half, _quiet():
         try:
             again, probes = _WRITERS[chosen](own, half, sample, any_batch)
@@ -166,7 +167,7 @@ def _onnx(module: nn.Module, path: Path, example: Inputs, any_batch: bool) -> Wr
     names = [entry.name for entry in session.get_inputs()]
 
     def run(inputs: Inputs) -> list[Tensor]:
-        feeds = dict(zip(names, (tensor.numpy() for tensor in tensors_in(inputs)), strict=True))
+        feeds = dict(zip(names, (tensor.numpy() for tensor in tensors_in(plain(inputs))), strict=True))
         return [torch.from_numpy(array) for array in session.run(None, feeds)]
 
     return run, _probes(example, any_batch)
@@ -217,18 +218,14 @@ _WRITERS: Mapping[Format, Callable[[nn.Module, Path, Inputs, bool], Written]] = 
 def _program(module: nn.Module, example: Inputs, any_batch: bool) -> torch.export.ExportedProgram:
     """The traced graph, with an open first axis where asked."""
     # A graph traced with one sample is a graph for one sample.
-    positional, keywords = arguments(_repeat(example, 3) if any_batch else example)
+    positional, keywords = arguments(repeated(example, 3) if any_batch else example)
     with torch.no_grad():
         if not any_batch:
             return torch.export.export(module, positional, keywords)
         batch = torch.export.Dim("batch", min=1)
-
-        def axes(value: Any) -> Any:
-            return {0: batch} if isinstance(value, Tensor) and value.dim() else None
-
-        shapes: Any = (
-            tuple(map(axes, positional)) if positional else {key: axes(value) for key, value in keywords.items()}
-        )
+        shapes: Any = batch_axes(example, batch)
+        if not isinstance(shapes, (tuple, dict)) or isinstance(plain(example), Tensor):
+            shapes = (shapes,)
         kinds = {parameter.kind for parameter in inspect.signature(module.forward).parameters.values()}
         if positional and inspect.Parameter.VAR_POSITIONAL in kinds:
             shapes = (shapes,)  # what `*args` gathers is one argument: stitched paths take whatever their anchors do
@@ -246,14 +243,7 @@ def _probes(example: Inputs, any_batch: bool) -> list[Inputs]:
         return torch.randn(tensor.shape, generator=generator).to(tensor) if tensor.is_floating_point() else tensor
 
     probes: list[Inputs] = [example, convert(example, noise)]
-    return [*probes, *(_repeat(probe, 3) for probe in probes)] if any_batch else probes
-
-
-def _repeat(inputs: Inputs, times: int) -> Inputs:
-    repeated: Inputs = convert(
-        inputs, lambda tensor: tensor.repeat(times, *[1] * (tensor.dim() - 1)) if tensor.dim() else tensor
-    )
-    return repeated
+    return [*probes, *(repeated(probe, 3) for probe in probes)] if any_batch else probes
 
 
 def _expect_same_weights(module: nn.Module, again: nn.Module, format: Format) -> None:

@@ -121,7 +121,7 @@ def _check(
         )
     first = next(iter(training.task.train_batches(0)), None)
     if first is not None:
-        check_share(len(first), workers)
+        check_share(training.task.samples(first), workers)
 
 
 def _order(training: Training, threads: int, *, on_ray: bool) -> Order:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import EvaluationError
-from nas.supernet.inputs import Inputs, call, convert, tensors_in
+from nas.supernet.inputs import Inputs, call, convert, like, some, tensors_in
 from nas.supernet.skeleton import build, quiet
 from nas.train.task import Task
 
@@ -84,7 +84,7 @@ class Function:
     def _probes(self) -> Inputs:
         if self._inputs is None:
             first: Inputs = next(iter(self.task.calibration_inputs()))
-            self._inputs = convert(first, lambda one: one[: self.samples] if one.ndim else one)
+            self._inputs = some(like(first, self.task.example), slice(self.samples))
         return self._inputs
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from nas.errors import EvaluationError, suggest
 from nas.hardware import Device, Target, exclusive, measure
 from nas.supernet import Supernet, checkpoint
-from nas.supernet.inputs import Inputs, call
+from nas.supernet.inputs import Inputs, batch_size, call, some
 from nas.supernet.rounding import Gap, gap
 from nas.train import Task, Training, subnet_metrics
 from nas.train.task import Split, to_device
@@ -203,7 +202,7 @@ class Latency:
         module = supernet.extract(arch)
         with exclusive():
             found = measure(
-                module, one_sample(supernet.example), self.device, repeats=self.repeats, budget_s=self.budget_s
+                module, sample_for(supernet, arch), self.device, repeats=self.repeats, budget_s=self.budget_s
             )
         return {
             "latency_ms": found.median_ms,
@@ -230,11 +229,18 @@ class Latency:
 
 
 def one_sample(inputs: Inputs) -> Inputs:
-    """The first sample of a batch of inputs, with a leading size of 1."""
-    if isinstance(inputs, Mapping):
-        return {
-            name: value[:1] if isinstance(value, Tensor) and value.ndim else value for name, value in inputs.items()
-        }
-    if isinstance(inputs, tuple):
-        return tuple(value[:1] if isinstance(value, Tensor) and value.ndim else value for value in inputs)
-    return inputs[:1]
+    """The first sample of a batch of inputs, along the axis of the batch; all of it where there is no batch."""
+    found: Inputs = some(inputs, slice(1))
+    return found
+
+
+def sample_for(supernet: Supernet, arch: Arch) -> Inputs:
+    """One sample of the example of a supernet, which has one.
+
+    Raises:
+        SupernetError: the first axis of the example is no batch.
+    """
+    assert supernet.example is not None
+    if batch_size(supernet.example) > 1:
+        supernet.macs(arch)  # which looks whether the axis is the batch's
+    return one_sample(supernet.example)

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from nas.hardware.device import Device
-from nas.hardware.latency import Inputs, quiet, runnable
+from nas.hardware.latency import quiet, runnable
+from nas.supernet.inputs import Inputs
 
 POWERCAP = Path("/sys/class/powercap")
 PROC = Path("/proc/self")

@@ -16,7 +16,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,8 +24,7 @@ from torch import Tensor, nn
 
 from nas.errors import DeviceError
 from nas.hardware.device import Device, processor
-
-Inputs: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
+from nas.supernet.inputs import Inputs, batch_size, call, convert, has_batch, plain, spread, tensors_in
 
 BUDGET_S = 0.08
 LEAST_RUNS, MOST_RUNS = 7, 1000
@@ -120,7 +119,8 @@ def measure(
 
     Args:
         module: is copied if it is not already on the device, in its dtype.
-        inputs: one sample, which is repeated to `device.batch`; or that many samples.
+        inputs: one sample, which is repeated to `device.batch`; or that many samples.  A `nas.Example` says which axis is the
+            batch's.
         device: the default is one thread of the CPU, one sample, float32.  A `Command` or a `Custom` device measures by
             itself, `repeats` times, and takes no reference.
         reference: called without arguments between the runs; the default is `Reference`.
@@ -160,7 +160,7 @@ def runnable(module: nn.Module, inputs: Inputs, device: Device) -> Iterator[Call
             yield run
         return
     ready, placed = _prepared(module, device), _placed(inputs, device)
-    yield lambda: _call(ready, placed)
+    yield lambda: call(ready, placed)
 
 
 def clock_of(device: Device) -> Clock:
@@ -266,24 +266,30 @@ def _prepared(module: nn.Module, device: Device) -> nn.Module:
 def _placed(inputs: Inputs, device: Device) -> Inputs:
     """The inputs on the device: floating ones in its dtype, one sample repeated to its batch."""
 
-    def place(value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
-        if value.ndim and value.shape[0] != device.batch:
-            if value.shape[0] != 1:
-                raise DeviceError(
-                    f"inputs of shape {tuple(value.shape)} are not one sample and not the batch of {device.batch} of "
-                    f"device {device.name!r}; give one sample"
-                )
-            value = value.expand(device.batch, *value.shape[1:]).contiguous()
+    def place(value: Tensor) -> Tensor:
         return value.to(device.torch_device, device.torch_dtype if value.is_floating_point() else value.dtype)
 
-    if isinstance(inputs, Mapping):
-        return {name: place(value) for name, value in inputs.items()}
-    return tuple(map(place, inputs)) if isinstance(inputs, tuple) else place(inputs)
+    found: Inputs = convert(batched(inputs, device.batch, f"device {device.name!r}"), place)
+    return found
 
 
-def _call(module: nn.Module, inputs: Inputs) -> Any:
-    if isinstance(inputs, Mapping):
-        return module(**inputs)
-    return module(*inputs) if isinstance(inputs, tuple) else module(inputs)
+def batched(inputs: Inputs, batch: int, whose: str) -> Inputs:
+    """One sample repeated to `batch`, or that many samples as they are.
+
+    Raises:
+        DeviceError: they are neither, or have no batch.
+    """
+    size = batch_size(inputs)
+    if not has_batch(inputs):
+        if batch == 1:
+            return inputs
+        raise DeviceError(
+            f"inputs without a batch cannot be repeated to the batch of {batch} of {whose}; give it batch=1"
+        )
+    if size not in (1, batch):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in(plain(inputs)))
+        raise DeviceError(
+            f"inputs of shape {shapes} are not one sample and not the batch of {batch} of {whose}; give one sample"
+        )
+    found: Inputs = spread(inputs, batch)
+    return found

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nas.errors import DeployError, DeviceError
-
-Inputs: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
+from nas.supernet.inputs import Inputs, plain, tensors_in
 
 
 @contextmanager
@@ -37,12 +36,6 @@ def session(module: nn.Module, inputs: Inputs, threads: int) -> Iterator[Callabl
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         loaded = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        feeds = dict(zip([entry.name for entry in loaded.get_inputs()], _arrays(inputs), strict=True))
+        names = [entry.name for entry in loaded.get_inputs()]
+        feeds = dict(zip(names, (tensor.numpy() for tensor in tensors_in(plain(inputs))), strict=True))
         yield lambda: loaded.run(None, feeds)
-
-
-def _arrays(inputs: Inputs) -> list[Any]:
-    if isinstance(inputs, Tensor):
-        return [inputs.numpy()]
-    items = inputs.values() if isinstance(inputs, Mapping) else inputs
-    return [item.numpy() for item in items if isinstance(item, Tensor)]

@@ -9,19 +9,20 @@ import shlex
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nas.errors import DeployError, DeviceError, glimpse
 from nas.failures import describe
+from nas.hardware.latency import batched
 from nas.measurements import number
+from nas.supernet.inputs import Inputs, plain
 
-Inputs: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
 REPEATS = 3
 _MODEL = "{model}"
 
@@ -105,7 +106,7 @@ class Command:
         with tempfile.TemporaryDirectory(prefix="nas-device-") as folder:
             path = Path(folder) / f"model.{self.format}"
             try:
-                export(module, path, self.format, _batched(inputs, self.batch), any_batch=False)
+                export(module, path, self.format, batched(inputs, self.batch, f"device {self.name!r}"), any_batch=False)
             except DeployError as error:
                 raise DeviceError(f"device {self.name!r} cannot be sent the model: {error}") from error
             found: list[float] = []
@@ -237,7 +238,7 @@ class Custom:
         while len(found) < (repeats or REPEATS):
             try:
                 with torch.no_grad():
-                    given = self.function(module, _batched(inputs, self.batch))
+                    given = self.function(module, plain(batched(inputs, self.batch, f"device {self.name!r}")))
             except Exception as error:
                 raise DeviceError(f"device {self.name!r}: its function failed: {describe(error)}") from error
             values = _milliseconds(given)
@@ -265,17 +266,6 @@ def _check_name(name: str) -> None:
         raise DeviceError(
             f"device name {name!r} is not usable; use letters, digits and _ . + -, not beginning with 'cpu' or 'cuda'"
         )
-
-
-def _batched(inputs: Inputs, batch: int) -> Inputs:
-    def repeat(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.ndim and value.shape[0] == 1 and batch > 1:
-            return value.repeat(batch, *[1] * (value.ndim - 1))
-        return value
-
-    if isinstance(inputs, Mapping):
-        return {name: repeat(value) for name, value in inputs.items()}
-    return tuple(map(repeat, inputs)) if isinstance(inputs, tuple) else repeat(inputs)
 
 
 def _floats(words: Sequence[str]) -> list[float]:

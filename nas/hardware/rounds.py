@@ -19,7 +19,8 @@ from torch import nn
 
 from nas.errors import DeviceError
 from nas.hardware.device import Device
-from nas.hardware.latency import NOISY, Inputs, Reference, clock_of, quiet, runnable
+from nas.hardware.latency import NOISY, Reference, clock_of, quiet, runnable
+from nas.supernet.inputs import Inputs
 
 Floats = NDArray[np.float64]
 LEAST_CALLS, WARM_UP = 5, 2

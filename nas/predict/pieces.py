@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import PredictorError
-from nas.supernet.inputs import Inputs, batch_size, call, convert
+from nas.supernet.inputs import Inputs, batch_size, call, convert, some
 
 if TYPE_CHECKING:
     from nas.space import Arch
@@ -76,19 +76,20 @@ def parts(module: nn.Module, example: Inputs, blocks: Collection[str] = ()) -> l
 
 
 def realised(part: Part) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """The part's module with weights, and one sample of inputs in the shapes and layout that it is called with."""
+    """The part's module with weights, and inputs in the shapes and layout that it is called with."""
     module = part.module.to_empty(device="cpu").eval()
     with torch.no_grad():
         for tensor in (*module.parameters(), *module.buffers()):
             tensor.fill_(1)
-    inputs = [torch.randn(1, *shape[1:]) for shape in part.shapes]
+    inputs = [torch.randn(shape) for shape in part.shapes]
     if part.channels_last:
         inputs[0] = inputs[0].contiguous(memory_format=torch.channels_last)
     return module, tuple(inputs)
 
 
 def parts_of(arch: Arch, example: Inputs, blocks: Collection[str] = ()) -> list[Part]:
-    """Parts of the model that an arch describes: on the meta device where it runs there, else for real."""
+    """Parts of the model that an arch describes, for one sample: on the meta device where it runs there, else for real."""
+    example = some(example, slice(1))
     with torch.device("cpu"):
         module: nn.Module = _built(arch)
     try:
@@ -155,7 +156,7 @@ def _part(module: nn.Module, args: tuple[Any, ...], output: Any, samples: int) -
     last = bool(tensors) and _is_channels_last(tensors[0])
     weights = sum(parameter.numel() for parameter in module.parameters())
     return Part(
-        key=_key(module, shapes) + (" channels last" if last else ""),
+        key=_key(module, shapes, samples) + (" channels last" if last else ""),
         family=_family(module),
         macs=_macs(module, out, samples) if inner == [module] else 0,
         inputs=sum(tensor.numel() for tensor in tensors) // samples,
@@ -176,8 +177,9 @@ def _is_channels_last(tensor: Tensor) -> bool:
     )
 
 
-def _key(module: nn.Module, shapes: tuple[tuple[int, ...], ...]) -> str:
-    size = "x".join(map(str, shapes[0][1:])) if shapes else "nothing"
+def _key(module: nn.Module, shapes: tuple[tuple[int, ...], ...], samples: int) -> str:
+    first = shapes[0] if shapes else ()  # the samples, unless the model keeps something else there
+    size = "x".join(map(str, first[1:] if first[:1] == (samples,) else first)) if shapes else "nothing"
     if isinstance(module, nn.Conv2d):
         k, s = "x".join(map(str, dict.fromkeys(module.kernel_size))), module.stride[0]
         groups = f", groups={module.groups}" if module.groups > 1 else ""

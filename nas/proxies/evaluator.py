@@ -19,9 +19,11 @@ from nas.proxies.kernels import jacob_cov, naswot
 from nas.proxies.probe import Probe
 from nas.proxies.zen import zen
 from nas.supernet import costs
-from nas.supernet.inputs import convert
+from nas.supernet.inputs import axis_of, has_batch
+from nas.supernet.ragged import enough
 from nas.supernet.skeleton import build, build_skeleton, quiet
-from nas.train.task import Batch, Task, to_device
+from nas.train.rows import part_of
+from nas.train.task import Batch, Task
 
 if TYPE_CHECKING:
     from nas.space import Arch, Space
@@ -39,6 +41,8 @@ PROXIES: dict[str, Callable[[Probe], float]] = {
 }
 """What is computed on a network with weights; `params` and `macs` need none."""
 COUNTS = ("params", "macs")
+COMPARING = ("fisher", "jacob_cov", "naswot", "zen", "diswot")
+"""What looks at samples one by one, along the first axis."""
 NAMES = (*COUNTS, *PROXIES)
 UNDEFINED = -1e8
 """The score of a network that a proxy is not defined for (nothing connects input and output), as in published tables of proxies:
@@ -90,6 +94,12 @@ class Proxies:
             raise EvaluationError(
                 "a teacher was given, and only diswot has one; add it to the names or leave the teacher out"
             )
+        comparing = [name for name in self.names if name in COMPARING]
+        if comparing and axis_of(task.example) != 0:
+            raise EvaluationError(
+                f"{', '.join(comparing)} compare samples along the first axis, which is not the batch's of this task "
+                f"(batch_axis={axis_of(task.example)!r}); leave them out"
+            )
         self.task, self.batch, self.seed, self.teacher, self.device = task, batch, seed, teacher, device
         self._data: Batch | None = None
         self._taught_by: tuple[str, nn.Module] | None = None
@@ -116,7 +126,8 @@ class Proxies:
                 if probe is None:
                     probe = self._probe(arch)
                 torch.manual_seed(self.seed)  # of dropout
-                value = PROXIES[name](probe)
+                with enough(EvaluationError, f"the batch of {name} is too small"):
+                    value = PROXIES[name](probe)
                 found[name] = value if math.isfinite(value) else UNDEFINED
         return found
 
@@ -148,13 +159,16 @@ class Proxies:
         """The batch, on the CPU, cut to size."""
         if self._data is None:
             whole = next(iter(self.task.train_batches(0)), None)
-            has = 0 if whole is None else len(whole)
+            has = 0 if whole is None else self.task.samples(whole)
             size = has if self.batch is None else self.batch
+            if whole is not None and self.batch is None and not has_batch(self.task.example):
+                self._data = whole.to("cpu")  # a graph
+                return self._data
             if whole is None or isinstance(size, bool) or not isinstance(size, int) or not 1 < size <= has:
                 raise EvaluationError(
                     f"batch={self.batch!r} does not fit the task's batches of {has} samples; give 2 to {has}"
                 )
-            self._data = Batch(_first(whole.inputs, has, size), _first(whole.targets, has, size))
+            self._data = part_of(whole.to("cpu"), slice(size), self.task.example)
         return self._data
 
     def _build(self, arch: Arch) -> nn.Module:
@@ -182,13 +196,3 @@ class Proxies:
         if name == "params":
             return sum(parameter.numel() for parameter in skeleton.parameters())
         return costs.macs(skeleton, lambda: build(arch.space, arch), self.task.example)
-
-
-def _first(value: Any, has: int, size: int) -> Any:
-    """The first `size` samples of a batch of `has`."""
-    cut = to_device(value, "cpu")
-    if isinstance(cut, torch.Tensor):
-        return cut[:size]
-    if isinstance(cut, (tuple, dict)):
-        return convert(cut, lambda one: one[:size] if one.ndim and len(one) == has else one)
-    return cut

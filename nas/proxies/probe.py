@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import EvaluationError
-from nas.supernet.inputs import Inputs, call, convert
+from nas.supernet.inputs import Inputs, call, convert, some
 from nas.train.task import Batch, Task
 
 
@@ -149,5 +149,7 @@ def feature_map(module: nn.Module, inputs: Inputs) -> Tensor:
 
 def ones(inputs: Inputs) -> Inputs:
     """Inputs of one sample, whose real numbers are all 1."""
-    found: Inputs = convert(inputs, lambda one: torch.ones_like(one[:1]) if one.is_floating_point() else one[:1])
+    found: Inputs = convert(
+        some(inputs, slice(1)), lambda one: torch.ones_like(one) if one.is_floating_point() else one
+    )
     return found

@@ -15,7 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nas.errors import PredictorError, StudyError
-from nas.evaluate import Predicted, Weights, one_sample
+from nas.evaluate import Predicted, Weights
+from nas.evaluate.subnets import sample_for
 from nas.hardware import Device, exclusive, measure, resources
 from nas.predict import FewShot, Known, Learned, LookUp, Predictor
 from nas.predict.pieces import Part, realised
@@ -140,8 +141,7 @@ def _measured(
     supernet: Supernet, device: Target, arch: Arch, budget_s: float, energy: bool
 ) -> tuple[Measured, dict[str, float]]:
     module = supernet.extract(arch).eval()
-    assert supernet.example is not None
-    inputs = one_sample(supernet.example)
+    inputs = sample_for(supernet, arch)
     with exclusive():
         found = measure(module, inputs, device, budget_s=budget_s)
         if found.noisy and isinstance(device, Device):
@@ -208,7 +208,7 @@ def fit(
 
 
 def _made(space: Space, hardware: HardwareRecord, device: Target, kind: Kind, supernet: Supernet | None) -> Predictor:
-    example = None if supernet is None or supernet.example is None else one_sample(supernet.example)
+    example = None if supernet is None or supernet.example is None else sample_for(supernet, space.smallest)
     if kind == "fewshot":
         return FewShot(space, device.key, known_devices(space, hardware, device.key))
     if kind == "lookup":

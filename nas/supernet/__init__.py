@@ -4,11 +4,11 @@
 - `Binding`: a subnet on the supernet's weights and gradients, ready to be called.
 - `Cut`: how a parameter of a subnet is taken from the supernet's: `Corner` (the rule), `Layout`, `CentreCrop`, `KernelTransform`.
 - `reorder`: channels by importance, before narrower subnets are cut; `Axis`, `axes`, `importance`: what it goes by.
-- `Inputs`: what a model is called with.
+- `Inputs`: what a model is called with; `Example`: which of their axes is the batch's.
 """
 
 from nas.supernet.binding import Binding
-from nas.supernet.inputs import Inputs
+from nas.supernet.inputs import Example, Inputs
 from nas.supernet.layouts import CentreCrop, Corner, Cut, KernelTransform, Layout
 from nas.supernet.order import Axis, axes, importance, reorder
 from nas.supernet.supernet import Supernet
@@ -19,6 +19,7 @@ __all__ = [
     "CentreCrop",
     "Corner",
     "Cut",
+    "Example",
     "Inputs",
     "KernelTransform",
     "Layout",

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from nas.errors import SupernetError
 from nas.supernet.binding import Binding
 from nas.supernet.inputs import Inputs, call
+from nas.supernet.ragged import enough, folded
 
 
 def calibrate(binding: Binding, batches: Iterable[Inputs]) -> dict[str, Tensor]:
@@ -36,8 +37,12 @@ def calibrate(binding: Binding, batches: Iterable[Inputs]) -> dict[str, Tensor]:
         binding.module.eval()
         for layer in layers.values():
             layer.train()
-        with torch.no_grad(), binding.buffers(buffers):
-            for batch in batches:
+        with (
+            torch.no_grad(),
+            binding.buffers(buffers),
+            enough(SupernetError, "a batch of the calibration is too small"),
+        ):
+            for batch in folded(batches):
                 call(binding.module, batch)
                 count += 1
     finally:

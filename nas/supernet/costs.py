@@ -17,34 +17,58 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas.errors import SupernetError
-from nas.supernet.inputs import Inputs, batch_size, call, convert
+from nas.supernet.inputs import Example, Inputs, batch_size, call, check_batch, convert, some
 
 _UNFIT = (RuntimeError, NotImplementedError, ValueError, TypeError, IndexError, KeyError)
 
 
 def macs(skeleton: nn.Module, build: Callable[[], nn.Module], example: Inputs) -> int:
-    """Multiply-accumulates of one sample of `example`, in eval mode.
+    """Multiply-accumulates of one sample of `example`, in eval mode; of all of it where it has no batch.
 
     Args:
         skeleton: the model without its weights; it is moved to the meta device.
         build: makes the model with weights, for one that cannot run without.
-        example: inputs; the length of the first axis is divided out.
+        example: inputs; of several samples, one is counted.  That their first axis is the batch's is believed where an `Example`
+            says so; else so many samples must take so many times the operations.
 
     Raises:
-        SupernetError: the model does not run on the example.
+        SupernetError: the model does not run on the example, or its first axis is no batch.
     """
+    check_batch(example)
+    one = some(example, slice(1))
     try:
         _to_meta(skeleton)
-        return _count(skeleton, convert(example, lambda tensor: tensor.to("meta"))) // batch_size(example)
+        return _counted(
+            lambda inputs: _count(skeleton, convert(inputs, lambda tensor: tensor.to("meta"))), one, example
+        )
     except _UNFIT:
         module = build()
     try:
         with _taken_apart():
-            return _count(module, convert(example, lambda tensor: tensor.cpu())) // batch_size(example)
+            return _counted(lambda inputs: _count(module, convert(inputs, lambda tensor: tensor.cpu())), one, example)
     except _UNFIT as error:
         raise SupernetError(
             f"operations of {type(module).__name__} cannot be counted, because it does not run on the example: {error}"
         ) from error
+
+
+def _counted(count: Callable[[Inputs], int], one: Inputs, example: Inputs) -> int:
+    """The operations of one sample; those of the whole example show whether its first axis is the batch's."""
+    samples = batch_size(example)
+    if samples == 1 or isinstance(example, Example):
+        return count(one)
+    whole = count(example)
+    try:
+        found = count(one)
+    except _UNFIT:
+        found = -1  # such a model takes no single one
+    if found * samples != whole:
+        raise SupernetError(
+            f"one of {samples} along the first axis of the example takes {max(found, 0):,} operations and all take {whole:,}, so "
+            "that it is not the batch's, or the model does something once for all samples; say which axis is with "
+            "nas.Example(inputs, batch_axis=...): a number, None where there is no batch (a graph), or one for each tensor"
+        )
+    return found
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from nas.space import Arch, Space
 from nas.supernet import checkpoint, costs
 from nas.supernet.binding import Binding, hang, replace_buffers
 from nas.supernet.calibration import calibrate
-from nas.supernet.inputs import Inputs, arguments
+from nas.supernet.inputs import Inputs, arguments, check_batch
 from nas.supernet.layouts import Cut
 from nas.supernet.pretrained import fill_from
 from nas.supernet.shared import Shared
@@ -50,7 +50,7 @@ class Supernet(nn.Module):
     Args:
         space: builds an `nn.Module` for each of its archs.
         layouts: name pattern (`fnmatch`) of parameters -> how they are cut.  The first that matches wins.
-        example: inputs with one sample or more, for counting operations.
+        example: inputs with one sample or more, for counting operations; an `Example` where the batch is not their first axis.
         weights: a trained model, or its state dict, whose weights the largest arch gets.
         seed: of the initial values; the random state of the process is left alone.
 
@@ -74,6 +74,8 @@ class Supernet(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if example is not None:
+            check_batch(example)
         space, union = survey(space, dict(layouts or {}))
         values = initialise(space, union, seed)
         if weights is not None:
@@ -248,14 +250,14 @@ class Supernet(nn.Module):
         return sum(math.prod(shape) for _, shape in self._binding(arch).entries)
 
     def macs(self, arch: Arch, example: Inputs | None = None) -> int:
-        """Multiply-accumulates for one sample: matrix products, convolutions, attention.
+        """Multiply-accumulates of one sample, or of a whole example without a batch: products, convolutions, attention.
 
         Args:
             arch: of the supernet's space.
-            example: inputs to count with, instead of the supernet's own; the length of the first axis is divided out.
+            example: inputs to count with, instead of the supernet's own; of several samples one is counted.
 
         Raises:
-            SupernetError: there is no example, or the model does not run on it.
+            SupernetError: there is no example, the model does not run on it, or its first axis is no batch.
         """
         self._check(arch)
         if example is not None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nas.errors import TrainError
+from nas.supernet.inputs import like
 from nas.train.samplers import Sampler
 from nas.train.task import Task
 from nas.train.validate import device_of, evaluating
@@ -178,7 +179,7 @@ class BatchScore:
         """Higher is better."""
         batch = self._batch.to(device_of(self.supernet))
         with evaluating(self.supernet):
-            buffers = self.supernet.calibrate(arch, [batch.inputs])
+            buffers = self.supernet.calibrate(arch, [like(batch.inputs, self.task.example)])
             return -float(self.task.loss(self.supernet(batch.inputs, arch, buffers), batch))
 
 

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import Infeasible, TrainError
+from nas.supernet.ragged import enough
 from nas.train import rng, state
 from nas.train.health import Health
 from nas.train.log import Log, Reporter
 from nas.train.losses import Loss, Step
 from nas.train.ranks import Ranks
+from nas.train.rows import lent
 from nas.train.synced import synced
 from nas.train.task import Batch, mixed
 from nas.train.trunk import featured, groups
@@ -113,7 +115,7 @@ class Run:
             raise TrainError("the task has no training batches; give it more data or a smaller batch")
         first, skip = divmod(self.state.step, per_epoch)
         for epoch in itertools.count(first):
-            batches = itertools.islice(self.task.train_batches(epoch), per_epoch)
+            batches = lent(itertools.islice(self.task.train_batches(epoch), per_epoch), self.task)
             yield from itertools.islice(batches, skip if epoch == first else 0, None)
 
     def _step(self, batch: Batch, interrupted: Callable[[], bool]) -> None:
@@ -147,14 +149,14 @@ class Run:
         """Forward and backward of each arch of a step on this rank's rows; this rank's part of the mean of their losses."""
         training, space = self.training, self.supernet.space
         archs = self.ranks.archs(functools.partial(self._archs, number), space)
-        share = self.ranks.share(len(batch))
-        batch = (share.of(batch) if self.ranks.size > 1 else batch).to(training.device)
+        share = self.ranks.share(self.task.samples(batch))
+        batch = (share.of(batch, self.task.example) if self.ranks.size > 1 else batch).to(training.device)
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(training.precision)
         step = Step(number, self.task, space, archs, archs[0], kept=self.kept)
         total = torch.zeros((), device=training.device)
         for group in groups(self.supernet, archs):
             autocast = torch.autocast(training.device.type, dtype=dtype, enabled=dtype is not None)
-            with autocast, synced(self.ranks, share):
+            with autocast, synced(self.ranks, share), enough(TrainError, "a training batch is too small"):
                 losses = []
                 for step.arch, output, step.features in featured(self.supernet, group, batch.inputs, self.taps):
                     losses.append(training.loss(output, batch, step))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, distributed, nn
 
 from nas.errors import TrainError
+from nas.supernet.inputs import Inputs
+from nas.train.rows import part_of
 from nas.train.task import Batch, mixed
 
 if TYPE_CHECKING:
@@ -49,18 +51,17 @@ class Share:
         """Of this share's mean in the mean of the batch."""
         return (self.stop - self.start) / self.total
 
-    def of(self, batch: Batch) -> Batch:
-        """The rows of every tensor whose first axis is the batch's; everything else whole."""
-        return Batch(self._rows(batch.inputs), self._rows(batch.targets))
+    def of(self, batch: Batch, example: Inputs | None = None) -> Batch:
+        """The samples of every tensor that has them; everything else whole.
 
-    def _rows(self, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value[self.start : self.stop] if value.ndim and len(value) == self.total else value
-        if isinstance(value, Mapping):
-            return {name: self._rows(item) for name, item in value.items()}
-        if isinstance(value, (tuple, list)):
-            return type(value)(self._rows(item) for item in value)
-        return value
+        Args:
+            batch: of `total` samples.
+            example: of the task: says which axis of the inputs is the batch's.
+
+        Raises:
+            TrainError: the inputs have no batch, or two axes of a target may be.
+        """
+        return part_of(batch, slice(self.start, self.stop), batch.inputs if example is None else example)
 
 
 class Ranks:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nas.errors import TrainError, suggest
-from nas.supernet.inputs import Inputs, batch_size
+from nas.supernet.inputs import Example, Inputs, batch_size, convert, like
 
 Forward: TypeAlias = Callable[[Any], Any]
 Split: TypeAlias = Literal["valid", "test"]
@@ -26,6 +26,8 @@ def to_device(value: Any, device: torch.device | str) -> Any:
     """`value` with every tensor in it on `device`: tensors, tuples, lists and mappings of such; the rest as it is."""
     if isinstance(value, Tensor):
         return value.to(device)
+    if isinstance(value, Example):
+        return convert(value, lambda tensor: tensor.to(device))
     if isinstance(value, Mapping):
         return {name: to_device(item, device) for name, item in value.items()}
     if isinstance(value, (tuple, list)):
@@ -65,7 +67,7 @@ class Batch:
         return Batch(to_device(self.inputs, device), to_device(self.targets, device))
 
     def __len__(self) -> int:
-        """Number of samples: the leading size of the first tensor of the inputs."""
+        """Number of samples: the leading size of the inputs, or what they say as an `Example`; else see `Task.samples`."""
         return batch_size(self.inputs)
 
 
@@ -85,7 +87,11 @@ class Task(ABC):
     @property
     @abstractmethod
     def example(self) -> Inputs:
-        """Inputs of one sample, with a leading batch size of 1."""
+        """Inputs of one sample, with a leading batch size of 1.
+
+        Where the batch is not the first axis of all batches, an `Example` says here which it is: once for everything that
+        counts, cuts or repeats samples.
+        """
 
     @abstractmethod
     def train_batches(self, epoch: int) -> Iterator[Batch]:
@@ -110,6 +116,10 @@ class Task(ABC):
     @abstractmethod
     def metrics(self, output: Any, batch: Batch) -> Mapping[str, Tensor]:
         """Mean of each metric over the batch; `metric_names` lists them."""
+
+    def samples(self, batch: Batch) -> int:
+        """Number of samples of a batch, along the axis that the example says; 1 for a whole graph."""
+        return batch_size(like(batch.inputs, self.example))
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -151,7 +161,7 @@ class Task(ABC):
         totals: dict[str, Tensor] = {}
         count = 0
         for batch in batches[split]():
-            moved, size = batch.to(device), len(batch)
+            moved, size = batch.to(device), self.samples(batch)
             count += size
             for name, value in self.metrics(forward(moved.inputs), moved).items():
                 totals[name] = totals.get(name, torch.zeros((), device=device)) + value.float() * size
@@ -168,7 +178,7 @@ class Classification(Task):
     """Labelled samples in memory, one class each.
 
     Training batches are drawn without replacement, in an order that depends on `(seed, epoch)`; the ragged last batch
-    is left out, because BatchNorm on a few samples is noise.
+    is left out, because BatchNorm on a few samples is noise.  Elsewhere a last batch of one sample is one with that before.
 
     Args:
         train: inputs (n, …) and classes (n,) int64.
@@ -179,6 +189,7 @@ class Classification(Task):
         seed: of the order and the augmentation.
         augment: maps a batch of training inputs and a generator to augmented inputs.
         calibration: training samples for BatchNorm statistics (at most).
+        batch_axis: of the inputs that the model is given, where the samples come: 1 for (time, batch, …).  Data stay (n, …).
 
     Raises:
         TrainError: sizes that do not fit.
@@ -192,6 +203,7 @@ class Classification(Task):
     seed: int = 0
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
     calibration: int = 1024
+    batch_axis: int = 0
 
     def __post_init__(self) -> None:
         for name, data in (("train", self.train), ("valid", self.valid), ("test", self.test)):
@@ -205,6 +217,12 @@ class Classification(Task):
             )
         if not 0.0 <= self.smoothing < 1.0:
             raise TrainError(f"smoothing={self.smoothing} is not in [0, 1)")
+        if self.calibration < 0:
+            raise TrainError(f"calibration={self.calibration} is no number of samples; give 2 or more")
+        if not 0 <= self.batch_axis < self.train[0].ndim:
+            raise TrainError(
+                f"batch_axis={self.batch_axis} is no axis of inputs with {self.train[0].ndim}; give 0 to {self.train[0].ndim - 1}"
+            )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -212,9 +230,10 @@ class Classification(Task):
         return len(self.train[0]) // self.batch
 
     @property
-    def example(self) -> Tensor:
+    def example(self) -> Inputs:
         """First training input: (1, …)."""
-        return self.train[0][:1]
+        inputs = self._placed(self.train[0][:1])
+        return Example(inputs, self.batch_axis) if self.batch_axis else inputs
 
     def train_batches(self, epoch: int) -> Iterator[Batch]:
         """Shuffled, augmented batches of one epoch."""
@@ -223,7 +242,8 @@ class Classification(Task):
         for start in range(0, self.steps_per_epoch * self.batch, self.batch):
             rows = order[start : start + self.batch]
             inputs = self.train[0][rows]
-            yield Batch(self.augment(inputs, generator) if self.augment else inputs, self.train[1][rows])
+            inputs = self.augment(inputs, generator) if self.augment else inputs
+            yield Batch(self._placed(inputs), self.train[1][rows])
 
     def valid_batches(self) -> Iterator[Batch]:
         """The validation split in order."""
@@ -238,7 +258,8 @@ class Classification(Task):
         order = torch.randperm(
             len(self.train[0]), generator=torch.Generator().manual_seed(mixed(self.seed, "calibration"))
         )
-        yield from torch.split(self.train[0][order[: self.calibration]], max(self.batch, 256))
+        for rows in pieces(order[: self.calibration], max(self.batch, 256)):
+            yield self._placed(self.train[0][rows])
 
     def loss(self, output: Any, batch: Batch) -> Tensor:
         """Cross entropy with label smoothing."""
@@ -261,6 +282,7 @@ class Classification(Task):
             "seed": self.seed,
             "augment": repr(self.augment),
             "data": self._digest,
+            **({"batch_axis": self.batch_axis} if self.batch_axis else {}),
         }
 
     @functools.cached_property
@@ -272,8 +294,21 @@ class Classification(Task):
 
     def _in_order(self, data: Data) -> Iterator[Batch]:
         size = max(self.batch, 256)  # without gradients larger batches cost less
-        for inputs, targets in zip(torch.split(data[0], size), torch.split(data[1], size), strict=True):
-            yield Batch(inputs, targets)
+        for rows in pieces(torch.arange(len(data[0])), size):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            yield Batch(self._placed(data[0][part]), data[1][part])
+
+    def _placed(self, inputs: Tensor) -> Tensor:
+        """(n, …) with the samples on the axis of the model's batch."""
+        return inputs.movedim(0, self.batch_axis).contiguous() if self.batch_axis else inputs
+
+
+def pieces(rows: Tensor, size: int) -> list[Tensor]:
+    """`rows` in pieces of `size`; the rest is a smaller one, or one row more for the last."""
+    found = [piece for piece in torch.split(rows, size) if len(piece)]
+    if len(found) > 1 and len(found[-1]) == 1:
+        found[-2:] = [torch.cat(found[-2:])]
+    return found
 
 
 def recipe(build: Callable[P, T]) -> Callable[P, T]:

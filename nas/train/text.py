@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from nas import files
 from nas.errors import TrainError
-from nas.train.task import Batch, Forward, Split, Task, mixed, recipe
+from nas.train.task import Batch, Forward, Split, Task, mixed, pieces, recipe
 
 PIECES = re.compile(r"\n+ *| ?[^\W\d]+| ?\d{1,3}| ?[^\s\w]+|\s")
 """What a token never crosses: an indented line's beginning, a word, up to three digits, signs; every character is in one."""
@@ -206,7 +206,7 @@ class LanguageModelling(Task):
         first = int(torch.randint(self.context, (1,), generator=generator))
         windows = (len(self.train) - 1 - first) // self.context
         order = torch.randperm(windows, generator=generator)[: self.steps_per_epoch * self.batch]
-        for rows in torch.split(order, self.batch):
+        for rows in torch.split(order, self.batch):  # whole ones
             yield self._windows(self.train, first + rows * self.context)
 
     def valid_batches(self) -> Iterator[Batch]:
@@ -272,7 +272,7 @@ class LanguageModelling(Task):
 
     def _in_order(self, tokens: Tensor) -> Iterator[Batch]:
         starts = torch.arange((len(tokens) - 1) // self.context) * self.context
-        for some in torch.split(starts, max(self.batch, 32)):
+        for some in pieces(starts, max(self.batch, 32)):
             yield self._windows(tokens, some)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from nas.supernet.inputs import Inputs
+from nas.supernet.inputs import Inputs, like
 from nas.train.task import Split, Task, to_device
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def subnet_metrics(
 def calibrated(supernet: Supernet, arch: Arch, task: Task) -> dict[str, Tensor]:
     """BatchNorm statistics of one subnet over the task's calibration inputs; {} for a model without."""
     device = device_of(supernet)
-    return supernet.calibrate(arch, (to_device(inputs, device) for inputs in task.calibration_inputs()))
+    example = task.example
+    batches = (like(to_device(inputs, device), example) for inputs in task.calibration_inputs())
+    return supernet.calibrate(arch, batches)
 
 
 def device_of(module: nn.Module) -> torch.device:
