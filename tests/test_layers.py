@@ -31,7 +31,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": {"files", "sealed", "errors", "signals", "space", "supernet"},
     "proxies": {"errors", "space", "supernet", "train"},
     "decode": {"errors"},
-    "hardware": {"errors", "deploy", "failures", "measurements", "supernet"},  # deploy: a model for another runtime is a file
+    "hardware": {
+        "errors",
+        "deploy",
+        "failures",
+        "measurements",
+        "supernet",
+    },  # deploy: a model for another runtime is a file
     "predict": {"files", "errors", "space", "supernet"},
     "search": {"errors", "metrics", "pareto", "space", "failures", "measurements"},
     "store": {"errors", "metrics", "pareto", "measurements"},
