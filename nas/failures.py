@@ -11,11 +11,11 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, Literal
 
 from nas.errors import LONGEST, Infeasible, NasError, brief, text_of
 from nas.measurements import usable
+from nas.signals import Witness
 
 
 def describe(error: BaseException) -> str:
@@ -52,7 +52,7 @@ def interrupts() -> Iterator[Callable[[BaseException], bool]]:
         handlers = {number: signal.getsignal(number) for number in _SIGNALS}
         replaced = {number: handler for number, handler in handlers.items() if callable(handler)}
     for number, handler in replaced.items():
-        signal.signal(number, _noting(arrived, handler))
+        signal.signal(number, Witness(arrived, handler))
     try:
         yield lambda error: bool(arrived) and not isinstance(error, Exception)
     finally:
@@ -61,11 +61,3 @@ def interrupts() -> Iterator[Callable[[BaseException], bool]]:
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def _noting(arrived: list[int], handler: Callable[[int, FrameType | None], Any]) -> Callable[..., Any]:
-    def note(number: int, frame: FrameType | None) -> Any:
-        arrived.append(number)
-        return handler(number, frame)
-
-    return note

@@ -53,6 +53,18 @@ class _Handler:
             raise _error(self.number)
 
 
+class Witness:
+    """A handler that remembers that the signal came, and does what `handler` does."""
+
+    def __init__(self, arrived: list[int], handler: Callable[[int, FrameType | None], Any]) -> None:
+        self._arrived, self._handler = arrived, handler
+
+    def __call__(self, number: int, frame: FrameType | None) -> Any:
+        """Remember and pass on."""
+        self._arrived.append(number)
+        return self._handler(number, frame)
+
+
 def exit_code(error: KeyboardInterrupt) -> int:
     """Of a program that ends by this: 128 and the signal's number, as shells count."""
     return 128 + (error.number if isinstance(error, Ended) else signal.SIGINT)
@@ -110,11 +122,6 @@ def kept() -> Iterator[None]:
                     signal.signal(number, handler)
 
 
-def pending() -> bool:
-    """Whether one of the signals has come to a block that has not ended yet: what it raised is to be passed on."""
-    return any(handler.number is not None for handler in _active)
-
-
 def check() -> None:
     """Raise what a signal that has come should have raised, and somebody has swallowed."""
     for handler in _active:
@@ -147,7 +154,7 @@ def _handling(handler: _Handler, *, inside: bool) -> Iterator[_Handler]:
     if threading.current_thread() is threading.main_thread():
         for number in _TAKEN:
             before = signal.getsignal(number)
-            if before in _DEFAULTS or (inside and isinstance(before, _Handler)):
+            if before in _DEFAULTS or (inside and isinstance(before, (_Handler, Witness))):
                 taken[number] = before
                 signal.signal(number, handler)
     _active.append(handler)

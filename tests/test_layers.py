@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checking": {"errors"},
     "text": set(),
     "measurements": {"errors"},
-    "failures": {"errors", "measurements"},
+    "failures": {"errors", "measurements", "signals"},
     "metrics": {"errors", "measurements"},
     "pareto": {"errors"},
     "retrieval": {"errors"},

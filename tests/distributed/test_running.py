@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -132,6 +133,27 @@ def wait_for(file: Path, process: subprocess.Popen[str]) -> list[psutil.Process]
     """The processes of a command, once the file is there."""
     until(lambda: file.exists() or process.poll() is not None, f"{file} does not come")
     return psutil.Process(process.pid).children(recursive=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_command_leaves_a_checkpoint_when_everything_is_told_to_end(
+    tmp_path: Path, number: signal.Signals, workers: int
+) -> None:
+    where = tmp_path / "supernet"
+    with command(tmp_path, 300, "--workers", str(workers)) as process:
+        ranks = wait_for(where / "state.json", process)  # all ranks make steps
+        for one in (process, *ranks):  # as systemd and Slurm do
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                one.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + number, said
+    assert "Traceback" not in said
+    assert f"nas: ended by {number.name}; the same command goes on" in said
+    assert psutil.wait_procs(ranks, timeout=10)[1] == []
+    stopped = json.loads((where / "state.json").read_text())["step"]
+    assert f"interrupted after step {stopped} of 300" in said
 
 
 @pytest.mark.slow
