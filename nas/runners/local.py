@@ -11,6 +11,7 @@ import multiprocessing as mp
 import os
 import signal
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -123,10 +124,18 @@ def _serve(connection: Connection[Any, Any], payload: Payload, name: str, driver
 
 @contextlib.contextmanager
 def quiet_tracker() -> Iterator[None]:
-    """Python's tracker of semaphores, which starts with the first process, does not warn of those that a killed one leaves."""
+    """Python's tracker of semaphores, which starts with the first process, does not warn of those that a killed one leaves.
+
+    Nor does it die, loudly, when the driver's terminal closes.
+    """
     before = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, "ignore:resource_tracker"]))
     try:
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # which the tracker inherits
+        try:
+            resource_tracker.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         yield
     finally:
         if before is None:

@@ -140,6 +140,19 @@ class TestLocal(PoolConformance):
             found = drain(runner, 2)
         assert [found[n].measurements for n in range(2)] == [{"twice": 0.0}, {"twice": 2.0}]
 
+    def test_a_terminal_that_closes_leaves_the_tracker_of_semaphores(self) -> None:
+        program = (
+            "import os, signal, time\n"
+            "from multiprocessing import resource_tracker as tracker\n"
+            "from nas.runners.local import quiet_tracker\n"
+            "with quiet_tracker(): pass\n"
+            "os.kill(tracker._resource_tracker._pid, signal.SIGHUP)\n"
+            "time.sleep(0.5)\n"
+            "print(tracker._resource_tracker._check_alive(), signal.pthread_sigmask(signal.SIG_BLOCK, []))\n"
+        )
+        shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert (shown.stdout, shown.stderr) == ("True set()\n", "")
+
     def test_a_daemon_is_told_that_it_may_start_no_workers(self) -> None:
         with mp.get_context("spawn").Pool(1) as pool_of_daemons:
             assert "this process is a daemon" in pool_of_daemons.apply(_refused)
