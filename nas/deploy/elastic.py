@@ -264,14 +264,14 @@ class ElasticModel:
         again = type(self).load(path, self.supernet.space, device=str(self.supernet.device))
         other = first_difference(self._kept(), again._kept())
         if other is not None:
-            raise DeployError(f"{str(path)!r} has another {other!r} when it is read again; nothing was written")
+            raise DeployError(f"the saved model has another {other!r} when it is read again; nothing was written")
         if self.supernet.example is None:
             return
         inputs = convert(self.supernet.example, lambda tensor: tensor.to(self.supernet.device))
         for point in self.points:
             ours, theirs = (model._modules[point.arch.key] for model in (self, again))
             if not gap(ours, functools.partial(call, theirs), inputs).same:
-                raise DeployError(f"{str(path)!r} computes something else when it is read again; nothing was written")
+                raise DeployError("the saved model computes something else when it is read again; nothing was written")
 
     def _kept(self) -> dict[str, Tensor]:
         """Every tensor of a folder."""
