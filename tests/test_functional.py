@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pickle
 import random
@@ -371,6 +372,35 @@ def test_another_evaluator_or_space_shares_nothing(tmp_path):
     assert Once(lambda arch: {"quality": 7.0}, parity, tmp_path)(arch) == {"quality": 7.0, "reused": 0}
     other = nas.Space(pairs().value, name="pairs", version=2)
     assert Once(Count(), parity, tmp_path)(other.smallest)["reused"] == 0
+
+
+def scaled(arch, k=1):
+    return {"quality": k}
+
+
+class Scaled:
+    def __init__(self, k):
+        self.k, self.calls = k, 0
+
+    def __call__(self, arch):
+        self.calls += 1
+        return scaled(arch, self.k)
+
+
+def parity_of(arch, name="a"):
+    return name + parity(arch)
+
+
+@pytest.mark.parametrize(
+    "way", [lambda k: functools.partial(scaled, k=k), Scaled, lambda k: lambda arch: scaled(arch, k)]
+)
+def test_an_evaluator_with_other_parameters_shares_nothing(tmp_path, way):
+    arch = pairs().smallest
+    assert Once(way(1), parity, tmp_path)(arch) == {"quality": 1, "reused": 0}
+    assert Once(way(2), parity, tmp_path)(arch) == {"quality": 2, "reused": 0}
+    once = Once(way(1), parity, tmp_path)
+    assert once(arch) == {"quality": 1, "reused": 1}
+    assert Once(way(1), functools.partial(parity_of, name="b"), tmp_path)(arch)["reused"] == 0
 
 
 def test_two_at_once_evaluate_one(tmp_path):

@@ -15,6 +15,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "checking": {"errors"},
     "text": set(),
+    "identity": set(),
     "measurements": {"errors"},
     "failures": {"errors", "measurements", "signals"},
     "metrics": {"errors", "measurements"},
@@ -28,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "signals": set(),
     "lazy": {"errors"},
     "supernet": {"files", "sealed", "carried", "errors", "space"},
-    "train": {"files", "sealed", "errors", "signals", "space", "supernet"},
+    "train": {"files", "sealed", "errors", "signals", "space", "supernet", "identity"},
     "proxies": {"errors", "space", "supernet", "train"},
     "decode": {"errors"},
     "hardware": {
@@ -37,10 +38,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         "failures",
         "measurements",
         "supernet",
+        "identity",
     },  # deploy: a model for another runtime is a file
     "predict": {"files", "errors", "space", "supernet"},
     "search": {"errors", "metrics", "pareto", "space", "failures", "measurements"},
-    "store": {"errors", "metrics", "pareto", "measurements"},
+    "store": {"errors", "metrics", "pareto", "measurements", "identity"},
     "evaluate": {
         "files",
         "sealed",
@@ -55,6 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "store",
         "failures",
         "measurements",
+        "identity",
     },
     "deploy": {"files", "sealed", "errors", "metrics", "space", "supernet"},
     "runners": {"carried", "signals", "errors", "placement", "failures", "measurements"},
@@ -78,6 +81,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "runners",
         "train",
         "measurements",
+        "identity",
     },
     "pyglove": {"errors", "metrics", "search", "space", "store", "study", "measurements"},
     "optuna": {"errors", "metrics", "store"},
@@ -123,6 +127,7 @@ for _layer in set(MAY_IMPORT) - {"errors"}:
 # Packages that are imported in these layers only.
 ONLY_IN = {
     "torch": {
+        "identity",
         "decode",
         "supernet",
         "train",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nas.deploy import folder
 from nas.deploy.export import Export, Format, export
 from nas.errors import DeployError, DeviceError, suggest
-from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
+from nas.metrics import Constraint, Metric, exact, parse_constraint, parse_objective
 from nas.space import Arch, Space
 from nas.supernet import Inputs, Supernet
 from nas.supernet.inputs import call, convert
@@ -299,7 +299,7 @@ class ElasticModel:
             values = [p.measurements[constraint.metric] for p in self.points if constraint.metric in p.measurements]
             if all(constraint.violation(value) > 0 for value in values):
                 nearest = min(values, key=constraint.violation)
-                parts.append(f"the nearest has {constraint.metric} {nearest:.6g}")
+                parts.append(f"the nearest has {constraint.metric} {exact(nearest)}")
         return " and ".join(parts) or "no point meets all of them at once"
 
 

@@ -6,6 +6,7 @@ Imports no torch: the name of what an arch computes comes from any function, suc
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from nas import files, sealed
 from nas.errors import EvaluationError, Infeasible
 from nas.evaluate.compose import Evaluator, checked
 from nas.failures import verdict
+from nas.identity import identity
 from nas.measurements import usable
 
 if TYPE_CHECKING:
@@ -117,6 +119,14 @@ class Once:
         """JSON-able: the evaluator and the function; the folder may be another on another machine."""
         return {"name": "Once", "evaluator": _described(self.evaluator), "function": _described(self.function)}
 
+    @functools.cached_property
+    def _what(self) -> dict[str, Any]:
+        """`describe` as it was before an evaluation changed what the evaluator keeps."""
+        return self.describe()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_what": self._what}
+
     def _evaluate(self, arch: Arch) -> dict[str, Any]:
         try:
             given = self.evaluator(arch)
@@ -129,7 +139,7 @@ class Once:
         """Where the measurements of the function of `arch` are: another evaluator, function or space has another folder."""
         # A function of the outputs names the same thing in every space; any other may go by labels, which mean what a space says.
         where = [] if getattr(self.function, "names_outputs", False) else [arch.space.fingerprint]
-        who = json.dumps([self.describe(), arch.space.name, arch.space.version, *where], sort_keys=True, default=str)
+        who = json.dumps([self._what, arch.space.name, arch.space.version, *where], sort_keys=True, default=str)
         folder = self.folder / hashlib.blake2b(who.encode(), digest_size=8).hexdigest()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -198,7 +208,4 @@ def _keep(path: Path, found: dict[str, Any]) -> None:
 
 
 def _described(one: Any) -> Any:
-    if hasattr(one, "describe"):
-        return one.describe()
-    kind = one if hasattr(one, "__qualname__") else type(one)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return one.describe() if hasattr(one, "describe") else identity(one)

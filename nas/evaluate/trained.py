@@ -220,6 +220,9 @@ class Trained:
     def _settings(self) -> str:
         return json.dumps(self.describe(), sort_keys=True)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_settings": self._settings}  # of this process's objects, as all workers' folders are
+
     def _taught(self, weights: Weights) -> dict[str, Any]:
         return {"weights": weights.describe(), "weight": self._weight, "temperature": self._temperature}
 

@@ -20,6 +20,7 @@ from torch import nn
 from nas.errors import DeployError, DeviceError, glimpse
 from nas.failures import describe
 from nas.hardware.latency import batched
+from nas.identity import IDENTITY, identity
 from nas.measurements import number
 from nas.supernet.inputs import Inputs, plain
 
@@ -219,7 +220,7 @@ class Custom:
     def describe(self) -> dict[str, Any]:
         """JSON-able."""
         function = getattr(self.function, "__qualname__", type(self.function).__qualname__)
-        return {"name": self.name, "function": function, "batch": self.batch}
+        return {"name": self.name, "function": function, "batch": self.batch, IDENTITY: identity(self.function)}
 
     def check(self) -> None:
         """A function is there."""

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import FilterError, suggest
+from nas.metrics import exact
 
 Kind = Literal["number", "text", "flag", "none"]
 #: What a column holds: float64 with NaN where there is no value, or objects (float, str, bool, `NOTHING`) with None.
@@ -263,7 +264,8 @@ def kind_of(value: object) -> Kind:
 def _shown(operand: _Operand) -> str:
     if isinstance(operand, _Name):
         return operand.name
-    return f"{operand.value:g}" if kind_of(operand.value) == "number" else repr(operand.value)
+    value = operand.value
+    return exact(value) if isinstance(value, float) and kind_of(value) == "number" else repr(value)
 
 
 def _a(operand: _Operand, kinds: Mapping[str, frozenset[Kind]]) -> str:

@@ -15,12 +15,21 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam as p
 
 from nas.errors import StoreError, suggest
+from nas.identity import IDENTITY, changes, same
 from nas.store.damage import Suspect, check, of_row, refuse_strays
 from nas.store.database import Database
 from nas.store.schema import device_measurements as measured
 from nas.store.schema import devices, predictors
 from nas.store.sql import Row, Statement, Transaction
 from nas.store.statements import STRAY_LATENCIES
+
+
+def _otherwise(was: dict[str, Any], now: dict[str, Any], where: str) -> str:
+    """How a device was described, and how it is."""
+    inside = changes(was.pop(IDENTITY, None), now.pop(IDENTITY, None))
+    if was == now:
+        return f"described otherwise in database {where}: {', '.join(inside[:5])}"
+    return f"{json.dumps(was)} in database {where}, now it is {json.dumps(now)}"
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,9 @@ _DEVICES = Statement(
 )
 _FIND = Statement(sa.select(devices.c.id, devices.c.description).where(devices.c.name == p("label")), "label")
 _ADD = Statement(sa.insert(devices).values(name=p("a"), description=p("b"), created=p("c")), "a b c")
+_DESCRIBE = Statement(
+    sa.update(devices).where(devices.c.name == p("label")).values(description=p("described")), "described label"
+)
 _COUNTS = Statement(
     sa.select(measured.c.device_id, measured.c.fingerprint, sa.func.count(measured.c.key.distinct())).group_by(
         measured.c.device_id, measured.c.fingerprint
@@ -177,9 +189,11 @@ class HardwareRecord:
             found = sql.one(_FIND, (name,))
             if found is None:
                 sql.run(_ADD, (name, text, time.time()))
-            elif json.loads(found[1]) != json.loads(text):
+            elif same(json.loads(found[1]), json.loads(text)):
+                sql.run(_DESCRIBE, (text, name))  # an earlier version said less of it
+            else:
                 raise StoreError(
-                    f"device {name!r} is {found[1]} in database {self._database.shown}, now it is {text}; "
+                    f"device {name!r} is {_otherwise(json.loads(found[1]), json.loads(text), self._database.shown)}; "
                     "figures of the two do not compare, give the new one another name"
                 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pandas as pd
 from nas import signals
 from nas.checking import Count, Natural, Positive, checked
 from nas.errors import EvaluationError, MetricError, SpaceError, StoreError, StudyError, suggest
+from nas.identity import same
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
 from nas.runners import Outcome, Task
 from nas.runners.work import Work
@@ -24,6 +26,7 @@ from nas.store.database import locate, shown
 from nas.store.settle import missing, study_name_fault
 from nas.study.driver import Driver, Options, Summary
 from nas.study.progress import reporter
+from nas.study.resuming import NOTE, check, identity_of
 from nas.study.spaces import follow
 from nas.study.transferring import ready, sources_for
 
@@ -101,6 +104,7 @@ class Study:
         self._driver: Driver | None = None
         self.note = ""
         self._check_metrics()
+        self._identity = identity_of(self.evaluators, self.algorithm)  # before an evaluation changes what they keep
 
     # -- what the study holds ------------------------------------------------------------------------------------------
 
@@ -303,6 +307,7 @@ class Study:
         driver, teller = self.driver(), reporter(progress)
         if self.note:
             teller.say(self.note)
+        self.note = ""
         if driver.finished >= wanted:
             return driver.summary(f"the study has {driver.finished} of {wanted} trials already")
         options = Options(wanted, workers, ray, batch, time_limit_s, self.max_failures, address)
@@ -379,7 +384,9 @@ class Study:
                 # Another process that runs the same job was quicker: this one joins it.
         record = self.store.open_study(self.name)
         self._check_same(record)
-        self.note = follow(record, self.space)
+        note = follow(record, self.space)
+        compared = check(record, self._identity, sum(record.counts().values()))
+        self.note = "\n".join([*([note] if note else []), *compared])
         return record
 
     def _create(self) -> StudyRecord:
@@ -391,13 +398,15 @@ class Study:
             objectives=self.objectives,
             constraints=self.constraints,
         )
-        return self.store.create_study(
+        record = self.store.create_study(
             self.name,
             space_schema=self.space.schema(),
             objectives=self.objectives,
             constraints=self.constraints,
             settings={**self._settings(), **sources},
         )
+        record.annotate({NOTE: self._identity})
+        return record
 
     def _check_same(self, record: StudyRecord) -> None:
         settings = record.settings
@@ -407,12 +416,13 @@ class Study:
                 [str(m.goal + " " + m.name) for m in record.objectives],
                 [m.goal + " " + m.name for m in self.objectives],
             ),
+            # As text with every digit: two bounds that differ are shown to differ.
             ("constraints", [str(c) for c in record.constraints], [str(c) for c in self.constraints]),
             ("algorithm", settings.get("algorithm"), self.algorithm.describe()),
             ("evaluators", settings.get("evaluators"), self._settings()["evaluators"]),
         ]
         for what, was, now in pairs:
-            if was != now:
+            if not same(was, json.loads(json.dumps(now))):
                 raise StudyError(
                     f"study {self.name!r} was begun with {what} {was}, this job has {now}; "
                     "restore them, or give the new study another name (--name)"

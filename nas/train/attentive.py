@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nas.errors import TrainError
+from nas.identity import IDENTITY, identity
 from nas.supernet.inputs import like
 from nas.train.samplers import Sampler
 from nas.train.task import Task
@@ -108,10 +109,11 @@ class Attentive(Sampler):
         return self._costs[arch.key]
 
     def describe(self) -> dict[str, Any]:
-        """Options, and the names of score and cost."""
+        """Options, and what score and cost are."""
         names = {name: _name(getattr(self, name)) for name in ("score", "cost")}
         options = {"width": self.width, "best": self.best, "k": self.k, "n": self.n, "pool": self.pool}
-        return {"class": "Attentive", **names, **options}
+        what = {name: identity(getattr(self, name)) for name in ("score", "cost")}
+        return {"class": "Attentive", **names, **options, IDENTITY: what}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import TrainError
+from nas.identity import IDENTITY, identity
 from nas.train.samplers import Sampler
 
 if TYPE_CHECKING:
@@ -97,9 +98,10 @@ class Bucketed(Sampler):
         return [group / self.tilt + 1 / groups for group in range(groups)]
 
     def describe(self) -> dict[str, Any]:
-        """Options, and the name of the cost."""
+        """Options, and what the cost is."""
         name = getattr(self.cost, "__qualname__", type(self.cost).__qualname__)
-        return {"class": "Bucketed", "cost": name, "width": self.width, "n": self.n, "tilt": self.tilt}
+        options = {"cost": name, "width": self.width, "n": self.n, "tilt": self.tilt}
+        return {"class": "Bucketed", **options, IDENTITY: {"cost": identity(self.cost)}}
 
 
 def _draw(groups: Sequence[list[Arch]], heights: Sequence[float], rng: random.Random) -> list[Arch]:

@@ -7,7 +7,6 @@ Every comparison is a mean over the batch in float32, and no gradient goes to th
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
 from abc import ABC, abstractmethod
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.errors import TrainError, suggest
+from nas.identity import described
 from nas.train.synced import whole
 
 TINY = 1e-12
@@ -54,8 +54,7 @@ class Comparison(ABC):
 
     def describe(self) -> dict[str, Any]:
         """JSON-able name and options."""
-        options: dict[str, Any] = dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}
-        return {"class": type(self).__qualname__, **options}
+        return described(self)
 
 
 class Projection(nn.Module):

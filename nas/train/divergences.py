@@ -6,7 +6,6 @@ teacher.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nas.errors import TrainError, suggest
+from nas.identity import described
 from nas.train.synced import whole
 
 Direction: TypeAlias = Literal["forward", "reverse", "symmetric"]
@@ -50,8 +50,7 @@ class Divergence(ABC):
 
     def describe(self) -> dict[str, Any]:
         """JSON-able name and options."""
-        options: dict[str, Any] = dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}
-        return {"class": type(self).__qualname__, **options}
+        return described(self)
 
 
 @dataclass(frozen=True)

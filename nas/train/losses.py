@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 from abc import ABC, abstractmethod
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.errors import TrainError
+from nas.identity import described
 from nas.supernet.inputs import call
 from nas.supernet.skeleton import statistics_of
 from nas.train.divergences import Divergence
@@ -92,8 +92,7 @@ class Loss(ABC):
 
     def describe(self) -> dict[str, Any]:
         """JSON-able name and options."""
-        options: dict[str, Any] = dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}
-        return {"class": type(self).__qualname__, **options}
+        return described(self)
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:

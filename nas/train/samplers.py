@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import TrainError
+from nas.identity import described
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +35,7 @@ class Sampler(ABC):
 
     def describe(self) -> dict[str, Any]:
         """JSON-able name and options."""
-        options: dict[str, Any] = dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}
-        return {"class": type(self).__qualname__, **options}
+        return described(self)
 
 
 def _check(n: int, least: int, name: str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nas.errors import TrainError, suggest
+from nas.identity import added, described, identity
 from nas.supernet.inputs import Example, Inputs, batch_size, convert, like
 
 Forward: TypeAlias = Callable[[Any], Any]
@@ -132,7 +133,7 @@ class Task(ABC):
 
     def describe(self) -> dict[str, Any]:
         """JSON-able facts that tell two tasks apart; a training refuses to resume with a different one."""
-        return {"class": type(self).__qualname__}
+        return described(self)
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         """As the call that made it, if that was a `recipe`."""
@@ -280,9 +281,10 @@ class Classification(Task):
             "batch": self.batch,
             "smoothing": self.smoothing,
             "seed": self.seed,
-            "augment": repr(self.augment),
+            "augment": repr(self.augment) if " at 0x" not in repr(self.augment) else identity(self.augment),
             "data": self._digest,
             **({"batch_axis": self.batch_axis} if self.batch_axis else {}),
+            **added(self),
         }
 
     @functools.cached_property

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from nas import files
 from nas.errors import TrainError
+from nas.identity import added
 from nas.train.task import Batch, Forward, Split, Task, mixed, pieces, recipe
 
 PIECES = re.compile(r"\n+ *| ?[^\W\d]+| ?\d{1,3}| ?[^\s\w]+|\s")
@@ -256,6 +257,7 @@ class LanguageModelling(Task):
             "batch": self.batch,
             "seed": self.seed,
             "data": digest.hexdigest(),
+            **added(self),
         }
 
     @functools.cached_property

@@ -15,6 +15,7 @@ from torch import nn
 
 from nas import signals
 from nas.errors import DeviceError, TrainError, suggest
+from nas.identity import IDENTITY, differing, same
 from nas.train import rng, state
 from nas.train.loop import Run
 from nas.train.losses import InPlace, Loss
@@ -205,7 +206,7 @@ class Training:
 
     def _found(self) -> state.State | None:
         found = state.read(self.path) if self.path is not None else None
-        if found is not None and self._as_now(found.config) != self.config:
+        if found is not None and not same(self._as_now(found.config), self.config):
             raise TrainError(
                 f"'{self.path}' holds a training {_difference(found.config, self.config)}; use that, or another path"
             )
@@ -285,14 +286,19 @@ def _precision(name: str, device: torch.device) -> Precision:
 
 def _difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """ "with lr=0.1, not lr=0.2": the settings that differ, at most three."""
-    parts = []
+    parts: list[tuple[str, str, str]] = []
     for name in dict.fromkeys([*stored, *given]):
         old, new = stored.get(name), given.get(name)
-        if isinstance(old, Mapping) and isinstance(new, Mapping) and old.keys() == new.keys():
-            parts += [(f"{name}.{key}", old[key], new[key]) for key in old if old[key] != new[key]]
-        elif old != new:
-            parts.append((name, old, new))
-    before = ", ".join(f"{name}={old!r}" for name, old, _ in parts[:3])
-    after = ", ".join(f"{name}={new!r}" for name, _, new in parts[:3])
+        if same(old, new):
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping) and old.keys() ^ new.keys() <= {IDENTITY}:
+            told = [key for key in old if key != IDENTITY and not same(old[key], new[key])]
+            parts += [(f"{name}.{key}", repr(old[key]), repr(new[key])) for key in told]
+            inside = differing(old.get(IDENTITY), new.get(IDENTITY)) if IDENTITY in old and IDENTITY in new else []
+            parts += [(f"{name}.{path}", before, after) for path, before, after in inside]
+        else:
+            parts.append((name, repr(old), repr(new)))
+    before = ", ".join(f"{name}={old}" for name, old, _ in parts[:3])
+    after = ", ".join(f"{name}={new}" for name, _, new in parts[:3])
     computed = " (data that are computed are rounded otherwise on another machine: save them once, and load them)"
     return f"with {before}, not {after}{computed if any(name == 'task.data' for name, *_ in parts) else ''}"

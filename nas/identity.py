@@ -1,0 +1,523 @@
+"""What an object computes with, as JSON that another process can compare: parameters, code and data of what a user hands in.
+
+A study or a training that is resumed is to go on with what it began with.  Functions are told by their name, code, defaults,
+captured variables and the constants of their module; objects by their attributes; arrays and weights by shape and digest.
+Nothing is called, imported or unpickled for it.  What cannot be told is marked as `opaque`, and equal to anything.
+
+An object is described when it is first seen in a process, since evaluations change what they keep (counters, caches); only
+what its constructor is given by name is looked at again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import hashlib
+import inspect
+import json
+import math
+import platform
+import types
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from pathlib import PurePath
+from typing import Any, TypeAlias
+
+Json: TypeAlias = Any
+
+#: The name under which settings that are compared hold an identity: settings of an earlier version have none.
+IDENTITY = "identity"
+
+_TEXT = 200  # characters of a text that are kept as they are
+_DEPTH, _NODES = 12, 4_000
+_LARGEST = 64_000  # characters of JSON; a larger identity is kept as its digest
+_SAMPLE = 1 << 24  # bytes of an array that are looked at; of a larger one, evenly spread rows
+# Modules whose objects are handles of this process, or differ in every process.
+_HANDLES = frozenset({
+    "_io", "_queue", "_random", "_thread", "asyncio", "concurrent", "contextvars", "io", "logging", "multiprocessing", "queue",
+    "random", "secrets", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading", "weakref",
+})  # fmt: skip
+_PLAIN = (bool, int, float, str, bytes, type(None))
+
+
+def identity(value: Any) -> Json:
+    """JSON that is equal for objects that compute with the same, as far as can be told."""
+    described = _Describer()(value)
+    text = json.dumps(described, sort_keys=True)
+    if len(text) <= _LARGEST:
+        return described
+    return {"kind": "large", "class": _named(type(value)), "digest": _digest(text.encode())}
+
+
+def described(one: Any) -> dict[str, Any]:
+    """Class and options of a loss, a sampler or a task that says nothing else of itself: fields of a dataclass, or attributes.
+
+    Attributes that are no fields are under `IDENTITY`, as they were when the object was first seen.
+    """
+    fields = dataclasses.fields(one) if dataclasses.is_dataclass(one) and not isinstance(one, type) else ()
+    return {"class": type(one).__qualname__, **{field.name: _field(one, field.name) for field in fields}, **added(one)}
+
+
+def added(one: Any) -> dict[str, Any]:
+    """What a user's class adds to one of this library's, under `IDENTITY`: attributes beside the fields; `{}` if nothing."""
+    if type(one).__module__.partition(".")[0] == "nas":
+        return {}
+    fields = {field.name for field in dataclasses.fields(one)} if dataclasses.is_dataclass(one) else set()
+    found = {name: item for name, item in _Describer().attributes(one)["of"].items() if name not in fields}
+    return {IDENTITY: found} if found else {}
+
+
+def jsonable(value: Any) -> Json:
+    """The value itself where it is JSON, else its identity."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return identity(value)
+    return value
+
+
+def differing(was: Json, now: Json) -> list[tuple[str, str, str]]:
+    """Where two identities differ, what was there and what is, as text.
+
+    Code of named functions is no part (`code_changes`), nor is what cannot be told.
+    """
+    return [(path or "it", _shown(old), _shown(new)) for path, old, new in _differences(was, now, "")]
+
+
+def changes(was: Json, now: Json) -> list[str]:
+    """What differs, as "scale 1 → 100"."""
+    return [f"{path} {old} → {new}" for path, old, new in differing(was, now)]
+
+
+def code_changes(was: Json, now: Json) -> list[str]:
+    """Names of functions whose code differs, of those that have the same name and Python version."""
+    return sorted(dict.fromkeys(new["name"] for old, new in _functions(was, now) if old["code"] != new["code"]))
+
+
+def unknown(described: Json, at: str = "") -> list[str]:
+    """Where in an identity something could not be told: "pool (Pool)"."""
+    if isinstance(described, list):
+        return [one for index, item in enumerate(described) for one in unknown(item, f"{at}[{index}]")]
+    if not isinstance(described, dict):
+        return []
+    if described.get("kind") == "opaque":
+        return [f"{at or 'it'} ({described['class'].rsplit('.', 1)[-1]})"]
+    of = described.get("of")
+    return (
+        [] if not isinstance(of, dict) else [o for name, item in of.items() for o in unknown(item, _joined(at, name))]
+    )
+
+
+def same(stored: Json, now: Json) -> bool:
+    """Whether settings are equal; identities count where both have one, and as far as can be told."""
+    if isinstance(stored, dict) and isinstance(now, dict):
+        names = (stored.keys() | now.keys()) - {IDENTITY}
+        told = IDENTITY not in stored or IDENTITY not in now or not changes(stored[IDENTITY], now[IDENTITY])
+        return told and all(name in stored and name in now and same(stored[name], now[name]) for name in names)
+    if isinstance(stored, list) and isinstance(now, list):
+        return len(stored) == len(now) and all(map(same, stored, now))
+    return bool(stored == now)
+
+
+# -- comparing -----------------------------------------------------------------------------------------------------------
+
+
+def _differences(was: Json, now: Json, at: str) -> Iterator[tuple[str, Json, Json]]:
+    if was == now or any(isinstance(one, dict) and one.get("kind") == "opaque" for one in (was, now)):
+        return
+    if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        for index, (old, new) in enumerate(zip(was, now, strict=True)):
+            yield from _differences(old, new, f"{at}[{index}]")
+        return
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        yield at, was, now
+        return
+    if "kind" not in was and "kind" not in now:  # what an object says of itself
+        for name in dict.fromkeys([*was, *now]):
+            yield from _differences(was.get(name, _ABSENT), now.get(name, _ABSENT), _joined(at, name))
+        return
+    kept = ("kind", "class", "name", "shape", "dtype", "digest", "length", "text")
+    lambdas = "<lambda>" in str(was.get("name")) and "<lambda>" in str(now.get("name"))
+    if any(was.get(name) != now.get(name) for name in kept) or (lambdas and _code_differs(was, now)):
+        yield at, was, now
+        return
+    old_of, new_of = was.get("of") or {}, now.get("of") or {}
+    code_differs = was.get("kind") == "function" and was.get("code") != now.get("code")
+    for name in dict.fromkeys([*old_of, *new_of]):
+        if name.startswith("_") and (old_of.get(name) is None or new_of.get(name) is None):
+            continue  # filled when it is first needed, sooner in one run than in another
+        if name in old_of and name in new_of:
+            yield from _differences(old_of[name], new_of[name], _joined(at, name))
+        elif not code_differs:  # other code may read other globals
+            yield _joined(at, name), old_of.get(name, _ABSENT), new_of.get(name, _ABSENT)
+
+
+_ABSENT = {"kind": "absent"}
+
+
+def _code_differs(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    return was.get("python") == now.get("python") and was.get("code") != now.get("code")
+
+
+def _functions(was: Json, now: Json) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Functions of one name, and their counterparts."""
+    if isinstance(was, list) and isinstance(now, list):
+        for old, new in zip(was, now, strict=False):
+            yield from _functions(old, new)
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        return
+    if (
+        was.get("kind") == now.get("kind") == "function"
+        and was["name"] == now["name"]
+        and was["python"] == now["python"]
+    ):
+        yield was, now
+    for name, old in (was.get("of") or {}).items():
+        yield from _functions(old, (now.get("of") or {}).get(name))
+
+
+def _joined(at: str, name: str) -> str:
+    return name if not at else f"{at}{name}" if name.startswith("[") else f"{at}.{name}"
+
+
+def _shown(described: Json) -> str:
+    """A part of an identity for people."""
+    if not isinstance(described, dict):
+        text = json.dumps(described)
+        return text if len(text) <= 80 else text[:79] + "\u2026"
+    kind, name = described.get("kind"), str(described.get("name") or described.get("class") or "")
+    short = name.rsplit(".", 1)[-1]
+    if kind == "absent":
+        return "nothing"
+    if kind == "function":
+        return f"{short} (code {str(described.get('code'))[:6]})"
+    if kind == "array":
+        shape = "x".join(map(str, described["shape"])) or "1"
+        return f"{described['dtype']} array of {shape} (digest {described['digest'][:6]})"
+    if kind == "value":
+        return str(described.get("text"))
+    digest = described.get("digest")
+    return f"a {short or kind}{f' (digest {digest[:6]})' if digest else ''}"
+
+
+# -- describing ----------------------------------------------------------------------------------------------------------
+
+
+class _Describer:
+    """One description: bounded in depth and size, each object on the way once."""
+
+    def __init__(self) -> None:
+        self._left, self._inside = _NODES, set[int]()
+
+    def __call__(self, value: Any, depth: int = 0) -> Json:
+        """JSON of `value`."""
+        try:
+            if isinstance(value, enum.Enum):
+                return {"kind": "value", "class": _named(type(value)), "text": value.name}
+            if isinstance(value, _PLAIN):
+                return _plain(value)
+            self._left -= 1
+            if depth > _DEPTH or self._left < 0 or id(value) in self._inside:
+                return _opaque(value)
+            self._inside.add(id(value))
+            try:
+                return self._described(value, depth + 1)
+            finally:
+                self._inside.discard(id(value))
+        except Exception:  # a property, a lazy module or a proxy of a user's
+            return _opaque(value)
+
+    def _described(self, value: Any, depth: int) -> Json:  # noqa: PLR0911 (one for each kind of value)
+        if isinstance(value, (list, tuple)):
+            return [self(item, depth) for item in value]
+        if isinstance(value, Mapping):
+            return self._group("dict", "", ((f"[{key!r}]", item) for key, item in value.items()), depth)
+        if isinstance(value, AbstractSet):
+            items = sorted(json.dumps(self(item, depth), sort_keys=True) for item in value)
+            return {"kind": "set", "class": "", "digest": _digest("".join(items).encode())}
+        if isinstance(value, functools.partial):
+            given = [("function", value.func), *((f"[{at}]", item) for at, item in enumerate(value.args))]
+            return self._group("partial", "", [*given, *value.keywords.items()], depth)
+        if isinstance(value, types.MethodType):
+            parts = [("self", value.__self__), ("function", value.__func__)]
+            return self._group("method", value.__func__.__qualname__, parts, depth)
+        if isinstance(value, types.FunctionType):
+            return self._function(value, depth)
+        if isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)):
+            return {"kind": "value", "class": "", "text": _named(value)}
+        if (item := _scalar(value)) is not None:
+            return _plain(item)
+        return _array(value) or self._object(value, depth)
+
+    def _object(self, value: Any, depth: int) -> Json:
+        kind = type(value)
+        if kind.__module__.partition(".")[0] in _HANDLES or kind.__qualname__.endswith(("Generator", "RandomState")):
+            return _opaque(value)
+        if isinstance(value, PurePath) or not _has_attributes(value):
+            return _text_of(value)
+        if any(base.__module__.partition(".")[0] == "pyglove" for base in kind.__mro__):
+            return _plain(repr(value)) if " at 0x" not in repr(value) else _opaque(value)
+        if callable(value) and hasattr(value, "__wrapped__"):  # a cache around a function
+            return self._group("object", _named(kind), [("wrapped", value.__wrapped__)], depth)
+        if any(base.__module__.partition(".")[0] == "nas" for base in kind.__mro__):
+            known = _own(value)
+            if known is not None:
+                return self._group("object", _named(kind), [(IDENTITY, known)], depth)
+        first = self.attributes(value, depth)
+        given = {name: self(item, depth) for name, item in _given(value)} if depth == 1 else {}
+        return {**first, "of": {**first["of"], **given}}
+
+    def attributes(self, value: Any, depth: int = 1) -> dict[str, Any]:
+        """An object by its attributes, as they were when it was first seen."""
+        first = _remembered(value)
+        if first is None:
+            self._inside.add(id(value))
+            first = self._attributes(value, depth)
+            _remember(value, first)
+        return first
+
+    def _attributes(self, value: Any, depth: int) -> dict[str, Any]:
+        if hasattr(value, "state_dict") and hasattr(value, "parameters"):  # a module of torch
+            weights = _digest_of((name, one) for name, one in value.state_dict().items())
+            return {"kind": "object", "class": _named(type(value)), "digest": weights, "of": {}}
+        parts: list[tuple[str, Any]] = list(_attributes_of(value))
+        call = inspect.getattr_static(type(value), "__call__", None)
+        if isinstance(call, types.FunctionType) and not call.__module__.startswith("nas."):
+            parts.append(("__call__", call))
+        return self._group("object", _named(type(value)), parts, depth)
+
+    def _function(self, function: types.FunctionType, depth: int) -> Json:
+        first = _remembered(function)
+        if first is None:
+            first = self._first_of(function, depth)
+            _remember(function, first)
+        constants = {name: self(item, depth) for name, item in _globals_of(function)}
+        return {**first, "of": {**first["of"], **constants}}
+
+    def _first_of(self, function: types.FunctionType, depth: int) -> dict[str, Any]:
+        code = function.__code__
+        defaults = dict(zip(reversed(inspect.getargs(code).args), reversed(function.__defaults__ or ()), strict=False))
+        parts: list[tuple[str, Any]] = [*defaults.items(), *(function.__kwdefaults__ or {}).items()]
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            parts.append((name, _contents(cell)))
+        parts += [(name, item) for name, item in vars(function).items() if not name.startswith("__")]
+        wrapped = getattr(function, "__wrapped__", None)
+        if wrapped is not None:
+            parts.append(("wrapped", wrapped))
+        found = self._group("function", function.__qualname__, parts, depth)
+        of_ours = str(function.__module__).partition(".")[0] in (
+            "nas",
+            "torch",
+        )  # whose code changes with their versions
+        digest = "" if of_ours else _code(code, function.__doc__)
+        return {**found, "code": digest, "python": ".".join(platform.python_version_tuple()[:2])}
+
+    def _group(self, kind: str, name: str, parts: Iterable[tuple[str, Any]], depth: int) -> dict[str, Any]:
+        which = "class" if kind == "object" else "name"
+        return {"kind": kind, which: name, "of": {str(at): self(item, depth) for at, item in parts}}
+
+
+def _plain(value: Any) -> Json:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"kind": "value", "class": "", "text": repr(float(value))}
+    if isinstance(value, (str, bytes)) and (isinstance(value, bytes) or len(value) > _TEXT):
+        body = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
+        return {"kind": "text", "length": len(value), "digest": _digest(body)}
+    return value
+
+
+def _opaque(value: Any) -> dict[str, Any]:
+    return {"kind": "opaque", "class": _named(type(value))}
+
+
+def _named(kind: Any) -> str:
+    """What a class, function or module calls itself; the module of a job has another name where it is imported otherwise."""
+    return str(getattr(kind, "__qualname__", getattr(kind, "__name__", kind)))
+
+
+def _text_of(value: Any) -> Json:
+    """A value without attributes: what it looks like, if that is not where it is in memory."""
+    kind = type(value)
+    text = str(value) if isinstance(value, PurePath) else repr(value)
+    told = " at 0x" not in text and len(text) <= _TEXT
+    return {"kind": "value", "class": _named(kind), "text": text} if told else _opaque(value)
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.blake2b(body, digest_size=8).hexdigest()
+
+
+def _scalar(value: Any) -> Any:
+    """A number of numpy as Python's; None of anything else."""
+    if type(value).__module__ != "numpy" or getattr(value, "shape", None) != ():
+        return None
+    item = value.item()
+    return item if isinstance(item, _PLAIN) else None
+
+
+def _array(value: Any) -> dict[str, Any] | None:
+    """Type, shape and digest of an array, a tensor or a table."""
+    if hasattr(value, "to_numpy") and hasattr(value, "shape"):  # pandas
+        body = repr((list(getattr(value, "columns", [])), value.to_numpy().tolist())).encode()
+        return {"kind": "array", "shape": list(value.shape), "dtype": type(value).__name__, "digest": _digest(body)}
+    if not (hasattr(value, "shape") and hasattr(value, "dtype")):
+        return None
+    shape = [int(size) for size in value.shape]
+    return {"kind": "array", "shape": shape, "dtype": str(value.dtype), "digest": _digest(_bytes(value))}
+
+
+def _bytes(value: Any) -> bytes:
+    """The elements of an array or a tensor on any device; of a large one, evenly spread ones."""
+    if hasattr(value, "detach"):
+        import torch
+
+        value = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    elif value.dtype.kind == "O":
+        return repr(value.tolist()).encode()
+    flat = value.reshape(-1)
+    step = max(1, flat.nbytes // _SAMPLE)
+    found: bytes = flat[::step].tobytes()
+    return found
+
+
+def _digest_of(named: Iterable[tuple[str, Any]]) -> str:
+    whole = hashlib.blake2b(digest_size=8)
+    for name, one in named:
+        whole.update(f"{name} {getattr(one, 'shape', '')} ".encode())
+        whole.update(_bytes(one) if hasattr(one, "shape") else repr(one).encode())
+    return whole.hexdigest()
+
+
+def _own(value: Any) -> Json | None:
+    """What an object of this library says of itself; None where it says nothing."""
+    if hasattr(value, "describe"):
+        return value.describe()
+    if hasattr(value, "to_json"):  # an arch
+        return value.to_json()
+    if hasattr(value, "config"):  # a training
+        return value.config
+    if hasattr(value, "fingerprint"):  # a space
+        return value.fingerprint
+    if hasattr(value, "space") and hasattr(value, "state_dict"):  # a supernet, whose weights are trained
+        return value.space.fingerprint
+    return None
+
+
+def _has_attributes(value: Any) -> bool:
+    return hasattr(value, "__dict__") or any(hasattr(kind, "__slots__") for kind in type(value).__mro__[:-1])
+
+
+def _attributes_of(value: Any) -> Iterator[tuple[str, Any]]:
+    slots = [name for kind in type(value).__mro__ for name in _listed(getattr(kind, "__slots__", ()))]
+    names = dict.fromkeys([*getattr(value, "__dict__", {}), *slots])
+    for name in sorted(names):
+        computed = isinstance(inspect.getattr_static(type(value), name, None), functools.cached_property)
+        if not computed and not name.startswith("__") and hasattr(value, name):
+            yield name, getattr(value, name)
+
+
+def _listed(slots: str | Iterable[str]) -> list[str]:
+    return [slots] if isinstance(slots, str) else list(slots)
+
+
+def _field(one: Any, name: str) -> Json:
+    """A field of a dataclass as JSON; dataclasses inside it as their fields."""
+    holder = dataclasses.make_dataclass("Holder", ["value"])
+    try:
+        value = dataclasses.asdict(holder(getattr(one, name)))["value"]
+    except Exception:  # what it holds cannot be copied
+        value = getattr(one, name)
+    return jsonable(value)
+
+
+def _given(value: Any) -> Iterator[tuple[str, Any]]:
+    """Attributes that are called as what the constructor takes, or as fields of a dataclass."""
+    try:
+        wanted = list(inspect.signature(type(value).__init__).parameters)[1:]
+    except (TypeError, ValueError):
+        wanted = []
+    own = getattr(value, "__dict__", {})
+    for name in wanted:
+        for spelled in (name, f"_{name}"):
+            if spelled in own:
+                yield spelled, own[spelled]
+
+
+def _contents(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not yet assigned
+        return None
+
+
+def _globals_of(function: types.FunctionType) -> list[tuple[str, Any]]:
+    """Constants and functions of its own module that the function reads, and does not assign."""
+    found = []
+    names, assigned = _names(function.__code__)
+    for name in sorted(names - assigned):
+        value = function.__globals__.get(name)
+        constant = isinstance(value, (*_PLAIN, tuple, enum.Enum)) and not name.startswith("__") and value is not None
+        own = (
+            isinstance(value, types.FunctionType) and value.__module__ == function.__module__ and value is not function
+        )
+        if constant or own:
+            found.append((f"global {name}", value))
+    return found
+
+
+def _names(code: types.CodeType) -> tuple[set[str], set[str]]:
+    """Global names that code reads, with those of functions inside it, and those that it assigns."""
+    import dis
+
+    read, assigned = set[str](), set[str]()
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            read.add(str(step.argval))
+        elif step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+            assigned.add(str(step.argval))
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            more, stored = _names(inner)
+            read |= more
+            assigned |= stored
+    return read, assigned
+
+
+def _code(code: types.CodeType, doc: str | None) -> str:
+    """Digest of what code does, without its name, place and documentation."""
+    constants = [
+        _constant(one) for at, one in enumerate(code.co_consts) if not (at == 0 and doc is not None and one == doc)
+    ]
+    parts = (code.co_code.hex(), constants, code.co_names, code.co_varnames, code.co_freevars)
+    return _digest(repr(parts).encode())
+
+
+def _constant(one: Any) -> str:
+    if isinstance(one, types.CodeType):
+        return _code(one, None)
+    return repr(sorted(map(repr, one))) if isinstance(one, frozenset) else repr(one)
+
+
+# -- what was seen first -------------------------------------------------------------------------------------------------
+
+_seen: dict[int, tuple[weakref.ref[Any], dict[str, Any]]] = {}
+
+
+def _remembered(value: Any) -> dict[str, Any] | None:
+    reference, first = _seen.get(id(value), (None, None))
+    return first if reference is not None and reference() is value else None
+
+
+def _remember(value: Any, first: dict[str, Any]) -> None:
+    forget: Callable[[Any], Any] = functools.partial(_forget, id(value))
+    try:
+        _seen[id(value)] = (weakref.ref(value, forget), first)
+    except TypeError:  # cannot be referred to: seen anew each time
+        return
+
+
+def _forget(key: int, reference: weakref.ref[Any]) -> None:
+    if key in _seen and _seen[key][0] is reference:
+        del _seen[key]
