@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from nas.checking import checked
 from nas.errors import MetricError
 from nas.measurements import name_fault, number
 
@@ -42,6 +43,7 @@ def check_name(name: str) -> str:
     return name
 
 
+@checked(MetricError)
 @dataclass(frozen=True)
 class Metric:
     """A quantity that is measured, and which way is better."""
@@ -52,8 +54,6 @@ class Metric:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        if self.goal not in ("min", "max"):
-            raise MetricError(f"metric {self.name!r} has goal {self.goal!r}; it is 'min' or 'max'")
         if not self.unit:
             object.__setattr__(self, "unit", unit_of(self.name))
 
@@ -86,6 +86,7 @@ def parse_objective(objective: str | Metric) -> Metric:
     )
 
 
+@checked(MetricError)
 @dataclass(frozen=True)
 class Constraint:
     """A bound that an arch must meet to count: `params <= 50_000`."""

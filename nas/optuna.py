@@ -21,9 +21,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from nas.checking import checked
 from nas.errors import StoreError
 from nas.store import StudyRecord, TrialRecord
-from nas.store.database import VERSION_TABLE
+from nas.store.database import VERSION_TABLE, at_home
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -44,6 +45,7 @@ class Exported:
         return f"wrote {self.trials} trials to study {self.name!r} in {self.database}"
 
 
+@checked(StoreError)
 def export_study(
     record: StudyRecord, url: str, name: str | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Exported:
@@ -64,7 +66,7 @@ def export_study(
     Raises:
         StoreError: there is a study of that name, or the database is another program's, one of ours, or cannot be written.
     """
-    name = name or record.name
+    name = record.name if name is None else name
     shown = _without_password(_located(url))
     with _explained(shown):
         _check_target(_located(url), shown)
@@ -195,7 +197,7 @@ def _time(seconds: float | None) -> datetime | None:
 
 
 def _located(url: str) -> str:
-    return url if "://" in url else f"sqlite:///{Path(url).expanduser()}"
+    return url if "://" in url else f"sqlite:///{at_home(url)}"
 
 
 def file_of(url: str) -> Path | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from nas.checking import Count, NonNegative, checked
 from nas.errors import EvaluationError
 
 E = TypeVar("E")
@@ -27,14 +28,15 @@ class Needs:
         return {"CPU": self.cpus, "GPU": self.gpus, **dict(self.resources)}
 
 
+@checked(EvaluationError)
 def needs(
     evaluator: E,
     *,
-    cpus: float = 1.0,
-    gpus: float = 0.0,
-    resources: Mapping[str, float] | None = None,
+    cpus: NonNegative = 1.0,
+    gpus: NonNegative = 0.0,
+    resources: Mapping[str, NonNegative] | None = None,
     whole_node: bool = False,
-    workers: int | None = None,
+    workers: Count | None = None,
 ) -> E:
     """`evaluator`, which from now on says what it needs of a cluster: `nas.needs(nas.Latency(training), whole_node=True)`.
 
@@ -54,23 +56,18 @@ def needs(
         EvaluationError: a number is not usable, or nothing can be noted on `evaluator`.
     """
     wanted = {"cpus": cpus, "gpus": gpus, **(resources or {})}
-    for name, amount in wanted.items():
-        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < float("inf"):
-            raise EvaluationError(f"needs of {name}: {amount!r}; give a number, 0 or more")
     for name in resources or {}:
         if name.upper() in ("CPU", "GPU"):
             raise EvaluationError(f"needs of resources={{{name!r}: …}}; say {name.lower()}s={wanted[name]:g}")
     if gpus > 1 and gpus != int(gpus):
         raise EvaluationError(f"needs of gpus: {gpus!r}; give a fraction of one, or a whole number")
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        raise EvaluationError(f"needs of workers: {workers!r}; give a whole number, 1 or more")
-    found = Needs(float(cpus), float(gpus), tuple(sorted((resources or {}).items())), bool(whole_node), workers)
+    found = Needs(float(cpus), float(gpus), tuple(sorted((resources or {}).items())), whole_node, workers)
     noted: Any = evaluator
     try:
         noted.needs = found
-    except AttributeError:
+    except (AttributeError, TypeError):
         raise EvaluationError(
-            f"a {type(evaluator).__name__} cannot say what it needs; wrap it in a function of your own"
+            f"evaluator is a {type(evaluator).__name__}, which cannot say what it needs; wrap it in a function of your own"
         ) from None
     return evaluator
 

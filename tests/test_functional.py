@@ -229,9 +229,9 @@ def test_a_model_that_needs_float32_says_so():
 
 
 def test_probes_are_checked():
-    with pytest.raises(EvaluationError, match="task is a str"):
+    with pytest.raises(EvaluationError, match="task='digits'; it is a nas.train.Task"):
         Function("digits")
-    with pytest.raises(EvaluationError, match="samples=0 is not a number of probes; give 1 or more"):
+    with pytest.raises(EvaluationError, match="samples=0; it is a whole number, 1 or more"):
         Function(nas.digits(), samples=0)
 
 
@@ -439,7 +439,7 @@ def test_what_cannot_be_shared_is_refused(tmp_path):
         Once(timed, parity, tmp_path)
     with pytest.raises(EvaluationError, match="shared already; wrap it once"):
         Once(Once(Count(), parity, tmp_path), parity, tmp_path)
-    with pytest.raises(EvaluationError, match="function 3 cannot be called"):
+    with pytest.raises(EvaluationError, match="function=3; it is a function"):
         Once(Count(), 3, tmp_path)
 
 

@@ -25,7 +25,7 @@ def test_objective_that_does_not_parse_says_what_to_write(text: str) -> None:
 
 
 def test_metric_refuses_a_goal_that_is_none() -> None:
-    with pytest.raises(MetricError, match="'min' or 'max'"):
+    with pytest.raises(MetricError, match="goal='up'; it is one of 'min', 'max'"):
         Metric("accuracy", "up")  # type: ignore[arg-type]
 
 

@@ -59,10 +59,10 @@ def test_equal_needs_share_a_place() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"gpus": -1}, "needs of gpus: -1; give a number, 0 or more"),
+        ({"gpus": -1}, "needs was given gpus=-1; it is a finite number, 0 or more"),
         ({"gpus": 1.5}, "needs of gpus: 1.5; give a fraction of one, or a whole number"),
-        ({"cpus": "two"}, "needs of cpus: 'two'"),
-        ({"workers": 0}, "needs of workers: 0"),
+        ({"cpus": "two"}, "cpus='two'; it is a finite number"),
+        ({"workers": 0}, "workers=0; it is a whole number, 1 or more"),
         ({"resources": {"GPU": 1}}, r"needs of resources=\{'GPU': …\}; say gpus=1"),
     ],
 )

@@ -108,12 +108,12 @@ def test_settings_and_archs_have_folders_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"epochs": 0}, "epochs is 0; give a whole number, 1 or more"),
+        ({"epochs": 0}, "epochs=0; it is a whole number, 1 or more"),
         ({"lrr": 0.1}, "has no option 'lrr'.*did you mean 'lr'"),
         ({"steps": 10}, "decides steps of its trainings itself"),
         ({"weight": 0.5}, "no effect without a teacher"),
         ({"teacher": "nowhere", "loss": Labels()}, "give one of them"),
-        ({"loss": "labels"}, "loss is a str and must be a nas.train.Loss"),
+        ({"loss": "labels"}, "loss='labels'; it is a nas.train.Loss or None"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, options: dict[str, Any], sentence: str) -> None:

@@ -76,7 +76,7 @@ def _checking(
     signature = inspect.signature(function)
     parameters = signature.parameters.values()
     tests = {
-        one.name: Annotation(one.annotation, function.__globals__)
+        one.name: Annotation(one.annotation, inspect.unwrap(function).__globals__)
         for one in parameters
         if one.annotation is not one.empty and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
     }

@@ -158,7 +158,11 @@ def kind_of(annotation: Any) -> Kind:  # noqa: PLR0911, PLR0912 (one line a kind
         return kinds.Items(Kind(), kind, tuple(map(kind_of, inside)))
     if kind in _COLLECTIONS:
         return kinds.Items(kind_of(inside[0]) if inside else Kind(), kind)
-    if getattr(kind, "_is_protocol", False) or origin is not None:
+    if getattr(kind, "_is_protocol", False) and "__call__" in vars(kind):
+        return kinds.Function()
+    if getattr(kind, "_is_protocol", False):
+        return kinds.Like(kind)
+    if origin is not None:
         return Kind()
     return kinds.Path() if issubclass(kind, Path) else kinds.Object(kind)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import contextlib
+import inspect
 import math
 import numbers
 import operator
@@ -197,6 +198,22 @@ class Object(Kind):
         raise self.unfit(path, value, f"; make one, as {value.__name__}(...) does" if made else "")
 
 
+class Like(Kind):
+    """An object that has what a protocol asks for; not a class that makes such."""
+
+    def __init__(self, protocol: type) -> None:
+        bases = [base for base in protocol.__mro__ if getattr(base, "_is_protocol", False)]
+        names = {name for base in bases for name in {**vars(base), **inspect.get_annotations(base)}}
+        self.names = sorted(name for name in names if not name.startswith("_"))
+        self.expected = f"a {public_name(protocol)}"
+
+    def _take(self, path: str, value: Any) -> Any:
+        if isinstance(value, type) or not all(hasattr(value, name) for name in self.names):
+            made = isinstance(value, type) and all(hasattr(value, name) for name in self.names)
+            raise self.unfit(path, value, f"; make one, as {value.__name__}(...) does" if made else "")
+        return value
+
+
 class Items(Kind):
     """A sequence, or another iterable that is only looked into where that does not use it up."""
 
@@ -206,6 +223,7 @@ class Items(Kind):
         self.expected = many if lengths or type(item) is Kind else f"{many}, each item {item.expected}"
 
     def _take(self, path: str, value: Any) -> Any:
+        value = plain_scalar(value)
         listed = list(value) if getattr(value, "ndim", 0) == 1 else value  # an array, a column, a tensor
         allowed = (list, tuple) if self.kind is tuple else self.kind
         if isinstance(value, str | bytes | Mapping) or not isinstance(listed, allowed):
@@ -275,8 +293,7 @@ def public_name(kind: type) -> str:
     """How a user imports a class: `nas.Space`, not where it is defined."""
     import nas
 
-    home = getattr(nas, "_HOME", {}).get(kind.__name__, "")
-    if home and kind.__module__.startswith(home):
+    if kind.__name__ in nas.__all__ and kind.__module__.startswith("nas."):
         return f"nas.{kind.__name__}"
     package, _, rest = kind.__module__.partition(".")
     public = f"{package}.{rest.partition('.')[0]}" if package == "nas" and rest else package

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 from cyclopts import App
 
-from nas.cli.root import StoreOption, StudyArgument, app
+from nas.cli.root import DatabaseArgument, StoreOption, StudyArgument, app, text
 from nas.cli.stores import keep, of_any_revision, reading, shown_of, url_of
 from nas.errors import NasError, StoreError
 from nas.text import printable
@@ -53,7 +54,7 @@ def current(*, store: StoreOption = None) -> None:
 
 
 @db.command
-def rename(study: StudyArgument, new: str, *, store: StoreOption = None) -> None:
+def rename(study: StudyArgument, new: Annotated[str, text], *, store: StoreOption = None) -> None:
     """Give a study another name; its job goes on with 'nas run JOB --name NEW'.
 
     Args:
@@ -109,7 +110,7 @@ def _inherited(heirs: Sequence[str]) -> str:
 
 
 @db.command(name="copy")
-def copy_database(source: str, target: str, *, quiet: bool = False) -> None:
+def copy_database(source: DatabaseArgument, target: DatabaseArgument, *, quiet: bool = False) -> None:
     """Copy a database into another, empty one, from SQLite to PostgreSQL or back, and compare the two.
 
     All of it is copied or nothing.  A study that runs meanwhile is copied as it was at the start.

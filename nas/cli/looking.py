@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from nas.cli.root import ForceOption, JobOption, StoreOption, StudyArgument, app
+from nas.cli.root import (
+    ForceOption,
+    JobOption,
+    OutputOption,
+    StoreOption,
+    StudyArgument,
+    WhereOption,
+    app,
+    natural,
+)
 from nas.cli.stores import check_output, declared, reading
 
 
@@ -54,8 +62,8 @@ def show(
     *,
     store: StoreOption = None,
     state: Literal["WAITING", "RUNNING", "COMPLETED", "INFEASIBLE", "FAILED"] | None = None,
-    where: str | None = None,
-    limit: int = 20,
+    where: WhereOption = None,
+    limit: Annotated[int, natural] = 20,
     format: Literal["table", "json"] = "table",
     everything: Annotated[bool, Parameter(name="--all")] = False,
 ) -> None:
@@ -79,9 +87,9 @@ def front(
     study: StudyArgument,
     *,
     store: StoreOption = None,
-    where: str | None = None,
+    where: WhereOption = None,
     format: Literal["table", "json", "csv", "html", "png"] | None = None,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    output: OutputOption | None = None,
     everything: Annotated[bool, Parameter(name="--all")] = False,
     force: ForceOption = False,
     measure: bool = False,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App
 
-from nas.cli.root import DeviceOption, JobArgument, StoreOption, app
+from nas.cli.root import DeviceOption, JobArgument, StoreOption, app, count, text
 from nas.cli.stores import DEFAULT_STORE, keep, reading
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def measure(
     job: JobArgument,
     *,
     device: DeviceOption = "cpu",
-    archs: int = 100,
+    archs: Annotated[int, count] = 100,
     few: bool = False,
-    command: str | None = None,
+    command: Annotated[str | None, text] = None,
     energy: bool = False,
     store: StoreOption = None,
     dry_run: bool = False,

@@ -2,27 +2,70 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, Token
 
 import nas
+from nas.checking import shown
+from nas.checking.kinds import Float, Int, Kind, Range, Text, Unfit
+from nas.checking.kinds import Path as PathKind
+from nas.errors import NasError
+
+
+def _taking(kind: Kind, read: Callable[[str], Any] = str) -> Callable[[Any, Sequence[Token]], Any]:
+    """A converter: one word of the command line as `kind` takes it; the library's own sentence where it does not."""
+
+    def convert(_: Any, tokens: Sequence[Token]) -> Any:
+        word = tokens[0].value
+        name = tokens[0].keyword or "the argument"
+        try:
+            value = read(word)
+        except ValueError:
+            value = word
+        try:
+            if not word:
+                raise Unfit(name, word, kind.expected)
+            return kind.take(name, value)
+        except Unfit as unfit:
+            raise NasError(f"{name} was given {shown(unfit.value)}; it is {unfit.expected}{unfit.hint}") from None
+
+    return convert
+
+
+# What a word of the command line must be.  They stand beside a type: `Annotated[int | None, count]`.
+count = Parameter(converter=_taking(Int(Range(least=1)), int))
+natural = Parameter(converter=_taking(Int(Range(least=0)), int))
+seconds = Parameter(converter=_taking(Float(Range(above=0)), float))
+text = Parameter(converter=_taking(Text(), lambda word: os.fsencode(word).decode()))  # UTF-8 in any locale
+_PATH = _taking(PathKind())
 
 StoreOption = Annotated[
     str | None,
-    Parameter(name="--store", help="Database: a path or URL. [default: $NAS_STORE, or nas.db in this folder]"),
+    Parameter(
+        name="--store", converter=_PATH, help="Database: a path or URL. [default: $NAS_STORE, or nas.db in this folder]"
+    ),
 ]
-JobArgument = Annotated[str, Parameter(help="A Python file that builds a nas.Study, or package.module:name.")]
-JobOption = Annotated[str | None, Parameter(help="The job, where it is not the one that you ran.")]
+DatabaseArgument = Annotated[str, Parameter(converter=_PATH)]
+WhereOption = Annotated[str | None, text]
+OutputOption = Annotated[Path, Parameter(name=["--output", "-o"], converter=_taking(PathKind(), Path))]
+JobArgument = Annotated[
+    str, Parameter(converter=_PATH, help="A Python file that builds a nas.Study, or package.module:name.")
+]
+JobOption = Annotated[str | None, Parameter(converter=_PATH, help="The job, where it is not the one that you ran.")]
+TrialArgument = Annotated[int, natural, Parameter(help="Number of a trial, as 'nas front' lists them.")]
 ForceOption = Annotated[
     bool, Parameter(name="--force", help="Write over what is there, though the same command did not make it.")
 ]
-TrialArgument = Annotated[int, Parameter(help="Number of a trial, as 'nas front' lists them.")]
 DeviceOption = Annotated[
     str,
+    text,
     Parameter(help="A label as 'cpu,threads=2,runtime=onnx' or 'cuda:0', or a name of the job or the database."),
 ]
-StudyArgument = Annotated[str, Parameter(help="Name of a study; 'nas studies' lists them.")]
+StudyArgument = Annotated[str, text, Parameter(help="Name of a study; 'nas studies' lists them.")]
 
 app = App(
     name="nas",

@@ -6,9 +6,7 @@ import os
 from shlex import quote
 from typing import Annotated
 
-from cyclopts import Parameter
-
-from nas.cli.root import JobArgument, StoreOption, app
+from nas.cli.root import JobArgument, StoreOption, app, count, natural, seconds, text
 from nas.cli.stores import keep, store_hint
 
 
@@ -16,9 +14,9 @@ from nas.cli.stores import keep, store_hint
 def train(
     job: JobArgument,
     *,
-    workers: int = 1,
+    workers: Annotated[int, count] = 1,
     ray: bool = False,
-    address: str | None = None,
+    address: Annotated[str | None, text] = None,
     restart: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -56,13 +54,13 @@ def train(
 def run_study(
     job: JobArgument,
     *,
-    trials: int | None = None,
-    workers: int = 2,
+    trials: Annotated[int | None, count] = None,
+    workers: Annotated[int, natural] = 2,
     ray: bool = False,
-    address: str | None = None,
-    name: str | None = None,
+    address: Annotated[str | None, text] = None,
+    name: Annotated[str | None, text] = None,
     store: StoreOption = None,
-    time_limit: float | None = None,
+    time_limit: Annotated[float | None, seconds] = None,
     dry_run: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -108,18 +106,18 @@ def run_study(
 
 @app.command(name="submit")
 def submit_job(
-    job: Annotated[str | None, Parameter(help="A Python file that builds a nas.Study, or package.module:name.")] = None,
+    job: JobArgument | None = None,
     *,
-    address: str | None = None,
-    trials: int | None = None,
-    workers: int = 2,
-    name: str | None = None,
+    address: Annotated[str | None, text] = None,
+    trials: Annotated[int | None, count] = None,
+    workers: Annotated[int, natural] = 2,
+    name: Annotated[str | None, text] = None,
     store: StoreOption = None,
-    time_limit: float | None = None,
-    submission_id: str | None = None,
+    time_limit: Annotated[float | None, seconds] = None,
+    submission_id: Annotated[str | None, text] = None,
     no_wait: bool = False,
-    logs: str | None = None,
-    cancel: str | None = None,
+    logs: Annotated[str | None, text] = None,
+    cancel: Annotated[str | None, text] = None,
 ) -> None:
     """Search on a Ray cluster, driven from there: sends the job file's folder along and follows what is printed.
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from shlex import quote
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from nas.cli.root import ForceOption, JobOption, StoreOption, StudyArgument, TrialArgument, app
+from nas.cli.root import (
+    ForceOption,
+    JobOption,
+    OutputOption,
+    StoreOption,
+    StudyArgument,
+    TrialArgument,
+    WhereOption,
+    app,
+    natural,
+    text,
+)
 from nas.cli.stores import declared, reading, refuse_database
 
 
@@ -17,7 +27,7 @@ def extract(
     study: StudyArgument,
     trial: TrialArgument,
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    output: OutputOption,
     force: ForceOption = False,
     job: JobOption = None,
     store: StoreOption = None,
@@ -45,12 +55,14 @@ def extract(
 @app.command
 def export(
     study: StudyArgument,
-    trial: Annotated[int | None, Parameter(help="Number of a trial; without one, the whole front as elastic.")] = None,
+    trial: Annotated[
+        int | None, natural, Parameter(help="Number of a trial; without one, the whole front as elastic.")
+    ] = None,
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    output: OutputOption,
     format: Literal["pt2", "onnx", "safetensors", "pretrained", "elastic"] | None = None,
     fixed_batch: bool = False,
-    where: str | None = None,
+    where: WhereOption = None,
     force: ForceOption = False,
     job: JobOption = None,
     store: StoreOption = None,
@@ -100,9 +112,9 @@ def export(
 @app.command(name="export-optuna")
 def export_optuna(
     study: StudyArgument,
-    url: Annotated[str, Parameter(help="Optuna's database: a path, or a URL as sqlite:///optuna.db.")],
+    url: Annotated[str, text, Parameter(help="Optuna's database: a path, or a URL as sqlite:///optuna.db.")],
     *,
-    name: str | None = None,
+    name: Annotated[str | None, text] = None,
     store: StoreOption = None,
     quiet: bool = False,
 ) -> None:

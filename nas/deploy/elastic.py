@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from nas.checking import checked
 from nas.deploy import folder
 from nas.deploy.export import Export, Format, export
 from nas.errors import DeployError, DeviceError, suggest
@@ -57,6 +58,7 @@ class ElasticModel:
         SpaceError: a point is not of the supernet's space.
     """
 
+    @checked(DeployError)
     def __init__(
         self,
         supernet: Supernet,

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nas import files, sealed
+from nas.checking import checked
 from nas.errors import DeployError, suggest
 from nas.sealed import Damaged
 from nas.supernet import Inputs, tensors
@@ -60,6 +61,7 @@ class Export:
                 raise DeployError(f"{str(file)!r} is not the export: {error}; copy it or export it again") from error
 
 
+@checked(DeployError)
 def export(
     module: nn.Module,
     path: str | Path,

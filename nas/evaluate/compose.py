@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from nas import checking
 from nas.errors import EvaluationError, Infeasible, glimpse, suggest
 from nas.failures import verdict
 from nas.hardware import exclusive, shared
@@ -41,6 +42,7 @@ class Evaluation:
         MetricError: a constraint is ill-formed.
     """
 
+    @checking.checked(EvaluationError)
     def __init__(
         self, evaluators: Evaluator | Iterable[Evaluator], constraints: Iterable[str | Constraint] = ()
     ) -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from nas.checking import Count, checked
 from nas.errors import EvaluationError
 from nas.supernet.inputs import Inputs, call, convert, like, some, tensors_in
 from nas.supernet.skeleton import build, quiet
@@ -56,11 +57,8 @@ class Function:
 
     names_outputs = True  # see `Once`
 
-    def __init__(self, task: Task, *, samples: int = 4, seed: int = 0) -> None:
-        if not isinstance(task, Task):
-            raise EvaluationError(f"task is a {type(task).__name__} and must be a nas.train.Task")
-        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-            raise EvaluationError(f"samples={samples!r} is not a number of probes; give 1 or more")
+    @checked(EvaluationError)
+    def __init__(self, task: Task, *, samples: Count = 4, seed: int = 0) -> None:
         self.task, self.samples, self.seed = task, samples, seed
         self._inputs: Inputs | None = None
 

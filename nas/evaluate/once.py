@@ -17,7 +17,7 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal
 
-from nas import files, sealed
+from nas import checking, files, sealed
 from nas.errors import EvaluationError, Infeasible
 from nas.evaluate.compose import Evaluator, checked
 from nas.failures import verdict
@@ -53,6 +53,7 @@ class Once:
 
     exclusive = False
 
+    @checking.checked(EvaluationError)
     def __init__(self, evaluator: Evaluator, function: Callable[[Arch], str], folder: Path | str) -> None:
         for what, given in (("evaluator", evaluator), ("function", function)):
             if not callable(given):

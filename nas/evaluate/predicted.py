@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from nas.checking import checked
 from nas.errors import EvaluationError
 from nas.predict import Predictor
 from nas.predict.predictor import Packed
@@ -34,6 +35,7 @@ class Predicted:
     exclusive: ClassVar[bool] = False
     metrics: ClassVar[tuple[str, ...]] = ("latency_ms", "latency_sd_ms")
 
+    @checked(EvaluationError)
     def __init__(self, predictor: Predictor | Path | str, device: Target | str = "cpu") -> None:
         from nas.hardware import parse_device
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from torch import Tensor, nn
 
-from nas.errors import EvaluationError, suggest
+from nas.checking import checked
+from nas.errors import EvaluationError
 from nas.hardware import Device, Target, exclusive, measure
 from nas.supernet import Supernet, checkpoint
 from nas.supernet.inputs import Inputs, batch_size, call, some
@@ -94,11 +95,8 @@ class Accuracy:
     cost: ClassVar[Cost] = "dear"
     exclusive: ClassVar[bool] = False
 
+    @checked(EvaluationError)
     def __init__(self, source: Source, task: Task, *, split: Split = "valid", calibrate: bool = True) -> None:
-        if split not in ("valid", "test"):
-            raise EvaluationError(f"split {split!r} is not 'valid' or 'test'{suggest(split, ('valid', 'test'))}")
-        if not isinstance(task, Task):
-            raise EvaluationError(f"task is a {type(task).__name__} and must be a nas.train.Task")
         self.weights, self.task, self.split, self.calibrate = Weights(source), task, split, calibrate
 
     @property
@@ -156,6 +154,7 @@ class Costs:
     exclusive: ClassVar[bool] = False
     metrics: ClassVar[tuple[str, ...]] = ("params", "macs")
 
+    @checked(EvaluationError)
     def __init__(self, source: Source) -> None:
         self.weights = Weights(source)
 
@@ -187,11 +186,12 @@ class Latency:
     exclusive: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("latency_ms", "latency_p10_ms", "latency_spread_ms", "latency_noisy", "load")
 
+    @checked(EvaluationError)
     def __init__(
         self, source: Source, device: Target | None = None, *, repeats: int | None = None, budget_s: float = 0.08
     ) -> None:
         self.weights: Weights = Weights(source)
-        self.device: Target = device or Device()
+        self.device: Target = Device() if device is None else device
         self.repeats, self.budget_s = repeats, budget_s
 
     def __call__(self, arch: Arch) -> dict[str, float]:

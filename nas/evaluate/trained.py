@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
+from nas.checking import Count, checked
 from nas.errors import EvaluationError, SpaceError, suggest
 from nas.evaluate.subnets import Accuracy, Cost, Source, Weights
 from nas.space import Space, model
@@ -61,12 +62,13 @@ class Trained:
     cost: ClassVar[Cost] = "dear"
     exclusive: ClassVar[bool] = False
 
+    @checked(EvaluationError)
     def __init__(
         self,
         task: Task,
         path: str | Path,
         *,
-        epochs: int,
+        epochs: Count,
         start: Source | None = None,
         teacher: Source | None = None,
         weight: float | None = None,
@@ -76,10 +78,6 @@ class Trained:
         seed: int = 0,
         **options: Any,
     ) -> None:
-        if not isinstance(task, Task):
-            raise EvaluationError(f"task is a {type(task).__name__} and must be a nas.train.Task")
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-            raise EvaluationError(f"epochs is {epochs!r}; give a whole number, 1 or more")
         _check_options(options)
         if teacher is not None and loss is not None:
             raise EvaluationError("teacher and loss both say what candidates are taught; give one of them")
@@ -87,8 +85,6 @@ class Trained:
             raise EvaluationError(
                 f"weight={weight} and temperature={temperature} have no effect without a teacher; give teacher="
             )
-        if loss is not None and not isinstance(loss, Loss):
-            raise EvaluationError(f"loss is a {type(loss).__name__} and must be a nas.train.Loss")
         self.task, self.path, self.epochs = task, Path(path), epochs
         self._start = None if start is None else Accuracy(start, task)
         self._teacher = None if teacher is None else Accuracy(teacher, task)

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
+from nas.checking import Count, checked
 from nas.errors import DeviceError, suggest
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
@@ -21,6 +22,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _KIND = re.compile(r"cpu|cuda(:\d+)?")
 
 
+@checked(DeviceError)
 @dataclass(frozen=True)
 class Device:
     """Where and how a latency is measured; two devices that differ in anything give figures that do not compare.
@@ -39,8 +41,8 @@ class Device:
     """
 
     name: str = "cpu"
-    threads: int = 1
-    batch: int = 1
+    threads: Count = 1
+    batch: Count = 1
     dtype: Precision = "float32"
     runtime: Runtime = "torch"
 
@@ -48,15 +50,6 @@ class Device:
         if not _KIND.fullmatch(self.name):
             raise DeviceError(
                 f"device {self.name!r} is not 'cpu', 'cuda' or 'cuda:N'{suggest(self.name, ('cpu', 'cuda'))}"
-            )
-        for label, value in (("threads", self.threads), ("batch", self.batch)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise DeviceError(f"device {self.name!r} has {label}={value!r}; it is a whole number of 1 or more")
-        if self.dtype not in _DTYPES:
-            raise DeviceError(f"dtype {self.dtype!r} is not one of {', '.join(_DTYPES)}{suggest(self.dtype, _DTYPES)}")
-        if self.runtime not in ("torch", "onnx"):
-            raise DeviceError(
-                f"runtime {self.runtime!r} is not 'torch' or 'onnx'{suggest(self.runtime, ('torch', 'onnx'))}"
             )
         if self.runtime == "onnx" and (self.name != "cpu" or self.dtype != "float32"):
             raise DeviceError(
@@ -105,6 +98,7 @@ class Device:
             )
 
 
+@checked(DeviceError)
 def parse_device(text: str) -> Device:
     """A device from its label: "cpu", "cuda:1", "cpu,threads=2,batch=8,dtype=bfloat16,runtime=onnx".
 

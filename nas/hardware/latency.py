@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nas.checking import checked
 from nas.errors import DeviceError
 from nas.hardware.device import Device, processor
 from nas.supernet.inputs import Inputs, batch_size, call, convert, has_batch, plain, spread, tensors_in
@@ -104,6 +105,7 @@ class Reference(nn.Module):
         return features @ self.matrix
 
 
+@checked(DeviceError)
 def measure(
     module: nn.Module,
     inputs: Inputs,

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from nas.checking import Count, Positive, checked
 from nas.errors import DeployError, DeviceError, glimpse
 from nas.failures import describe
 from nas.hardware.latency import batched
@@ -28,6 +29,7 @@ REPEATS = 3
 _MODEL = "{model}"
 
 
+@checked(DeviceError)
 @dataclass(frozen=True)
 class Command:
     """A device behind a command: it is given a model file and prints milliseconds.
@@ -52,19 +54,21 @@ class Command:
     name: str
     command: str | Sequence[str]
     format: Literal["onnx", "pt2"] = "onnx"
-    batch: int = 1
-    timeout_s: float = 120.0
+    batch: Count = 1
+    timeout_s: Positive = 120.0
 
     def __post_init__(self) -> None:
         _check_name(self.name)
-        if not self._words():
+        try:
+            words = self._words()
+        except ValueError as error:  # unpaired quotes
+            raise DeviceError(
+                f"command {self.command!r} of device {self.name!r} is not understood ({error}); pair its quotes"
+            ) from None
+        if not words or not words[0]:
             raise DeviceError(
                 f"device {self.name!r} has no command; give one that reads a model file and prints milliseconds"
             )
-        if self.format not in ("onnx", "pt2"):
-            raise DeviceError(f"device {self.name!r} cannot be sent a model as {self.format!r}; it is 'onnx' or 'pt2'")
-        if not self.timeout_s > 0 or self.batch < 1:
-            raise DeviceError(f"device {self.name!r} needs a timeout_s above 0 and a batch of 1 or more")
 
     @property
     def label(self) -> str:
@@ -185,6 +189,7 @@ class Command:
         return any(_MODEL in word for word in self._words())
 
 
+@checked(DeviceError)
 @dataclass(frozen=True)
 class Custom:
     """A device behind a function of yours: called with module and inputs, it gives milliseconds.
@@ -200,12 +205,10 @@ class Custom:
 
     name: str
     function: Callable[[nn.Module, Inputs], float | Sequence[float]]
-    batch: int = 1
+    batch: Count = 1
 
     def __post_init__(self) -> None:
         _check_name(self.name)
-        if not callable(self.function):
-            raise DeviceError(f"device {self.name!r} was given {self.function!r}; give a function of module and inputs")
 
     @property
     def label(self) -> str:
@@ -263,7 +266,7 @@ def _milliseconds(given: Any) -> list[float]:
 
 
 def _check_name(name: str) -> None:
-    if not isinstance(name, str) or not re.fullmatch(r"[\w][\w.+-]{0,99}", name) or name.startswith(("cpu", "cuda")):
+    if not re.fullmatch(r"[\w][\w.+-]{0,99}", name) or name.startswith(("cpu", "cuda")):
         raise DeviceError(
             f"device name {name!r} is not usable; use letters, digits and _ . + -, not beginning with 'cpu' or 'cuda'"
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.checking import checked
 from nas.errors import PredictorError
 from nas.predict.encoding import Encoding
 from nas.predict.predictor import Floats, Predictor
@@ -40,6 +41,7 @@ class Learned(Predictor):
     kind = "learned"
     least = 5
 
+    @checked(PredictorError)
     def __init__(
         self,
         space: Space,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.checking import checked
 from nas.errors import PredictorError
 from nas.predict.predictor import Floats, Predictor
 from nas.predict.scoring import held_out, scores
@@ -39,6 +40,7 @@ class LookUp(Predictor):
 
     kind = "lookup"
 
+    @checked(PredictorError)
     def __init__(
         self,
         space: Space,

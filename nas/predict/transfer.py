@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.checking import checked
 from nas.errors import PredictorError
 from nas.predict.encoding import Encoding, label_counts
 from nas.predict.predictor import Floats, Predictor
@@ -91,6 +92,7 @@ class FewShot(Predictor):
     kind = "fewshot"
     least = 3
 
+    @checked(PredictorError)
     def __init__(
         self,
         space: Space,

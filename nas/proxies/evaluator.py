@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from nas.checking import checked
 from nas.errors import EvaluationError, suggest
 from nas.proxies.diswot import diswot
 from nas.proxies.gradients import fisher, grad_norm, grasp, snip, synflow
@@ -72,6 +73,7 @@ class Proxies:
     cost: ClassVar[Literal["cheap", "dear"]] = "cheap"
     exclusive: ClassVar[bool] = False
 
+    @checked(EvaluationError)
     def __init__(
         self,
         names: Iterable[str],
@@ -88,8 +90,6 @@ class Proxies:
                 raise EvaluationError(f"no proxy is named {name!r}; there are {', '.join(NAMES)}{suggest(name, NAMES)}")
         if not self.names or len(set(self.names)) < len(self.names):
             raise EvaluationError(f"proxies were named {list(self.names)}; name each once, and at least one")
-        if not isinstance(task, Task):
-            raise EvaluationError(f"task is a {type(task).__name__} and must be a nas.train.Task")
         if teacher is not None and "diswot" not in self.names:
             raise EvaluationError(
                 "a teacher was given, and only diswot has one; add it to the names or leave the teacher out"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.checking import Count, checked
 from nas.errors import AlgorithmError
 from nas.search.keys import KeySet
 
@@ -170,9 +171,8 @@ class Algorithm(ABC):
 
     name: ClassVar[str]
 
+    @checked(AlgorithmError, called="name")
     def __init__(self, seed: int = 0) -> None:
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise AlgorithmError(f"{self.name} was given seed={seed!r}; it is a whole number")
         self.seed = seed
         digest = hashlib.blake2b(str(seed).encode(), digest_size=12).digest()
         self._stream = int.from_bytes(digest, "little")
@@ -206,15 +206,14 @@ class Algorithm(ABC):
     def inform(self, insight: Insight) -> None:  # noqa: B027 (most learn from trials alone)
         """Says what can be known of archs without an evaluation, before `bind`; an algorithm may use it or not."""
 
-    def ask(self, n: int = 1) -> list[Arch]:
+    @checked(AlgorithmError)
+    def ask(self, n: Count = 1) -> list[Arch]:
         """Up to `n` new archs to evaluate; `[]` means: wait for results.
 
         Raises:
             Exhausted: there is nothing new to propose.
             AlgorithmError: not bound yet, or `n` is not a positive whole number.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise AlgorithmError(f"{self.name} was asked for {n!r} archs; ask for a whole number, 1 or more")
         self._check_bound()
         return self._ask(n)
 

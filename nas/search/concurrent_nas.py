@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nas.checking import checked
+from nas.errors import AlgorithmError
 from nas.search.base import Algorithm, Finished, violation
 from nas.search.forecast import measured
 from nas.search.linas import LINAS
@@ -40,6 +42,7 @@ class ConcurrentNAS(LINAS):
 
     name = "concurrent-nas"
 
+    @checked(AlgorithmError, called="name")
     def __init__(
         self,
         shared: int = 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from nas.checking import shown
 from nas.errors import AlgorithmError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def generator_from(given: Any) -> pg.DNAGenerator:
         given = _from_json(given)
     if not isinstance(given, pg.DNAGenerator):
         raise AlgorithmError(
-            f"pyglove was given generator={given!r}; it is a pg.DNAGenerator, as pg.evolution.regularized_evolution() is"
+            f"pyglove was given generator={shown(given)}; it is a pg.DNAGenerator, as pg.evolution.regularized_evolution() is"
         )
     if isinstance(given, pg.geno.Deduping):
         if given.max_duplicates > 1 or given.auto_reward_fn is not None:

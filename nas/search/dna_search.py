@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from nas.checking import checked
 from nas.errors import AlgorithmError
 from nas.search.base import TRIES, Algorithm, Exhausted, Finished, is_feasible, violation
 from nas.search.dna_json import generator_from, generator_text
@@ -59,6 +60,7 @@ class DNASearch(Algorithm):
 
     name = "pyglove"
 
+    @checked(AlgorithmError, called="name")
     def __init__(
         self, generator: pg.DNAGenerator | Mapping[str, Any] | None = None, penalty: float | None = None, seed: int = 0
     ) -> None:

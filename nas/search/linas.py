@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.checking import checked
+from nas.errors import AlgorithmError
 from nas.search.base import Algorithm, Exhausted, Finished, History
 from nas.search.forecast import Forecast
 from nas.search.grid import ALPHAS, COSTS, fit_grid
@@ -53,6 +55,7 @@ class LINAS(Algorithm):
 
     name = "linas"
 
+    @checked(AlgorithmError, called="name")
     def __init__(
         self,
         population: int = 50,

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.checking import checked
+from nas.errors import AlgorithmError
 from nas.pareto import Front
 from nas.search.base import Algorithm, Finished, History, State, violation
 from nas.search.options import whole
@@ -52,6 +54,7 @@ class LocalSearch(Algorithm):
 
     name = "local-search"
 
+    @checked(AlgorithmError, called="name")
     def __init__(self, start: int = 10, seed: int = 0) -> None:
         super().__init__(seed)
         self.start = whole(self.name, "start", start, 1)

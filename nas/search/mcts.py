@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from math import inf, isfinite, log, sqrt
 from typing import TYPE_CHECKING
 
+from nas.checking import checked
+from nas.errors import AlgorithmError
 from nas.search.base import Algorithm, Finished, is_feasible
 from nas.search.options import number, whole
 from nas.search.steps import Choices, Steps, beside, weights
@@ -59,6 +61,7 @@ class MCTS(Algorithm):
 
     name = "mcts"
 
+    @checked(AlgorithmError, called="name")
     def __init__(self, exploration: float = 0.1, bins: int = 10, seed: int = 0) -> None:
         super().__init__(seed)
         self.exploration = number(self.name, "exploration", exploration, least=0.0)

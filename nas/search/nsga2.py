@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.checking import checked
+from nas.errors import AlgorithmError
 from nas.search.base import Algorithm, Finished, History, is_feasible, violation
 from nas.search.options import fraction, switch, whole
 from nas.search.selection import survivors
@@ -75,6 +77,7 @@ class NSGA2(Algorithm):
 
     name = "nsga2"
 
+    @checked(AlgorithmError, called="name")
     def __init__(
         self,
         population: int = 100,

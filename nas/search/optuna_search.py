@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas.checking import checked
 from nas.errors import AlgorithmError
 from nas.search.base import Algorithm, Exhausted, Finished, is_feasible, violation
 from nas.search.options import switch, whole
@@ -69,6 +70,7 @@ class OptunaSearch(Algorithm):
 
     name = "optuna"
 
+    @checked(AlgorithmError, called="name")
     def __init__(
         self,
         sampler: BaseSampler | str = "tpe",

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.checking import checked
+from nas.errors import AlgorithmError
 from nas.search.base import Algorithm, Finished, History, violation
 from nas.search.options import fraction, whole
 
@@ -52,6 +54,7 @@ class QualityDiversity(Algorithm):
 
     name = "quality-diversity"
 
+    @checked(AlgorithmError, called="name")
     def __init__(self, buckets: int = 40, start: int = 20, crossover: float = 0.5, seed: int = 0) -> None:
         super().__init__(seed)
         self.buckets = whole(self.name, "buckets", buckets, 1)

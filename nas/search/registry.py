@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from nas.checking import checked
 from nas.errors import AlgorithmError, suggest
 from nas.search.base import Algorithm
 from nas.search.concurrent_nas import ConcurrentNAS
@@ -46,6 +47,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
 }
 
 
+@checked(AlgorithmError)
 def make(name: str, **options: Any) -> Algorithm:
     """The algorithm of that name, with these options.
 

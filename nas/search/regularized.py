@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.checking import checked
+from nas.errors import AlgorithmError
 from nas.search.base import Algorithm, Finished, History, violation
 from nas.search.options import whole
 from nas.search.selection import survivors
@@ -41,6 +43,7 @@ class RegularizedEvolution(Algorithm):
 
     name = "regularized-evolution"
 
+    @checked(AlgorithmError, called="name")
     def __init__(self, population: int = 100, sample: int = 10, seed: int = 0) -> None:
         super().__init__(seed)
         self.population = whole(self.name, "population", population, 1)

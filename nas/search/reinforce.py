@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.checking import checked
 from nas.errors import AlgorithmError
 from nas.search.base import Algorithm, Finished, is_feasible
 from nas.search.options import fraction, number, whole
@@ -56,6 +57,7 @@ class REINFORCE(Algorithm):
 
     name = "reinforce"
 
+    @checked(AlgorithmError, called="name")
     def __init__(
         self,
         rate: float = 0.5,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nas.checking import checked
 from nas.errors import AlgorithmError
 from nas.search.base import LONG_TRIES, Algorithm, Finished, History, violation
 from nas.search.forecast import finite
@@ -62,6 +63,7 @@ class RoBoT(Algorithm):
 
     name = "robot"
 
+    @checked(AlgorithmError, called="name")
     def __init__(
         self,
         proxies: Values | str | None = None,

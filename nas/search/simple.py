@@ -56,7 +56,7 @@ class Exhaustive(Algorithm):
             )
         if space.size > LARGEST:
             raise AlgorithmError(
-                f"exhaustive was given space {space.name!r} of {space.size:.3g} archs; it takes at most {LARGEST:,}, "
+                f"exhaustive was given space {space.name!r} of {space.shown_size} archs; it takes at most {LARGEST:,}, "
                 "so use regularized-evolution, nsga2 or random"
             )
 

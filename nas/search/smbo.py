@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.checking import checked
+from nas.errors import AlgorithmError
 from nas.search.base import Algorithm, Finished, History, State
 from nas.search.forecast import Forecast, finite, measured
 from nas.search.grid import fit_grid
@@ -54,6 +56,7 @@ class SMBO(Algorithm):
 
     name = "smbo"
 
+    @checked(AlgorithmError, called="name")
     def __init__(
         self,
         samples: int = 256,

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from nas.checking import checked
+from nas.errors import AlgorithmError
 from nas.search.archive import Archive, Kept, Seen
 from nas.search.base import Algorithm, Finished, History
 from nas.search.beliefs import Beliefs, Models
@@ -75,6 +77,7 @@ class Surrogate(Algorithm):
 
     name: ClassVar[str] = "surrogate"
 
+    @checked(AlgorithmError, called="name")
     def __init__(self, initial: int = 6, candidates: int = 600, exact: int = 32, seed: int = 0) -> None:
         super().__init__(seed)
         self.initial = whole(self.name, "initial", initial, 2)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.checking import checked, shown
 from nas.errors import AlgorithmError
 from nas.search.base import Algorithm, Exhausted, Finished, History, is_feasible
 from nas.search.encoding import Encoding
@@ -63,6 +64,7 @@ class Transfer(Algorithm):
 
     name: ClassVar[str] = "transfer"
 
+    @checked(AlgorithmError, called="name")
     def __init__(
         self,
         algorithm: str | Algorithm | Mapping[str, Any] = "surrogate",
@@ -245,22 +247,24 @@ def _made(algorithm: str | Algorithm | Mapping[str, Any], seed: int) -> Algorith
         algorithm = {"name": algorithm}
         kind = make(**algorithm)
         algorithm = make(**algorithm, seed=seed) if hasattr(kind, "seed") and "seed" in kind.describe() else kind
-    elif isinstance(algorithm, Mapping):
+    elif isinstance(algorithm, Mapping) and "name" in algorithm:
         algorithm = make(**algorithm)
     if not isinstance(algorithm, Algorithm) or isinstance(algorithm, Transfer):
         raise AlgorithmError(
-            f"transfer was given algorithm={algorithm!r}; it is an algorithm other than itself, or the name of one"
+            f"transfer was given algorithm={shown(algorithm)}; it is an algorithm other than itself, or the name of one"
         )
     return algorithm
 
 
 def _listed(from_: object) -> list[str | Source]:
     if isinstance(from_, str | bytes) or not isinstance(from_, Sequence):
-        raise AlgorithmError(f"transfer was given from_={from_!r}; it is a list of study names, or None for all")
+        raise AlgorithmError(f"transfer was given from_={shown(from_)}; it is a list of study names, or None for all")
     listed = [Source.from_json(one) if isinstance(one, Mapping) else one for one in from_]
     for one in listed:
         if not isinstance(one, str | Source):
-            raise AlgorithmError(f"transfer was given {one!r} in from_; it is a list of study names, or None for all")
+            raise AlgorithmError(
+                f"transfer was given {shown(one)} in from_; it is a list of study names, or None for all"
+            )
     names = [one if isinstance(one, str) else one.study for one in listed]
     if len(set(names)) < len(names):
         raise AlgorithmError(f"transfer was given a study twice in from_: {', '.join(names)}")

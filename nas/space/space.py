@@ -13,7 +13,7 @@ from typing import Any
 
 import pyglove as pg
 
-from nas.checking import is_number, plain_scalar
+from nas.checking import checked, is_number, plain_scalar
 from nas.errors import Infeasible, SpaceError
 from nas.space import dna, nodes
 from nas.space.activity import Conditions, apply_conditions
@@ -57,6 +57,7 @@ class Space:
         SpaceError: the value cannot be compiled, or an option names something that is not there.
     """
 
+    @checked(SpaceError)
     def __init__(
         self,
         value: Any,
@@ -103,6 +104,11 @@ class Space:
         if not self._is_ruled or self.floats or whole > COUNTABLE:
             return whole
         return sum(1 for _ in self.enumerate())
+
+    @property
+    def shown_size(self) -> str:
+        """`size` in a few characters: exact below a million, then its power of ten.  Python writes no number of any length."""
+        return str(self.size) if self.size < 10**6 else f"about 1e{int(math.log10(self.size))}"
 
     @cached_property
     def floats(self) -> int:
@@ -181,9 +187,7 @@ class Space:
         return entries
 
     def __repr__(self) -> str:
-        return (
-            f"Space({self.name!r}, version {self.version}, {len(self.decisions)} decisions, {_power(self.size)} archs)"
-        )
+        return f"Space({self.name!r}, version {self.version}, {len(self.decisions)} decisions, {self.shown_size} archs)"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (self.value, self.name, self.version, self._options, self._rules)
@@ -519,10 +523,13 @@ class Space:
 
 
 def _symbolic(value: Any) -> Any:
-    if isinstance(value, dict) and not isinstance(value, pg.Dict):
-        return pg.Dict(value)
-    if isinstance(value, list) and not isinstance(value, pg.List):
-        return pg.List(value)
+    try:
+        if isinstance(value, dict) and not isinstance(value, pg.Dict):
+            return pg.Dict(value)
+        if isinstance(value, list) and not isinstance(value, pg.List):
+            return pg.List(value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SpaceError(f"PyGlove takes no such value of a space ({type(error).__name__}: {error})") from None
     return value
 
 
@@ -534,10 +541,6 @@ def _shown(value: Any) -> str:
     else:
         text = repr(value)
     return text if len(text) <= 300 else text[:297] + "..."
-
-
-def _power(size: int) -> str:
-    return str(size) if size < 10**6 else f"about 1e{len(str(size)) - 1}"
 
 
 def _digest(described: Any) -> str:

@@ -90,7 +90,7 @@ def locate(url: str | Path) -> Backend:
     if not is_url:
         if not text or text == ":memory:":
             raise StoreError(f"database {text!r} is not a file; give a path, as in 'results.db'")
-        return Sqlite(Path(text).expanduser())
+        return Sqlite(at_home(text))
     if scheme.partition("+")[0] in ("postgresql", "postgres"):
         return Postgres(text)
     if scheme != "sqlite":
@@ -102,7 +102,23 @@ def locate(url: str | Path) -> Backend:
         raise StoreError(
             f"database {text!r} names no file; write 'sqlite:///results.db', or 'sqlite:////' for an absolute path"
         )
-    return Sqlite(Path(path).expanduser())
+    return Sqlite(at_home(path))
+
+
+def at_home(path: str) -> Path:
+    """The path, with ~ as the home that it names.
+
+    Raises:
+        StoreError: there is no such home, or the path is none.
+    """
+    if "\0" in path:
+        raise StoreError(f"database {path!r} has a NUL in its name; give a path")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise StoreError(
+            f"database {path!r} is in the home of a user who is not there; correct it, or write ./{path}"
+        ) from None
 
 
 def shown(url: str | Path) -> str:

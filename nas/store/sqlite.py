@@ -87,7 +87,7 @@ class Sqlite:
 
     def _open(self, options: str) -> sqlite3.Connection:
         return sqlite3.connect(
-            f"file:{quote(str(self.path.absolute()))}?{options}",
+            f"file:{quote(os.fsencode(self.path.absolute()))}?{options}",
             uri=True,
             timeout=BUSY_S,
             isolation_level=None,

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam as p
 
+from nas.checking import checked
 from nas.errors import StoreError, suggest
 from nas.metrics import Constraint, Metric, unit_of
 from nas.store import history
@@ -47,6 +48,7 @@ _STUDIES = Statement(
 )
 
 
+@checked(StoreError)
 def open_store(url: str | Path, *, create: bool = True, read_only: bool = False, any_revision: bool = False) -> Store:
     """Open the results database at a path (`results.db`) or URL (`sqlite:///results.db`, `postgresql://user@host/database`).
 
@@ -120,6 +122,7 @@ class Store:
         """
         return copy(self._database, target._database, progress or (lambda *_: None))
 
+    @checked(StoreError)
     def create_study(
         self,
         name: str,
@@ -170,6 +173,7 @@ class Store:
         self._database.writing(create, alone=True)
         return self.open_study(name)
 
+    @checked(StoreError)
     def open_study(self, name: str) -> StudyRecord:
         """The study of that name.
 
@@ -208,6 +212,7 @@ class Store:
         """Every study, oldest first."""
         return self._database.reading(lambda sql: [_summary(sql, row) for row in sql.all(_STUDIES)])
 
+    @checked(StoreError)
     def delete_study(self, name: str, dead: Callable[[str], bool] | None = None) -> None:
         """Delete a study with all that is stored of it, in one transaction; what other studies learnt from it is theirs.
 
@@ -228,6 +233,7 @@ class Store:
 
         self._database.writing(delete, alone=True)
 
+    @checked(StoreError)
     def rename_study(self, name: str, new: str, dead: Callable[[str], bool] | None = None) -> None:
         """Give a study another name; all that is stored of it stays.
 

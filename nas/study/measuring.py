@@ -76,7 +76,9 @@ def plan(space: Space, hardware: HardwareRecord, device: Target, count: int, *, 
         StudyError: the space has fewer archs.
     """
     if count < 1 or count > space.size:
-        raise StudyError(f"{count} archs cannot be measured; space {space.name!r} has {space.size}, give 1 to as many")
+        raise StudyError(
+            f"{count} archs cannot be measured; space {space.name!r} has {space.shown_size}, give 1 to as many"
+        )
     known = {one.name for one in hardware.devices()}
     rows = hardware.measurements(device.key, space.fingerprint, noisy=False) if device.key in known else []
     done = {one.key for one in rows}

@@ -237,9 +237,11 @@ class Study:
         lacking = missing(found.measurements, self.objectives, self.constraints)
         if lacking is not None and found.state == "COMPLETED":
             raise MetricError(f"{lacking}; the evaluation gave {', '.join(found.measurements) or 'nothing'}")
+        # JSON has no number of any length.
+        size = self.space.size if self.space.size < 2**63 else self.space.shown_size
         return {
             "study": self.name,
-            "space": {"name": self.space.name, "decisions": len(self.space.decisions), "archs": self.space.size},
+            "space": {"name": self.space.name, "decisions": len(self.space.decisions), "archs": size},
             "algorithm": self.algorithm.describe(),
             "arch": arch.choices,
             "state": found.state,

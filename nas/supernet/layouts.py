@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nas.checking import checked, shown
 from nas.errors import LayoutError, suggest
 
 Shape = tuple[int, ...]
@@ -122,6 +123,7 @@ class CentreCrop(Cut):
 
     kind = "centre_crop"
 
+    @checked(LayoutError)
     def __init__(self, dims: Sequence[int]) -> None:
         self.dims = tuple(dims)
         if not self.dims or any(not isinstance(dim, int) or dim < 0 for dim in self.dims):
@@ -163,6 +165,7 @@ class KernelTransform(Cut):
 
     kind = "kernel_transform"
 
+    @checked(LayoutError)
     def __init__(self, sizes: Sequence[int] = (7, 5, 3)) -> None:
         self.sizes = tuple(sizes)
         falling = all(
@@ -234,6 +237,7 @@ class Layout(Cut):
 
     kind = "layout"
 
+    @checked(LayoutError)
     def __init__(self, pattern: str, **sizes: int) -> None:
         self.pattern = pattern
         self.sizes = sizes
@@ -251,7 +255,7 @@ class Layout(Cut):
             if axis not in axes:
                 raise LayoutError(f"{self.pattern!r} has no axis {axis!r} to give a size{suggest(axis, axes)}")
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise LayoutError(f"{self.pattern!r}: size {axis}={size!r} is not a positive whole number")
+                raise LayoutError(f"{self.pattern!r}: size {axis}={shown(size)} is not a positive whole number")
         for group in self._groups:
             free = [axis for axis in group if axis not in self.sizes]
             if len(free) > 1:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._pytree import tree_leaves
 
+from nas.checking import checked
 from nas.errors import SupernetError, suggest
 from nas.space import Arch
 from nas.supernet.inputs import Inputs, convert
@@ -93,6 +94,7 @@ def importance(supernet: Supernet, axis: Axis, readers: Sequence[str] = ()) -> T
     return total
 
 
+@checked(SupernetError)
 def reorder(
     supernet: Supernet,
     *,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nas import carried
+from nas.checking import checked
 from nas.errors import Infeasible, SupernetError
 from nas.space import Arch, Space
 from nas.supernet import checkpoint, costs
@@ -64,6 +65,7 @@ class Supernet(nn.Module):
     example: Inputs | None
     _shared: Shared
 
+    @checked(SupernetError)
     def __init__(
         self,
         space: Space,

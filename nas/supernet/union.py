@@ -5,7 +5,7 @@ The archs looked at are `space.covering()`: each candidate of each decision at l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -163,9 +163,10 @@ class _Declared:
                 )
 
 
-def _covering(space: Space) -> list[Arch]:
-    """Largest first, each once."""
-    return list(dict.fromkeys([space.largest, *space.covering(), space.smallest]))
+def _covering(space: Space) -> Iterator[Arch]:
+    """Largest first, each once; the others are worked out when the largest was looked at: they may be millions."""
+    yield space.largest
+    yield from dict.fromkeys(arch for arch in [*space.covering(), space.smallest] if arch != space.largest)
 
 
 def _tie(union: Union, names: list[str]) -> str:

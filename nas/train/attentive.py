@@ -10,10 +10,11 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 
+from nas.checking import Count, Positive, Range, checked
 from nas.errors import TrainError
 from nas.identity import IDENTITY, identity
 from nas.supernet.inputs import like
@@ -53,26 +54,18 @@ class Attentive(Sampler):
         TrainError: an argument is not what it must be.
     """
 
+    @checked(TrainError)
     def __init__(
         self,
         score: Callable[[Arch], float],
         cost: Callable[[Arch], float],
-        width: float,
+        width: Positive,
         *,
         best: bool = True,
-        k: int = 3,
-        n: int = 2,
-        pool: int = 1000,
+        k: Annotated[int, Range(least=2)] = 3,
+        n: Count = 2,
+        pool: Annotated[int, Range(least=2)] = 1000,
     ) -> None:
-        for name, value in (("score", score), ("cost", cost)):
-            if not callable(value):
-                raise TrainError(f"Attentive needs a function of an arch as its {name}, not {value!r}")
-        if not (width > 0 and math.isfinite(width)):
-            raise TrainError(f"Attentive has width={width}; it is a positive number in units of the cost")
-        if not isinstance(k, int) or k < 2:
-            raise TrainError(f"Attentive has k={k!r}, which leaves nothing to choose from; give 2 or more")
-        if not isinstance(n, int) or n < 1 or not isinstance(pool, int) or pool < 2:
-            raise TrainError(f"Attentive has n={n!r} and pool={pool!r}; they are numbers of archs, at least 1 and 2")
         self.score, self.cost, self.width = score, cost, width
         self.best, self.k, self.n, self.pool = best, k, n, pool
         self._known: tuple[str, Histogram] | None = None
@@ -172,6 +165,7 @@ class BatchScore:
     supernet is left as it is.
     """
 
+    @checked(TrainError)
     def __init__(self, supernet: Supernet, task: Task) -> None:
         self.supernet, self.task = supernet, task
         self._batch = next(task.train_batches(0))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from nas.checking import Count, NonNegative, Positive, checked
 from nas.errors import TrainError
 from nas.identity import IDENTITY, identity
 from nas.train.samplers import Sampler
@@ -40,15 +41,10 @@ class Bucketed(Sampler):
         TrainError: an argument is not what it must be.
     """
 
-    def __init__(self, cost: Callable[[Arch], float], width: float, *, n: int = 1, tilt: float | None = None) -> None:
-        if not callable(cost):
-            raise TrainError(f"Bucketed needs a function of an arch as its cost, such as supernet.macs, not {cost!r}")
-        if not (width >= 0 and math.isfinite(width)):
-            raise TrainError(f"Bucketed has width={width}; it is a finite number from 0 upwards, in units of the cost")
-        if not isinstance(n, int) or n < 1:
-            raise TrainError(f"Bucketed(n={n!r}) samples no whole number of archs; choose 1 or more")
-        if tilt is not None and not (tilt > 0 and math.isfinite(tilt)):
-            raise TrainError(f"Bucketed has tilt={tilt}; it is a positive number, or None for uniform groups")
+    @checked(TrainError)
+    def __init__(
+        self, cost: Callable[[Arch], float], width: NonNegative, *, n: Count = 1, tilt: Positive | None = None
+    ) -> None:
         self.cost, self.width, self.n, self.tilt = cost, width, n, tilt
         self._known: tuple[str, list[list[Arch]]] | None = None
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas.checking import checked
 from nas.errors import TrainError, suggest
 from nas.identity import described
 from nas.train.synced import whole
@@ -75,6 +76,7 @@ class Projection(nn.Module):
         return functional.linear(x, self.weight[:, : x.shape[-1]], self.bias)
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class Hint(Comparison):
     """Mean squared difference after a projection of the student (Romero et al. 2015, "FitNets").
@@ -139,6 +141,7 @@ class Hint(Comparison):
         return {"class": "Hint", "projection": shown}
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class AttentionTransfer(Comparison):
     """Mean squared difference of normalised maps of activity (Zagoruyko & Komodakis 2017, "Paying More Attention to Attention").
@@ -157,6 +160,7 @@ class AttentionTransfer(Comparison):
         return functional.mse_loss(ours, theirs)
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class RKD(Comparison):
     """Distances of pairs and angles of triplets of samples (Park et al. 2019, "Relational Knowledge Distillation").
@@ -192,6 +196,7 @@ class RKD(Comparison):
         return total
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class SimilarityPreserving(Comparison):
     """‖G(student) − G(teacher)‖² / n², G the similarities F Fᵀ of the batch with rows of norm 1 (Tung & Mori 2019).

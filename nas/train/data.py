@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nas.checking import Natural, checked
 from nas.errors import TrainError
 from nas.train.task import Classification, recipe
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class Shift:
     """Moves each image by up to `pixels` in each direction; what comes in from outside is `fill`."""
@@ -32,8 +34,9 @@ class Shift:
 
 
 @recipe
+@checked(TrainError)
 def digits(
-    batch: int = 64, *, valid: int = 297, test: int = 500, seed: int = 0, smoothing: float = 0.0, shift: int = 0
+    batch: int = 64, *, valid: int = 297, test: int = 500, seed: Natural = 0, smoothing: float = 0.0, shift: int = 0
 ) -> Classification:
     """The 1,797 digits of scikit-learn: 8×8 grey images, ten classes (UCI "Optical Recognition of Handwritten Digits").
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from nas.checking import Count, Natural, checked
 from nas.errors import TrainError
 from nas.train.losses import Loss, Step
 from nas.train.samplers import Sampler
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from nas.supernet import Supernet
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class Delayed(Sampler):
     """The largest arch alone for `start` steps, then what `sampler` chooses; its own steps are counted from there.
@@ -35,12 +37,7 @@ class Delayed(Sampler):
     """
 
     sampler: Sampler
-    start: int
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.sampler, Sampler):
-            raise TrainError(f"Delayed has sampler={self.sampler!r}; it is a nas.train.Sampler such as Sandwich(2)")
-        _positive("Delayed", "start", self.start)
+    start: Count
 
     def archs(self, space: Space, step: int, rng: random.Random) -> list[Arch]:
         """The largest, or the sampler's."""
@@ -56,6 +53,7 @@ class Delayed(Sampler):
         return {"class": "Delayed", "sampler": self.sampler.describe(), "start": self.start}
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class Ramped(Loss):
     """`loss`, weighing less for subnets until they have been trained for a while; the largest arch's is never changed.
@@ -71,16 +69,11 @@ class Ramped(Loss):
     """
 
     loss: Loss
-    start: int
-    steps: int
+    start: Natural
+    steps: Count
     least: float = 0.1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.loss, Loss):
-            raise TrainError(f"Ramped has loss={self.loss!r}; it is a nas.train.Loss such as InPlace()")
-        if not isinstance(self.start, int) or self.start < 0:
-            raise TrainError(f"Ramped has start={self.start!r}; it is a step, 0 or later")
-        _positive("Ramped", "steps", self.steps)
         if not 0.0 <= self.least < 1.0:
             raise TrainError(f"Ramped has least={self.least}; it is a fraction from 0 to below 1")
 
@@ -106,8 +99,3 @@ class Ramped(Loss):
         """Options, and the loss's own."""
         options = {"start": self.start, "steps": self.steps, "least": self.least}
         return {"class": "Ramped", "loss": self.loss.describe(), **options}
-
-
-def _positive(name: str, option: str, value: int) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise TrainError(f"{name} has {option}={value!r}; it is a positive number of steps")

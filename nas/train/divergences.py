@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nas.checking import checked
 from nas.errors import TrainError, suggest
 from nas.identity import described
 from nas.train.synced import whole
@@ -53,6 +54,7 @@ class Divergence(ABC):
         return described(self)
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class KL(Divergence):
     """T² times the Kullback–Leibler divergence of the softened distributions (Hinton et al. 2015).
@@ -82,6 +84,7 @@ class KL(Divergence):
         return value * self.temperature**2
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class Hard(Divergence):
     """Cross entropy with the teacher's most likely class (Touvron et al. 2021, "DeiT": hard-label distillation)."""
@@ -90,6 +93,7 @@ class Hard(Divergence):
         return functional.cross_entropy(student, teacher.argmax(-1))
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class AdaptiveAlpha(Divergence):
     """For each sample the larger of two α-divergences (Wang et al. 2021, "AlphaNet", algorithm 1).
@@ -140,6 +144,7 @@ class AdaptiveAlpha(Divergence):
         return scale * (q * (w - 1.0)).sum(-1), -(q * (w / alpha + scale) * log_q).sum(-1)
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class DIST(Divergence):
     """Correlation instead of equality (Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher").

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas.checking import checked
 from nas.errors import TrainError, suggest
 from nas.supernet.inputs import Inputs, call
 
@@ -50,6 +51,7 @@ class Dropped(nn.Module):
         extras: entries after the first, None each, for a place whose module gives a tuple.
     """
 
+    @checked(TrainError)
     def __init__(self, kind: Kind = "block", extras: int | None = None) -> None:
         super().__init__()
         self.kind, self.extras = kind, extras
@@ -65,6 +67,7 @@ class Dropped(nn.Module):
         return self.kind
 
 
+@checked(TrainError)
 def similarities(
     module: nn.Module,
     batches: Iterable[Inputs],
@@ -114,11 +117,13 @@ def ranked(found: Sequence[Similarity]) -> list[Similarity]:
     return sorted(found, key=lambda each: -each.cosine)
 
 
+@checked(TrainError)
 def importance(found: Sequence[Similarity]) -> list[int]:
     """Indices into `found`, the least similar first: an elastic depth of d keeps the first d of them."""
     return sorted(range(len(found)), key=lambda index: found[index].cosine)
 
 
+@checked(TrainError)
 def drop(module: nn.Module, found: Sequence[Similarity], count: int) -> nn.Module:
     """A copy of `module` in which the `count` most similar of `found` do nothing; the others keep their names and weights.
 

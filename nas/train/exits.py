@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from nas.checking import checked
 from nas.errors import TrainError, suggest
 from nas.train.losses import Loss, Step, distillation
 from nas.train.samplers import Sampler
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from nas.space import Arch, Space
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class SortedExits(Sampler):
     """The full depth and shallower exits of one model, each step (SoFT: Kavehzadeh et al. 2024, "Sorted LLaMA").
@@ -93,6 +95,7 @@ class SortedExits(Sampler):
         return space.repair([0 if gene is None else gene for gene in genes])
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class ExitMean(Loss):
     """Labels for every arch of a step, averaged over them: (1/|B|) Σ L_n (Kavehzadeh et al. 2024).

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from nas.checking import checked
 from nas.errors import TrainError
 from nas.supernet.inputs import call
 from nas.train import taps
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from nas.train.trainer import Training
 
 
+@checked(TrainError)
 @dataclass(frozen=True, eq=False)
 class Features(Loss):
     """`loss`, and `weight` times the distance of some layers' outputs from a teacher's, summed over the layers.

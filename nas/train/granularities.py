@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from nas.checking import checked
 from nas.errors import TrainError, suggest
 from nas.train.losses import Loss, Step, distillation
 from nas.train.samplers import Sampler
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from nas.space import Arch, Space
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class AllGranularities(Sampler):
     """Every combination of the candidates of some decisions, each step; everything else is as in the largest arch.
@@ -51,6 +53,7 @@ class AllGranularities(Sampler):
         return list(dict.fromkeys(_with(space, base, genes) for genes in itertools.chain([top], combined)))
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class FixedList(Sampler):
     """A list of archs, the same each step (Starbucks: Zhuang et al. 2024), or `n` of them at random (MatFormer's paper).
@@ -83,6 +86,7 @@ class FixedList(Sampler):
         return {"class": "FixedList", "choices": [dict(choices) for choices in self.choices], "n": self.n}
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class TwoDimensional(Sampler):
     """Every prefix of the full depth, and every prefix of one random shallower depth (2D Matryoshka: Li et al. 2024).
@@ -112,6 +116,7 @@ class TwoDimensional(Sampler):
         return list(dict.fromkeys(_with(space, space.largest, {depth: d, dim: m}) for d, m in pairs))
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class Granular(Loss):
     """Labels for every granularity, and the full model's soft outputs: Σ_g c_g · [labels_g + w_kl · KL(full ‖ g)].

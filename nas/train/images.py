@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nas.checking import checked
 from nas.errors import TrainError
 from nas.train.data import Shift, mean_and_deviation, stratified
 from nas.train.task import Classification, recipe
@@ -34,6 +35,7 @@ class Crop:
 
 
 @recipe
+@checked(TrainError)
 def image_folder(
     folder: str | Path,
     size: int = 32,
@@ -97,6 +99,7 @@ def image_folder(
     )
 
 
+@checked(TrainError)
 def class_names(folder: str | Path) -> list[str]:
     """Names of the classes that `image_folder` numbers 0, 1, …
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas.checking import Count, Positive, Probability, checked
 from nas.errors import TrainError
 from nas.identity import described
 from nas.supernet.inputs import call
@@ -114,20 +115,15 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
     return functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2
 
 
-def _check(name: str, weight: float, temperature: float, divergence: Divergence | None) -> None:
+def _check(name: str, temperature: float, divergence: Divergence | None) -> None:
     if divergence is not None and temperature != 1.0:
         raise TrainError(
             f"{name} has temperature={temperature}, which has no effect beside divergence={divergence!r}; "
             f"give the divergence its own, such as KL(temperature={temperature})"
         )
-    if divergence is not None and not isinstance(divergence, Divergence):
-        raise TrainError(f"{name} has divergence={divergence!r}; it is a nas.train.Divergence such as KL('reverse')")
-    if not 0.0 <= weight <= 1.0:
-        raise TrainError(f"{name} has a weight of {weight}; it is a fraction between 0 and 1")
-    if not temperature > 0.0:
-        raise TrainError(f"{name} has temperature={temperature}; it is a positive number")
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class Labels(Loss):
     """The task's own loss for every arch."""
@@ -137,6 +133,7 @@ class Labels(Loss):
         return step.task.loss(output, batch)
 
 
+@checked(TrainError)
 @dataclass(frozen=True, eq=False)
 class Teacher(Loss):
     """Labels and a fixed model's soft outputs (Hinton et al. 2015): (1 − weight) · labels + weight · distillation.
@@ -149,12 +146,12 @@ class Teacher(Loss):
     """
 
     module: nn.Module
-    weight: float = 0.5
-    temperature: float = 1.0
+    weight: Probability = 0.5
+    temperature: Positive = 1.0
     divergence: Divergence | None = None
 
     def __post_init__(self) -> None:
-        _check("Teacher", self.weight, self.temperature, self.divergence)
+        _check("Teacher", self.temperature, self.divergence)
         if self.divergence is not None and not self.weight:
             raise TrainError("Teacher has weight=0.0, so that its divergence has no effect; use Labels")
 
@@ -174,6 +171,7 @@ class Teacher(Loss):
         return {"class": "Teacher", **options, **_described(self.divergence)}
 
 
+@checked(TrainError)
 @dataclass(frozen=True, eq=False)
 class Interpolated(Loss):
     """A teacher that begins near the student and moves away from it (Shing et al. 2025, "TAID").
@@ -190,13 +188,11 @@ class Interpolated(Loss):
     """
 
     module: nn.Module
-    steps: int
+    steps: Count
     start: float = 0.4
     weight: float = 0.5
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise TrainError(f"Interpolated has steps={self.steps!r}; it is a positive number of steps")
         if not 0.0 <= self.start < 1.0:
             raise TrainError(f"Interpolated has start={self.start}; it is a fraction from 0 to below 1")
         if not 0.0 < self.weight <= 1.0:
@@ -281,6 +277,7 @@ def digest(module: nn.Module) -> dict[str, str]:
     return {"class": type(module).__qualname__, "weights": found.hexdigest()}
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class InPlace(Loss):
     """The largest arch learns from the labels, the others from its detached soft outputs of the same step.
@@ -293,12 +290,12 @@ class InPlace(Loss):
         divergence: how far the others are from the largest; None is the forward KL at `temperature`.
     """
 
-    temperature: float = 1.0
-    labels: float = 0.0
+    temperature: Positive = 1.0
+    labels: Probability = 0.0
     divergence: Divergence | None = None
 
     def __post_init__(self) -> None:
-        _check("InPlace", self.labels, self.temperature, self.divergence)
+        _check("InPlace", self.temperature, self.divergence)
         if self.divergence is not None and self.labels == 1.0:
             raise TrainError("InPlace has labels=1.0, so that its divergence has no effect; use Labels")
 

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas.checking import checked
 from nas.errors import TrainError
 from nas.space import Space, model
 from nas.supernet import Supernet
@@ -62,6 +63,7 @@ class Hybrid(nn.Module):
         leave: brings those of `part` back.
     """
 
+    @checked(TrainError)
     def __init__(
         self,
         meta: Sequence[nn.Module],
@@ -90,6 +92,7 @@ class Hybrid(nn.Module):
         return self
 
 
+@checked(TrainError)
 def as_supernet(module: nn.Module, *, example: Inputs | None = None, name: str = "fixed") -> Supernet:
     """A supernet of one arch with a copy of the module's weights and buffers; what is frozen in the module is frozen in it.
 
@@ -104,6 +107,7 @@ def as_supernet(module: nn.Module, *, example: Inputs | None = None, name: str =
     return supernet
 
 
+@checked(TrainError)
 def train_modules(
     targets: Sequence[nn.Module],
     meta: Sequence[nn.Module],

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nas.checking import Count, Natural, checked
 from nas.errors import TrainError
 from nas.identity import described
 
@@ -38,33 +39,24 @@ class Sampler(ABC):
         return described(self)
 
 
-def _check(n: int, least: int, name: str) -> None:
-    if not isinstance(n, int) or n < least:
-        raise TrainError(f"{name}(n={n!r}) samples no whole number of archs; choose {least} or more")
-
-
+@checked(TrainError)
 @dataclass(frozen=True)
 class Uniform(Sampler):
     """`n` random archs a step (single-path one-shot: Guo et al. 2020)."""
 
-    n: int = 1
-
-    def __post_init__(self) -> None:
-        _check(self.n, 1, "Uniform")
+    n: Count = 1
 
     def archs(self, space: Space, step: int, rng: random.Random) -> list[Arch]:  # noqa: ARG002
         """Drawn independently; fewer where the same arch was drawn twice."""
         return list(dict.fromkeys(space.sample(rng) for _ in range(self.n)))
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class Sandwich(Sampler):
     """The largest, the smallest and `n` random archs a step (Yu & Huang 2019, "Universally Slimmable Networks")."""
 
-    n: int = 2
-
-    def __post_init__(self) -> None:
-        _check(self.n, 0, "Sandwich")
+    n: Natural = 2
 
     def archs(self, space: Space, step: int, rng: random.Random) -> list[Arch]:  # noqa: ARG002
         """Largest first, because it may teach the others."""

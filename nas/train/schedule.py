@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from nas.checking import checked
 from nas.errors import TrainError
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class Schedule:
     """Linear warm-up, then half a cosine down to a floor (Loshchilov & Hutter 2017, without restarts).

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from nas.checking import checked
 from nas.errors import TrainError, suggest
 from nas.space.activity import matches
 from nas.supernet.order import reorder
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from nas.supernet import Supernet
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class Phase:
     """Some steps of a progressive shrinking.
@@ -53,6 +55,7 @@ class Phase:
                 raise TrainError(f"Phase({name}={value!r}) is not a whole number of {name}; choose 1 or more")
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class Progressive(Sampler):
     """Archs from a set that grows from phase to phase; what no phase named so far is as in the largest arch.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from nas.checking import checked
 from nas.errors import TrainError
 from nas.supernet.inputs import call
 from nas.train.losses import Loss, Step, distillation
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from nas.train.trainer import Training
 
 
+@checked(TrainError)
 @dataclass(frozen=True)
 class Snapshots(Loss):
     """The largest arch learns from the labels, the others from it and from what it was at earlier steps.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nas.checking import checked
 from nas.errors import TrainError, suggest
 from nas.identity import added, described, identity
 from nas.supernet.inputs import Example, Inputs, batch_size, convert, like
@@ -174,6 +175,7 @@ class Task(ABC):
 Data: TypeAlias = tuple[Tensor, Tensor]
 
 
+@checked(TrainError)
 @dataclass(frozen=True, eq=False)
 class Classification(Task):
     """Labelled samples in memory, one class each.
@@ -208,6 +210,8 @@ class Classification(Task):
 
     def __post_init__(self) -> None:
         for name, data in (("train", self.train), ("valid", self.valid), ("test", self.test)):
+            if data is not None and not (data[0].ndim and data[1].ndim):
+                raise TrainError(f"{name} has a tensor without dimensions; give (n, …) inputs and (n,) classes")
             if data is not None and len(data[0]) != len(data[1]):
                 raise TrainError(
                     f"{name} has {len(data[0])} inputs and {len(data[1])} classes; give one class an input"

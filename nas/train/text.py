@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nas import files
+from nas.checking import checked
 from nas.errors import TrainError
 from nas.identity import added
 from nas.train.task import Batch, Forward, Split, Task, mixed, pieces, recipe
@@ -137,6 +138,7 @@ def _merge(word: Sequence[int], pair: tuple[int, int], token: int) -> list[int]:
     return merged
 
 
+@checked(TrainError)
 @dataclass(frozen=True, eq=False)
 class LanguageModelling(Task):
     """Predicting the next token, in windows of a fixed length.
@@ -279,6 +281,7 @@ class LanguageModelling(Task):
 
 
 @recipe
+@checked(TrainError)
 def python_corpus(
     context: int = 128,
     batch: int = 16,
@@ -324,6 +327,7 @@ def python_corpus(
 
 
 @recipe
+@checked(TrainError)
 def text_files(
     folder: str | Path,
     context: int = 128,

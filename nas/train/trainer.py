@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from nas import signals
+from nas.checking import NonNegative, Positive, checked
 from nas.errors import DeviceError, TrainError, suggest
 from nas.identity import IDENTITY, differing, same
 from nas.train import rng, state
@@ -75,6 +76,7 @@ class Training:
         DeviceError: the device is not there.
     """
 
+    @checked(TrainError)
     def __init__(
         self,
         supernet: Supernet,
@@ -85,10 +87,10 @@ class Training:
         loss: Loss | None = None,
         steps: int = 1000,
         lr: float = 2e-3,
-        weight_decay: float = 0.01,
+        weight_decay: NonNegative = 0.01,
         warmup: int | None = None,
         floor: float = 0.0,
-        clip: float | None = 1.0,
+        clip: Positive | None = 1.0,
         optimizer: Optimizer = "adamw",
         device: str = "cpu",
         precision: Precision = "auto",
@@ -106,15 +108,6 @@ class Training:
         self.validate_every = _period("validate_every", validate_every, steps)
         self.optimizer_name, self.device = optimizer, _device(device)
         self.precision = _precision(precision, self.device)
-        if optimizer not in ("adamw", "sgd"):
-            raise TrainError(f"optimizer {optimizer!r} is not 'adamw' or 'sgd'{suggest(optimizer, ('adamw', 'sgd'))}")
-        if clip is not None and not clip > 0:
-            raise TrainError(f"clip={clip} is not a positive norm; give None to clip nothing")
-        if weight_decay < 0:
-            raise TrainError(f"weight_decay={weight_decay} is negative")
-        for name, value, kind in (("sampler", self.sampler, Sampler), ("loss", self.loss, Loss), ("task", task, Task)):
-            if not isinstance(value, kind):
-                raise TrainError(f"{name} is a {type(value).__name__} and must be a nas.train.{kind.__name__}")
 
     @property
     def config(self) -> dict[str, Any]:
@@ -254,6 +247,7 @@ class Training:
         return torch.optim.AdamW(groups, lr=lr, fused=True)
 
 
+@checked(TrainError)
 def train(supernet: Supernet, task: Task, *, progress: bool = True, resume: bool = True, **options: Any) -> TrainResult:
     """`Training(supernet, task, **options).run(progress, resume)`."""
     return Training(supernet, task, **options).run(progress, resume)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from nas.checking import checked
+from nas.errors import TrainError
 from nas.supernet.inputs import Inputs, like
 from nas.train.task import Split, Task, to_device
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
+@checked(TrainError)
 def subnet_metrics(
     supernet: Supernet, arch: Arch, task: Task, split: Split = "valid", *, calibrate: bool = True
 ) -> dict[str, float]:

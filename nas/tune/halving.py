@@ -7,7 +7,8 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from nas.errors import MetricError, suggest
+from nas.checking import checked
+from nas.errors import MetricError, RunnerError, suggest
 from nas.metrics import Metric, parse_objective
 from nas.tune.rungs import Rungs
 
@@ -28,6 +29,7 @@ class ParetoHalving(FIFOScheduler):
         RunnerError: numbers that make no rung.
     """
 
+    @checked(RunnerError)
     def __init__(self, objectives: Sequence[str | Metric], *, epochs: int, grace: int = 1, factor: int = 3) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.objectives = tuple(parse_objective(one) for one in objectives)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from typing import Annotated
 
 import numpy as np
 
+from nas.checking import Count, Range, checked
 from nas.errors import RunnerError
 from nas.pareto import crowding, ranks
 
@@ -28,10 +30,8 @@ class Rungs:
         RunnerError: numbers that make no rung.
     """
 
-    def __init__(self, epochs: int, *, grace: int = 1, factor: int = 3) -> None:
-        for name, value, least in (("epochs", epochs, 1), ("grace", grace, 1), ("factor", factor, 2)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise RunnerError(f"{name} is {value!r}; give a whole number, {least} or more")
+    @checked(RunnerError)
+    def __init__(self, epochs: Count, *, grace: Count = 1, factor: Annotated[int, Range(least=2)] = 3) -> None:
         if grace >= epochs:
             raise RunnerError(
                 f"grace={grace} lets every training of {epochs} epochs finish; give fewer epochs of grace"

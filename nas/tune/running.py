@@ -19,6 +19,7 @@ import ray
 from ray import tune
 
 from nas import signals
+from nas.checking import checked
 from nas.errors import StoreError, StudyError, suggest
 from nas.runners import Outcome, cluster
 from nas.runners.work import Payload
@@ -45,6 +46,7 @@ _SETTINGS = {
 _CLOCKS = ("training_iteration", "time_total_s")  # what schedulers may count by: epochs, or seconds
 
 
+@checked(StudyError)
 @signals.exiting()
 def run(
     study: Study,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from nas import files, sealed
+from nas.checking import checked
 from nas.errors import AlgorithmError, MetricError, suggest
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
 from nas.search import Algorithm, Exhausted, Finished, History, Surrogate, make
@@ -47,6 +48,7 @@ class Searcher(tune.search.Searcher):
         AlgorithmError: no such algorithm, or it cannot search this space.
     """
 
+    @checked(AlgorithmError)
     def __init__(
         self,
         space: Space,

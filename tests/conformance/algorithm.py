@@ -367,7 +367,7 @@ class AlgorithmConformance:
         with pytest.raises(AlgorithmError, match="bound to space 'flat-11' already"):
             algorithm.bind(flat(), TWO)
         for n in (0, -1, 1.5, True):
-            with pytest.raises(AlgorithmError, match="ask for a whole number, 1 or more"):
+            with pytest.raises(AlgorithmError, match="it is a whole number, 1 or more"):
                 algorithm.ask(n)  # type: ignore[arg-type]
         arch = algorithm.ask(1)[0]
         for values, state, sentence in [

@@ -27,9 +27,9 @@ def test_devices_are_values() -> None:
     ("options", "sentence"),
     [
         ({"name": "cup"}, "device 'cup' is not 'cpu', 'cuda' or 'cuda:N'; did you mean 'cpu'"),
-        ({"threads": 0}, "device 'cpu' has threads=0"),
-        ({"batch": 1.5}, "device 'cpu' has batch=1.5"),
-        ({"batch": True}, "device 'cpu' has batch=True"),
+        ({"threads": 0}, "Device was given threads=0; it is a whole number, 1 or more"),
+        ({"batch": 1.5}, "Device was given batch=1.5; it is a whole number, 1 or more"),
+        ({"batch": True}, "Device was given batch=True; it is a whole number, 1 or more"),
         ({"dtype": "float23"}, "did you mean 'float32'"),
     ],
 )

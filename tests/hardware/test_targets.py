@@ -48,7 +48,7 @@ def test_a_label_is_read_back(device: Device) -> None:
     [
         ("cup", "did you mean 'cpu'"),
         ("cpu,thread=2", "option 'thread=2' of device 'cpu,thread=2' is not known; did you mean 'threads'"),
-        ("cpu,threads=two", "has threads='two'"),
+        ("cpu,threads=two", "was given threads='two'"),
         ("cpu,runtime=onxx", "did you mean 'onnx'"),
         ("cuda,runtime=onnx", "runtime 'onnx' runs float32 on the cpu"),
     ],
@@ -135,8 +135,8 @@ def test_a_program_that_is_not_there_is_said_before_work_starts() -> None:
         ({"name": "cpu7", "command": "x"}, "device name 'cpu7' is not usable"),
         ({"name": "a b", "command": "x"}, "device name 'a b' is not usable"),
         ({"name": "phone", "command": ""}, "has no command"),
-        ({"name": "phone", "command": "x", "format": "tflite"}, "cannot be sent a model as 'tflite'"),
-        ({"name": "phone", "command": "x", "timeout_s": 0}, "needs a timeout_s above 0"),
+        ({"name": "phone", "command": "x", "format": "tflite"}, "format='tflite'; it is one of 'onnx', 'pt2'"),
+        ({"name": "phone", "command": "x", "timeout_s": 0}, "timeout_s=0; it is a finite number, above 0"),
     ],
 )
 def test_a_command_device_that_cannot_work_is_refused(options: dict[str, Any], message: str) -> None:

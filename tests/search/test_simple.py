@@ -22,7 +22,7 @@ def test_exhaustive_refuses_what_it_cannot_enumerate() -> None:
     with pytest.raises(AlgorithmError, match="space 'continuous' with 2 continuous decisions; it enumerates discrete"):
         Exhaustive().bind(continuous(), ONE)
     huge = flat(40)
-    with pytest.raises(AlgorithmError, match=r"space 'flat-40' of 1\.21e\+24 archs; it takes at most 10,000,000"):
+    with pytest.raises(AlgorithmError, match=r"space 'flat-40' of about 1e24 archs; it takes at most 10,000,000"):
         Exhaustive().bind(huge, ONE)
 
 

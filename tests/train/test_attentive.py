@@ -107,10 +107,10 @@ def test_every_arch_is_trained_and_each_cost_is_asked_once() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"k": 1}, "k=1, which leaves nothing to choose from"),
+        ({"k": 1}, "k=1; it is a whole number, 2 or more"),
         ({"n": 0}, "n=0"),
         ({"width": 0.0}, "width=0.0"),
-        ({"score": 3}, "function of an arch as its score"),
+        ({"score": 3}, "score=3; it is a function"),
     ],
 )
 def test_options_without_effect_are_refused(options: dict[str, Any], sentence: str) -> None:

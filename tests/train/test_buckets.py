@@ -77,7 +77,7 @@ def test_it_trains_any_family_and_is_a_part_of_the_configuration() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cost": 3, "width": 1}, "needs a function"),
+        ({"cost": 3, "width": 1}, "cost=3; it is a function"),
         ({"cost": cost, "width": -1}, "width=-1"),
         ({"cost": cost, "width": math.inf}, "width=inf"),
         ({"cost": cost, "width": 1, "n": 0}, r"n=0"),

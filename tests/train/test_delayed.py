@@ -67,12 +67,12 @@ def test_a_ramp_keeps_what_its_loss_asks_for() -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: Delayed(Sandwich(2), 0), "Delayed has start=0"),
-        (lambda: Delayed(Labels(), 3), "Delayed has sampler=Labels"),  # type: ignore[arg-type]
-        (lambda: Ramped(Labels(), 3, 0), "Ramped has steps=0"),
-        (lambda: Ramped(Labels(), -1, 3), "Ramped has start=-1"),
+        (lambda: Delayed(Sandwich(2), 0), "Delayed was given start=0"),
+        (lambda: Delayed(Labels(), 3), "Delayed was given sampler=a Labels"),  # type: ignore[arg-type]
+        (lambda: Ramped(Labels(), 3, 0), "Ramped was given steps=0"),
+        (lambda: Ramped(Labels(), -1, 3), "Ramped was given start=-1"),
         (lambda: Ramped(Labels(), 3, 3, least=1.0), "Ramped has least=1.0"),
-        (lambda: Ramped(Sandwich(2), 3, 3), "Ramped has loss=Sandwich"),  # type: ignore[arg-type]
+        (lambda: Ramped(Sandwich(2), 3, 3), "Ramped was given loss=a Sandwich"),  # type: ignore[arg-type]
     ],
 )
 def test_options_are_checked(make: Any, sentence: str) -> None:

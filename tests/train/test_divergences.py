@@ -160,7 +160,7 @@ def test_interpolated_targets_move_from_the_student_to_the_teacher() -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: KL("forwards"), "KL has direction='forwards'.*did you mean 'forward'"),  # type: ignore[arg-type]
+        (lambda: KL("forwards"), "KL was given direction='forwards'.*did you mean 'forward'"),  # type: ignore[arg-type]
         (lambda: KL(temperature=0.0), "KL has temperature=0.0"),
         (lambda: AdaptiveAlpha(1.0, -1.0), "the first must be the smaller"),
         (lambda: AdaptiveAlpha(clip=0.0), "AdaptiveAlpha has clip=0.0"),
@@ -170,7 +170,7 @@ def test_interpolated_targets_move_from_the_student_to_the_teacher() -> None:
         (lambda: InPlace(labels=1.0, divergence=DIST()), "divergence has no effect; use Labels"),
         (lambda: Teacher(torch.nn.Identity(), 0.0, divergence=Hard()), "divergence has no effect; use Labels"),
         (lambda: InPlace(divergence="kl"), "divergence='kl'; it is a nas.train.Divergence"),  # type: ignore[arg-type]
-        (lambda: Interpolated(torch.nn.Identity(), 0), "Interpolated has steps=0"),
+        (lambda: Interpolated(torch.nn.Identity(), 0), "Interpolated was given steps=0"),
         (lambda: Interpolated(torch.nn.Identity(), 5, start=1.0), "Interpolated has start=1.0"),
     ],
 )

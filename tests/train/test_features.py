@@ -312,8 +312,8 @@ def test_another_comparison_or_projection_is_another_training() -> None:
         (lambda: Features(LAYER, Hint({})), "no projection for layer 'body.1'"),
         (lambda: Features((), RKD()), "give the names of layers"),
         (lambda: Features("", RKD()), "give the names of layers"),
-        (lambda: Features(LAYER, Labels()), "compare=Labels"),
-        (lambda: Features(LAYER, RKD(), RKD()), "loss=RKD"),
+        (lambda: Features(LAYER, Labels()), "compare=a Labels; it is a nas.train.Comparison"),
+        (lambda: Features(LAYER, RKD(), RKD()), "loss=a RKD; it is a nas.train.Loss"),
         (lambda: Features(LAYER, RKD(), weight=0.0), "weight=0.0"),
     ],
 )

@@ -106,7 +106,7 @@ def test_a_fixed_list_fills_in_what_an_entry_switches_on() -> None:
             lambda s: TwoDimensional().archs(encoders(depths=(2,)).space, 0, RNG),
             "'depth' of space 'matryoshka' has one",
         ),
-        (lambda s: AllGranularities("dim"), "needs the names of decisions"),
+        (lambda s: AllGranularities("dim"), "axes='dim'; it is a list, each item a string"),
         (lambda s: AllGranularities(()), "needs the names of decisions"),
         (lambda s: FixedList([]), "FixedList has no archs"),
         (lambda s: FixedList([{"dim": 2}], n=2), r"FixedList\(n=2\) does not fit its 1 archs"),

@@ -43,9 +43,9 @@ def test_a_space_of_one_arch_is_trained_once_a_step() -> None:
 
 
 def test_numbers_that_sample_nothing_are_refused() -> None:
-    with pytest.raises(TrainError, match=r"Uniform\(n=0\)"):
+    with pytest.raises(TrainError, match="Uniform was given n=0"):
         Uniform(0)
-    with pytest.raises(TrainError, match=r"Sandwich\(n=-1\)"):
+    with pytest.raises(TrainError, match="Sandwich was given n=-1"):
         Sandwich(-1)
 
 

@@ -122,7 +122,7 @@ def test_phases_that_are_none_are_refused():
         Progressive([])
     with pytest.raises(TrainError, match=r"Phase\(steps=0\)"):
         Phase(0)
-    with pytest.raises(TrainError, match=r"Phase\(n=1.5\)"):
+    with pytest.raises(TrainError, match=r"Phase was given n=1.5"):
         Phase(3, n=1.5)
 
 

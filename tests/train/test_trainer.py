@@ -335,7 +335,7 @@ def test_the_epochs_end_is_crossed_and_every_batch_is_used() -> None:
         (
             {"precision": "bf61"},
             TrainError,
-            "precision 'bf61' is not one of auto, float32, bf16, fp16; did you mean 'bf16'",
+            "precision='bf61'; it is one of 'auto', 'float32', 'bf16', 'fp16'; did you mean 'bf16'",
         ),
         ({"optimizer": "adam"}, TrainError, "did you mean 'adamw'"),
         ({"steps": 0}, TrainError, "steps=0"),
@@ -343,8 +343,8 @@ def test_the_epochs_end_is_crossed_and_every_batch_is_used() -> None:
         ({"clip": 0.0}, TrainError, "clip=0.0"),
         ({"weight_decay": -1.0}, TrainError, "weight_decay=-1.0"),
         ({"checkpoint_every": 0}, TrainError, "checkpoint_every=0"),
-        ({"sampler": InPlace()}, TrainError, "sampler is a InPlace and must be a nas.train.Sampler"),
-        ({"loss": Sandwich()}, TrainError, "loss is a Sandwich and must be a nas.train.Loss"),
+        ({"sampler": InPlace()}, TrainError, "sampler=an InPlace; it is a nas.train.Sampler"),
+        ({"loss": Sandwich()}, TrainError, "loss=a Sandwich; it is a nas.train.Loss"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_starts(options: Any, error: type[Exception], sentence: str) -> None:

@@ -70,10 +70,10 @@ def test_what_is_no_number_stops_and_hinders_nobody() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"epochs": 0}, "epochs is 0"),
-        ({"epochs": 9, "factor": 1}, "factor is 1; give a whole number, 2 or more"),
+        ({"epochs": 0}, "epochs=0; it is a whole number, 1 or more"),
+        ({"epochs": 9, "factor": 1}, "factor=1; it is a whole number, 2 or more"),
         ({"epochs": 3, "grace": 3}, "lets every training of 3 epochs finish"),
-        ({"epochs": 9, "grace": 0.5}, "grace is 0.5"),
+        ({"epochs": 9, "grace": 0.5}, "grace=0.5; it is a whole number"),
     ],
 )
 def test_numbers_that_make_no_rung_are_refused(options: dict[str, int], sentence: str) -> None:
