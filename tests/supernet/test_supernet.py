@@ -78,7 +78,7 @@ def test_children_may_be_called_like_methods():
     net = Supernet(space)
     assert set(net.state_dict()) == {"cut.weight", "cut.bias", "space.weight", "space.bias", "params.0.weight"}
     x = torch.randn(2, 2)
-    assert torch.equal(net.eval().extract(space.smallest)(x), net.bind(space.smallest)(x))
+    torch.testing.assert_close(net.eval().extract(space.smallest)(x), net.bind(space.smallest)(x))
 
 
 def odd_names(width):

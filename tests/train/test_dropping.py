@@ -67,10 +67,10 @@ def test_blocks_that_do_nothing_are_dropped_first_and_nothing_changes() -> None:
     inputs = batches()[0]
     smaller = drop(model, found, 1)
     assert isinstance(smaller.blocks[1], Dropped)
-    assert torch.equal(smaller(inputs), model(inputs))
+    torch.testing.assert_close(smaller(inputs), model(inputs))
     assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in model.parameters())
     assert not torch.equal(drop(model, found, 2)(inputs), model(inputs))
-    assert torch.equal(drop(model, found, 0)(inputs), model(inputs))
+    torch.testing.assert_close(drop(model, found, 0)(inputs), model(inputs))
     assert not any(isinstance(each, Dropped) for each in model.modules()), "the original is left alone"
 
 
@@ -85,7 +85,7 @@ def test_attention_and_perceptrons_are_ranked_together() -> None:
     assert isinstance(smaller.blocks[2].attention, Dropped)
     assert isinstance(smaller.blocks[0].mlp, Dropped)
     inputs = batches()[0]
-    assert torch.equal(smaller(inputs), model(inputs))
+    torch.testing.assert_close(smaller(inputs), model(inputs))
 
 
 def test_decoder_of_hugging_face_whose_attention_gives_a_tuple() -> None:
@@ -102,7 +102,7 @@ def test_decoder_of_hugging_face_whose_attention_gives_a_tuple() -> None:
     smaller = drop(model, found, 1)
     assert isinstance(smaller.model.layers[1].self_attn, Dropped)
     with torch.no_grad():
-        assert torch.equal(smaller(**inputs).logits, model(**inputs).logits)
+        torch.testing.assert_close(smaller(**inputs).logits, model(**inputs).logits)
         found = similarities(model, [inputs], blocks="model.layers.*")
         assert drop(model, found, 2)(**inputs).logits.shape == (2, 6, 30)
 

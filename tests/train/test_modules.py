@@ -57,7 +57,7 @@ def images(n: int = 5) -> Tensor:
 def test_the_meta_models_own_module_gives_the_meta_model_back(place: int) -> None:
     meta = parts(12)
     whole = nn.Sequential(*meta).eval()
-    assert torch.equal(Hybrid(meta, place, meta[place]).eval()(images()), whole(images()))
+    torch.testing.assert_close(Hybrid(meta, place, meta[place]).eval()(images()), whole(images()))
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -80,7 +80,7 @@ def test_an_ordinary_module_becomes_a_supernet_of_one_arch() -> None:
     net = as_supernet(hybrid, example=images(1))
     assert net.space.size == 1
     hybrid.eval()
-    assert torch.equal(net.eval()(images(), net.space.largest), hybrid(images()))
+    torch.testing.assert_close(net.eval()(images(), net.space.largest), hybrid(images()))
     learns = {name for name, one in net.named_parameters() if one.requires_grad}
     assert learns == {f"part.{name}" for name, _ in hybrid.part.named_parameters()}
     frozen = {name: tensor.clone() for name, tensor in net.state_dict().items() if not name.startswith("part.")}
@@ -91,7 +91,7 @@ def test_an_ordinary_module_becomes_a_supernet_of_one_arch() -> None:
     extracted = net.extract(net.space.largest)
     assert isinstance(extracted, Hybrid)
     net.eval()
-    assert torch.equal(extracted(images()), net(images(), net.space.largest))
+    torch.testing.assert_close(extracted(images()), net(images(), net.space.largest))
 
 
 def trained_meta(task: Any) -> list[nn.Module]:
@@ -144,7 +144,7 @@ def test_a_teachers_module_teaches_in_the_same_place(
         assert isinstance(teacher, Hybrid)
         assert same([teacher.part], [teachers[place]])
         if width == 16:
-            assert torch.equal(teacher(images()), Hybrid(meta, place, teachers[place]).eval()(images()))
+            torch.testing.assert_close(teacher(images()), Hybrid(meta, place, teachers[place]).eval()(images()))
         expected = 0.7 * task.loss(scores, batch) + 0.3 * distillation(scores, teacher(batch.inputs), 2.0)
         step = Step(0, task, as_supernet(teacher).space, [], None)  # type: ignore[arg-type]
         assert loss(scores, batch, step).item() == pytest.approx(expected.item(), rel=1e-5)
