@@ -21,7 +21,7 @@ from nas import carried, files, sealed
 from nas.errors import CheckpointError, LayoutError
 from nas.sealed import Damaged
 from nas.space import Space
-from nas.supernet import tensors
+from nas.supernet import constants, tensors
 from nas.supernet.inputs import Inputs, describe, zeros
 from nas.supernet.layouts import Cut
 from nas.supernet.union import Union
@@ -133,6 +133,7 @@ def _index(space: Space, union: Union, state: Mapping[str, Tensor], example: Inp
             for name in sorted(union.buffers)
         },
         "example": None if example is None else describe(example),
+        "constants": constants.summary(space),
     }
 
 
@@ -174,6 +175,7 @@ def _load(path: Path, index: dict[str, Any], space: Space, *, verify: bool, dige
                 f"checkpoint {str(path)!r} has no weights for {name!r} of shape {shape}; save it again"
             )
         union.dtypes[name] = values[name].dtype
+    _check_constants(path, index.get("constants"), space, union)
     example = None if index["example"] is None else zeros(index["example"])
     return Loaded(union, values, example, recorded["sha256"])
 
@@ -225,6 +227,23 @@ def _check_space(path: Path, saved: Mapping[str, Any], space: Space) -> None:
         f"checkpoint {str(path)!r} is of space {saved['name']!r} version {saved['version']} ({saved['fingerprint'][:8]}), not of "
         f"{space.name!r} version {space.version} ({space.fingerprint[:8]}); load it with the space that it was saved with"
     )
+
+
+def _check_constants(path: Path, saved: Mapping[str, list[Any]] | None, space: Space, union: Union) -> None:
+    """What is not in the checkpoint, because constructors compute it, must be what it was."""
+    if saved is None:
+        lacking = sorted(constants.drawn_buffers(space) - union.buffers)
+        if lacking:
+            raise CheckpointError(
+                f"checkpoint {str(path)!r} is of an earlier version, which did not keep buffer {lacking[0]!r} that the "
+                "constructor draws at random or computes from initial weights; train the supernet again"
+            )
+    elif (other := constants.changed(saved, space, union.buffers)) is not None:
+        raise CheckpointError(
+            f"checkpoint {str(path)!r} was saved where constructors of space {space.name!r} gave another {other!r}: it depends "
+            "on the process (the hash of a text, the time, the machine), or its code has changed; keep it in a persistent "
+            "buffer drawn with a fixed seed, and train the supernet again"
+        )
 
 
 def _read_weights(path: Path, recorded: Mapping[str, Any], *, verify: bool) -> dict[str, Tensor]:

@@ -6,12 +6,14 @@ import random
 import re
 
 import numpy as np
+import pyglove as pg
 import pytest
 import torch
 from torch import nn
 
 import nas
-from nas.errors import SupernetError
+from nas import sealed
+from nas.errors import CheckpointError, SupernetError
 from nas.supernet.constructor import drawn
 from nas.supernet.skeleton import build_skeleton
 from tests.supernet import stateful
@@ -182,8 +184,6 @@ def aliased(width):
     ],
 )
 def test_networks_that_cannot_be_shared(function, says) -> None:
-    import pyglove as pg
-
     with pytest.raises(SupernetError, match=says):
         nas.Supernet(nas.Space(function(pg.oneof([4, 8])), name="not shared"))
 
@@ -198,3 +198,58 @@ def test_two_builds_are_all_that_it_costs() -> None:
     built.clear()
     assert not drawn(space, space.largest, module, lambda _: False).buffers
     assert len(built) == 1
+
+
+SALT = 0
+"""Another one in each process, as the salt of the hash of texts."""
+
+
+class Hashed(nn.Module):
+    def __init__(self, width, where):
+        super().__init__()
+        self.layer = nn.Linear(4, width)
+        table = torch.randperm(width, generator=torch.Generator().manual_seed(SALT))
+        if where == "buffer":
+            self.register_buffer("table", table, persistent=False)
+        elif where == "texts":
+            self.table = [f"unit {number}" for number in table.tolist()]
+        else:
+            self.table = {"list": table.tolist(), "array": table.numpy(), "tensor": table}[where]
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+@nas.model
+def hashed(width, where):
+    return Hashed(width, where)
+
+
+@pytest.mark.parametrize("where", ["buffer", "list", "array", "tensor", "texts"])
+def test_a_table_that_depends_on_the_process_is_refused_where_the_checkpoint_is_read(
+    where, tmp_path, monkeypatch
+) -> None:
+    space = nas.Space(hashed(pg.oneof([8, 16]), where), name="hashed")
+    nas.Supernet(space).save(tmp_path)
+    nas.Supernet.load(tmp_path, space)
+    monkeypatch.setitem(globals(), "SALT", 1)
+    elsewhere = nas.Space(hashed(pg.oneof([8, 16]), where), name="hashed")
+    with pytest.raises(CheckpointError, match="gave another 'table': it depends on the process"):
+        nas.Supernet.load(tmp_path, elsewhere)
+
+
+@pytest.mark.parametrize(("group", "case", "kept"), [("held", "normal", False), ("harmless", "seeded", True)])
+def test_checkpoints_of_earlier_versions_are_read_or_refused(group, case, kept, tmp_path) -> None:
+    """They have no summary of constants, and no buffers that were drawn."""
+    net = nas.Supernet(drawing_space(group, case))
+    net.save(tmp_path)
+    index, _ = sealed.unseal((tmp_path / "supernet.json").read_bytes())
+    del index["constants"]
+    index["buffers"].pop("kept", None)
+    (tmp_path / "supernet.json").write_bytes(sealed.seal(index))
+    if kept:
+        again = nas.Supernet.load(tmp_path, net.space).eval()
+        assert torch.equal(again(X, net.space.smallest), net.eval()(X, net.space.smallest))
+    else:
+        with pytest.raises(CheckpointError, match="earlier version, which did not keep buffer 'kept'"):
+            nas.Supernet.load(tmp_path, net.space)
