@@ -16,6 +16,7 @@ from nas.cli import keeping, looking, measuring, running, taking  # noqa: F401
 from nas.cli.root import app
 from nas.cli.stores import close_all
 from nas.errors import LONGEST, NasError, brief
+from nas.failures import describe
 from nas.text import printable
 
 __all__ = ["app", "run"]
@@ -47,6 +48,9 @@ def run(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"nas: {printable(said)}\n")
         if error.filename is None:
             _drop_output()
+        return 2
+    except SystemExit as error:  # of a job's code: a command that was not finished never ends as if it were
+        sys.stderr.write(f"nas: the job's code ended the program: {printable(describe(error))}\n")
         return 2
     except KeyboardInterrupt as error:
         try:

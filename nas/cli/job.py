@@ -10,7 +10,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.errors import JobError, NasError, suggest
+from nas.errors import JobError, NasError, brief, suggest
+from nas.failures import interrupts
 
 if TYPE_CHECKING:
     from nas.study import Study
@@ -47,10 +48,13 @@ def _from_file(path: Path) -> Any:
     if str(resolved.parent) not in sys.path:  # as Python does for a script: it may import its neighbours
         sys.path.insert(0, str(resolved.parent))
     digest = hashlib.blake2b(str(resolved).encode(), digest_size=4).hexdigest()
-    try:
-        return import_file(f"nas_job_{resolved.stem}_{digest}", str(resolved))
-    except (Exception, SystemExit) as error:
-        raise _does_not_import(str(path), error) from error
+    with interrupts() as is_interrupt:
+        try:
+            return import_file(f"nas_job_{resolved.stem}_{digest}", str(resolved))
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
+            raise _does_not_import(str(path), error) from error
 
 
 def _from_module(name: str) -> Any:
@@ -78,12 +82,15 @@ def _study_of(module: Any, where: str, name: str) -> Study:
         )
     value = getattr(module, name)
     if callable(value) and not isinstance(value, Study):
-        try:
-            value = value()
-        except NasError:
-            raise
-        except Exception as error:
-            raise JobError(f"job {where!r} cannot build its study: {_one_line(error)}") from error
+        with interrupts() as is_interrupt:
+            try:
+                value = value()
+            except NasError:
+                raise
+            except BaseException as error:
+                if is_interrupt(error):
+                    raise
+                raise JobError(f"job {where!r} cannot build its study: {_one_line(error)}") from error
     if not isinstance(value, Study):
         raise JobError(
             f"{name!r} of job {where!r} is a {type(value).__name__}, no nas.Study; build one, or name another: {where}:NAME"
@@ -103,4 +110,4 @@ def _one_line(error: BaseException) -> str:
         return f"SyntaxError: {error.msg} (line {error.lineno})"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+    return f"{type(error).__name__}: {brief(error) or 'no message'}{where}"
