@@ -47,8 +47,8 @@ class Suspect(Exception):
 def sentence(table: str, what: str, study: object = None, trial: object = None) -> str:
     """`table 'trials', study 'grid', trial 3: …`"""
     where = f"table {table!r}"
-    where += "" if study is None else f", study {study!r}"
-    where += "" if trial is None else f", trial {trial!r}"
+    where += "" if study is None else f", study {brief(repr(study), 80)}"
+    where += "" if trial is None else f", trial {brief(repr(trial), 40)}"
     return f"{where}: {what}; {_ADVICE}"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam as p
 
-from nas.errors import StoreError, suggest
+from nas.errors import StoreError, brief, suggest
 from nas.identity import IDENTITY, changes, same
 from nas.store.damage import Suspect, check, of_row, refuse_strays
 from nas.store.database import Database
@@ -119,6 +119,7 @@ _ADD_MEASUREMENT = Statement(
 )
 _MEASURED = Statement(
     sa.select(
+        measured.c.id,
         measured.c.key,
         measured.c.arch,
         measured.c.median_ms,
@@ -256,12 +257,14 @@ class HardwareRecord:
 
         def read(sql: Transaction) -> list[Row]:
             refuse_strays(sql, STRAY_LATENCIES)
+            for identity, mark, _ in sql.all(_COUNTS):  # a row of another mark is nobody's: it must be one
+                of_row("device_measurements", "device_id fingerprint", (identity, mark))
             return sql.all(_MEASURED, (self._device(sql, device), fingerprint))
 
         rows = self._database.reading(read)
         newest: dict[str, ArchMeasurement] = {}
         for row in rows:
-            newest[row[0]] = _unpacked(row)
+            newest[row[1]] = _unpacked(row)
         return [one for one in newest.values() if noisy or not one.noisy]
 
     # -- predictors ----------------------------------------------------------------------------------------------------
@@ -314,7 +317,7 @@ class HardwareRecord:
         found = sql.one(_FIND, (name,))
         if found is not None:
             return int(found[0])
-        names = [str(row[1]) for row in sql.all(_DEVICES)]
+        names = [brief(row[1], 100) for row in sql.all(_DEVICES)]
         have = f"it has {', '.join(names)}" if names else "it has none yet; 'nas measure' adds them"
         raise StoreError(f"database {self._database.shown} has no device {name!r}{suggest(name, names)}; {have}")
 
@@ -331,8 +334,8 @@ def _packed(row: ArchMeasurement) -> Row:
 
 
 def _unpacked(row: Row) -> ArchMeasurement:
-    of_row("device_measurements", "key arch median_ms noisy details environment created", row)
-    key, arch, median, noisy, details, environment, created = row
+    of_row("device_measurements", "id key arch median_ms noisy details environment created", row)
+    _, key, arch, median, noisy, details, environment, created = row
     return ArchMeasurement(
         key, json.loads(arch), median, bool(noisy), json.loads(details), json.loads(environment), created
     )

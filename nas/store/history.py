@@ -54,6 +54,12 @@ _FINISHED = Statement(
 )
 _BY_FINISH = (_MINE, trials.c.finish_seq > sa.literal_column("0"))
 _FINISHED_NUMBERS = Statement(sa.select(trials.c.number).where(*_BY_FINISH).order_by(trials.c.finish_seq), "study")
+_FINISH_EXTENT = Statement(
+    sa.select(sa.func.count(), sa.func.min(trials.c.finish_seq), sa.func.max(trials.c.finish_seq)).where(
+        _MINE, trials.c.finish_seq.is_not(None)
+    ),
+    "study",
+)
 _SPACES = Statement(sa.select(trials.c.space_id).where(*_BY_FINISH).order_by(trials.c.finish_seq), "study")
 _NOT_COMPLETED = Statement(
     sa.select(trials.c.finish_seq, trials.c.state, trials.c.violation).where(
@@ -212,6 +218,7 @@ def _at_once(sql: Transaction, catalog: Catalog, size: int) -> _Trials:
     differs from that is read.
     """
     study, schemas = catalog.study, catalog.schemas
+    check_order(sql, study)
     (numbers,) = sql.arrays(_FINISHED_NUMBERS, (study,), "i")
     if len(schemas) > 1:
         (space_ids,) = sql.arrays(_SPACES, (study,), "i")
@@ -246,8 +253,20 @@ def _at_once(sql: Transaction, catalog: Catalog, size: int) -> _Trials:
     )
 
 
+def check_order(sql: Transaction, study: int) -> None:
+    """Whether finished trials are counted 1, 2, 3…: what is none of these sorts to an end.
+
+    Raises:
+        Suspect: they are not.
+    """
+    row = sql.one(_FINISH_EXTENT, (study,))
+    if row is None or row not in {(0, None, None), (row[0], 1, row[0])} or type(row[2]) not in (int, type(None)):
+        raise Suspect("finished trials are not counted 1, 2, 3…")
+
+
 def completed(sql: Transaction, study: int) -> Integers:
     """Numbers of the COMPLETED trials in the order in which they finished."""
+    check_order(sql, study)
     return sql.arrays(_COMPLETED, (study,), "i")[0]
 
 

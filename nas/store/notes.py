@@ -14,10 +14,10 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam as p
 
 from nas.errors import StoreError
-from nas.store.damage import of_row, refuse_strays
+from nas.store.damage import Suspect, of_row, refuse_strays
 from nas.store.schema import notes
 from nas.store.sql import Row, Statement, Transaction
-from nas.store.statements import STRAY_NOTES
+from nas.store.statements import NOTES_BEYOND, STRAY_NOTES
 
 #: `notes.number` of a note on the study itself.
 STUDY = -1
@@ -55,17 +55,23 @@ def put(sql: Transaction, study: int, number: int, texts: Mapping[str, str]) -> 
 
 def read(sql: Transaction, study: int, number: int) -> dict[str, Any]:
     """The notes on one trial, or on the study."""
-    refuse_strays(sql, STRAY_NOTES)
+    _check_owners(sql, study)
     return {name: _value(study, number, name, value) for name, value in sql.all(_READ, (study, number))}
 
 
 def read_all(sql: Transaction, study: int) -> dict[int, dict[str, Any]]:
     """All notes of a study by trial; those on the study itself under `STUDY`."""
-    refuse_strays(sql, STRAY_NOTES)
+    _check_owners(sql, study)
     found: dict[int, dict[str, Any]] = {}
     for number, name, value in sql.all(_ALL, (study,)):
         found.setdefault(number, {})[name] = _value(study, number, name, value)
     return found
+
+
+def _check_owners(sql: Transaction, study: int) -> None:
+    refuse_strays(sql, STRAY_NOTES)
+    if sql.one(NOTES_BEYOND, (study,)) != (0,):
+        raise Suspect("a note is on a trial that is not there")
 
 
 def _value(study: int, number: int, name: str, value: str) -> Any:

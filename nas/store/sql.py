@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -222,7 +223,8 @@ class Transaction:
             while rows := cursor.fetchmany(size):
                 yield rows
         finally:
-            cursor.close()
+            with suppress(Exception):  # the connection may be closed by now, where a copy failed
+                cursor.close()
 
     def joined(self, statement: Statement, values: Iterable[Row], separator: str) -> Iterator[str]:
         """A text column without NULL for each tuple of values, in the statement's order: one message, one object.

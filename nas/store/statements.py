@@ -266,6 +266,14 @@ STRAY_METRICS = _strays(metrics.c.study_id, studies)
 STRAY_MEASUREMENTS = _strays(measurements.c.metric_id, metrics)
 STRAY_FRONT = _strays(front.c.study_id, studies)
 STRAY_NOTES = _strays(notes.c.study_id, studies)
+# Notes on trials that the study does not have.
+NOTES_BEYOND = Statement(
+    sa.select(sa.func.count())
+    .select_from(notes)
+    .join(studies, studies.c.id == notes.c.study_id)
+    .where(notes.c.study_id == p("study"), sa.or_(notes.c.number < -1, notes.c.number >= studies.c.next_number)),
+    "study",
+)
 STRAY_LATENCIES = _strays(device_measurements.c.device_id, devices)
 
 # How many rows of the front repeat what their trial has: all of them, where nothing is damaged.

@@ -12,12 +12,12 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam as p
 
 from nas.checking import checked
-from nas.errors import StoreError, suggest
+from nas.errors import StoreError, brief, suggest
 from nas.metrics import Constraint, Metric, unit_of
 from nas.store import history
 from nas.store import statements as s
 from nas.store.copying import Copied, Progress, copy
-from nas.store.damage import Suspect, check, of_row, parsed, refuse_strays
+from nas.store.damage import Suspect, of_row, parsed, refuse_strays
 from nas.store.database import Database, locate
 from nas.store.hardware import HardwareRecord
 from nas.store.records import StudyInfo, StudySummary
@@ -42,7 +42,7 @@ _STUDY = Statement(
     "label",
 )
 _STUDIES = Statement(
-    sa.select(studies.c.id, studies.c.name, studies.c.created, studies.c.objectives, spaces.c.name)
+    sa.select(studies.c.id, studies.c.name, studies.c.created, studies.c.objectives, spaces.c.schema)
     .join_from(studies, spaces, spaces.c.id == studies.c.space_id, isouter=True)
     .order_by(studies.c.created, studies.c.id)
 )
@@ -287,7 +287,7 @@ class Store:
         return info
 
     def _unknown(self, name: str, names: Sequence[str]) -> str:
-        shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+        shown = ", ".join(brief(known, 100) for known in names[:10]) + (", …" if len(names) > 10 else "")
         have = f"it holds {shown}" if names else "it holds no study yet"
         return f"database {self._database.shown} has no study {name!r}{suggest(name, names)}; {have}"
 
@@ -300,9 +300,9 @@ def _names(sql: Transaction) -> list[str]:
 
 
 def _summary(sql: Transaction, row: Row) -> StudySummary:
-    study, name, created, objectives, space = row
+    study, name, created, objectives, schema = row
     of_row("studies", "id name created objectives", row[:4], name)
-    check("spaces", {"name": space}, name)
+    space = parsed("spaces", "schema", schema, name)["name"]
     metrics = tuple(Metric(**fields) for fields in json.loads(objectives))
     front = [parsed("front", "finals", text, name, number) for number, text in sql.all(s.FRONT_FINALS, (study,))]
     refuse_strays(sql, s.STRAY_FRONT)

@@ -243,7 +243,7 @@ OPENING: dict[str, Callable[[Path], Any]] = {
 }
 SLOW: dict[str, Callable[[Path], Any]] = {
     "nas front html": _written("front", "main", "-o", name="front.html"),
-    "nas export-optuna": _written("export-optuna", "main", name="optuna.db"),
+    "nas export-optuna": _written("export-optuna", "main", "--quiet", name="optuna.db"),
 }
 
 
