@@ -37,8 +37,9 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # `nas front ... | head`
         _drop_output()
     except SystemExit as ended:
-        if not isinstance(ended.__context__, BrokenPipeError):  # what rich makes of that
-            raise
+        if not isinstance(ended.__context__, BrokenPipeError):  # of a job's code; the other is what rich makes of that
+            sys.stderr.write(f"nas: the job's code ended the program: {printable(describe(ended))}\n")
+            return 2
         _drop_output()
     except NasError as error:
         sys.stderr.write(f"nas: {printable(brief(error, 2 * LONGEST))}\n")
@@ -48,9 +49,6 @@ def run(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"nas: {printable(said)}\n")
         if error.filename is None:
             _drop_output()
-        return 2
-    except SystemExit as error:  # of a job's code: a command that was not finished never ends as if it were
-        sys.stderr.write(f"nas: the job's code ended the program: {printable(describe(error))}\n")
         return 2
     except KeyboardInterrupt as error:
         try:
