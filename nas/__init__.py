@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from nas.store import Store as Store
     from nas.study import Study as Study
     from nas.supernet import CentreCrop as CentreCrop
+    from nas.supernet import Corner as Corner
     from nas.supernet import Example as Example
     from nas.supernet import KernelTransform as KernelTransform
     from nas.supernet import Layout as Layout
@@ -108,6 +109,7 @@ _HOME = {
     "Arch": "nas.space",
     "Supernet": "nas.supernet",
     "Example": "nas.supernet",
+    "Corner": "nas.supernet",
     "Layout": "nas.supernet",
     "CentreCrop": "nas.supernet",
     "KernelTransform": "nas.supernet",

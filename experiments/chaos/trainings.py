@@ -84,4 +84,6 @@ def mlp(width: int, depth: int) -> nn.Module:
     layers: list[nn.Module] = [nn.Flatten(), nn.Linear(64, width), nn.ReLU()]
     for _ in range(depth):
         layers += [nn.Linear(width, width), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(width, 10))
+    model = nn.Sequential(*layers)
+    model.head = nn.Linear(width, 10)  # one name at every depth: a supernet shares weights by name
+    return model

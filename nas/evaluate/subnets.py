@@ -135,8 +135,9 @@ class Accuracy:
             )
 
     def check(self, space: Space) -> None:
-        """Whether the weights are there."""
+        """Whether the weights are there, and subnets made of the units that they claim."""
         self.weights.check(space)
+        self.weights.get(space).prove_once(self.task.example)
 
     def describe(self) -> dict[str, Any]:
         """JSON-able name, weights and options."""

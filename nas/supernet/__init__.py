@@ -8,8 +8,9 @@
 """
 
 from nas.supernet.binding import Binding
+from nas.supernet.fused import Layout
 from nas.supernet.inputs import Example, Inputs
-from nas.supernet.layouts import CentreCrop, Corner, Cut, KernelTransform, Layout
+from nas.supernet.layouts import CentreCrop, Corner, Cut, KernelTransform
 from nas.supernet.order import Axis, axes, importance, reorder
 from nas.supernet.supernet import Supernet
 

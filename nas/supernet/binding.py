@@ -28,12 +28,13 @@ class Leaf:
     `.grad` meanwhile (set to None, replaced), and nothing of the supernet's size is allocated for a small subnet.
     """
 
-    __slots__ = ("cut", "home", "parameter", "shape", "whole")
+    __slots__ = ("cut", "home", "index", "parameter", "shape", "whole")
 
-    def __init__(self, home: Slot, cut: Cut, shape: Shape) -> None:
+    def __init__(self, home: Slot, cut: Cut, shape: Shape, index: int = 0) -> None:
         self.home = home
         self.cut = cut
         self.shape = shape
+        self.index = index  # of the window, among those of the cut
         self.attach()
 
     def attach(self) -> None:
@@ -41,7 +42,7 @@ class Leaf:
         table, key = self.home
         whole: Tensor = table[key]
         self.whole = whole
-        self.parameter = nn.Parameter(self.cut.window(whole.detach(), self.shape), requires_grad=whole.requires_grad)
+        self.parameter = nn.Parameter(self._window(whole.detach()), requires_grad=whole.requires_grad)
         if whole.requires_grad:
             self.parameter.register_post_accumulate_grad_hook(self._deliver)  # type: ignore[no-untyped-call]
 
@@ -60,7 +61,10 @@ class Leaf:
                 whole.grad = gradient  # the largest arch's own: neither zeroed nor added
                 return
             whole.grad = torch.zeros_like(whole)
-        self.cut.window(whole.grad, self.shape).add_(gradient)
+        self._window(whole.grad).add_(gradient)
+
+    def _window(self, whole: Tensor) -> Tensor:
+        return self.cut.windows(whole, self.shape)[self.index]
 
 
 class Places:
@@ -89,19 +93,20 @@ class Places:
 
 
 class Computed:
-    """A parameter that is no plain view: computed from its leaf, and the cut's own parameters, before each call."""
+    """A parameter that is no plain view: computed from its leaves, and the cut's own parameters, before each call."""
 
-    __slots__ = ("helpers", "leaf", "slots")
+    __slots__ = ("helpers", "leaves", "slots")
 
-    def __init__(self, leaf: Leaf, helpers: Mapping[str, Leaf], slots: Sequence[Slot]) -> None:
-        self.leaf = leaf
+    def __init__(self, leaves: Sequence[Leaf], helpers: Mapping[str, Leaf], slots: Sequence[Slot]) -> None:
+        self.leaves = leaves
         self.helpers = helpers
         self.slots = slots
 
     def refresh(self) -> None:
         """Compute it."""
-        helpers = {suffix: leaf.parameter for suffix, leaf in self.helpers.items()}
-        hang(self.leaf.cut.apply(self.leaf.parameter, self.leaf.shape, helpers), self.slots)
+        leaf, windows = self.leaves[0], [leaf.parameter for leaf in self.leaves]
+        helpers = {suffix: helper.parameter for suffix, helper in self.helpers.items()}
+        hang(leaf.cut.join(windows, leaf.whole.shape, leaf.shape, helpers), self.slots)
 
 
 class Binding:
@@ -113,6 +118,7 @@ class Binding:
             layouts, learned transforms) are computed anew at each call of the binding: call that, not the module.
         entries: names (several when tied) and shape of each of its parameters.
         watch: of its calls; None where nobody watches.
+        shapes: of everything in it that the supernet holds, by canonical name.
     """
 
     def __init__(self, shared: Shared, module: nn.Module, root: nn.Module) -> None:
@@ -125,6 +131,7 @@ class Binding:
         self._buffers = buffers_of(module)
         parameters = parameters_of(module)
         self.entries: list[tuple[list[str], Shape]] = [(entry.names, tuple(entry.shape)) for entry in parameters]
+        self.shapes = shared.union.shapes_of(module)
         with torch.inference_mode(False), torch.no_grad():
             for (names, shape), entry in zip(self.entries, parameters, strict=True):
                 self._take(names, shape, entry.slots)
@@ -134,18 +141,21 @@ class Binding:
     def _take(self, names: list[str], shape: Shape, slots: Sequence[Slot]) -> None:
         """Put a leaf, or what is computed from one, where the module has its parameter `names`."""
         name = self._shared.name_of(names, shape)
-        cut = self._shared.cut_of(name)
+        home = self._shared.homes[name]
         try:
-            leaf = Leaf(self._shared.homes[name], cut, shape)
+            cut = self._shared.union.cut(name, self.shapes)
+            leaves = [Leaf(home, cut, shape)]
+            count = len(cut.windows(leaves[0].whole, shape))
+            leaves += [Leaf(home, cut, shape, index) for index in range(1, count)]
         except LayoutError as error:
             raise LayoutError(f"parameter {name!r}: {error}") from error
-        if leaf.parameter.shape == shape:
-            self._leaves.append((leaf, slots))
-            hang(leaf.parameter, slots)
+        if leaves[0].parameter.shape == shape:
+            self._leaves.append((leaves[0], slots))
+            hang(leaves[0].parameter, slots)
             return
         helpers = {suffix: self._helper(f"{name}_{suffix}") for suffix in cut.needs(shape)}
-        self._leaves.extend((part, ()) for part in (leaf, *helpers.values()))
-        self._computed.append(Computed(leaf, helpers, slots))
+        self._leaves.extend((part, ()) for part in (*leaves, *helpers.values()))
+        self._computed.append(Computed(leaves, helpers, slots))
 
     def _helper(self, name: str) -> Leaf:
         return Leaf(self._shared.homes[name], CORNER, self._shared.tensor(name).shape)
@@ -155,7 +165,7 @@ class Binding:
         """Put buffers where the weights are, the learnt ones as views."""
         self._generation = self._shared.generation
         for name, (table, key) in self._buffers.items():
-            table[key] = self._shared.buffer(name, table[key])
+            table[key] = self._shared.buffer(name, table[key], self.shapes)
 
     def refresh(self) -> None:
         """Bring views, computed parameters and the training mode up to date with the supernet."""

@@ -31,10 +31,12 @@ class Drawn:
     Attributes:
         buffers: names of buffers that hold data.
         numbers: paths of single numbers and texts in plain attributes; they may be of no effect (a time stamp).
+        indices: names of buffers of indices, which every arch has of its own.
     """
 
     buffers: set[str] = field(default_factory=set)
     numbers: set[str] = field(default_factory=set)
+    indices: set[str] = field(default_factory=set)
 
 
 def drawn(space: Space, arch: Arch, module: nn.Module, declared: Callable[[str], bool]) -> Drawn:
@@ -65,6 +67,7 @@ def drawn(space: Space, arch: Arch, module: nn.Module, declared: Callable[[str],
     if indices:
         _check_indices(space, arch, module, indices)
     found.buffers -= indices
+    found.indices |= indices
     return found
 
 

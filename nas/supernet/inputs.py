@@ -282,6 +282,16 @@ def _values(inputs: Inputs) -> list[Any]:
 # -- written down
 
 
+def few_samples(inputs: Inputs, most: int = 2) -> Any:
+    """The first samples of `inputs`: of each tensor that is as long as a batch along its axis."""
+    size = batch_size(inputs)
+
+    def first(tensor: Tensor, axis: int | None) -> Tensor:
+        return tensor if axis is None or tensor.shape[axis] != size else tensor.narrow(axis, 0, min(most, size))
+
+    return _converted(inputs, first)
+
+
 def describe(inputs: Inputs) -> Any:
     """JSON-able shapes and dtypes of `inputs`; values that are no tensors must be JSON themselves."""
     shapes = convert(

@@ -2,17 +2,16 @@
 
 The rule is the *leading corner*; a `Cut` declared for a parameter is the exception:
 
-- `Layout("(qkv heads dim) in", qkv=3, dim=64)` for parameters that fuse several axes into one,
+- `Layout("(qkv heads dim) in", qkv=3, dim=64)` for parameters that fuse several axes into one (`nas.supernet.fused`),
 - `CentreCrop((2, 3))` for convolution kernels that shrink around their centre,
 - `KernelTransform((7, 5, 3))` for the same with learned matrices (Cai et al. 2020, "Once-for-All").
 
-Every cut is a strided *window* on the supernet's parameter, plus, for learned transforms, a function of that window.
-Forward, gradients, extraction and initialisation all go through these two methods.
+Every cut is one or more strided *windows* on the supernet's parameter, plus, for learned transforms, a function of them.
+Forward, gradients, extraction and initialisation all go through `windows` and `join`.
 """
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -21,13 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nas.checking import checked, shown
+from nas.checking import checked
 from nas.errors import LayoutError, suggest
 
 Shape = tuple[int, ...]
-
-_AXIS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_TOKEN = re.compile(r"[()]|[^\s()]+")
 
 
 class Cut(ABC):
@@ -53,10 +49,29 @@ class Cut(ABC):
             LayoutError: the shapes do not fit the cut.
         """
 
+    def windows(self, whole: Tensor, shape: Shape) -> tuple[Tensor, ...]:
+        """Every window that the part is made of: one, except where an axis is several parts, each cut on its own."""
+        return (self.window(whole, shape),)
+
     def apply(self, window: Tensor, shape: Shape, helpers: Mapping[str, Tensor]) -> Tensor:
         """The part of shape `shape`, as a differentiable function of its window and of the cut's own parameters."""
         del helpers
         return window if window.shape == shape else window.reshape(shape)
+
+    def join(self, windows: Sequence[Tensor], whole: Shape, shape: Shape, helpers: Mapping[str, Tensor]) -> Tensor:
+        """The part of shape `shape` of a parameter of shape `whole`, as a differentiable function of its windows."""
+        del whole
+        return self.apply(windows[0], shape, helpers)
+
+    def split(self, part: Tensor, whole: Shape) -> tuple[Tensor, ...]:
+        """What each window on a parameter of shape `whole` has of `part`; without the cut's function, the inverse of `join`."""
+        del whole
+        return (part,)
+
+    def placed(self, name: str, whole: Mapping[str, Shape], part: Mapping[str, Shape]) -> Cut:
+        """This cut for the parameter `name` of an arch, whose shapes are `part`; those of the supernet are `whole`."""
+        del name, whole, part
+        return self
 
     def helpers(self, shape: Shape) -> dict[str, Tensor]:
         """Initial values of the cut's own trainable parameters for a whole of shape `shape`, by suffix."""
@@ -211,140 +226,3 @@ class KernelTransform(Cut):
     def to_json(self) -> dict[str, Any]:
         """`sizes`."""
         return {"kind": self.kind, "sizes": list(self.sizes)}
-
-
-class Layout(Cut):
-    """Axes of a fused parameter, in einops' grammar; each axis is cut to its leading part on its own.
-
-    Axes in parentheses are fused into one dimension, slowest first.  Sizes given by keyword are fixed; in each dimension
-    the one axis without a size is the elastic one, and its length follows from the dimension's.
-
-    With `"(qkv heads dim) in", qkv=3, dim=64` a weight of shape (3·6·64, 384) = (1152, 384) holds 6 heads, and a subnet's
-    weight of shape (3·4·64, 256) = (768, 256) is made of the first 4 heads of the queries, of the keys and of the values:
-
-    >>> layout = Layout("(qkv heads dim) in", qkv=3, dim=64)
-    >>> layout.window(torch.zeros(1152, 384), (768, 256)).shape
-    torch.Size([3, 4, 64, 256])
-
-    Args:
-        pattern: one name or one group of names in parentheses for each dimension.
-        sizes: lengths of the fixed axes.
-
-    Raises:
-        LayoutError: the pattern does not parse, an axis is named twice, a size is no positive number or names no axis,
-            or a dimension has more than one open axis.
-    """
-
-    kind = "layout"
-
-    @checked(LayoutError)
-    def __init__(self, pattern: str, **sizes: int) -> None:
-        self.pattern = pattern
-        self.sizes = sizes
-        self._groups = _parse(pattern)
-        self._check()
-        # What a window needs for each dimension: lengths of axes before and after the open one (None: no open axis).
-        self._plans = [self._plan(group) for group in self._groups]
-
-    def _check(self) -> None:
-        axes = [axis for group in self._groups for axis in group]
-        twice = next((axis for axis in axes if axes.count(axis) > 1), None)
-        if twice:
-            raise LayoutError(f"{self.pattern!r} names axis {twice!r} twice; give each axis its own name")
-        for axis, size in self.sizes.items():
-            if axis not in axes:
-                raise LayoutError(f"{self.pattern!r} has no axis {axis!r} to give a size{suggest(axis, axes)}")
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise LayoutError(f"{self.pattern!r}: size {axis}={shown(size)} is not a positive whole number")
-        for group in self._groups:
-            free = [axis for axis in group if axis not in self.sizes]
-            if len(free) > 1:
-                raise LayoutError(
-                    f"{self.pattern!r}, dimension ({' '.join(group)}): axes {' and '.join(map(repr, free))} have no size; "
-                    "give a size to all but one"
-                )
-
-    def _plan(self, group: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
-        """Fixed lengths before the open axis, and after it; (all, None) without an open axis."""
-        for index, axis in enumerate(group):
-            if axis not in self.sizes:
-                before = tuple(self.sizes[name] for name in group[:index])
-                return before, tuple(self.sizes[name] for name in group[index + 1 :])
-        return tuple(self.sizes[name] for name in group), None
-
-    def window(self, whole: Tensor, shape: Shape) -> Tensor:
-        """`whole` with its fused axes taken apart where they are cut, each cut to its leading part."""
-        if not len(whole.shape) == len(shape) == len(self._groups):
-            raise LayoutError(
-                f"{self.pattern!r} has {len(self._groups)} dimensions; the parameter's shape is {tuple(whole.shape)}"
-            )
-        if whole.shape == shape:
-            return whole
-        split: list[int] = []
-        cut: list[slice] = []
-        for dim, length in enumerate(shape):
-            for axis, part in self._axes(dim, whole.shape[dim], length):
-                split.append(axis)
-                cut.append(slice(part))
-        return whole.view(split)[tuple(cut)]
-
-    def _axes(self, dim: int, whole: int, part: int) -> list[tuple[int, int]]:
-        """(length, length of the part) of the axes that dimension `dim` is taken apart into."""
-        before, after = self._plans[dim]
-        whole_open, part_open = self._open(dim, whole), self._open(dim, part)
-        if whole == part:  # not cut: no need to take it apart
-            return [(whole, part)]
-        assert after is not None, "a dimension without an open axis has one length"
-        inner = _product(after)
-        # Only the open axis is cut, so those before it stay together, and those after it too.
-        axes = [(_product(before), _product(before)), (whole_open, part_open), (inner, inner)]
-        return [axis for axis in axes if axis != (1, 1)]
-
-    def _open(self, dim: int, length: int) -> int:
-        """Length of the open axis when the dimension is `length` long."""
-        before, after = self._plans[dim]
-        fixed = _product(before) * _product(after or ())
-        if length % fixed or (after is None and length != fixed):
-            group = self._groups[dim]
-            given = {axis: self.sizes[axis] for axis in group if axis in self.sizes}
-            raise LayoutError(f"{self.pattern!r}, dimension ({' '.join(group)}): length {length} does not fit {given}")
-        return length // fixed
-
-    def to_json(self) -> dict[str, Any]:
-        """`pattern` and the sizes."""
-        return {"kind": self.kind, "pattern": self.pattern, **self.sizes}
-
-
-def _product(lengths: Sequence[int]) -> int:
-    product = 1
-    for length in lengths:
-        product *= length
-    return product
-
-
-def _parse(pattern: str) -> list[tuple[str, ...]]:
-    """Axis names of each dimension: `"(a b) c"` is `[("a", "b"), ("c",)]`."""
-    groups: list[tuple[str, ...]] = []
-    group: list[str] | None = None
-    for token in _TOKEN.findall(pattern):
-        if token == "(":
-            if group is not None:
-                raise LayoutError(f"{pattern!r} opens a parenthesis inside another; one level is all there is")
-            group = []
-        elif token == ")":
-            if not group:
-                reason = "closes a parenthesis that is not open" if group is None else "has empty parentheses"
-                raise LayoutError(f"{pattern!r} {reason}; write groups as in '(qkv dim) in'")
-            groups.append(tuple(group))
-            group = None
-        elif not _AXIS.match(token):
-            raise LayoutError(f"{pattern!r}: {token!r} is not an axis name; use names, and give sizes by keyword")
-        elif group is None:
-            groups.append((token,))
-        else:
-            group.append(token)
-    if group is not None:
-        raise LayoutError(f"{pattern!r} does not close its parenthesis; write groups as in '(qkv dim) in'")
-    if not groups:
-        raise LayoutError(f"{pattern!r} names no axis; write one name or group a dimension, as in '(qkv dim) in'")
-    return groups

@@ -16,17 +16,19 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from nas.checking import checked
 from nas.errors import SupernetError, suggest
 from nas.space import Arch
+from nas.supernet.fused import Layout
 from nas.supernet.inputs import Inputs, convert
-from nas.supernet.layouts import CentreCrop, Corner, KernelTransform, Layout, Shape
-from nas.supernet.skeleton import buffers_of, build_skeleton, parameters_of
+from nas.supernet.layouts import CentreCrop, Corner, KernelTransform, Shape
+from nas.supernet.roles import input_dim
+from nas.supernet.skeleton import build_skeleton, parameters_of
 from nas.supernet.supernet import Supernet
+from nas.supernet.union import CORNER
 
 Place = tuple[str, int]
 """A dimension of a tensor of the supernet, by the tensor's canonical name."""
@@ -162,10 +164,7 @@ def _renumber(supernet: Supernet, orders: Mapping[Axis, Tensor], optimizer: torc
 
 def _shapes(supernet: Supernet, arch: Arch) -> dict[str, Shape]:
     """Shape of everything that is learnt in `arch`, by canonical name."""
-    union, module = supernet._shared.union, build_skeleton(supernet.space, arch)
-    shapes = {union.ties[entry.names[0]]: tuple(entry.shape) for entry in parameters_of(module)}
-    buffers = {name: tuple(table[key].shape) for name, (table, key) in buffers_of(module).items()}
-    return shapes | {name: shape for name, shape in buffers.items() if name in union.buffers}
+    return supernet._shared.union.shapes_of(build_skeleton(supernet.space, arch))
 
 
 def _reads(supernet: Supernet, arch: Arch) -> set[Place]:
@@ -176,34 +175,21 @@ def _reads(supernet: Supernet, arch: Arch) -> set[Place]:
     for entry in parameters_of(module):
         for name in entry.names:
             prefix, _, leaf = name.rpartition(".")
-            dim = _input_dim(owners[prefix], leaf)
+            dim = input_dim(owners[prefix], leaf)
             if dim is not None:
                 found.add((supernet._shared.union.ties[name], dim))
     return found
 
 
-def _input_dim(owner: nn.Module, leaf: str) -> int | None:
-    """Which dimension of the parameter `leaf` of a layer runs over the layer's inputs."""
-    if isinstance(owner, nn.MultiheadAttention) and leaf in ("in_proj_weight", "q_proj_weight"):
-        return 1
-    if leaf != "weight":
-        return None
-    if isinstance(owner, _ConvNd):
-        return 0 if isinstance(owner, _ConvTransposeNd) else 1
-    if type(owner).__name__ == "Conv1D":  # transformers' keeps its weight transposed: (in, out)
-        return 0
-    return 1 if isinstance(owner, nn.Linear) else None
-
-
 def _free(supernet: Supernet, name: str, dim: int) -> bool:
     """Whether the numbers along a dimension are names only: not places in a kernel, not several axes in one."""
-    cut = supernet._shared.cut_of(name)
+    cut = supernet._shared.union.cuts.get(name, CORNER)
     if isinstance(cut, KernelTransform):
         return dim < 2
     if isinstance(cut, CentreCrop):
         return dim not in cut.dims
     if isinstance(cut, Layout):
-        return len(cut._groups[dim]) == 1
+        return [len(term) for term in cut.groups[dim]] == [1]
     return isinstance(cut, Corner)
 
 

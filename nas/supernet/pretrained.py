@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nas.errors import SupernetError, suggest
 from nas.space import Space
+from nas.supernet.layouts import Shape
 from nas.supernet.skeleton import Slot, buffers_of, build, parameters_of, quiet
 from nas.supernet.union import Union
 
@@ -33,13 +34,14 @@ def fill_from(space: Space, union: Union, values: dict[str, Tensor], weights: nn
         given = others | given
     with quiet():
         largest = build(space, space.largest)
+    shapes = union.shapes_of(largest)
     for entry in parameters_of(largest):
         alias = next((alias for alias in entry.names if alias in given), None)
         if alias is None:
             raise SupernetError(
                 f"weights have no {entry.names[0]!r}, which the largest arch has{suggest(entry.names[0], given)}"
             )
-        _put(union, values, union.ties[entry.names[0]], entry.tensor, given[alias])
+        _put(union, values, union.ties[entry.names[0]], shapes, given[alias])
     for alias in (alias for entry in parameters_of(largest) for alias in entry.names):
         given.pop(alias, None)
     buffers = buffers_of(largest)
@@ -47,20 +49,22 @@ def fill_from(space: Space, union: Union, values: dict[str, Tensor], weights: nn
     for name in union.buffers & set(buffers):
         if name not in given:
             raise SupernetError(f"weights have no {name!r}, which the largest arch has{suggest(name, given)}")
-        _put(union, values, name, buffers[name][0][buffers[name][1]], given.pop(name))
+        _put(union, values, name, shapes, given.pop(name))
     for name, tensor in given.items():
         if name not in buffers:
             raise SupernetError(f"weights have {name!r}, which the largest arch has not{suggest(name, known)}")
         _expect_same(buffers[name], name, tensor)
 
 
-def _put(union: Union, values: dict[str, Tensor], name: str, part: Tensor, given: Tensor) -> None:
-    if given.shape != part.shape:
+def _put(union: Union, values: dict[str, Tensor], name: str, shapes: Mapping[str, Shape], given: Tensor) -> None:
+    if given.shape != shapes[name]:
         raise SupernetError(
-            f"weights have {name!r} of shape {tuple(given.shape)}, and the largest arch needs {tuple(part.shape)}"
+            f"weights have {name!r} of shape {tuple(given.shape)}, and the largest arch needs {shapes[name]}"
         )
-    window = union.cut(name).window(values[name], tuple(part.shape))
-    window.copy_(given.detach().reshape(window.shape))
+    cut = union.cut(name, shapes)
+    windows = cut.windows(values[name], shapes[name])
+    for window, piece in zip(windows, cut.split(given.detach(), union.shapes[name]), strict=True):
+        window.copy_(piece.reshape(window.shape))
 
 
 def _expect_same(slot: Slot, name: str, given: Tensor) -> None:

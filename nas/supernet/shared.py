@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import LayoutError, SupernetError, suggest
-from nas.supernet.layouts import Cut, Shape
+from nas.supernet.layouts import Shape
 from nas.supernet.skeleton import Slot
-from nas.supernet.union import CORNER, Union
+from nas.supernet.union import Union
 
 
 class Shared:
@@ -69,15 +69,17 @@ class Shared:
             self._hang(name, values[name].to(self.device, self._dtype(values[name])))
         self.generation += 1
 
-    def put(self, name: str, value: Tensor) -> None:
-        """Let the part of the held buffer `name` that has the shape of `value` be `value`.
+    def put(self, name: str, value: Tensor, shapes: Mapping[str, Shape]) -> None:
+        """Let the part of the held buffer `name` that the subnet whose tensors have `shapes` has be `value`.
 
         The buffer is replaced, not written to: a graph may have been recorded with it.
         """
         table, key = self.buffers[name]
         table[key] = table[key].clone()
-        window = self.cut_of(name).window(table[key], tuple(value.shape))
-        window.copy_(value.detach().reshape(window.shape))
+        whole, cut = table[key], self.union.cut(name, shapes)
+        pieces = cut.split(value.detach(), whole.shape)
+        for window, piece in zip(cut.windows(whole, tuple(value.shape)), pieces, strict=True):
+            window.copy_(piece.reshape(window.shape))
         self.generation += 1
 
     def _hang(self, name: str, value: Tensor) -> None:
@@ -109,26 +111,24 @@ class Shared:
             )
         return name
 
-    def cut_of(self, name: str) -> Cut:
-        """How canonical name `name` is cut."""
-        return self.union.cuts.get(name, CORNER)
-
-    def part(self, names: list[str], shape: Shape) -> Tensor:
-        """A subnet's parameter, as a differentiable function of the whole."""
+    def part(self, names: list[str], shape: Shape, shapes: Mapping[str, Shape]) -> Tensor:
+        """A parameter of the subnet whose tensors have `shapes`, as a differentiable function of the whole one."""
         name = self.name_of(names, shape)
-        cut = self.cut_of(name)
+        whole = self.tensor(name)
         try:
-            window = cut.window(self.tensor(name), shape)
+            cut = self.union.cut(name, shapes)
+            windows = cut.windows(whole, shape)
             helpers = {suffix: self.tensor(f"{name}_{suffix}") for suffix in cut.needs(shape)}
         except LayoutError as error:
             raise LayoutError(f"parameter {name!r}: {error}") from error
-        return cut.apply(window, shape, helpers)
+        return cut.join(windows, whole.shape, shape, helpers)
 
-    def buffer(self, name: str, like: Tensor) -> Tensor:
-        """A subnet's buffer: a view on the held one, or what the constructor computed (`like`), on the weights' device."""
-        if name in self.buffers:
-            return self.cut_of(name).window(self.tensor(name), like.shape)
-        return like.to(self.device, self._dtype(like))
+    def buffer(self, name: str, like: Tensor, shapes: Mapping[str, Shape]) -> Tensor:
+        """A subnet's buffer: cut from the held one, or what the constructor computed (`like`), on the weights' device."""
+        if name not in self.buffers:
+            return like.to(self.device, self._dtype(like))
+        whole, cut = self.tensor(name), self.union.cut(name, shapes)
+        return cut.join(cut.windows(whole, like.shape), whole.shape, like.shape, {})
 
     def _dtype(self, like: Tensor) -> torch.dtype:
         """Floating-point constants follow the weights when those were converted, as `module.half()` has it."""

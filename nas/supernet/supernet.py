@@ -19,13 +19,14 @@ from nas.space import Arch, Space
 from nas.supernet import checkpoint, costs
 from nas.supernet.binding import Binding, hang, replace_buffers
 from nas.supernet.calibration import calibrate
-from nas.supernet.inputs import Inputs, arguments, check_batch
+from nas.supernet.inputs import Inputs, arguments, check_batch, few_samples
 from nas.supernet.layouts import Cut
 from nas.supernet.pretrained import fill_from
+from nas.supernet.proof import FEW, Proof, prove
 from nas.supernet.shared import Shared
 from nas.supernet.skeleton import buffers_of, build, build_skeleton, parameters_of, quiet, statistics_of
 from nas.supernet.unbuildable import can_build, without_unbuildable
-from nas.supernet.union import Union, initialise, survey, with_buffers
+from nas.supernet.union import CORNER, Union, initialise, survey, with_buffers
 from nas.supernet.watching import Log, Watch, check_numbers
 
 BINDINGS = 256
@@ -36,8 +37,11 @@ class Supernet(nn.Module):
     """One set of weights for every model that `space` can build.
 
     A subnet's parameter is the leading corner of the supernet's parameter of the same name, except where a `Cut` is
-    declared for it, or known of its layer (GPT-2's `c_attn`, timm's `qkv`, `in_proj_weight`, `gate_up_proj`).  There is
-    no active arch: every method takes the arch it is about.  `state_dict` has the model's own names.
+    declared for it, or known of its layer (`nas.supernet.known`: recurrent layers, grouped convolutions, fused projections).
+    There is no active arch: every method takes the arch it is about.  `state_dict` has the model's own names.
+
+    With an `example`, or when it is first called, it looks at some archs beside the largest and refuses those that mix units
+    (`nas.supernet.proof`); `proof` has what was found.
 
     Running statistics of normalisation layers are held and cut like parameters, and a subnet in training mode updates its
     corner, so that they are those of the last subnets trained: calibrate an arch before evaluating it.  Buffers that a call in
@@ -58,11 +62,13 @@ class Supernet(nn.Module):
     Raises:
         SupernetError: archs of the space disagree about a parameter, a pattern matches none, `weights` do not fit, or the
             constructor keeps outside of persistent buffers what it draws or computes from the initial weights.
-        LayoutError: a layout does not fit its parameter.
+        LayoutError: a layout does not fit its parameter, or a subnet mixes units and declaring one would end that.
     """
 
     space: Space
     example: Inputs | None
+    proof: Proof | None
+    """Whether subnets are made of the units that they claim, as far as it was looked at; None if it was not."""
     _shared: Shared
 
     @checked(SupernetError)
@@ -79,10 +85,12 @@ class Supernet(nn.Module):
         if example is not None:
             check_batch(example)
         space, union = survey(space, dict(layouts or {}))
+        proof = prove(space, union, example, FEW) if example is not None else None
         values = initialise(space, union, seed)
         if weights is not None:
             fill_from(space, union, values, weights)
         self._assemble(space, union, values, example)
+        self.proof, self._unproven = proof, proof is None
         if example is not None:
             check_numbers(self, space.largest, example)
 
@@ -90,6 +98,7 @@ class Supernet(nn.Module):
         self.space = space
         self.example = example
         self._shared = Shared(self, union, values)
+        self.proof, self._unproven = None, False
         self._bindings: OrderedDict[str, Binding] = OrderedDict()
         self._macs: dict[str, int] = {}
         self._log = Log()
@@ -206,7 +215,7 @@ class Supernet(nn.Module):
     def _parts(self, binding: Binding) -> dict[str, Tensor]:
         parts: dict[str, Tensor] = {}
         for names, shape in binding.entries:
-            parts.update(dict.fromkeys(names, self._shared.part(names, shape)))
+            parts.update(dict.fromkeys(names, self._shared.part(names, shape, binding.shapes)))
         return parts
 
     def extract(self, arch: Arch, buffers: Mapping[str, Tensor] | None = None) -> nn.Module:
@@ -220,8 +229,9 @@ class Supernet(nn.Module):
         self._check(arch)
         with torch.inference_mode(False), torch.no_grad():
             module = build_skeleton(self.space, arch)
+            shapes = self._shared.union.shapes_of(module)
             for entry in parameters_of(module):
-                part = self._shared.part(entry.names, entry.shape).clone(memory_format=torch.contiguous_format)
+                part = self._shared.part(entry.names, entry.shape, shapes).clone(memory_format=torch.contiguous_format)
                 own = nn.Parameter(part, requires_grad=entry.tensor.requires_grad)
                 own.__dict__.update(entry.tensor.__dict__)  # marks that libraries leave on parameters
                 hang(own, entry.slots)
@@ -230,7 +240,7 @@ class Supernet(nn.Module):
                     layer._init_flat_weights()
             slots = buffers_of(module)
             for name, (table, key) in slots.items():
-                table[key] = self._shared.buffer(name, table[key]).clone()
+                table[key] = self._shared.buffer(name, table[key], shapes).clone()
             replace_buffers(slots, {name: tensor.clone() for name, tensor in (buffers or {}).items()})
         return module.eval()
 
@@ -244,6 +254,45 @@ class Supernet(nn.Module):
             SupernetError: as `bind`, or there is no batch.
         """
         return calibrate(self.bind(arch), batches)
+
+    def cut_otherwise(self, other: Supernet) -> str:
+        """The first parameter that `other` cuts in another way, and both ways; "" if there is none."""
+        ours, theirs = self._shared.union.cuts, other._shared.union.cuts
+        for name in self._shared.union.shapes:
+            left, right = ours.get(name, CORNER), theirs.get(name, CORNER)
+            if left != right:
+                return f"{name!r} by {right}, not by {left}"
+        return ""
+
+    # -- is a subnet what it claims to be?
+
+    def prove(self, inputs: Inputs | None = None) -> Proof:
+        """Look at every candidate of every decision beside the largest arch: is a subnet made of the units that it claims?
+
+        All other units are put to zero in the largest network, which must then compute what the subnet does, layer by layer; see
+        `nas.supernet.proof`.  A supernet looks at a few archs by itself, when it is made with an `example` or first called.
+
+        Args:
+            inputs: to call the model with, instead of the supernet's own example; no weight is computed with.
+
+        Returns:
+            What was found; it is `proof` from now on, and its `str` a report.
+
+        Raises:
+            LayoutError: a subnet mixes units, and declaring a layout would end that.
+            SupernetError: there is no example.
+        """
+        if inputs is None and self.example is None:
+            raise SupernetError("prove needs inputs to call the model with; give example= to the supernet or inputs")
+        self._unproven = False
+        self.proof = prove(self.space, self._shared.union, self.example if inputs is None else inputs)  # type: ignore[arg-type]
+        return self.proof
+
+    def prove_once(self, inputs: Inputs) -> None:
+        """Look at a few archs, on two samples of `inputs`, unless that was done or these weights were trained elsewhere."""
+        if self._unproven:
+            self._unproven = False
+            self.proof = prove(self.space, self._shared.union, few_samples(inputs), FEW)
 
     # -- what a subnet costs
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from nas.errors import Infeasible, LayoutError, SupernetError, suggest
 from nas.space import Arch, Space
 from nas.supernet.constructor import drawn
-from nas.supernet.layouts import Corner, Cut, Layout, Shape
+from nas.supernet.known import Channels, channels_of, grouped_layouts, known_layout
+from nas.supernet.layouts import Corner, Cut, Shape
 from nas.supernet.skeleton import (
     STATE,
     buffers_of,
@@ -41,6 +42,7 @@ class Union:
         trainable: `requires_grad` of every canonical parameter name.
         buffers: names of the learnt buffers: running statistics, buffers that a cut is declared for, and those that the
             constructor draws at random or computes from the initial weights.
+        indices: names of buffers of indices that the constructor draws, which every arch has of its own.
         numbers: paths of plain attributes, single numbers and texts, that the constructor draws or computes likewise.
         cuts: canonical name -> cut, where it is not the leading corner.
         archs: the archs looked at, largest first, with the shape of each of their tensors.
@@ -52,12 +54,23 @@ class Union:
     trainable: dict[str, bool] = field(default_factory=dict)
     buffers: set[str] = field(default_factory=set)
     numbers: set[str] = field(default_factory=set)
+    indices: set[str] = field(default_factory=set)
     cuts: dict[str, Cut] = field(default_factory=dict)
     archs: list[tuple[Arch, dict[str, Shape]]] = field(default_factory=list)
 
-    def cut(self, name: str) -> Cut:
-        """The cut of canonical name `name`."""
-        return self.cuts.get(name, CORNER)
+    def cut(self, name: str, shapes: Mapping[str, Shape]) -> Cut:
+        """The cut of canonical name `name` in an arch whose tensors have `shapes`."""
+        return self.cuts.get(name, CORNER).placed(name, self.shapes, shapes)
+
+    def shapes_of(self, module: nn.Module) -> dict[str, Shape]:
+        """Shape of everything in `module` that is held, by canonical name."""
+        shapes = {
+            self.ties[entry.names[0]]: tuple(entry.shape)
+            for entry in parameters_of(module)
+            if entry.names[0] in self.ties
+        }
+        buffers = {name: tuple(table[key].shape) for name, (table, key) in buffers_of(module).items()}
+        return shapes | {name: shape for name, shape in buffers.items() if name in self.buffers}
 
     def helpers(self) -> dict[str, Tensor]:
         """Initial values of the cuts' own parameters, by name."""
@@ -87,6 +100,7 @@ def _survey(space: Space, layouts: Mapping[str, Cut]) -> Union:
     union = Union()
     declared = _Declared(layouts)
     buffers: list[dict[str, Tensor]] = []
+    convolutions: list[dict[str, Channels]] = []
     for arch in _covering(space):
         module = build_skeleton(space, arch)
         check_sizes(space, module)
@@ -101,18 +115,24 @@ def _survey(space: Space, layouts: Mapping[str, Cut]) -> Union:
             shapes[name] = tuple(entry.shape)
             if name not in union.cuts:
                 union.cuts[name] = declared.parameter(entry.names) or known_layout(name, owners) or CORNER
+        convolutions.append(channels_of(module))
         found = drawn(space, arch, module, lambda name: declared.buffer(name) is not None)
         union.numbers.update(found.numbers)
+        union.indices |= found.indices
         union.buffers |= found.buffers | statistics_of(module)
         buffers.append(_without_values(module))
         union.buffers |= {name for name in buffers[-1] if declared.buffer(name) is not None}
         union.archs.append((arch, shapes))
     for (_, shapes), held in zip(union.archs, buffers, strict=True):  # what is data in one arch is data in all
         for name in [name for name in held if name in union.buffers]:
-            union.cuts[name] = declared.buffer(name) or CORNER
             _grow(union, name, held[name])
             shapes[name] = tuple(held[name].shape)
-    union.cuts = {name: cut for name, cut in union.cuts.items() if cut != CORNER}
+            union.cuts[name] = declared.buffer(name) or _beside(union, name, shapes) or CORNER
+    for name, layout in grouped_layouts(convolutions, [shapes for _, shapes in union.archs]).items():
+        if union.cuts[name] == CORNER and name not in declared.names:
+            union.cuts[name] = layout
+    # A corner that somebody declared stays on record: it is meant, whatever is proven of it.
+    union.cuts = {name: cut for name, cut in union.cuts.items() if cut != CORNER or name in declared.names}
     declared.check(space, union)
     _check_cuts(union)
     return union
@@ -123,6 +143,12 @@ def _without_values(module: nn.Module) -> dict[str, Tensor]:
     return {name: table[key].to("meta") for name, (table, key) in buffers_of(module).items()}
 
 
+def _beside(union: Union, name: str, shapes: Mapping[str, Shape]) -> Cut | None:
+    """The cut of the weight beside the buffer `name`, if it is as long: statistics are of the channels that it scales."""
+    weight = f"{name.rpartition('.')[0]}.weight".lstrip(".")
+    return union.cuts.get(weight) if shapes.get(weight) == shapes[name] else None
+
+
 class _Declared:
     """The declared layouts: the first pattern that matches a name decides, and each must decide about something.
 
@@ -131,6 +157,7 @@ class _Declared:
 
     def __init__(self, layouts: Mapping[str, Cut]) -> None:
         self._layouts = layouts
+        self.names: set[str] = set()  # of tensors, canonical or not
         self._parameters: set[str] = set()
         self._buffers: set[str] = set()
 
@@ -140,6 +167,7 @@ class _Declared:
         if pattern is None:
             return None
         self._parameters.add(pattern)
+        self.names.update(names)
         return self._layouts[pattern]
 
     def buffer(self, name: str) -> Cut | None:
@@ -148,6 +176,7 @@ class _Declared:
         if pattern is None or pattern in self._parameters:
             return None
         self._buffers.add(pattern)
+        self.names.add(name)
         return self._layouts[pattern]
 
     def _first(self, names: list[str]) -> str | None:
@@ -202,29 +231,6 @@ def _grow(union: Union, name: str, tensor: Tensor) -> None:
     union.shapes[name] = tuple(map(max, known, shape))
 
 
-_FUSED = {"qkv": 3, "c_attn": 3, "gate_up_proj": 2}
-"""Layers whose output axis is several projections, one after the other: timm's qkv, GPT-2's c_attn, gated MLPs."""
-
-
-def known_layout(name: str, owners: Mapping[str, nn.Module]) -> Layout | None:
-    """Layout of the parameter `name` if it is one of a well-known fused layer; `owners` are the model's modules by name."""
-    prefix, _, leaf = name.rpartition(".")
-    owner = owners[prefix]
-    if isinstance(owner, nn.MultiheadAttention) and leaf in ("in_proj_weight", "in_proj_bias"):
-        fused, leaf = 3, leaf.removeprefix("in_proj_")
-    else:
-        fused = _FUSED.get(prefix.rpartition(".")[2], 0)
-        if prefix.endswith("crossattention.c_attn"):  # keys and values only
-            fused = 2
-    if not fused or leaf not in ("weight", "bias"):
-        return None
-    if leaf == "bias":
-        return Layout("(fused out)", fused=fused)
-    # transformers' Conv1D keeps its weight transposed: (in, out)
-    pattern = "in (fused out)" if type(owner).__name__ == "Conv1D" else "(fused out) in"
-    return Layout(pattern, fused=fused)
-
-
 def _check_cuts(union: Union) -> None:
     """Try each declared cut on the shapes of each arch: errors belong here, with the parameter's name."""
     for name, cut in union.cuts.items():
@@ -232,7 +238,7 @@ def _check_cuts(union: Union) -> None:
         for _, shapes in union.archs:
             if name in shapes:
                 try:
-                    cut.window(whole, shapes[name])
+                    cut.placed(name, union.shapes, shapes).windows(whole, shapes[name])
                 except LayoutError as error:
                     raise LayoutError(f"parameter {name!r}: {error}") from error
 
@@ -250,7 +256,8 @@ def initialise(space: Space, union: Union, seed: int) -> dict[str, Tensor]:
         for arch, shapes in union.archs:
             if not empty:
                 break
-            if any(_window(union, name, empty[name], shapes[name]).any() for name in shapes if name in empty):
+            missing = (_windows(union, name, empty[name], shapes) for name in shapes if name in empty)
+            if any(window.any() for windows in missing for window in windows):
                 _fill(union, values, empty, build(space, arch))
         _fill_corners(values, empty)
     return values
@@ -266,11 +273,12 @@ def with_buffers(space: Space, union: Union, names: Set[str]) -> tuple[Union, di
     found = []
     for arch in _covering(space):
         try:
-            slots = buffers_of(build_skeleton(space, arch))
+            module = build_skeleton(space, arch)
         except Infeasible:
             continue
-        found.append({name: table[key] for name, (table, key) in slots.items() if name in names})
-        for name, tensor in found[-1].items():
+        held = {name: table[key] for name, (table, key) in buffers_of(module).items() if name in names}
+        found.append((held, more.shapes_of(module)))
+        for name, tensor in held.items():
             _grow(more, name, tensor)
     if lacking := sorted(names - more.shapes.keys()):
         raise SupernetError(
@@ -279,8 +287,8 @@ def with_buffers(space: Space, union: Union, names: Set[str]) -> tuple[Union, di
         )
     values = {name: torch.empty(more.shapes[name], dtype=more.dtypes[name]) for name in names}
     empty = {name: torch.ones(value.shape, dtype=torch.bool) for name, value in values.items()}
-    for held in found:
-        _copy(more, values, empty, held)
+    for held, shapes in found:
+        _copy(more, values, empty, held, shapes)
     with quiet(STATE):
         _fill_corners(values, empty)
     return more, values
@@ -293,26 +301,34 @@ def _fill_corners(values: Mapping[str, Tensor], empty: Mapping[str, Tensor]) -> 
         values[name][mask] = known[torch.randint(len(known), (int(mask.sum()),))]
 
 
-def _window(union: Union, name: str, whole: Tensor, shape: Shape) -> Tensor:
-    return union.cut(name).window(whole, shape)
+def _windows(union: Union, name: str, whole: Tensor, shapes: Mapping[str, Shape]) -> tuple[Tensor, ...]:
+    return union.cut(name, shapes).windows(whole, shapes[name])
 
 
 def _fill(union: Union, values: Mapping[str, Tensor], empty: dict[str, Tensor], module: nn.Module) -> None:
     """Copy what `module` has and `values` lacks; forget the masks that are full."""
     tensors = {union.ties[entry.names[0]]: entry.tensor.detach() for entry in parameters_of(module)}
     tensors |= {name: table[key] for name, (table, key) in buffers_of(module).items() if name in union.buffers}
-    _copy(union, values, empty, tensors)
+    _copy(union, values, empty, tensors, union.shapes_of(module))
 
 
-def _copy(union: Union, values: Mapping[str, Tensor], empty: dict[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+def _copy(
+    union: Union,
+    values: Mapping[str, Tensor],
+    empty: dict[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    shapes: Mapping[str, Shape],
+) -> None:
+    """Copy `tensors` of an arch whose tensors have `shapes` to where `values` lacks them."""
     for name, tensor in tensors.items():
         if name not in empty:
             continue
-        mask = _window(union, name, empty[name], tuple(tensor.shape))
-        if mask.numel() != tensor.numel():  # a smaller kernel of a learned transform: the larger one fills it
-            continue
-        target = _window(union, name, values[name], tuple(tensor.shape))
-        target.copy_(torch.where(mask, tensor.reshape(mask.shape), target))
-        mask.zero_()
+        masks = _windows(union, name, empty[name], shapes)
+        if sum(mask.numel() for mask in masks) != tensor.numel():
+            continue  # a smaller kernel of a learned transform: the larger one fills it
+        pieces = union.cut(name, shapes).split(tensor, union.shapes[name])
+        for mask, target, piece in zip(masks, _windows(union, name, values[name], shapes), pieces, strict=True):
+            target.copy_(torch.where(mask, piece.reshape(mask.shape), target))
+            mask.zero_()
         if not empty[name].any():
             del empty[name]

@@ -92,9 +92,11 @@ class Watch:
 
         Raises:
             SupernetError: the output depends on a number that the constructor drew at random.
+            LayoutError: a subnet mixes units, and declaring a layout would end that.
         """
         if self._first:
             self._first = False
+            self._supernet.prove_once(inputs)
             check_numbers(self._supernet, self._arch, inputs)
         training = self._binding.module.training
         self._calls[training] += 1
@@ -163,7 +165,7 @@ class Watch:
         with torch.inference_mode(False), torch.no_grad():
             self._supernet.hold(values.keys())
             for name, value in values.items():
-                shared.put(name, value)
+                shared.put(name, value, self._binding.shapes)
             self._binding.place()
 
     def _check_parameters(self) -> None:

@@ -53,6 +53,8 @@ class Run:
         self.scaler = torch.amp.GradScaler(training.device.type, enabled=training.precision == "fp16")
         self.state = found or state.State(config=training.config)
         self.state.config = training.config  # an earlier version has noted less of the same
+        if found is None:  # before anything is learnt with units that are mixed
+            self.supernet.prove_once(training.task.example)
         if found is not None and training.path is not None:
             state.load(training.path, found, self.supernet, None if found.finished else self.optimizer, modules)
             rng.restore(found.rng)

@@ -142,7 +142,7 @@ def load(
     """Puts the committed weights into `supernet`, in place, and the state of an unfinished training into `optimizer` and `kept`.
 
     Raises:
-        CheckpointError: the files are missing, truncated or foreign.
+        CheckpointError: the files are missing, truncated or foreign, or of a supernet that cuts its parameters otherwise.
     """
     stored = load_supernet(path, state, type(supernet), supernet.space)
     weights = stored.state_dict()
@@ -150,6 +150,10 @@ def load(
         raise CheckpointError(
             f"the checkpoint in '{path}' lacks {lacking[0]!r}, which is learnt or drawn at random and which earlier versions did "
             "not keep; delete it to train from the start"
+        )
+    if apart := supernet.cut_otherwise(stored):
+        raise CheckpointError(
+            f"'{path}' was trained with other cuts than the supernet has: {apart}; declare them in layouts=, or train anew"
         )
     with torch.no_grad():
         supernet.load_state_dict(weights)

@@ -130,3 +130,40 @@ def kernels_space():
 
 def linear_space(widths=(4, 8), name="linear"):
     return nas.Space(linear(width=pg.oneof(list(widths))), name=name)
+
+
+class Summed(nn.Module):
+    """Axes that are several parts: a concatenation of two elastic widths, queries with fewer keys and values, both directions."""
+
+    def __init__(self, left: int, right: int, keys: int) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(5, left), nn.Linear(5, right)
+        self.norm = nn.BatchNorm1d(left + right)
+        self.qkv = nn.Linear(left + right, 4 + 2 * keys)
+        self.sizes = [4, keys, keys]
+        self.recurrent = nn.GRU(4, keys, bidirectional=True, batch_first=True)
+        self.last = nn.Linear(2 * keys, 3)
+
+    def forward(self, x):
+        x = torch.cat([self.left(x), torch.tanh(self.right(x))], -1)
+        q, k, v = self.qkv(self.norm(x)).split(self.sizes, -1)
+        return self.last(self.recurrent((q * (k * v).sum(-1, keepdim=True))[:, None])[0][:, 0])
+
+
+@nas.model
+def summed(left, right, keys):
+    return Summed(left, right, keys)
+
+
+def summed_space():
+    return nas.Space(summed(left=pg.oneof([2, 6]), right=pg.oneof([3, 5]), keys=pg.oneof([2, 3])), name="summed")
+
+
+def summed_layouts():
+    both = {"left": "left.bias", "right": "right.bias"}
+    return {
+        "norm.*": nas.Layout("(left + right)", **both),
+        "qkv.weight": nas.Layout("(q + kv + kv) (left + right)", q=4, left="left.bias"),
+        "qkv.bias": nas.Layout("(q + kv + kv)", q=4),
+        "last.weight": nas.Layout("out (directions in)", directions=2),
+    }

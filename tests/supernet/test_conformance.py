@@ -52,7 +52,42 @@ class TestMixed(SupernetConformance):
     def expected(self, name, state, shape):
         if "gate_up_proj" in name:
             return thirds(state[name], shape, 0, parts=2)
+        if ".cell." in name:  # the gates of a GRU
+            return thirds(state[name], shape, 0)
         return corner(state[name], shape)
+
+
+class TestSummed(SupernetConformance):
+    """Parts one after the other in both dimensions, whose lengths other parameters have; gates and directions."""
+
+    def make(self):
+        return Supernet(families.summed_space(), layouts=self.layouts(None))
+
+    def layouts(self, net):
+        return families.summed_layouts()
+
+    def inputs(self, samples):
+        return random_tensor(samples, 5)
+
+    def expected(self, name, state, shape):
+        whole = state[name]
+        if name.startswith("norm") and shape:
+            left, right = self.halves(shape[0])
+            return torch.cat([whole[:left], whole[6 : 6 + right]])
+        if name.startswith("qkv"):
+            keys = (shape[0] - 4) // 2
+            whole = torch.cat([whole[:4], whole[4 : 4 + keys], whole[7 : 7 + keys]])
+            if name == "qkv.bias":
+                return whole
+            left, right = self.halves(shape[1])
+            return torch.cat([whole[:, :left], whole[:, 6 : 6 + right]], 1)
+        if name == "last.weight":
+            return thirds(whole, shape, 1, parts=2)
+        return thirds(whole, shape, 0) if name.startswith("recurrent") else corner(whole, shape)
+
+    def halves(self, length):
+        """Widths of both sides: no two archs have the same sum."""
+        return {11: (6, 5), 9: (6, 3), 7: (2, 5), 5: (2, 3)}[length]
 
 
 class TestKernelTransform(SupernetConformance):

@@ -13,7 +13,7 @@ WHOLE = torch.arange(3 * 4 * 2 * 5.0).reshape(24, 5)  # (qkv=3 heads=4 dim=2) in
 
 def part(cut: Cut, whole: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     helpers = {suffix: value for suffix, value in cut.helpers(tuple(whole.shape)).items() if suffix in cut.needs(shape)}
-    return cut.apply(cut.window(whole, shape), shape, helpers)
+    return cut.join(cut.windows(whole, shape), tuple(whole.shape), shape, helpers)
 
 
 def test_corner_is_the_leading_part_and_a_view():
@@ -51,6 +51,60 @@ def test_transposed_fused_weight():
     assert torch.equal(cut, whole.reshape(4, 3, 4)[:2, :, :2].reshape(2, 6))
 
 
+ROWS = torch.arange(24.0)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sizes", "length", "rows"),
+    [
+        ("(q + k)", {"q": 20}, 22, [*range(20), 20, 21]),
+        ("(q + k)", {"k": 20}, 22, [0, 1, *range(4, 24)]),
+        ("(q + kv + kv)", {"q": 8}, 16, [*range(8), *range(8, 12), *range(16, 20)]),
+        ("(q dim + kv dim + kv dim)", {"q": 2, "dim": 4}, 16, [*range(8), *range(8, 12), *range(16, 20)]),
+        ("(heads dim + dim + dim)", {"heads": 2}, 12, [0, 1, 2, 6, 7, 8, 12, 13, 14, 18, 19, 20]),
+        ("(h d + h d + s + s + h)", {"d": 2, "s": 2}, 14, [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 20, 21]),
+        ("(a b + c)", {"a": 2, "b": 4, "c": 16}, 24, [*range(24)]),
+        ("(a)", {}, 5, [*range(5)]),
+    ],
+)
+def test_sums_are_parts_one_after_the_other(pattern, sizes, length, rows):
+    layout = Layout(pattern, **sizes)
+    cut = part(layout, ROWS, (length,))
+    assert cut.tolist() == rows
+    pieces = layout.split(cut, tuple(ROWS.shape))
+    windows = layout.windows(ROWS, (length,))
+    assert all(torch.equal(piece.reshape(window.shape), window) for piece, window in zip(pieces, windows, strict=True))
+    assert all(window.untyped_storage().data_ptr() == ROWS.untyped_storage().data_ptr() for window in windows)
+
+
+def test_sums_in_two_dimensions_are_blocks():
+    whole = torch.arange(6.0)[:, None] * 10 + torch.arange(8.0)
+    cut = part(Layout("(a + b) (c + c)", a=2), whole, (3, 4))
+    rows, columns = [0, 1, 2], [0, 1, 4, 5]
+    assert torch.equal(cut, whole[rows][:, columns])
+    layout = Layout("(a + b) (c + c)", a=2)
+    assert [tuple(window.shape) for window in layout.windows(whole, (3, 4))] == [(2, 2), (2, 2), (1, 2), (1, 2)]
+    with pytest.raises(LayoutError, match="is made of 4 windows"):
+        layout.window(whole, (3, 4))
+
+
+def test_lengths_that_a_sum_does_not_tell_are_looked_up():
+    layout = Layout("(left + right)", left="left.bias")
+    whole, part_ = {"block.left.bias": (16,), "left.bias": (1,)}, {"block.left.bias": (4,), "left.bias": (1,)}
+    placed = layout.placed("block.head.weight", whole, part_)
+    assert part(placed, ROWS, (12,)).tolist() == [0, 1, 2, 3, *range(16, 24)]
+    same_length = layout.placed("block.head.weight", whole, {"block.left.bias": (8,)})
+    assert len(same_length.windows(ROWS, (16,))) == 2
+    assert Cut.from_json(layout.to_json()) == layout
+    other = Layout("(left + right)", left="norm.weight[1]").placed(
+        "a.b.c", {"norm.weight": (3, 20)}, {"norm.weight": (3, 4)}
+    )
+    assert part(other, ROWS, (6,)).tolist() == [0, 1, 2, 3, 20, 21]
+    for missing in ("lefd.bias", "left.bias[1]"):
+        with pytest.raises(LayoutError, match="is no dimension of a parameter of this arch"):
+            Layout("(left + right)", left=missing).placed("block.head.weight", whole, part_)
+
+
 @pytest.mark.parametrize(
     ("pattern", "sizes", "message"),
     [
@@ -66,6 +120,22 @@ def test_transposed_fused_weight():
         ("(qkv dim) in", {"qkv": 0}, "size qkv=0 is not a positive whole number"),
         ("(qkv dim) in", {"qkv": 3.0}, "size qkv=3.0 is not a positive whole number"),
         ("(qkv dim) in", {}, "axes 'qkv' and 'dim' have no size"),
+        ("(q + kv", {"q": 3}, "does not close its parenthesis"),
+        ("q + kv", {"q": 3}, "has a '+' outside of parentheses"),
+        ("(q + ) in", {"q": 3}, "has a '+' without an axis on each side"),
+        ("(+ kv) in", {}, "has a '+' without an axis on each side"),
+        ("(q ++ kv) in", {"q": 3}, "has a '+' without an axis on each side"),
+        (
+            "(q + k + v) in",
+            {"q": 3},
+            "axes 'k' and 'v' have no size; give a size to all but one, or say which parameter",
+        ),
+        ("(kv kv + q) in", {"q": 3}, "names axis 'kv' twice"),
+        ("(q + kv) q", {"q": 3}, "names axis 'q' twice"),
+        ("(q - kv) in", {"q": 3}, "'-' is not an axis name"),
+        ("(q + kv) in", {"q": "left.bias[one]"}, "nor a parameter's name as in 'left.bias'"),
+        ("(q + kv) in", {"q": ""}, "size q='' is not a positive whole number"),
+        ("(q + kv) in", {"q": True}, "size q=True is not a positive whole number"),
     ],
 )
 def test_ill_formed_layouts_say_what_is_wrong(pattern, sizes, message):
@@ -86,6 +156,9 @@ def test_ill_formed_layouts_say_what_is_wrong(pattern, sizes, message):
         (Layout("(heads qkv dim) in", qkv=3, dim=2), (24, 4), (20, 4), "length 20 does not fit {'qkv': 3, 'dim': 2}"),
         (Layout("(a b) in", a=2, b=3), (12, 4), (6, 4), "length 12 does not fit {'a': 2, 'b': 3}"),
         (Layout("(qkv dim)", qkv=3), (24, 4), (12, 4), "has 1 dimensions"),
+        (Layout("(q + kv + kv) in", q=8), (24, 4), (15, 4), "dimension (q + kv + kv): length 15 does not fit {'q': 8}"),
+        (Layout("(q + kv + kv) in", q=8), (24, 4), (6, 4), "length 6 does not fit {'q': 8}"),
+        (Layout("(q + k) in", q=8, k=4), (12, 4), (8, 4), "length 8 does not fit {'q': 8, 'k': 4}"),
         (CentreCrop((2, 3)), (4, 4, 7, 7), (4, 4, 4, 4), "length 4 has no centre in length 7"),
         (KernelTransform((7, 5, 3)), (4, 4, 7, 7), (4, 4, 1, 1), "is not one of its sizes"),
         (KernelTransform((5, 3)), (4, 4, 7, 7), (4, 4, 3, 3), "the largest kernel is (7, 7)"),
@@ -137,7 +210,13 @@ def test_kernel_transform_in_one_and_three_dimensions():
 
 @pytest.mark.parametrize(
     "cut",
-    [Corner(), CentreCrop((2, 3)), KernelTransform((7, 5)), Layout("(qkv heads dim) in", qkv=3, dim=64)],
+    [
+        Corner(),
+        CentreCrop((2, 3)),
+        KernelTransform((7, 5)),
+        Layout("(qkv heads dim) in", qkv=3, dim=64),
+        Layout("(a + b c) in", a="x.bias", b=2),
+    ],
 )
 def test_cuts_travel_as_json(cut):
     again = Cut.from_json(cut.to_json())

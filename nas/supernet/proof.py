@@ -1,0 +1,269 @@
+"""Is a subnet made of the units that it claims?
+
+A cut says which units (channels, heads, features) of the largest network a subnet has.  The proof puts all other units to
+zero: whatever reaches a layer of the largest network, at the units that the subnet has, must then be what reaches the
+subnet's layer.  It is tried for each candidate of each decision beside the largest arch, layer by layer, on random numbers
+(`nas.supernet.probing`), through the same windows that cut the weights.
+
+Units that are *mixed* (halves of a fused projection, inputs of a concatenation, heads of another group) are refused, unless
+the corner was declared.  Means over units, softmax, kernels of another size and constants computed from a width make an
+ordinary narrower network of which nothing can be proven by zeroing: that is said in the report and nowhere else.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Literal
+
+from nas.errors import LayoutError
+from nas.space import Arch, Space
+from nas.supernet.comparing import OUTPUT, Difference, Place, Sides, differences, reached
+from nas.supernet.cures import Cure, cures
+from nas.supernet.inputs import Inputs
+from nas.supernet.layouts import Shape
+from nas.supernet.probing import Attention, Probe
+from nas.supernet.skeleton import build_skeleton, quiet
+from nas.supernet.union import CORNER, Union
+
+FEW, MANY = 16, 512
+"""Archs looked at beside the largest one, at most: when a supernet is made, and when a proof is asked for."""
+
+State = Literal["proven", "unproven", "mixed"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found of one arch beside the largest.
+
+    Attributes:
+        choices: what is chosen otherwise than in the largest arch, as in "width=16".
+        state: "proven"; "unproven", where nothing speaks against it; "mixed", where something does.
+        reasons: why it is not proven, each once.
+    """
+
+    choices: str
+    state: State
+    reasons: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.choices}: {self.state}" + "".join(f"\n  {reason}" for reason in self.reasons)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was found of every arch looked at; `str` shows it."""
+
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def proven(self) -> bool:
+        """Are all of them made of the units that they claim?"""
+        return all(verdict.state == "proven" for verdict in self.verdicts)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.verdicts)) or "no parameter is cut"
+
+
+def prove(space: Space, union: Union, inputs: Inputs, most: int = MANY) -> Proof:
+    """Look at each candidate of each decision beside the largest arch; at `most` of them, the first of each decision first.
+
+    Raises:
+        LayoutError: a subnet mixes units, and declaring a layout would end that.
+    """
+    largest, covering = space.largest, set(space.covering())
+    archs = {_differs(largest, arch): arch for arch, shapes in union.archs[1:] if _is_cut(union, shapes)}
+    verdicts: list[Verdict] = []
+    for choices, arch in _in_turn(archs).items():
+        if len(verdicts) == most:
+            rest = f"{len(archs) - most} more archs"
+            verdicts.append(Verdict(rest, "unproven", ("not looked at; Supernet.prove() looks at more",)))
+            break
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the model, on numbers that it was not made for
+            pair = _Pair(space, union, arch, inputs, choices=choices, alone=arch in covering)
+            verdict = pair.verdict()
+        if verdict.state == "mixed":
+            warnings.warn("; ".join(verdict.reasons), UserWarning, stacklevel=4)
+        verdicts.append(verdict)
+    return Proof(tuple(verdicts))
+
+
+def _in_turn(archs: Mapping[str, Arch]) -> dict[str, Arch]:
+    """One arch of each decision, then a second one of each, and so on."""
+    seen: Counter[str] = Counter()
+    turns = {}
+    for choices in archs:
+        decision = " ".join(one.split("=")[0] for one in choices.split(", "))
+        turns[choices] = seen[decision]
+        seen[decision] += 1
+    return {choices: archs[choices] for choices in sorted(archs, key=turns.__getitem__)}
+
+
+def _is_cut(union: Union, shapes: Mapping[str, Shape]) -> bool:
+    return any(shape != union.shapes[name] for name, shape in shapes.items())
+
+
+def _differs(largest: Arch, arch: Arch) -> str:
+    theirs = largest.choices
+    return ", ".join(f"{name}={value!r}" for name, value in arch.choices.items() if theirs.get(name, ...) != value)
+
+
+class _Pair:
+    """The largest arch and another one, which differs from it in one decision (`alone`) or in all."""
+
+    def __init__(self, space: Space, union: Union, arch: Arch, inputs: Inputs, *, choices: str, alone: bool) -> None:
+        self.space, self.union, self.arch, self.inputs, self.choices = space, union, arch, inputs, choices
+        self.alone, self._real = alone, False
+
+    def verdict(self) -> Verdict:
+        """What is found of it.
+
+        Raises:
+            LayoutError: it mixes units, and a layout ends that.
+        """
+        try:
+            sides = self._sides(self.union)
+            found = list(differences(sides))
+            # Where several decisions differ, that another layer is the last need not be a matter of names.
+            clash = _clash(sides) if self.alone else ""
+            mixed = self._confirmed(sides, [each for each in found if each.kind == "mixed"])
+            flat = bool(mixed) and _heads_differ(sides, mixed[0])
+            cure = cures(self.union, mixed[0], sides.small, partial(self._mixed_with, flat=flat)) if mixed else None
+        except Exception as error:  # a model may do anything on numbers that it was not made for
+            reason = f"it does not run on random numbers ({type(error).__name__}: {error})"
+            return Verdict(self.choices, "unproven", (reason,))
+        if clash:
+            raise LayoutError(f"in archs with {self.choices}, {clash}")
+        if cure:
+            raise LayoutError(self._sentence(mixed[0], cure))
+        regrouped = [each for each in mixed if _attention_differs(sides, each)]
+        reasons = _reasons(sides, found)
+        state: State = "unproven" if found else "proven"
+        if len(regrouped) < len(mixed):
+            state = "mixed"
+            reasons = [self._sentence(next(each for each in mixed if each not in regrouped), {})]
+        return Verdict(self.choices, state, tuple(dict.fromkeys(reasons)))
+
+    def _sides(self, union: Union, *, draw: int = 0, flat: bool = False) -> Sides:
+        try:
+            return self._run(union, draw, flat)
+        except (RuntimeError, NotImplementedError) as error:
+            if self._real or "meta" not in str(error).lower():
+                raise
+            self._real = True  # somebody reads the weights of a layer without calling it
+            return self._run(union, draw, flat)
+
+    def _run(self, union: Union, draw: int, flat: bool) -> Sides:
+        def probe(arch: Arch, small: Probe | None = None, full: bool = False) -> Probe:
+            module = build_skeleton(self.space, arch)
+            return Probe(union, module, self.inputs, small=small, full=full, draw=draw, flat=flat, real=self._real)
+
+        small, largest = probe(self.arch), self.space.largest
+        return Sides(union, small, probe(largest, small), cache(partial(probe, largest, small, full=True)))
+
+    def _mixed_with(self, union: Union, *, draw: int = 0, flat: bool = False) -> list[Difference]:
+        """Where units are mixed when they are cut as `union` says."""
+        return [each for each in differences(self._sides(union, draw=draw, flat=flat)) if each.kind == "mixed"]
+
+    def _confirmed(self, sides: Sides, mixed: list[Difference]) -> list[Difference]:
+        """Those that are mixed for other random numbers too, and not because attention has heads of another size."""
+        mixed = [each for each in mixed if not self._meant(each)]
+        if not mixed or self.union.indices:  # drawn for each arch: which units they join is chance
+            return []
+        again = {(each.key, each.reader): each.traces for each in self._mixed_with(self.union, draw=1)}
+        mixed = [each for each in mixed if each.traces & again.get((each.key, each.reader), frozenset())]
+        if any(_heads_differ(sides, each) for each in mixed):
+            flat = {(each.key, each.reader) for each in self._mixed_with(self.union, flat=True)}
+            mixed = [each for each in mixed if not _heads_differ(sides, each) or (each.key, each.reader) in flat]
+        return mixed
+
+    def _meant(self, found: Difference) -> bool:
+        """Did somebody declare the corner for one of the tensors?"""
+        names = [place.name for place in (*found.writers, found.reader) if place is not None]
+        return any(self.union.cuts.get(name) == CORNER for name in names)
+
+    def _sentence(self, found: Difference, cure: Cure) -> str:
+        where = "the output" if found.key == OUTPUT else f"layer {found.key[0]!r}"
+        places = [place for place in (*found.writers, found.reader) if place is not None]
+        cut = [place for place in dict.fromkeys(places) if _is_cut_at(self.union, place, self.arch)]
+        mixed = {self.union.ties.get(base[0], f"{base[0]}.") for _, base, _ in found.traces}
+        named = [place for place in cut if place.name in cure]
+        named = named or [place for place in cut if place == found.reader or place.name.startswith(tuple(mixed))]
+        axes = " and ".join(f"axis {place.dim} of {place.name!r}" for place in named)
+        declare = ", ".join(f"{name!r}: nas.{layout!r}" for name, layout in cure.items())
+        return (
+            f"archs with {self.choices} mix units: {where} gets others than it has in the largest network, because the leading "
+            f"corner of {axes} has other parts of it; declare layouts={{{declare or f'{named[0].name!r}: nas.Layout(...)'}}}, "
+            "or nas.Corner() for it if that is meant"
+        )
+
+
+def _is_cut_at(union: Union, place: Place, arch: Arch) -> bool:
+    shapes = next(shapes for one, shapes in union.archs if one == arch)
+    return place.name in shapes and shapes[place.name][place.dim] != union.shapes[place.name][place.dim]
+
+
+def _attention(sides: Sides, found: Difference) -> tuple[Attention, Attention]:
+    """What attention computed just before, in both networks."""
+    probes = (sides.small, sides.large)
+    ours, theirs = (probe.calls[found.key].attention if found.key in probe.calls else probe.last for probe in probes)
+    return ours, theirs
+
+
+def _attention_differs(sides: Sides, found: Difference) -> bool:
+    """Has attention heads of another size, or shares them among others?"""
+    ours, theirs = _attention(sides, found)
+    return ours != theirs and any(name == "attention" for name, _ in ours)
+
+
+def _heads_differ(sides: Sides, found: Difference) -> bool:
+    """Has attention heads of another size?"""
+    sizes = [[each for each in side if each[0] in ("attention", "product")] for side in _attention(sides, found)]
+    return sizes[0] != sizes[1] and _attention_differs(sides, found)
+
+
+def _reasons(sides: Sides, found: Sequence[Difference]) -> list[str]:
+    """What keeps an arch from being proven, each kind once."""
+    reasons = []
+    kinds = [
+        ("heads" if one.kind in ("mixed", "units") and _attention_differs(sides, one) else one.kind, one.key)
+        for one in found
+    ]
+    for kind, text in _TEXTS.items():
+        layers = dict.fromkeys("the output" if key == OUTPUT else key[0] for each, key in kinds if each == kind)
+        if layers:
+            shown = ", ".join(itertools.islice(layers, 3)) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
+            reasons.append(f"{text}: {shown}")
+    return reasons
+
+
+_TEXTS = {
+    "numbers": "the same units, with other numbers (kernels, means and constants depend on sizes)",
+    "units": "more or fewer units come together, none in the place of others",
+    "layers": "made by layers that only one of both networks has",
+    "shape": "of another shape than in the largest network",
+    "heads": "attention whose heads have another size, or share others, so that other units come together",
+    "mixed": "put together otherwise, which was declared or is no more than chance",
+}
+
+
+def _clash(sides: Sides) -> str:
+    """A layer that gives the output in the subnet and is in the middle of the largest network, with other rows; "" if none."""
+    union, small, large = sides.union, sides.small, sides.large
+    last = [{base for output in probe.outputs for base in reached(probe, output)} for probe in (small, large)]
+    for base in last[0] - last[1]:
+        place = Place(small.made[base].name, small.made[base].dim)
+        if base not in large.made or base[1] < 0 or union.cuts.get(place.name) == CORNER:
+            continue
+        if small.shapes[place.name][place.dim] != large.shapes[place.name][place.dim]:
+            return (
+                f"layer {base[0]!r} gives the output and has the first rows of a layer that is in the middle of the largest "
+                f"network ({place.name!r}, axis {place.dim}); give the last layer a name of its own (model.head = ...), "
+                f"or declare layouts={{{place.name!r}: nas.Corner()}} if it is meant"
+            )
+    return ""
