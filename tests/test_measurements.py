@@ -22,6 +22,9 @@ class Size(enum.IntEnum):
 class Measured:
     """A number of a foreign type."""
 
+    def __repr__(self) -> str:
+        return "Measured()"  # names the test, which must be called the same in every process
+
     def __float__(self) -> float:
         return 0.25
 

@@ -118,7 +118,7 @@ class Run:
             raise TrainError("the task has no training batches; give it more data or a smaller batch")
         first, skip = divmod(self.state.step, per_epoch)
         for epoch in itertools.count(first):
-            batches = lent(itertools.islice(self.task.train_batches(epoch), per_epoch), self.task)
+            batches = lent(itertools.islice(self.task.train_batches(epoch), per_epoch), self.task, per_epoch)
             yield from itertools.islice(batches, skip if epoch == first else 0, None)
 
     def _step(self, batch: Batch, interrupted: Callable[[], bool]) -> None:

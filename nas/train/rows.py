@@ -33,21 +33,26 @@ def part_of(batch: Batch, rows: slice, example: Inputs) -> Batch:
     return Batch(chosen if isinstance(batch.inputs, Example) else plain(chosen), _mapped(batch.targets, cut))
 
 
-def lent(batches: Iterable[Batch], task: Task) -> Iterator[Batch]:
-    """The batches of an epoch, as many as there are; one of one sample gets another from its neighbour.
+def lent(batches: Iterable[Batch], task: Task, count: int) -> Iterator[Batch]:
+    """The `count` batches of an epoch, as many as there are; one of one sample gets another from its neighbour.
 
-    A batch of one has no variance.  One batch less would move all that follow, which a resumed training counts.
+    A batch of one has no variance.  One batch less would move all that follow, which a resumed training counts.  The batch
+    after one is taken early only where it may be needed: behind a single sample, and at the end, where the last may be one.
     """
     example = task.example
     if not has_batch(example):
         yield from batches
         return
     held: Batch | None = None
-    for batch in batches:
+    for index, batch in enumerate(batches):
         if held is not None:
             held, batch = _lent(held, batch, task, example)  # noqa: PLW2901
             yield held
-        held = batch
+            held = None
+        if index == count - 2 or task.samples(batch) == 1:
+            held = batch
+        else:
+            yield batch
     if held is not None:
         yield held
 

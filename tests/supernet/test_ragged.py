@@ -141,14 +141,14 @@ def test_a_users_own_ragged_batches_train_calibrate_and_evaluate(sizes: list[int
 
 def test_a_last_batch_of_one_borrows_a_sample_so_that_steps_stay() -> None:
     given = Plain([8, 8, 1])
-    batches = list(lent(given.train_batches(0), given))
+    batches = list(lent(given.train_batches(0), given, given.steps_per_epoch))
     assert [len(batch) for batch in batches] == [8, 7, 2]
     assert torch.equal(torch.cat([batch.inputs for batch in batches]), given.x)
     assert torch.equal(torch.cat([batch.targets["classes"] for batch in batches]), given.y)
     assert batches[-1].targets["note"] == "of this epoch"
-    assert [len(batch) for batch in lent(Plain([2, 1]).train_batches(0), Plain([2, 1]))] == [2, 2]
-    assert [len(batch) for batch in lent(Plain([1, 8]).train_batches(0), Plain([1, 8]))] == [2, 7]
-    assert [len(batch) for batch in lent(Plain([8, 2]).train_batches(0), Plain([8, 2]))] == [8, 2]
+    assert [len(batch) for batch in lent(Plain([2, 1]).train_batches(0), Plain([2, 1]), 2)] == [2, 2]
+    assert [len(batch) for batch in lent(Plain([1, 8]).train_batches(0), Plain([1, 8]), 2)] == [2, 7]
+    assert [len(batch) for batch in lent(Plain([8, 2]).train_batches(0), Plain([8, 2]), 2)] == [8, 2]
 
 
 def test_the_commands_of_a_study_take_any_number_of_samples() -> None:
