@@ -311,6 +311,7 @@ ELSEWHERE = {
     "NasError": "an exception",
     "Source": "made by a store",
     "Labels": "no arguments",
+    "Corner": "no arguments",
     "Hard": "no arguments",
     "AttentionTransfer": "no arguments",
     "SimilarityPreserving": "no arguments",

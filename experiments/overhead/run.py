@@ -81,7 +81,8 @@ class Clock:
 
 
 def ours(name: str, options: dict[str, Any], space: Space, archs: list[Arch], clock: Clock) -> Iterator[None]:
-    algorithm = make(name, **options)
+    # Without sources, which only a study finds, transfer costs what the algorithm that it wraps does, and its own look.
+    algorithm = make(name, **({"from_": []} if name == "transfer" else {}), **options)
     algorithm.bind(space, OBJECTIVES)
     history = History(
         keys=[arch.key for arch in archs],

@@ -29,8 +29,9 @@ EXAMPLE = torch.zeros(1, 8)
 @nas.model
 def mlp(*, width: int, layers: int, last: int) -> nn.Module:
     """`layers` hidden layers of `width`, then one of `last`."""
-    sizes = [8, *[width] * layers, last]
-    return nn.Sequential(*(nn.Linear(a, b) for a, b in itertools.pairwise(sizes)))
+    model = nn.Sequential(*(nn.Linear(a, b) for a, b in itertools.pairwise([8, *[width] * layers])))
+    model.head = nn.Linear(width, last)
+    return model
 
 
 @cache

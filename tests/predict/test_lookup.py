@@ -53,7 +53,7 @@ def test_a_missing_entry_names_the_command_that_measures_it() -> None:
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
 def test_an_entry_is_a_positive_number(value: float) -> None:
-    with pytest.raises(PredictorError, match=r"entry conv of the table is .* measure it again"):
+    with pytest.raises(PredictorError, match=r"entry conv of the table is .* measure it again|it is a finite number"):
         LookUp(space(), example=EXAMPLE, table={"conv": value})
 
 

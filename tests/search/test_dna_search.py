@@ -171,7 +171,7 @@ def test_descriptions_hold_no_code_and_no_machine() -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: DNASearch(3), "generator=3; it is a pg.DNAGenerator"),  # type: ignore[arg-type]
+        (lambda: DNASearch(3), "generator=3; it is a pyglove.DNAGenerator, a mapping or None"),  # type: ignore[arg-type]
         (lambda: DNASearch("random"), "generator='random'"),
         (lambda: DNASearch(pg.geno.Random(), penalty=-1.0), "penalty=-1.0; it is a number, 0 or more"),
         (lambda: DNASearch({"_type": "nowhere.Thing"}), "the generator's JSON is not understood"),

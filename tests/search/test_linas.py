@@ -126,7 +126,7 @@ def test_concurrent_search_serves_both_devices() -> None:
         ({"population": 1}, "linas was given population=1; it is a whole number, 2 or more"),
         ({"population": 50, "inner": 20}, "inner=20; it is a whole number, 50 or more"),
         ({"alphas": []}, r"alphas=\[\]; it is a sequence of 1 or more numbers above 0"),
-        ({"alphas": "published"}, "alphas='published'; it is a sequence"),
+        ({"alphas": "published"}, "alphas='published'; it is a list"),
         ({"costs": [1.0, -2.0]}, r"costs\[1\]=-2.0; it is a finite number above 0"),
         ({"history": 1}, "history=1; it is a whole number, 2 or more"),
     ],

@@ -210,7 +210,7 @@ def test_descriptions_are_json() -> None:
     ("make", "sentence"),
     [
         (lambda: OptunaSearch("tpee"), "sampler='tpee'; it is an Optuna sampler or one of tpe, .*; did you mean 'tpe'"),
-        (lambda: OptunaSearch(3), "sampler=3; it is an Optuna sampler"),  # type: ignore[arg-type]
+        (lambda: OptunaSearch(3), "sampler=3; it is a optuna.BaseSampler or a string"),  # type: ignore[arg-type]
         (
             lambda: OptunaSearch("nsga2", {"population": 3}),
             "has no option 'population' here.*did you mean 'population_size'",

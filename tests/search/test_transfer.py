@@ -234,11 +234,11 @@ def test_an_inner_algorithm_by_name_has_its_seed() -> None:
 def test_mistakes_get_one_sentence() -> None:
     given = source(flat())
     for options, sentence in [
-        ({"algorithm": 3}, "it is an algorithm other than itself"),
+        ({"algorithm": 3}, "algorithm=3; it is a string, a nas.search.Algorithm or a mapping"),
         ({"algorithm": Transfer()}, "it is an algorithm other than itself"),
         ({"algorithm": "nsga"}, "did you mean 'nsga2'"),
-        ({"from_": "a"}, "from_='a'; it is a list of study names"),
-        ({"from_": [3]}, "was given 3 in from_"),
+        ({"from_": "a"}, "from_='a'; it is a list, each item a string"),
+        ({"from_": [3]}, r"from_\[0\]=3; it is"),
         ({"from_": ["a", "a"]}, "a study twice in from_: a, a"),
         ({"from_": [{"study": "a"}]}, "a source has study; it has study, objectives"),
         ({"horizon": 0}, "horizon=0; it is a whole number, 1 or more"),

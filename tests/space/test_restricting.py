@@ -111,7 +111,7 @@ def only_wide(arch: Arch) -> bool:
 )  # which ranks what space.sample and enumerate give
 def test_no_algorithm_proposes_what_is_forbidden(name: str) -> None:
     space = attention([8, 12, 16, 24, 30], [2, 3, 4, 5, 8])
-    algorithm = make(name)
+    algorithm = make(name, **({"from_": []} if name == "transfer" else {}))
     algorithm.bind(space, [nas.Metric("acc", "max")])
     proposed: list[Arch] = []
     try:

@@ -80,7 +80,7 @@ def test_path_and_url_are_the_same_database(path: Path, monkeypatch: pytest.Monk
         ("sqlite:results.db", "names no file; write 'sqlite:///results.db'"),
         ("sqlite:///:memory:", "names no file"),
         (":memory:", "is not a file"),
-        ("", "is not a file"),
+        ("", "it is a path, neither empty nor"),
     ],
 )
 def test_url_that_is_no_file_is_one_sentence(url: str, expected: str) -> None:

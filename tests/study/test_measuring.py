@@ -192,7 +192,7 @@ def test_a_predictor_of_another_space_is_one_sentence(store: Store, tmp_path: Pa
         Predicted(tmp_path / "p.npz", BOARD).check(other())
     with pytest.raises(StoreError, match="has no device 'board'"):
         Predicted(str(tmp_path / "nas.db"), BOARD).check(space())
-    with pytest.raises(EvaluationError, match="a int predicts nothing"):
+    with pytest.raises(EvaluationError, match="predictor=3; it is a nas.predict.Predictor or a path"):
         Predicted(3)  # type: ignore[arg-type]
 
 

@@ -173,9 +173,12 @@ def test_in_place_puts_the_largest_first_and_adds_it_where_it_is_missing() -> No
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: Teacher(nn.Identity(), weight=1.5), "Teacher has a weight of 1.5"),
-        (lambda: InPlace(temperature=0.0), "InPlace has temperature=0.0"),
-        (lambda: InPlace(labels=-0.1), "InPlace has a weight of -0.1"),
+        (
+            lambda: Teacher(nn.Identity(), weight=1.5),
+            "Teacher was given weight=1.5; it is a finite number, 0 or more",
+        ),
+        (lambda: InPlace(temperature=0.0), "InPlace was given temperature=0.0; it is a finite number, above 0"),
+        (lambda: InPlace(labels=-0.1), "InPlace was given labels=-0.1"),
     ],
 )
 def test_weights_and_temperatures_are_checked(make: Any, sentence: str) -> None:
