@@ -33,10 +33,11 @@ class Reporter(Protocol):
 
 
 class Silent:
-    """Says nothing."""
+    """No progress; what the user should know of the results is no progress, and is said all the same."""
 
     def say(self, sentence: str) -> None:
-        """Nothing."""
+        """A line on standard error."""
+        _say(sentence)
 
     def begin(self, title: str, done: int, total: int) -> None:
         """Nothing."""
@@ -53,7 +54,7 @@ class Lines:
 
     def say(self, sentence: str) -> None:
         """A line of its own."""
-        self._say(sentence)
+        _say(sentence)
 
     def begin(self, title: str, done: int, total: int) -> None:
         """Say what starts."""
@@ -72,9 +73,13 @@ class Lines:
         """The summary says the rest."""
 
     def _say(self, line: str) -> None:
-        sys.stderr.write(printable(line) + "\n")
-        sys.stderr.flush()
+        _say(line)
         self._last = time.monotonic()
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(printable(line) + "\n")
+    sys.stderr.flush()
 
 
 class Bar:

@@ -102,7 +102,7 @@ class Study:
         self._store: Store | None = None
         self._opened: StudyRecord | None = None
         self._driver: Driver | None = None
-        self.note = ""
+        self._notes: list[str] = []  # on how the study is resumed, until they are said
         self._check_metrics()
         self._identity = identity_of(self.evaluators, self.algorithm)  # before an evaluation changes what they keep
 
@@ -307,9 +307,7 @@ class Study:
         evaluation = self.evaluation()
         evaluation.check(self.space)
         driver, teller = self.driver(), reporter(progress)
-        if self.note:
-            teller.say(self.note)
-        self.note = ""
+        self.say_notes(teller.say)
         if driver.finished >= wanted:
             return driver.summary(f"the study has {driver.finished} of {wanted} trials already")
         options = Options(wanted, workers, ray, batch, time_limit_s, self.max_failures, address)
@@ -367,9 +365,16 @@ class Study:
             return {}  # a damaged key is not taken for the arch's
         return found.measurements
 
+    def say_notes(self, say: Callable[[str], None]) -> None:
+        """Say, once, what is different from when the study was begun: of its space, and of what cannot be compared."""
+        for note in self._notes:
+            say(note)
+        self._notes = []
+
     def _hand_driver(self) -> Driver:
         if self._driver is None:
             self._driver = self.driver()
+            self.say_notes(reporter(False).say)
         return self._driver
 
     def _settings(self) -> dict[str, Any]:
@@ -388,7 +393,7 @@ class Study:
         self._check_same(record)
         note = follow(record, self.space)
         compared = check(record, self._identity, sum(record.counts().values()))
-        self.note = "\n".join([*([note] if note else []), *compared])
+        self._notes = [*([note] if note else []), *compared]
         return record
 
     def _create(self) -> StudyRecord:

@@ -84,8 +84,7 @@ def run(
     _check_scheduler(scheduler, evaluation.metrics)
     evaluation.check(study.space)
     driver, shown = study.driver(), reporter(progress)
-    if study.note:
-        shown.say(study.note)
+    study.say_notes(shown.say)
     if driver.finished >= wanted:
         return driver.summary(f"the study has {driver.finished} of {wanted} trials already")
     needs = {"cpu": 1.0, **(resources or {})}
