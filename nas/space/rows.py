@@ -131,8 +131,8 @@ def _changes(name: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     if was["kind"] != now["kind"]:
         return [f"{name} was {was['kind']}, and is {now['kind']} now"]
     if was["kind"] == "float":
-        bounds = [[one["min"], one["max"], one["scale"]] for one in (was, now)]
-        return [f"{name} was a float from {bounds[0]}, and is one from {bounds[1]} now"] * (bounds[0] != bounds[1])
+        before, after = _range(was), _range(now)
+        return [f"{name} was a float {before}, and is one {after} now"] if before != after else []
     labels = [[(type(label), label) for label in one["candidates"]] for one in (was, now)]
     lost = [str(label) for kind, label in labels[0] if (kind, label) not in labels[1]]
     gained = [str(label) for kind, label in labels[1] if (kind, label) not in labels[0]]
@@ -142,3 +142,7 @@ def _changes(name: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 
 def _some(labels: Sequence[str]) -> str:
     return ", ".join(labels[:5]) + ", ..." * (len(labels) > 5)
+
+
+def _range(one: Mapping[str, Any]) -> str:
+    return f"from {one['min']} to {one['max']}" + (f", {one['scale']}" if one["scale"] else "")

@@ -172,7 +172,7 @@ def test_schemas_of_version_0_1_are_read_by_labels_alone() -> None:
         (
             {"a": pg.floatv(0.0, 1.0)},
             {"a": pg.floatv(0.0, 2.0)},
-            ["a was a float from [0.0, 1.0, None], and is one from [0.0, 2.0, None] now"],
+            ["a was a float from 0.0 to 1.0, and is one from 0.0 to 2.0 now"],
         ),
     ],
 )
