@@ -73,7 +73,7 @@ class Space:
         self.name = name if name is not None else (type(value).__name__ if isinstance(value, pg.Functor) else "space")
         self.version = version
         self._options = (dict(active_when or {}), dict(largest or {}), dict(smallest or {}), where)
-        self._rules: tuple[Rule, ...] = ()  # beside `where`
+        self.rules: tuple[Rule, ...] = ()  # what `restricted` was given, beside `where`
         compiled = compile_value(self.value)
         apply_conditions(compiled.decisions, self._options[0])
         self.decisions: tuple[Decision, ...] = tuple(compiled.decisions)
@@ -90,16 +90,12 @@ class Space:
 
     # -- what it is --------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Exact number of distinct archs; float decisions count once.
 
         With `where` it is exact up to 20,000 archs without it, and beyond that the number without it.
         """
-        return self._size
-
-    @cached_property
-    def _size(self) -> int:
         whole = self._forest.size
         if not self._is_ruled or self.floats or whole > COUNTABLE:
             return whole
@@ -190,7 +186,7 @@ class Space:
         return f"Space({self.name!r}, version {self.version}, {len(self.decisions)} decisions, {self.shown_size} archs)"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self.value, self.name, self.version, self._options, self._rules)
+        return _restore, (self.value, self.name, self.version, self._options, self.rules)
 
     # -- archs -------------------------------------------------------------------------------------------------
 
@@ -256,16 +252,11 @@ class Space:
 
     def allows(self, arch: Arch) -> bool:
         """Whether no rule forbids an arch of this space: `where`, or that of `restricted`."""
-        return self._is_where(arch) and all(rule(arch) for rule in self._rules)
-
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        """What `restricted` was given."""
-        return self._rules
+        return self._is_where(arch) and all(rule(arch) for rule in self.rules)
 
     @property
     def _is_ruled(self) -> bool:
-        return bool(self._rules) or self._options[3] is not None
+        return bool(self.rules) or self._options[3] is not None
 
     def restricted(self, allows: Rule) -> Space:
         """This space without the archs that `allows` refuses, where only building tells; archs of one are archs of the other.
@@ -273,7 +264,7 @@ class Space:
         Args:
             allows: a function of an arch, of this or the new space; it must pickle where the space travels to other processes.
         """
-        return _restore(self.value, self.name, self.version, self._options, (*self._rules, allows))
+        return _restore(self.value, self.name, self.version, self._options, (*self.rules, allows))
 
     def _is_where(self, arch: Arch) -> bool:
         where = self._options[3]
@@ -555,5 +546,5 @@ def _restore(
     space = Space(
         value, name=name, version=version, active_when=active_when, largest=largest, smallest=smallest, where=where
     )
-    space._rules = rules
+    space.rules = rules
     return space

@@ -106,15 +106,16 @@ class Keys:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._base: int | None = None
+        self._base = 0
         self._places: dict[int, tuple[Path, Sequence[Tree] | None]] = {}
         self._sums: dict[int, dict[Any, int]] = {}
+        self._begun = False
 
     def __call__(self, genome: Sequence[Any]) -> str:
         """32 hex characters; entries that are None count as not there."""
-        if self._base is None:
+        if not self._begun:
             self._begin()
-        total = self._base or 0
+        total = self._base
         for sums, gene in zip(self._sums.values(), genome, strict=True):
             if gene is not None:
                 total += sums[gene]
@@ -125,7 +126,7 @@ class Keys:
         for point in sorted(self._places):
             path, candidates = self._places[point]
             self._sums[point] = _Sums(path, candidates)
-        self._base = _total(self._tree, ())
+        self._base, self._begun = _total(self._tree, ()), True
 
     def _register(self, tree: Tree, path: Path) -> None:
         """Where each open part will be."""

@@ -122,7 +122,6 @@ class Driver:
         self._mine: set[int] = set()  # trials that this process has finished since it last looked for others'
         self._elsewhere = 0  # trials that others hold, or nobody
         self._strange: set[int] = set()  # pending trials held back here: the space has no such arch any more
-        self.left_out = 0  # finished trials of archs that the space does not have any more
         algorithm.bind(space, objectives, constraints)
         record.requeue_expired(dead=is_gone, max_attempts=LOSSES)
         self.finished = self._rebuild()
@@ -407,7 +406,6 @@ class Driver:
         if isinstance(archs, LazyArchs):
             return History(keys, archs, stored.numbers, values, violations, states, pending)
         at = [i for i, arch in enumerate(archs) if arch is not None]
-        self.left_out = len(archs) - len(at)
         kept: Any = [archs[i] for i in at]
         return History(
             [keys[i] for i in at],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -252,15 +253,21 @@ class Study:
 
     def _tried(self, evaluation: Any) -> tuple[Arch, Outcome]:
         """The smallest arch and what became of it; where it is infeasible, the first of a few others that is not."""
-        work, draw = Work(self.space, evaluation, "rehearsal"), random.Random(0)
-        others = (self.space.sample(draw) for _ in range(_REHEARSED - 2))
-        tried = (
-            (arch, work(Task(0, tuple(arch.row())))) for arch in (self.space.smallest, self.space.largest, *others)
-        )
+        work = Work(self.space, evaluation, "rehearsal")
+        tried = ((arch, work(Task(0, tuple(arch.row())))) for arch in self._examples())
         first = next(tried)
         if first[1].state != "INFEASIBLE":
             return first
         return next((one for one in tried if one[1].state != "INFEASIBLE"), first)
+
+    def _examples(self) -> Iterator[Arch]:
+        """Drawn when they are asked for: where `where=` leaves few archs a draw may find none."""
+        yield self.space.smallest
+        draw = random.Random(0)
+        with suppress(SpaceError):
+            yield self.space.largest
+            for _ in range(_REHEARSED - 2):
+                yield self.space.sample(draw)
 
     # -- running it -----------------------------------------------------------------------------------------------------
 

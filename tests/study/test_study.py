@@ -302,3 +302,12 @@ def test_wrong_types_are_refused_by_name(
     with pytest.raises(StudyError, match=sentence):
         nas.Study(**(arguments | changes))  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_needs_no_random_arch_where_hardly_any_is_allowed(tmp_path: Path) -> None:
+    value = pg.Dict({f"d{i}": pg.oneof([0, 1]) for i in range(20)})
+    space = nas.Space(value, name="lone", where=lambda choices: not any(choices.values()))
+    study = nas.Study(
+        "s", space=space, objectives=["max acc"], evaluators=[lambda _: {"acc": 1.0}], store=tmp_path / "nas.db"
+    )
+    assert study.rehearse()["measurements"] == {"acc": 1.0}
