@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "supernet": {"files", "sealed", "carried", "errors", "space"},
     "train": {"files", "sealed", "errors", "signals", "space", "supernet", "identity"},
     "proxies": {"errors", "space", "supernet", "train"},
+    "convert": {"errors", "space", "supernet", "train"},
     "decode": {"errors"},
     "hardware": {
         "errors",

@@ -1,0 +1,145 @@
+"""The plan of an elastic model: everything that a worker needs to resize the user's own class, as JSON.
+
+It says which atoms there are and what decides about each, of which atoms every axis of every tensor is made, which numbers
+that modules keep follow from them, and which modules can be left out.  It holds no tensor, no code and no capture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nas.errors import SpaceError
+from nas.supernet import parts
+from nas.supernet.parts import Axis, Sizes
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A width that a search chooses.
+
+    Attributes:
+        name: module path and kind, as in `encoder.layer.0.attention.heads`.
+        kind: "width", "hidden", "heads", "groups", "head_dim", …
+        size: of the original; the largest of `choices`.
+        choices: rising.
+    """
+
+    name: str
+    kind: str
+    size: int
+    choices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AtomPlan:
+    """What is renumbered and cut as one: `times` units for each one that the decision gives; whole without a decision."""
+
+    size: int
+    decision: str | None = None
+    times: int = 1
+
+
+Path = tuple[str | int, ...]
+"""Where a number is, inside a module: an attribute's name, then keys, indices or attributes (`("config", "num_heads")`)."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number that a module keeps and that follows from the arch.
+
+    Attributes:
+        module: path of the module.
+        path: where the number is in it.
+        axis: its value is the length of this axis, unless there is an expression.
+        expression: tree of ["+" | "-" | "*" | "//" | "%", left, right], ints and "x"; the value is the x, at most the original,
+            for which it is as long as `axis`.
+    """
+
+    module: str
+    path: Path
+    axis: Axis
+    expression: Any = None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A module that can be left out: it then gives its first argument, in what it returns otherwise.
+
+    Attributes:
+        name: module path.
+        extras: None if it returns a tensor, else the entries after the first of the tuple that it returns.
+    """
+
+    name: str
+    extras: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """See the module's text.  Names of tensors are those of `named_parameters` and `named_buffers`, one for tied ones."""
+
+    decisions: tuple[Decision, ...] = ()
+    atoms: Mapping[str, AtomPlan] = field(default_factory=dict)
+    tensors: Mapping[str, tuple[Axis, ...]] = field(default_factory=dict)
+    numbers: tuple[Number, ...] = ()
+    units: tuple[Unit, ...] = ()
+
+    @property
+    def whole(self) -> dict[str, int]:
+        """Length of every atom in the original."""
+        return {name: atom.size for name, atom in self.atoms.items()}
+
+    def sizes(self, chosen: Mapping[str, int]) -> Sizes:
+        """Length of every atom where decisions are as `chosen`, by name; those that are not there are whole."""
+        return {
+            name: atom.size
+            if atom.decision is None or atom.decision not in chosen
+            else chosen[atom.decision] * atom.times
+            for name, atom in self.atoms.items()
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "format": FORMAT,
+            "decisions": [[d.name, d.kind, d.size, list(d.choices)] for d in self.decisions],
+            "atoms": {name: [a.size, a.decision, a.times] for name, a in self.atoms.items()},
+            "tensors": {name: [parts.to_json(axis) for axis in axes] for name, axes in self.tensors.items()},
+            "numbers": [[n.module, list(n.path), parts.to_json(n.axis), n.expression] for n in self.numbers],
+            "units": [[u.name, u.extras] for u in self.units],
+        }
+
+    @staticmethod
+    def from_json(data: Any) -> Plan:
+        """The plan that `to_json` described.
+
+        Raises:
+            SpaceError: it is none, or of another version.
+        """
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise SpaceError(f"a plan of format {FORMAT} was expected; make it again with nas.elastic")
+        try:
+            return Plan(
+                tuple(Decision(name, kind, size, tuple(choices)) for name, kind, size, choices in data["decisions"]),
+                {name: AtomPlan(*values) for name, values in data["atoms"].items()},
+                {name: tuple(map(parts.from_json, axes)) for name, axes in data["tensors"].items()},
+                tuple(
+                    Number(module, tuple(path), parts.from_json(axis), expression)
+                    for module, path, axis, expression in data["numbers"]
+                ),
+                tuple(Unit(*values) for values in data["units"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise SpaceError(f"the plan is damaged ({error}); make it again with nas.elastic") from error
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its content."""
+        content = json.dumps(self.to_json(), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(content.encode()).hexdigest()

@@ -1,0 +1,103 @@
+"""Axes made of atoms: which indices of a tensor's axis an arch keeps, as a function of how much it keeps of each atom.
+
+An *axis* is a product of factors, slowest first, as einops writes fused axes; its length is the product of theirs, and `()` has
+length 1.  A *factor* is a fixed number, an *atom* (by name; what a search decides, or what is held whole), or a `Sum`: axes
+one after the other, as `torch.cat` makes them.  Of an atom the first units are kept, of a product the products of what is kept,
+of a sum what each of its terms keeps: grouped queries, packed projections, gates and concatenations need no rule of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nas.errors import LayoutError
+
+Sizes = Mapping[str, int]
+"""Length of each atom, by name."""
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Axes one after the other."""
+
+    terms: tuple[Axis, ...]
+
+
+Factor = int | str | Sum
+Axis = tuple[Factor, ...]
+
+
+def length(axis: Axis, sizes: Sizes) -> int:
+    """Number of indices of `axis` where atoms have `sizes`."""
+    return math.prod(_length(factor, sizes) for factor in axis)
+
+
+def _length(factor: Factor, sizes: Sizes) -> int:
+    if isinstance(factor, Sum):
+        return sum(length(term, sizes) for term in factor.terms)
+    return sizes[factor] if isinstance(factor, str) else factor
+
+
+def indices(axis: Axis, whole: Sizes, part: Sizes) -> Tensor:
+    """(length(axis, part),) rising indices into the axis of the supernet that an arch keeps.
+
+    Args:
+        axis: of the supernet's tensor.
+        whole: lengths of atoms in the supernet.
+        part: lengths of atoms in the arch, none of them larger.
+    """
+    kept = torch.zeros(1, dtype=torch.int64)
+    for factor in axis:
+        inner = _indices(factor, whole, part)
+        kept = (kept[:, None] * _length(factor, whole) + inner).flatten()
+    return kept
+
+
+def _indices(factor: Factor, whole: Sizes, part: Sizes) -> Tensor:
+    if not isinstance(factor, Sum):
+        return torch.arange(_length(factor, part))
+    found, start = [], 0
+    for term in factor.terms:
+        found.append(indices(term, whole, part) + start)
+        start += length(term, whole)
+    return torch.cat(found)
+
+
+def atoms(axis: Axis) -> Iterator[str]:
+    """Names of the atoms of `axis`, in order; one that occurs twice comes twice."""
+    for factor in axis:
+        if isinstance(factor, Sum):
+            for term in factor.terms:
+                yield from atoms(term)
+        elif isinstance(factor, str):
+            yield factor
+
+
+def to_json(axis: Axis) -> list[Any]:
+    """`axis` as JSON: numbers, names, and `{"sum": [axis, …]}`."""
+    return [{"sum": [to_json(term) for term in factor.terms]} if isinstance(factor, Sum) else factor for factor in axis]
+
+
+def from_json(data: Any) -> Axis:
+    """The axis that `to_json` described.
+
+    Raises:
+        LayoutError: it is none.
+    """
+    if not isinstance(data, list):
+        raise LayoutError(f"an axis is a list of factors, not {data!r}")
+    return tuple(_factor(each) for each in data)
+
+
+def _factor(data: Any) -> Factor:
+    if isinstance(data, str) or (isinstance(data, int) and not isinstance(data, bool) and data > 0):
+        return data
+    if isinstance(data, dict) and data.keys() == {"sum"} and isinstance(data["sum"], list):
+        return Sum(tuple(from_json(term) for term in data["sum"]))
+    raise LayoutError(f"a factor of an axis is a positive number, an atom's name or a sum, not {data!r}")
