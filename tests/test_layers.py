@@ -128,6 +128,7 @@ for _layer in set(MAY_IMPORT) - {"errors"}:
 # Packages that are imported in these layers only.
 ONLY_IN = {
     "torch": {
+        "convert",
         "identity",
         "decode",
         "supernet",
@@ -141,7 +142,7 @@ ONLY_IN = {
         "deploy",
         "distributed",
     },  # cli: the doctor looks at it
-    "pyglove": {"space", "search", "pyglove"},
+    "pyglove": {"convert", "space", "search", "pyglove"},
     "ray": {"distributed", "runners", "tune"},
     "sqlalchemy": {"optuna", "store"},
     "alembic": {"store"},
