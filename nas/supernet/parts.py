@@ -52,19 +52,39 @@ def indices(axis: Axis, whole: Sizes, part: Sizes) -> Tensor:
         whole: lengths of atoms in the supernet.
         part: lengths of atoms in the arch, none of them larger.
     """
-    kept = torch.zeros(1, dtype=torch.int64)
+    return _picked(axis, whole, {name: torch.arange(part[name]) for name in atoms(axis)})
+
+
+def permuted(axis: Axis, whole: Sizes, orders: Mapping[str, Tensor]) -> Tensor:
+    """(length(axis, whole),) old index of what is at each index once atoms are renumbered, wherever they occur in `axis`.
+
+    `tensor.index_select(dim, permuted(…))` is the renumbered tensor.
+
+    Args:
+        axis: of the tensor.
+        whole: lengths of atoms.
+        orders: for atoms, by name, the old number of the unit that gets each number; others keep theirs.
+    """
+    every = {name: torch.arange(whole[name]) for name in atoms(axis)}
+    return _picked(axis, whole, {name: orders.get(name, units) for name, units in every.items()})
+
+
+def _picked(axis: Axis, whole: Sizes, units: Mapping[str, Tensor]) -> Tensor:
+    """Indices into `axis` of the given units of its atoms, in their order."""
+    found = torch.zeros(1, dtype=torch.int64)
     for factor in axis:
-        inner = _indices(factor, whole, part)
-        kept = (kept[:, None] * _length(factor, whole) + inner).flatten()
-    return kept
+        if isinstance(factor, Sum):
+            inner = _picked_of(factor, whole, units)
+        else:
+            inner = units[factor] if isinstance(factor, str) else torch.arange(factor)
+        found = (found[:, None] * _length(factor, whole) + inner.to(found)).flatten()
+    return found
 
 
-def _indices(factor: Factor, whole: Sizes, part: Sizes) -> Tensor:
-    if not isinstance(factor, Sum):
-        return torch.arange(_length(factor, part))
+def _picked_of(factor: Sum, whole: Sizes, units: Mapping[str, Tensor]) -> Tensor:
     found, start = [], 0
     for term in factor.terms:
-        found.append(indices(term, whole, part) + start)
+        found.append(_picked(term, whole, units) + start)
         start += length(term, whole)
     return torch.cat(found)
 
