@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -65,6 +66,14 @@ def quiet(seed: int | None = None) -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda_states)
 
 
+_WITHOUT_VALUES = ContextVar("without_values", default=False)
+
+
+def values_wanted() -> bool:
+    """Whether what is built now gets the values of its parameters: false under `parameters_on_meta`."""
+    return not _WITHOUT_VALUES.get()
+
+
 @contextmanager
 def parameters_on_meta() -> Iterator[None]:
     """Parameters that this thread registers meanwhile become meta parameters; a parameter registered twice stays one."""
@@ -79,22 +88,30 @@ def parameters_on_meta() -> Iterator[None]:
         known = stand_ins.get(place)
         if known is not None and not known[0].expired():  # type: ignore[no-untyped-call]
             return known[1]
-        stand_in = _meta(parameter)
+        stand_in = on_meta(parameter)
         stand_ins[place] = (StorageWeakRef(parameter.untyped_storage()), stand_in)  # type: ignore[no-untyped-call]
         return stand_in
 
     handle = register_module_parameter_registration_hook(hook)  # type: ignore[arg-type]
+    token = _WITHOUT_VALUES.set(True)
     try:
         yield
     finally:
+        _WITHOUT_VALUES.reset(token)
         handle.remove()
 
 
-def _meta(parameter: nn.Parameter) -> nn.Parameter:
-    empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
-    stand_in = nn.Parameter(empty, requires_grad=parameter.requires_grad)
-    stand_in.__dict__.update(parameter.__dict__)  # marks that libraries leave on parameters
-    return stand_in
+def on_meta(parameter: nn.Parameter, shape: Sequence[int] | None = None) -> nn.Parameter:
+    """A parameter like this one, by default of its shape, without values."""
+    whole = parameter.shape if shape is None else shape
+    return like(parameter, torch.empty(tuple(whole), dtype=parameter.dtype, device="meta"))
+
+
+def like(parameter: nn.Parameter, values: Tensor) -> nn.Parameter:
+    """A parameter of these values that is otherwise as `parameter` is."""
+    made = nn.Parameter(values, requires_grad=parameter.requires_grad)
+    made.__dict__.update(parameter.__dict__)  # marks that libraries leave on parameters
+    return made
 
 
 Memory = tuple[int, int, tuple[int, ...], tuple[int, ...]]

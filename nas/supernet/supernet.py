@@ -24,7 +24,7 @@ from nas.supernet.layouts import Cut
 from nas.supernet.pretrained import fill_from
 from nas.supernet.proof import FEW, Proof, prove
 from nas.supernet.shared import Shared
-from nas.supernet.skeleton import buffers_of, build, build_skeleton, parameters_of, quiet, statistics_of
+from nas.supernet.skeleton import buffers_of, build, build_skeleton, like, parameters_of, quiet, statistics_of
 from nas.supernet.unbuildable import can_build, without_unbuildable
 from nas.supernet.union import CORNER, Union, initialise, survey, with_buffers
 from nas.supernet.watching import Log, Watch, check_numbers
@@ -232,9 +232,7 @@ class Supernet(nn.Module):
             shapes = self._shared.union.shapes_of(module)
             for entry in parameters_of(module):
                 part = self._shared.part(entry.names, entry.shape, shapes).clone(memory_format=torch.contiguous_format)
-                own = nn.Parameter(part, requires_grad=entry.tensor.requires_grad)
-                own.__dict__.update(entry.tensor.__dict__)  # marks that libraries leave on parameters
-                hang(own, entry.slots)
+                hang(like(entry.tensor, part), entry.slots)
             for layer in module.modules():
                 if isinstance(layer, nn.RNNBase):  # keeps a list of its parameters
                     layer._init_flat_weights()

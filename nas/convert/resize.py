@@ -1,0 +1,368 @@
+"""The user's own module, resized: a deep copy whose parameters and buffers are cuts of the original's.
+
+Whatever the class does comes along: methods, hooks, attributes, ties.  What follows from the arch is changed: tensors, the
+numbers that `Plan.numbers` names, what torch's layers say of their own sizes, and modules that are left out.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas.convert.plan import Number, Path, Plan
+from nas.errors import Infeasible, SpaceError, suggest
+from nas.supernet import parts
+from nas.supernet.parts import Axis, Sizes
+from nas.supernet.skeleton import like, on_meta, parameters_of
+from nas.train.dropping import Dropped, replace
+
+ATOMS, AXES = "_nas_atoms", "_nas_axes"
+"""Where a resized module keeps the length of each of its atoms, and the axes of each of its tensors by name."""
+
+Memo = dict[int, Any]
+
+
+def resize(model: nn.Module, plan: Plan, sizes: Sizes, kept: Collection[str], *, meta: bool) -> nn.Module:
+    """A copy of `model` with the first `sizes` units of each atom; it shares no memory with `model`.
+
+    Args:
+        model: the original; parameters on the meta device give parameters there.
+        plan: of the model.
+        sizes: length of each atom of the plan.
+        kept: names of the plan's units that are not left out.
+        meta: parameters on the meta device, nothing of them being read.  Buffers have their values all the same.
+
+    Raises:
+        SpaceError: the plan is of another model, or the model cannot be copied.
+        Infeasible: a number of a module has no value for these sizes.
+    """
+    axes = named_axes(model, plan)
+    memo: Memo = {}
+    _cut_tensors(model, plan, axes, sizes, memo, meta=meta)
+    left_out = [unit for unit in plan.units if unit.name not in kept]
+    resized = _copied(model, memo, {unit.name: unit.extras for unit in left_out})
+    _forget_caches(resized)
+    originals, copies = dict(model.named_modules()), dict(resized.named_modules())
+    for number in plan.numbers:
+        if number.module in copies and not isinstance(copies[number.module], Dropped):
+            _set_number(copies[number.module], number, plan.whole, sizes)
+    for name, layer in copies.items():
+        if name in originals and type(layer) is type(originals[name]):
+            _own_sizes(layer, originals[name], {number.path for number in plan.numbers if number.module == name})
+    resized.__dict__[ATOMS] = dict(sizes)
+    resized.__dict__[AXES] = axes
+    return resized
+
+
+def named_axes(model: nn.Module, plan: Plan) -> dict[str, tuple[Axis, ...]]:
+    """The axes of each tensor that the plan knows, under each of its names.
+
+    Raises:
+        SpaceError: the model has no tensor of a name, or one of another shape.
+    """
+    tensors: dict[str, Tensor] = dict(model.named_buffers(remove_duplicate=False))
+    same: dict[int, list[str]] = {}
+    for name, buffer in tensors.items():
+        same.setdefault(id(buffer), []).append(name)
+    aliases = {name: names for names in same.values() for name in names}
+    for entry in parameters_of(model):
+        for name in entry.names:
+            tensors[name], aliases[name] = entry.tensor, entry.names
+    found: dict[str, tuple[Axis, ...]] = {}
+    for name, axes in plan.tensors.items():
+        if name not in tensors:
+            raise SpaceError(
+                f"the plan has {name!r}, and {type(model).__name__} has no such tensor{suggest(name, tensors)}; "
+                "make the plan again with nas.elastic, for the model as it is now"
+            )
+        shape = tuple(parts.length(axis, plan.whole) for axis in axes)
+        if shape != tuple(tensors[name].shape):
+            raise SpaceError(
+                f"the plan has {name!r} of shape {shape}, and that of {type(model).__name__} has {tuple(tensors[name].shape)}; "
+                "make the plan again with nas.elastic, for the model as it is now"
+            )
+        found.update(dict.fromkeys(aliases[name], axes))
+    return found
+
+
+# -- tensors
+
+
+def _cut_tensors(
+    model: nn.Module, plan: Plan, axes: Mapping[str, Sequence[Axis]], sizes: Sizes, memo: Memo, *, meta: bool
+) -> None:
+    """Tell a deep copy what to put in the place of each parameter and buffer."""
+    whole = plan.whole
+    for entry in parameters_of(model):
+        own = axes.get(entry.names[0], ())
+        if meta or entry.tensor.is_meta:
+            made = on_meta(entry.tensor, [parts.length(axis, sizes) for axis in own] if own else None)
+        else:
+            made = like(entry.tensor, cut(entry.tensor.detach(), own, whole, sizes))
+        for table, key in entry.slots:  # `nn.Parameter(other)` is another object and the same parameter
+            memo[id(table[key])] = made
+    for name, buffer in model.named_buffers():  # the first of its names has the axes, if one has
+        if name in axes:
+            memo[id(buffer)] = cut(buffer.detach(), axes[name], whole, sizes)
+    for (
+        owner
+    ) in model.modules():  # what hooks compute from parameters before each call: no leaf, which torch does not copy
+        for value in vars(owner).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach()
+
+
+def cut(tensor: Tensor, axes: Sequence[Axis], whole: Sizes, part: Sizes) -> Tensor:
+    """A copy of what an arch with atoms of the lengths `part` has of `tensor`."""
+    found = tensor
+    for dimension, axis in enumerate(axes):
+        length = parts.length(axis, part)
+        if length == found.shape[dimension]:
+            continue
+        kept = parts.indices(axis, whole, part)
+        if int(kept[-1]) == length - 1:
+            found = found.narrow(dimension, 0, length)
+        else:
+            found = found.index_select(dimension, kept.to(found.device))
+    return found.clone(memory_format=torch.contiguous_format) if found is not tensor else tensor.clone()
+
+
+# -- modules
+
+
+def _copied(model: nn.Module, memo: Memo, left_out: Mapping[str, int | None]) -> nn.Module:
+    """A deep copy with these modules left out; one that has several names is left out under the given one only."""
+    places: dict[int, int] = {}
+    for _, module in model.named_modules(remove_duplicate=False):
+        places[id(module)] = places.get(id(module), 0) + 1
+    known = dict(model.named_modules())
+    several = []
+    for name, extras in left_out.items():
+        if name not in known:
+            raise SpaceError(
+                f"the plan leaves out {name!r}, and {type(model).__name__} has no such module{suggest(name, known)}"
+            )
+        if places[id(known[name])] == 1:  # nothing of it is copied
+            memo[id(known[name])] = _stand_in(known[name], extras)
+        else:
+            several.append(name)
+    try:
+        resized = copy.deepcopy(model, memo)
+    except Exception as error:  # of any kind: whatever an attribute of the model says to being copied
+        raise SpaceError(
+            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); "
+            "keep out of its attributes what cannot (locks, open files, tensors with a gradient history)"
+        ) from error
+    for name in several:
+        replace(resized, name, _stand_in(known[name], left_out[name]))
+    return resized
+
+
+def _stand_in(module: nn.Module, extras: int | None) -> Dropped:
+    """What takes the place of a module left out; it has the module's numbers and texts, which those around may read."""
+    dropped = Dropped(extras=extras)
+    own = vars(dropped)
+    for key, value in vars(module).items():
+        if key not in own and isinstance(value, bool | int | float | str | None):
+            own[key] = value
+    return dropped.train(module.training)
+
+
+def _forget_caches(module: nn.Module) -> None:
+    """Let every module forget what it computed from weights or sizes, as it does when its mode changes.
+
+    The mode ends as it began, since layers may merge weights for the one and take them apart for the other.
+    """
+    flags = [(each, each.training) for each in module.modules()]
+    module.train(not module.training)
+    module.train(not module.training)
+    for each, training in flags:
+        each.training = training
+
+
+# -- numbers
+
+
+def _set_number(module: nn.Module, number: Number, whole: Sizes, sizes: Sizes) -> None:
+    """Give a module the number that these sizes ask for; one that stays as it is is not touched."""
+    if parts.length(number.axis, whole) == parts.length(number.axis, sizes):
+        return
+    at = f"{number.module}.{_spelled(number.path)}".lstrip(".")
+    old = _look_up(module, number.path, at)
+    length = parts.length(number.axis, sizes)
+    new = length if number.expression is None else solve(number.expression, length, old)
+    if new is None:
+        raise Infeasible(f"{at} is {old}, and no smaller number makes its part {length} long")
+    if new != old:
+        key, rest = number.path[0], number.path[1:]
+        _assign(module, str(key), _replaced(getattr(module, str(key)), rest, new) if rest else new)
+
+
+def _spelled(path: Path) -> str:
+    return "".join(f"[{key!r}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
+
+
+def _look_up(value: Any, path: Path, at: str) -> int:
+    try:
+        for key in path:
+            value = _item(value, key)
+    except (AttributeError, LookupError, TypeError):
+        value = None
+    if not isinstance(value, int):
+        raise SpaceError(f"the plan changes the number {at}, and there is none; make the plan again with nas.elastic")
+    return value
+
+
+def _item(value: Any, key: str | int) -> Any:
+    return value[key] if isinstance(value, list | tuple | Mapping) else getattr(value, str(key))  # type: ignore[index]
+
+
+def _replaced(value: Any, path: Path, new: int) -> Any:
+    """A shallow copy of `value` with another number in it: what it is part of may be shared."""
+    if not path:
+        return new
+    inner = _replaced(_item(value, path[0]), path[1:], new)
+    if isinstance(value, tuple):
+        items = [inner if place == path[0] else item for place, item in enumerate(value)]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changed = copy.copy(value)
+        object.__setattr__(changed, str(path[0]), inner)  # a frozen one, too
+        return changed
+    changed = copy.copy(value)
+    if isinstance(changed, list | Mapping):
+        changed[path[0]] = inner  # type: ignore[index]
+    else:
+        _assign(changed, str(path[0]), inner)
+    return changed
+
+
+def _assign(owner: Any, name: str, value: Any) -> None:
+    """Set an attribute that the owner has for itself, without what its class does when it is set."""
+    if name in getattr(owner, "__dict__", ()):
+        owner.__dict__[name] = value
+    else:
+        setattr(owner, name, value)
+
+
+def solve(expression: Any, length: int, old: int) -> int | None:
+    """The x, at most `old`, for which `expression` is `length`; None where there is none.
+
+    Of several the one whose divisions leave the least, then the largest: what is divided is rarely meant to leave a rest.
+
+    >>> solve(["//", 96, "x"], 32, 6), solve(["//", "x", 8], 4, 64), solve(["*", "x", 3], 10, 64)
+    (3, 32, None)
+    """
+    best, least = None, None
+    for x in range(old, 0, -1):
+        value, rest = _value(expression, x)
+        if value == length and (least is None or rest < least):
+            best, least = x, rest
+            if not rest:
+                break
+    return best
+
+
+def _value(expression: Any, x: int) -> tuple[int | None, int]:
+    """The value of an expression, None where it divides by zero, and what its divisions leave."""
+    if not isinstance(expression, list):
+        return x if expression == "x" else int(expression), 0
+    operator, *operands = expression
+    (left, left_rest), (right, right_rest) = (_value(operand, x) for operand in operands)
+    if left is None or right is None or (operator in ("//", "%") and right == 0):
+        return None, 0
+    rest = left_rest + right_rest + (left % right if operator == "//" else 0)
+    return _OPERATORS[operator](left, right), rest
+
+
+_OPERATORS: dict[str, Callable[[int, int], int]] = {
+    "+": lambda left, right: left + right,
+    "-": lambda left, right: left - right,
+    "*": lambda left, right: left * right,
+    "//": lambda left, right: left // right,
+    "%": lambda left, right: left % right,
+}
+
+
+# -- what torch's layers say of their own sizes
+
+
+def _own_sizes(layer: nn.Module, original: nn.Module, told: Collection[Path]) -> None:
+    """Set the sizes that one of torch's layers keeps beside its tensors, where the original's agree with its tensors."""
+    for kind, sizes_of in _LAYERS:
+        if isinstance(layer, kind):
+            before, after = sizes_of(original), sizes_of(layer)
+            for name, value in after.items():
+                agrees = getattr(original, name, None) == before[name]
+                if agrees and value != before[name] and not any(path[0] == name for path in told):
+                    _assign(layer, name, value)
+    if isinstance(layer, nn.RNNBase):  # keeps a list of its parameters
+        layer._init_flat_weights()
+
+
+def _convolution(layer: Any) -> dict[str, Any]:
+    first, second = layer.weight.shape[0], layer.weight.shape[1] * layer.groups
+    return {"in_channels": first, "out_channels": second} if layer.transposed else _in_out(second, first, "channels")
+
+
+def _in_out(inputs: int, outputs: int, of: str) -> dict[str, Any]:
+    return {f"in_{of}": inputs, f"out_{of}": outputs}
+
+
+def _normalized(layer: Any) -> dict[str, Any]:
+    return {} if layer.weight is None else {"normalized_shape": tuple(layer.weight.shape)}
+
+
+def _batch_norm(layer: Any) -> dict[str, Any]:
+    tensor = layer.weight if layer.weight is not None else layer.running_mean
+    return {} if tensor is None else {"num_features": tensor.shape[0]}
+
+
+def _recurrent(layer: Any) -> dict[str, Any]:
+    gates = {"LSTM": 4, "GRU": 3}.get(layer.mode, 1)
+    rows, columns = layer.weight_hh_l0.shape
+    sizes = {"input_size": layer.weight_ih_l0.shape[1], "hidden_size": rows // gates}
+    return sizes | ({"proj_size": columns} if layer.proj_size else {})
+
+
+def _bilinear(layer: Any) -> dict[str, Any]:
+    outputs, first, second = layer.weight.shape
+    return {"in1_features": first, "in2_features": second, "out_features": outputs}
+
+
+_LAYERS: tuple[tuple[type[nn.Module] | tuple[type[nn.Module], ...], Callable[[Any], dict[str, Any]]], ...] = (
+    (nn.Linear, lambda layer: _in_out(layer.weight.shape[1], layer.weight.shape[0], "features")),
+    (nn.Bilinear, _bilinear),
+    (nn.modules.conv._ConvNd, _convolution),
+    (nn.modules.batchnorm._NormBase, _batch_norm),
+    (nn.GroupNorm, lambda layer: {} if layer.weight is None else {"num_channels": layer.weight.shape[0]}),
+    ((nn.LayerNorm, nn.RMSNorm), _normalized),
+    (
+        (nn.Embedding, nn.EmbeddingBag),
+        lambda layer: dict(zip(("num_embeddings", "embedding_dim"), layer.weight.shape, strict=True)),
+    ),
+    (nn.PReLU, lambda layer: {"num_parameters": layer.weight.numel()}),
+    (nn.RNNBase, _recurrent),
+    (
+        nn.RNNCellBase,
+        lambda layer: {"input_size": layer.weight_ih.shape[1], "hidden_size": layer.weight_hh.shape[1]},
+    ),
+)
+
+
+# -- what a copy cannot follow
+
+
+def shared_with(model: nn.Module, resized: nn.Module) -> Iterator[str]:
+    """Where a copy of `model` still holds a tensor of the original: closures are not copied."""
+    from nas.supernet import attributes
+
+    own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    for path, value in attributes.leaves(resized).items():
+        if id(value) in own:
+            yield path
