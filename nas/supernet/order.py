@@ -10,7 +10,6 @@ The importance of a channel is the sum of |w| over what reads it, and channels n
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -22,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from nas.checking import checked
 from nas.errors import SupernetError, suggest
 from nas.space import Arch
+from nas.supernet import ranking
 from nas.supernet.fused import Layout
 from nas.supernet.inputs import Inputs, convert
 from nas.supernet.layouts import CentreCrop, Corner, KernelTransform, Shape
@@ -129,7 +129,7 @@ def reorder(
     orders: dict[Axis, Tensor] = {}
     for axis in axes(supernet):
         bounds = {shapes[name][dim] for shapes in kept for name, dim in axis.places if name in shapes}
-        orders[axis] = _order(importance(supernet, axis, readers), sorted(bounds - {axis.length}))
+        orders[axis] = ranking.order(importance(supernet, axis, readers), sorted(bounds - {axis.length}))
     _renumber(supernet, orders, optimizer)
     if not _equal(before, _outputs(supernet, inputs)):
         _renumber(supernet, {axis: order.argsort() for axis, order in orders.items()}, optimizer)
@@ -138,16 +138,6 @@ def reorder(
             "else, since the model tells channels apart by their number (groups, shuffles, slices); train it unsorted"
         )
     return orders
-
-
-def _order(scores: Tensor, bounds: Sequence[int]) -> Tensor:
-    """Channels by falling score within each bracket [0, b₁), [b₁, b₂), …; equal ones stay in their order."""
-    edges = [0, *bounds, len(scores)]
-    parts = [
-        start + torch.argsort(scores[start:end], descending=True, stable=True)
-        for start, end in itertools.pairwise(edges)
-    ]
-    return torch.cat(parts)
 
 
 @torch.no_grad()

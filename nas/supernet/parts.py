@@ -89,6 +89,29 @@ def _picked_of(factor: Sum, whole: Sizes, units: Mapping[str, Tensor]) -> Tensor
     return torch.cat(found)
 
 
+def units(axis: Axis, whole: Sizes) -> Iterator[tuple[str, Tensor]]:
+    """Each atom of `axis`, in order, with the unit of it that every index is of: (length(axis, whole),), -1 in other terms."""
+    total, inner = length(axis, whole), length(axis, whole)
+    for factor in axis:
+        size = _length(factor, whole)
+        inner //= max(size, 1)
+        place = torch.arange(total) // inner % size
+        if isinstance(factor, str):
+            yield factor, place
+        elif isinstance(factor, Sum):
+            yield from ((name, table[place]) for name, table in _units(factor, whole))
+
+
+def _units(factor: Sum, whole: Sizes) -> Iterator[tuple[str, Tensor]]:
+    start, size = 0, _length(factor, whole)
+    for term in factor.terms:
+        for name, place in units(term, whole):
+            table = torch.full((size,), -1)
+            table[start : start + len(place)] = place
+            yield name, table
+        start += length(term, whole)
+
+
 def atoms(axis: Axis) -> Iterator[str]:
     """Names of the atoms of `axis`, in order; one that occurs twice comes twice."""
     for factor in axis:

@@ -1,0 +1,226 @@
+"""Random weights with which a wrong model shows: every tensor matters, and numbers neither vanish nor explode.
+
+With the weights that a model comes with, errors hide: scales of 1e-6, biases of 0 and statistics of 0 and 1 make branches
+vanish, and tiny projections make attention nearly uniform, so that wrong heads give the same output.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_leaves, tree_map
+
+from nas.convert.copying import forget, named_tensors, tied, with_tensors
+from nas.errors import SupernetError
+from nas.supernet.inputs import Inputs, arguments, tensors_in
+from nas.supernet.skeleton import quiet
+
+Strength = Literal["fresh", "spread"]
+
+GAIN = 1.4
+"""Standard deviation of a sum over `fan` inputs of deviation 1: √2 keeps it through ReLU (He et al. 2015)."""
+
+
+def healthy(
+    module: nn.Module, seed: int = 0, dtype: torch.dtype | None = None, strength: Strength = "fresh"
+) -> dict[str, Tensor]:
+    """New values of the parameters and buffers of `module` with a fraction, by name, tied ones once.
+
+    Matrices and kernels are N(0, 1.4/√fan), vectors are spread around their own values, statistics of norms lie between 0 and
+    2, and other buffers keep their values unless all of them are equal.  The same seed gives the same numbers.
+
+    Args:
+        module: whose values count; it is left as it is.  Tensors without values (meta) get some, on the CPU.
+        seed: of the numbers.
+        dtype: of the values; their own without it.  Complex tensors get the complex type that is as wide.
+        strength: "spread" leaves matrices near their values too, for models that compute nonsense otherwise.
+    """
+    names, statistics = tied(module), _statistics(module)
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    found: dict[str, Tensor] = {}
+    for name, tensor in named_tensors(module):
+        if names[name] != name or not (tensor.is_floating_point() or tensor.is_complex()):
+            continue
+        generator = torch.Generator().manual_seed(seed * 0x1000003 + zlib.crc32(name.encode()))
+        own = _own(name, tensor)
+        if name in statistics:
+            value = torch.rand(own.shape, generator=generator, dtype=torch.float64) * 1.5 + 0.25
+        elif name in parameters:
+            value = _parameter(module, name, own, generator, strength)
+        else:
+            value = _buffer(own, generator)
+        device = "cpu" if tensor.is_meta else tensor.device
+        found[name] = value.to(device, _like(tensor.dtype, dtype))
+    return found
+
+
+def _own(name: str, tensor: Tensor) -> Tensor:
+    """The values in double precision; 1 for weights without values and 0 for biases."""
+    wide = torch.complex128 if tensor.is_complex() else torch.float64
+    if not tensor.is_meta:
+        return tensor.detach().to("cpu", wide)
+    return torch.full(tensor.shape, 0.0 if "bias" in name.rpartition(".")[2] else 1.0, dtype=wide)
+
+
+def _like(own: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
+    if wanted is None:
+        return own
+    return wanted.to_complex() if own.is_complex else wanted
+
+
+def _statistics(module: nn.Module) -> set[str]:
+    """Names of running statistics of norms, of torch or with torch's names."""
+    return {
+        f"{prefix}.{key}" if prefix else key
+        for prefix, owner in module.named_modules(remove_duplicate=False)
+        for key, buffer in owner._buffers.items()
+        if buffer is not None
+        and buffer.is_floating_point()
+        and (isinstance(owner, _NormBase) or key in ("running_mean", "running_var"))
+    }
+
+
+def _parameter(module: nn.Module, name: str, own: Tensor, generator: torch.Generator, strength: Strength) -> Tensor:
+    noise = torch.randn(own.shape, generator=generator, dtype=own.dtype)
+    fan = _fan(module.get_submodule(name.rpartition(".")[0]), own)
+    if fan is not None and strength == "fresh":
+        return GAIN / math.sqrt(fan) * noise
+    scale = float(own.abs().max()) if own.numel() else 0.0
+    if fan is None and strength == "fresh":
+        # Vectors near zero scale a branch or shift it: at their own values the branch would not be seen.
+        return own + 0.1 * noise if scale >= 1e-2 else 0.3 * noise
+    return own * (1 + 0.3 * noise) + (0.02 if scale < 1e-2 else 0.02 * scale) * noise
+
+
+def _fan(owner: nn.Module, tensor: Tensor) -> int | None:
+    """Terms in the sums that a matrix or kernel is in; None of vectors."""
+    if isinstance(owner, _ConvNd) and tensor.dim() > 2:
+        return max(1, tensor[0].numel()) if tensor.numel() else 1
+    lengths = [length for length in tensor.shape if length > 1]
+    if len(lengths) < 2:
+        return None
+    # Of three axes the first may be of experts, heads or output channels, the last a kernel's.
+    return math.prod(lengths[1:]) if len(lengths) > 3 else max(lengths[1:])
+
+
+def _buffer(own: Tensor, generator: torch.Generator) -> Tensor:
+    """Tables and masks keep their values; what is constant so far (a bias of zeros, a scale of ones) gets others."""
+    if own.numel() < 2 or not bool((own == own.flatten()[0]).all()) or not bool(own.isfinite().all()):
+        return own
+    if not own.is_complex() and float(own.flatten()[0]) > 0:
+        return own * (0.5 + torch.rand(own.shape, generator=generator, dtype=own.dtype))
+    return own + 0.3 * torch.randn(own.shape, generator=generator, dtype=own.dtype)
+
+
+# -- a module that runs on them
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A copy of a module on healthy weights, with inputs that it runs on.
+
+    Attributes:
+        module: of the same class, in eval mode; its parameters and buffers are its own.
+        buffers: what its buffers hold before each run, which may change them.
+        inputs: positional and keyword arguments.
+        dtype: of values and inputs.
+    """
+
+    module: nn.Module
+    buffers: dict[str, Tensor]
+    inputs: tuple[tuple[Any, ...], dict[str, Any]]
+    dtype: torch.dtype
+
+    @torch.no_grad()
+    def outputs(self) -> list[Tensor]:
+        """The tensors that it gives, copied, for its parameters as they are and `buffers`."""
+        self.reset()
+        found = [one.detach().clone() for one in outputs_of(self.module, self.inputs)]
+        return [torch.view_as_real(one.resolve_conj()) if one.is_complex() else one for one in found]
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Undo what runs left in buffers and attributes."""
+        for name, buffer in self.module.named_buffers():
+            buffer.copy_(self.buffers[name])
+        forget(self.module)
+
+
+def outputs_of(module: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> list[Tensor]:
+    """The tensors that `module` gives, in order; what it draws is the same each time."""
+    with quiet(0):
+        return tensors_in(tree_leaves(module(*inputs[0], **inputs[1])))
+
+
+def healthy_copy(module: nn.Module, example: Inputs, seed: int = 0) -> Patient:
+    """A copy of `module` on healthy weights, in double precision where its code permits.
+
+    Inputs that are constant are drawn anew (an example of zeros shows nothing), unless the model refuses them.  The first of a
+    few settings counts with which it runs and gives finite numbers.
+
+    Raises:
+        SupernetError: it runs with none.
+    """
+    given, reason = arguments(example), ""
+    own = next((one.dtype for one in module.parameters() if one.is_floating_point()), torch.float32)
+    for dtype in dict.fromkeys((torch.float64, torch.float32, own)):
+        for strength in ("fresh", "spread"):
+            state = {**healthy(module, seed, dtype, strength), **_others(module)}
+            copied = with_tensors(module, state)
+            buffers = {name: buffer.clone() for name, buffer in copied.named_buffers()}
+            for lively in (2, 1, 0):
+                inputs = tree_map(lambda leaf, d=dtype, n=lively: _lively(leaf, d, n), given)
+                patient = Patient(copied, buffers, inputs, dtype)
+                try:
+                    outputs = patient.outputs()
+                except Exception as error:  # a model may do anything on numbers that it was not made for
+                    reason = reason or f"{type(error).__name__}: {error}"
+                    continue
+                if _sound(outputs):
+                    return patient
+                reason = reason or "it gives no finite numbers"
+    raise SupernetError(f"{type(module).__name__} does not run on random weights and its example ({reason})")
+
+
+def _others(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of what has no fraction: a forward may change it."""
+    names = tied(module)
+    return {
+        name: torch.zeros(tensor.shape, dtype=tensor.dtype) if tensor.is_meta else tensor.detach().clone()
+        for name, tensor in named_tensors(module)
+        if names[name] == name and not (tensor.is_floating_point() or tensor.is_complex())
+    }
+
+
+def _sound(outputs: list[Tensor]) -> bool:
+    """Are there numbers, and none of them NaN?"""
+    real = [one for one in outputs if one.is_floating_point()]
+    if not any(bool(one.isfinite().any()) for one in real):
+        return not real and bool(outputs)
+    return not any(bool(one.isnan().any()) for one in real)
+
+
+def _lively(leaf: Any, dtype: torch.dtype, how: int) -> Any:
+    """An input in `dtype`; constant numbers with a fraction are drawn anew where `how` is 1, and indices of 0 where it is 2."""
+    if not isinstance(leaf, Tensor):
+        return leaf
+    leaf = leaf.detach()
+    constant = leaf.numel() > 1 and not leaf.is_meta and bool((leaf == leaf.flatten()[0]).all())
+    generator = torch.Generator().manual_seed(leaf.numel())
+    if leaf.is_floating_point() or leaf.is_complex():
+        if leaf.is_meta or (constant and how >= 1):
+            kind = torch.complex64 if leaf.is_complex() else torch.float32
+            leaf = torch.randn(leaf.shape, generator=generator, dtype=kind).to("cpu" if leaf.is_meta else leaf.device)
+        return leaf.to(_like(leaf.dtype, dtype), copy=True)
+    if leaf.is_meta:
+        return torch.zeros(leaf.shape, dtype=leaf.dtype)
+    if constant and how >= 2 and leaf.dtype != torch.bool and not bool(leaf.flatten()[0]):
+        return torch.randint(0, 2, leaf.shape, generator=generator).to(leaf)
+    return leaf.clone()
