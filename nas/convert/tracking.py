@@ -1,0 +1,254 @@
+"""Numbers that remember where they came from: attributes of modules and lengths of axes, through Python's arithmetic.
+
+Every whole number that a module keeps is replaced by one of the same value that remembers its place, and what is computed from
+it remembers how.  An argument of an operator is then known to follow from an attribute because the value flowed there:
+names and values are compared nowhere.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import operator
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Expression = int | float | tuple[Any, ...]
+"""`("attr", module path, place in it)`, `("dim", node, axis)`, an arithmetic sign with two expressions, or a number.
+
+Signs are those of `ARITHMETIC`.  "/" and "**" occur in floating-point numbers only, such as the scale of attention.
+"""
+Path = tuple[str | int, ...]
+
+ARITHMETIC: Mapping[str, Callable[[Any, Any], Any]] = types.MappingProxyType(
+    {
+        "+": operator.add,
+        "-": operator.sub,
+        "*": operator.mul,
+        "//": operator.floordiv,
+        "%": operator.mod,
+        "/": operator.truediv,
+        "**": operator.pow,
+    }
+)
+_INTERNAL = frozenset(vars(nn.Module()))
+_DEPTH = 3
+"""How deep numbers are looked for inside an attribute: a list in a field of a configuration is 2 deep."""
+_LONGEST = 256
+"""Longer containers are tables of data, such as a vocabulary."""
+
+
+class TrackedInt(int):
+    """A whole number that remembers the expression it is the value of."""
+
+    expression: Expression
+
+    def __new__(cls, value: int, expression: Expression | None = None) -> TrackedInt:
+        """`value`; it is its own expression if none is given."""
+        self = super().__new__(cls, value)
+        self.expression = int(value) if expression is None else expression
+        return self
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        return int, (int(self),)
+
+
+class TrackedFloat(float):
+    """A floating-point number that remembers the expression it is the value of."""
+
+    expression: Expression
+
+    def __new__(cls, value: float, expression: Expression | None = None) -> TrackedFloat:
+        """`value`; it is its own expression if none is given."""
+        self = super().__new__(cls, value)
+        self.expression = float(value) if expression is None else expression
+        return self
+
+    def __reduce__(self) -> tuple[type[float], tuple[float]]:
+        return float, (float(self),)
+
+
+def _expression(value: Any) -> Expression:
+    if isinstance(value, (TrackedInt, TrackedFloat)):
+        return value.expression
+    return float(value) if isinstance(value, float) else int(value)
+
+
+def _tracked(value: Any, expression: Expression) -> Any:
+    """`value` with where it came from, if it is a number."""
+    if type(value) is int:
+        return TrackedInt(value, expression)
+    return TrackedFloat(value, expression) if type(value) is float else value
+
+
+def _operator(sign: str, *, reflected: bool) -> Callable[[Any, Any], Any]:
+    compute = ARITHMETIC[sign]
+
+    def method(self: Any, other: Any) -> Any:
+        if not isinstance(other, (int, float)):
+            return NotImplemented  # a tensor, or a symbol of torch: its own method has the word
+        if isinstance(other, bool) or type(other) not in (int, float, TrackedInt, TrackedFloat):
+            own, foreign = plain(self), other  # a number of a library's: the result is as if nothing were tracked
+            return compute(foreign, own) if reflected else compute(own, foreign)
+        left, right = (other, self) if reflected else (self, other)
+        if sign == "**" and type(plain(left)) is int and type(plain(right)) is int:
+            return left * left if right == 2 else plain(left) ** plain(right)
+        return _tracked(compute(plain(left), plain(right)), (sign, _expression(left), _expression(right)))
+
+    return method
+
+
+def _negated(self: Any) -> Any:
+    return _tracked(-plain(self), ("-", 0, self.expression))
+
+
+for _name, _sign in (
+    *(("add", "+"), ("sub", "-"), ("mul", "*"), ("floordiv", "//"), ("mod", "%")),
+    *(("truediv", "/"), ("pow", "**")),
+):
+    for _class in (TrackedInt, TrackedFloat):
+        setattr(_class, f"__{_name}__", _operator(_sign, reflected=False))
+        setattr(_class, f"__r{_name}__", _operator(_sign, reflected=True))
+        setattr(_class, "__neg__", _negated)  # noqa: B010  # as the others are set
+
+
+def plain(value: Any) -> Any:
+    """`value` with ordinary numbers in the place of those that are tracked, also in tuples, lists, dicts and slices."""
+    if isinstance(value, TrackedInt):
+        return int(value)
+    if isinstance(value, TrackedFloat):
+        return float(value)
+    if not any(True for _ in leaves(value)):
+        return value  # itself: what is written into it must be seen by whoever gave it
+    if isinstance(value, slice):
+        return slice(plain(value.start), plain(value.stop), plain(value.step))
+    if isinstance(value, dict):
+        return type(value)((key, plain(item)) for key, item in value.items())
+    return _sequence(value, [plain(item) for item in value])
+
+
+def _sequence(like: Any, items: list[Any]) -> Any:
+    """`items` in a sequence of the type of `like`."""
+    return type(like)(*items) if hasattr(like, "_fields") else type(like)(items)
+
+
+def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, TrackedInt | TrackedFloat]]:
+    """Places of tracked numbers in tuples, lists, dicts and slices (`"start"`, `"stop"`, `"step"`), and the numbers."""
+    if isinstance(value, (TrackedInt, TrackedFloat)):
+        yield path, value
+    elif isinstance(value, (tuple, list)):
+        for place, item in enumerate(value):
+            yield from leaves(item, (*path, place))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from leaves(item, (*path, key))
+    elif isinstance(value, slice):
+        for name in ("start", "stop", "step"):
+            yield from leaves(getattr(value, name), (*path, name))
+
+
+# -- attributes
+
+
+def track_attributes(module: nn.Module) -> None:
+    """Replace numbers that `module` and its submodules keep: whole ones above 1, and floating-point ones, by tracked ones.
+
+    Those in tuples, lists, dicts and objects of settings too.  An object of settings that modules share is copied for each,
+    so that its fields are told apart by module.
+    """
+    for name, one in module.named_modules():
+        for key, value in list(vars(one).items()):
+            if key not in _INTERNAL:
+                changed = _replaced(value, name, (key,))
+                if changed is not value:
+                    vars(one)[key] = changed
+
+
+def _replaced(value: Any, module: str, path: Path) -> Any:
+    """`value` with tracked numbers in it; itself where there are none."""
+    if type(value) is int and value > 1:
+        return TrackedInt(value, ("attr", module, path))
+    if type(value) is float and math.isfinite(value):
+        return TrackedFloat(value, ("attr", module, path))
+    if len(path) > _DEPTH or (isinstance(value, (tuple, list, dict)) and len(value) > _LONGEST):
+        return value
+    if isinstance(value, (tuple, list)):
+        items = [_replaced(item, module, (*path, place)) for place, item in enumerate(value)]
+        return _sequence(value, items) if any(map(operator.is_not, items, value)) else value
+    if type(value) is dict:
+        entries = {
+            key: _replaced(item, module, (*path, key)) if isinstance(key, (str, int)) else item
+            for key, item in value.items()
+        }
+        return entries if any(entries[key] is not item for key, item in value.items()) else value
+    return _settings(value, module, path) if _is_settings(value) else value
+
+
+def _is_settings(value: Any) -> bool:
+    """Whether it is an object that only keeps values: no module, tensor, function, container or class."""
+    if (
+        isinstance(value, (type, nn.Module, Tensor, types.ModuleType))
+        or callable(value)
+        or not hasattr(value, "__dict__")
+    ):
+        return False
+    if type(value).__module__.partition(".")[0] in ("builtins", "torch", "numpy", "enum"):
+        return False
+    return not any(isinstance(one, (nn.Module, Tensor)) for one in vars(value).values())
+
+
+def _settings(value: Any, module: str, path: Path) -> Any:
+    fields = {key: _replaced(item, module, (*path, key)) for key, item in vars(value).items()}
+    if all(fields[key] is item for key, item in vars(value).items()):
+        return value
+    try:
+        copied = copy.copy(value)
+    except Exception:  # of somebody's class: its numbers stay plain
+        return value
+    vars(copied).update(fields)
+    return copied
+
+
+# -- expressions
+
+
+def evaluate(expression: Expression, value_of: Callable[[tuple[Any, ...]], Any]) -> Any:
+    """Value of an expression; `value_of` gives that of an attribute or the length of an axis.
+
+    Raises:
+        ZeroDivisionError: it divides by zero for these values.
+    """
+    if not isinstance(expression, tuple):
+        return expression
+    if expression[0] in ("attr", "dim"):
+        return value_of(expression)
+    sign, left, right = expression
+    return ARITHMETIC[sign](evaluate(left, value_of), evaluate(right, value_of))
+
+
+def unknowns(expression: Expression) -> Iterator[tuple[Any, ...]]:
+    """Attributes and axes that occur in an expression, in order; one that occurs twice comes twice."""
+    if isinstance(expression, tuple):
+        if expression[0] in ("attr", "dim"):
+            yield expression
+        else:
+            yield from unknowns(expression[1])
+            yield from unknowns(expression[2])
+
+
+def replaced(expression: Expression, change: Callable[[tuple[Any, ...]], Expression]) -> Expression:
+    """The expression with `change` applied to its attributes and axes."""
+    if not isinstance(expression, tuple):
+        return expression
+    if expression[0] in ("attr", "dim"):
+        return change(expression)
+    return (expression[0], replaced(expression[1], change), replaced(expression[2], change))
+
+
+def is_size(value: Any) -> bool:
+    """Whether it is the length of an axis as a number, no symbol of torch's."""
+    return isinstance(value, int) and not isinstance(value, (bool, torch.SymInt))
