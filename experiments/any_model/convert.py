@@ -1,0 +1,56 @@
+"""The conversion under test, and a control that does nothing, behind one small interface."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+Choices = Mapping[str, Any]
+
+
+@dataclass
+class Converted:
+    """A model whose sizes can be chosen.
+
+    Attributes:
+        widths: choices of each width decision, rising.
+        units: names of what can be left out.
+        kinds: number of width decisions of each kind.
+        build: choices by name (what is not named is whole) -> a module with the model's own weights.
+        shared: choices -> the same network as a part of the supernet's weights; None where there is no supernet.
+        stages: seconds of each stage of the conversion.
+        notes: what else the conversion says of itself.
+    """
+
+    widths: Mapping[str, tuple[int, ...]]
+    units: tuple[str, ...]
+    kinds: Mapping[str, int]
+    build: Callable[[Choices], nn.Module]
+    shared: Callable[[Choices], Callable[..., Any]] | None = None
+    stages: Mapping[str, float] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def at(self, ratio: float) -> Choices:
+        """For each width the choice closest to `ratio` of the whole, the smaller of two; nothing left out."""
+        return {name: min(sizes, key=lambda size: abs(size - ratio * sizes[-1])) for name, sizes in self.widths.items()}
+
+    def drawn(self, seed: int) -> Choices:
+        """Every width, and whether each unit is there, at random."""
+        draw = random.Random(seed)
+        widths = {name: draw.choice(sizes) for name, sizes in self.widths.items()}
+        return {**widths, **{name: draw.random() < 0.5 for name in self.units}}
+
+
+def noop(model: nn.Module, inputs: Any) -> Converted:
+    """The control: nothing is elastic."""
+    del inputs
+    return Converted({}, (), Counter(), lambda _: copy.deepcopy(model))
+
+
+TOOLS: dict[str, Callable[[nn.Module, Any], Converted]] = {"noop": noop}

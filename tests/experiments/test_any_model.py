@@ -1,0 +1,130 @@
+"""The judge of `experiments/any_model` sees what it is there to see."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas.errors import SpaceError
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "any_model"
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    known = set(sys.modules)
+    import judge  # type: ignore[import-not-found]
+
+    yield judge
+    for name in set(sys.modules) - known:
+        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+class Net(nn.Module):
+    """A layer norm and an RMSNorm that is written out, between three layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b, self.c = nn.Linear(6, 16), nn.LayerNorm(16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.a(x)))
+        x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+        return self.c(torch.relu(self.b(x)))
+
+
+def cut(model: nn.Module, first: Tensor, second: Tensor, inputs: Tensor | None = None) -> nn.Module:
+    """`model` with the units `first` of its first layer, `second` of the second, which reads `inputs` of the first."""
+    subnet: Any = copy.deepcopy(model)
+    inputs = first if inputs is None else inputs
+    for name, tensor in {
+        "a.weight": model.a.weight[first],
+        "a.bias": model.a.bias[first],
+        "norm.weight": model.norm.weight[first],
+        "norm.bias": model.norm.bias[first],
+        "b.weight": model.b.weight[second][:, inputs],
+        "b.bias": model.b.bias[second],
+        "c.weight": model.c.weight[:, second],
+    }.items():
+        module, parameter = name.split(".")
+        setattr(getattr(subnet, module), parameter, nn.Parameter(tensor.detach().clone()))
+    subnet.norm.normalized_shape = (len(first),)
+    return subnet
+
+
+def verdict(judge: Any, half: Callable[[nn.Module], nn.Module]) -> dict[str, Any]:
+    """The row of a conversion whose subnet at half is `half` of the model."""
+    import case  # type: ignore[import-not-found]
+    import convert  # type: ignore[import-not-found]
+
+    def converted(model: nn.Module, _: Any) -> Any:
+        return convert.Converted({"w": (4, 8, 16)}, (), {}, lambda choices: half(model) if choices["w"] == 8 else model)
+
+    return judge.judged(lambda: case.Case(Net(), (torch.randn(2, 6),)), converted, 0)
+
+
+HALF, LATER = torch.arange(8), torch.arange(8, 16)
+
+
+def test_a_network_cut_alike_everywhere_is_correct(judge: Any) -> None:
+    row = verdict(judge, lambda model: cut(model, HALF, LATER))
+    assert row["verdict"] == "correct"
+    assert row["equivalence"] == "yes"
+    assert row["left"] < judge.CUT
+
+
+def test_inputs_of_other_units_are_wrong(judge: Any) -> None:
+    assert verdict(judge, lambda model: cut(model, HALF, HALF, inputs=LATER))["verdict"] == "wrong"
+
+
+def test_units_in_another_order_are_no_slices(judge: Any) -> None:
+    assert verdict(judge, lambda model: cut(model, HALF.flip(0), HALF))["verdict"] == "not slices"
+
+
+def test_weights_that_are_not_the_models_are_no_slices(judge: Any) -> None:
+    def foreign(model: nn.Module) -> nn.Module:
+        subnet = cut(model, HALF, HALF)
+        nn.init.normal_(subnet.b.weight)  # type: ignore[union-attr, arg-type]
+        return subnet
+
+    assert verdict(judge, foreign)["verdict"] == "not slices"
+
+
+def test_an_output_of_another_form_is_seen(judge: Any) -> None:
+    def narrow(model: nn.Module) -> nn.Module:
+        subnet = cut(model, HALF, HALF)
+        subnet.c = nn.Linear(8, 2)
+        return subnet
+
+    assert verdict(judge, narrow)["verdict"] == "shape"
+
+
+def test_what_does_not_run_fails_and_what_changes_nothing_is_whole(judge: Any) -> None:
+    assert verdict(judge, lambda model: cut(model, HALF, HALF, inputs=torch.arange(4)))["verdict"] == "fails"
+    assert verdict(judge, copy.deepcopy)["verdict"] == "whole"
+
+
+def test_a_refusal_is_told_from_a_traceback(judge: Any) -> None:
+    def refused(model: nn.Module) -> nn.Module:
+        raise SpaceError("no width of it can be cut; give another model")
+
+    assert verdict(judge, refused)["verdict"] == "refused"
+    assert verdict(judge, lambda model: {}[model])["verdict"] == "traceback"
+
+
+def test_the_control_leaves_every_network_of_the_smoke_mode_whole(judge: Any) -> None:
+    import cases  # type: ignore[import-not-found]
+    import convert  # type: ignore[import-not-found]
+
+    for name in ("hand/mlp", "hand/lstm_tagger", "hand/weight_standardisation", "hand/grouped_expand"):
+        row = judge.judged(cases.catalogue()[name], convert.noop, 1)
+        assert (row["verdict"], row["equivalence"], row["error"], row["archs"]) == ("whole", "yes", 0.0, 1)
