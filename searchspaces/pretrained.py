@@ -31,6 +31,7 @@ import torch
 from torch import nn
 
 import nas
+from nas.convert.template import configured
 from nas.errors import SpaceError, suggest
 from nas.supernet import Cut, Inputs
 from nas.supernet.inputs import call
@@ -146,21 +147,17 @@ def hugging_face(model: nn.Module, fields: Mapping[str, Sequence[Any]] | None = 
     Raises:
         SpaceError: the model has no config, the config no such field, or the model's own value is not the largest choice.
     """
-    config: Any = getattr(model, "config", None)
-    if config is None or not hasattr(config, "to_diff_dict"):
+    if configured(model) is None:
         raise SpaceError(
             f"{type(model).__name__} has no Hugging Face config; give build=nas.model({type(model).__name__})(...)"
         )
-    known = config.to_dict()
-    values = {name: _strings(value) for name, value in config.to_diff_dict().items() if name not in _NOT_ARGUMENTS}
+    config: Any = model.config
+    known, opened = config.to_dict(), {}
     for name, candidates in (fields or {}).items():
         if name not in known:
             raise SpaceError(f"{type(config).__name__} has no field {name!r}{suggest(name, known)}")
-        values[name] = pg.oneof(_checked(name, candidates, known[name]))
-    return nas.model(type(model))(config=nas.model(type(config))(**values))
-
-
-_NOT_ARGUMENTS = ("transformers_version", "model_type", "architectures", "_name_or_path", "dtype", "torch_dtype")
+        opened[name] = pg.oneof(_checked(name, candidates, known[name]))
+    return configured(model, opened)
 
 
 def space(
@@ -408,8 +405,3 @@ def _extras(model: nn.Module, block: str, example: Inputs) -> int | None:
     if not seen:
         raise SpaceError(f"block {block!r} is not called for the example; name the blocks that the model runs through")
     return len(seen[0]) - 1 if isinstance(seen[0], tuple) else None
-
-
-def _strings(value: Any) -> Any:
-    """Mappings with keys that are texts, as symbolic values need them; Hugging Face takes those for numbers too."""
-    return {str(key): _strings(item) for key, item in value.items()} if isinstance(value, Mapping) else value

@@ -14,7 +14,7 @@ from typing import Any
 
 from nas.errors import SpaceError
 from nas.supernet import parts
-from nas.supernet.parts import Axis, Sizes
+from nas.supernet.parts import Axis, Factor, Sizes, Sum
 
 FORMAT = 1
 
@@ -139,7 +139,61 @@ class Plan:
             raise SpaceError(f"the plan is damaged ({error}); make it again with nas.elastic") from error
 
     @property
+    def effect(self) -> str:
+        """SHA-256 of what archs are: the part of each tensor that a decision keeps, whatever atoms are called.
+
+        What stays whole is no part of it, nor is how a module is told: a plan made by a later version is the same where its
+        cuts are.
+        """
+        cuts = {name: [self._effect(axis) for axis in axes] for name, axes in self.tensors.items()}
+        elastic = {name: axes for name, axes in cuts.items() if not all(_rigid(axis) for axis in axes)}
+        content = json.dumps([elastic, sorted(unit.name for unit in self.units)], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def _effect(self, axis: Axis) -> list[Any]:
+        """An axis with decisions in the place of atoms, and what is whole as one number where it is one."""
+        found: list[Any] = []
+        for factor in axis:
+            told = self._effect_of(factor)
+            if isinstance(told, int) and found and isinstance(found[-1], int):
+                found[-1] *= told
+            elif told != 1:
+                found.append(told)
+        return found or [1]
+
+    def _effect_of(self, factor: Factor) -> Any:
+        if isinstance(factor, Sum):
+            terms = [self._effect(term) for term in factor.terms]
+            return sum(term[0] for term in terms) if all(map(_rigid, terms)) else {"sum": terms}
+        if isinstance(factor, int):
+            return factor
+        atom = self.atoms[factor]
+        return atom.size if atom.decision is None else [atom.decision, atom.times, atom.size]
+
+    def _nas_described(self) -> dict[str, Any]:
+        """What the fingerprint of a space and the keys of its archs depend on."""
+        return {"effect": self.effect}
+
+    def _nas_source(self, _expression: Any, files: dict[str, bytes]) -> str:
+        """How `load.py` reads it: from a file beside it."""
+        files["plan.json"] = json.dumps(self.to_json()).encode()
+        return "nas.convert.plan.Plan.from_json(json.loads((_HERE / 'plan.json').read_bytes()))"
+
+    def __copy__(self) -> Plan:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
+        return self
+
+    def __repr__(self) -> str:
+        return f"Plan({len(self.decisions)} decisions, {len(self.units)} units, {self.effect[:8]})"
+
+    @property
     def digest(self) -> str:
         """SHA-256 of its content."""
         content = json.dumps(self.to_json(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _rigid(axis: list[Any]) -> bool:
+    return all(isinstance(factor, int) for factor in axis)

@@ -59,6 +59,15 @@ def resize(model: nn.Module, plan: Plan, sizes: Sizes, kept: Collection[str], *,
     return resized
 
 
+def without_weights(model: nn.Module) -> nn.Module:
+    """A copy of `model` with its parameters on the meta device, and without caches."""
+    memo: Memo = {}
+    _cut_tensors(model, Plan(), {}, {}, memo, meta=True)
+    copied = _copied(model, memo, {})
+    _forget_caches(copied)
+    return copied
+
+
 def named_axes(model: nn.Module, plan: Plan) -> dict[str, tuple[Axis, ...]]:
     """The axes of each tensor that the plan knows, under each of its names.
 

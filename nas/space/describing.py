@@ -27,8 +27,9 @@ _WRAPPED = "nas.model("
 class Description:
     """The tree of a closing plan, and the classes and functions that it names.
 
-    Scalars, containers, symbolic objects, dataclasses, arrays, classes, functions and enum members are described by content.  Of
-    anything else only the type is known: a space needs another version when such a value changes.
+    Scalars, containers, symbolic objects, dataclasses, arrays, classes, functions and enum members are described by content,
+    and objects with a method `_nas_described` by the mapping that it gives.  Of anything else only the type is known: a space
+    needs another version when such a value changes.
 
     Args:
         node: the closing plan.
@@ -78,6 +79,8 @@ class Description:
             return {"object": "set", "with": [["items", {"list": sorted(map(self._value, value), key=text_of)}]]}
         if (name := qualified_name(value)) is not None:
             return {"name": self._name(name, value)}
+        if hasattr(type(value), "_nas_described"):
+            return self._object(type(value), [(key, self._value(item)) for key, item in value._nas_described().items()])
         if dataclasses.is_dataclass(value):
             fields = [(field.name, self._value(getattr(value, field.name))) for field in dataclasses.fields(value)]
             return self._object(type(value), fields)

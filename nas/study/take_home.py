@@ -120,7 +120,10 @@ class Winner:
         """
         from nas.space.source import python_source
 
-        expression, modules = python_source(self.arch.value)
+        data: dict[str, bytes] = {}
+        expression, modules = python_source(self.arch.value, data)
+        for name, content in data.items():
+            (folder / name).write_bytes(content)
         beside = [module for module in modules if module.startswith("nas_job_")]
         for module in beside:  # defined in the job file itself: take that along
             shutil.copyfile(str(sys.modules[module].__file__), folder / f"{module}.py")

@@ -21,6 +21,9 @@ from nas.space import Arch, Space
 from nas.supernet import attributes
 from nas.supernet.skeleton import STATE, Memory, build_skeleton, memory, parameters_of
 
+HELD = "_nas_held"
+"""Where a module that is a copy of a ready one (`nas.convert`) keeps the names of its buffers that are data."""
+
 _SEED = "draw it from a generator of its own with a fixed seed (torch.Generator().manual_seed(0))"
 
 
@@ -42,7 +45,8 @@ class Drawn:
 def drawn(space: Space, arch: Arch, module: nn.Module, declared: Callable[[str], bool]) -> Drawn:
     """What `module`, a skeleton of `arch`, has from a random state or from initial weights.
 
-    Costs a second skeleton; the process's random states are left alone.
+    Costs a second skeleton; the process's random states are left alone.  A copy of a ready module draws nothing, and says
+    itself which of its buffers are data.
 
     Args:
         space: the arch's.
@@ -53,6 +57,8 @@ def drawn(space: Space, arch: Arch, module: nn.Module, declared: Callable[[str],
     Raises:
         SupernetError: something that differs can be neither kept nor shared, or a parameter is held outside the parameters.
     """
+    if HELD in module.__dict__:
+        return Drawn(set(module.__dict__[HELD]))
     plain = attributes.leaves(module)
     _check_memory(space, module, plain)
     other = build_skeleton(space, arch, STATE + 1)
@@ -118,7 +124,7 @@ def _differing_attributes(ours: Mapping[str, Any], theirs: Mapping[str, Any]) ->
 
 def _check_structure(space: Space, arch: Arch, module: nn.Module, other: nn.Module) -> None:
     """Layers and parameters must be those of the arch."""
-    for ours, theirs in itertools.zip_longest(_structure(module), _structure(other)):
+    for ours, theirs in itertools.zip_longest(structure(module), structure(other)):
         if ours != theirs:
             name = (ours or theirs or ("",))[0]
             raise SupernetError(
@@ -127,7 +133,8 @@ def _check_structure(space: Space, arch: Arch, module: nn.Module, other: nn.Modu
             )
 
 
-def _structure(module: nn.Module) -> Iterator[tuple[Any, ...]]:
+def structure(module: nn.Module) -> Iterator[tuple[Any, ...]]:
+    """A tuple for each submodule and each parameter, with its name first."""
     for name, owner in module.named_modules():
         yield name, type(owner).__module__, type(owner).__qualname__
     for entry in parameters_of(module):

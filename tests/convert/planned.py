@@ -264,3 +264,31 @@ def zeroed(model: nn.Module, plan: Plan, sizes: Mapping[str, int]) -> nn.Module:
                 shape = [-1 if each == dimension else 1 for each in range(tensors[name].dim())]
                 tensors[name].mul_(mask.reshape(shape))
     return masked
+
+
+class Digits(nn.Module):
+    """A perceptron for the handwritten digits of scikit-learn, with a block that can be left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(64, 8), nn.Linear(8, 10)
+        self.block = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.block(self.stem(x.flatten(1)).relu()))  # type: ignore[no-any-return]
+
+
+def digits_plan() -> Plan:
+    return Plan(
+        (Decision("width", "width", 8, (4, 8)),),
+        {"c": AtomPlan(8, "width")},
+        {
+            "stem.weight": (("c",), (64,)),
+            "stem.bias": (("c",),),
+            "block.0.weight": (("c",), ("c",)),
+            "block.0.bias": (("c",),),
+            "head.weight": ((10,), ("c",)),
+        },
+        (),
+        (Unit("block"),),
+    )

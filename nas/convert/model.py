@@ -1,0 +1,115 @@
+"""The model function of an automatic space, and the space of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyglove as pg
+from torch import nn
+
+from nas.convert.plan import Plan
+from nas.convert.resize import named_axes, resize
+from nas.convert.template import Template
+from nas.space.activity import matches
+from nas.space.model import model
+from nas.supernet import parts
+from nas.supernet.constructor import HELD
+from nas.supernet.parts import Axis
+from nas.supernet.skeleton import values_wanted
+
+
+@model
+def resized(*, template: Template, plan: Plan, widths: Mapping[str, int], depth: Mapping[str, bool]) -> nn.Module:
+    """The user's own module at the sizes of an arch.
+
+    Args:
+        template: gives the module.
+        plan: says what of it an arch has.
+        widths: decision of the plan -> what is chosen; those that are not there are whole.
+        depth: unit of the plan -> whether it is there.
+    """
+    meta = not values_wanted()
+    original = template.skeleton() if meta else template.real()
+    kept = {unit.name for unit in plan.units if depth.get(unit.name, True)}
+    module = resize(original, plan, plan.sizes(widths), kept, meta=meta)
+    module.__dict__[HELD] = template.held | _elastic_buffers(original, plan)
+    return module
+
+
+def _elastic_buffers(module: nn.Module, plan: Plan) -> frozenset[str]:
+    """Buffers that decisions cut: they are put in order with the weights, so that the supernet has them."""
+    return frozenset(
+        name
+        for name, _ in module.named_buffers()
+        if any(plan.atoms[atom].decision for axis in plan.tensors.get(name, ()) for atom in parts.atoms(axis))
+    )
+
+
+def value(template: Template, plan: Plan) -> Any:
+    """The call of `resized` with the plan's decisions open; those with one choice, and no units, are closed."""
+    return resized(
+        template=template,
+        plan=plan,
+        widths={
+            decision.name: pg.oneof(list(decision.choices), name=spelled(decision.name))
+            if len(decision.choices) > 1
+            else decision.choices[0]
+            for decision in plan.decisions
+        },
+        depth={unit.name: pg.oneof([True, False], name=keep(unit.name)) for unit in plan.units},
+    )
+
+
+def spelled(path: str) -> str:
+    """A module path as names of decisions are written, so that filters read them: `layer[0].heads`.
+
+    >>> spelled("encoder.layer.0.attention.heads")
+    'encoder.layer[0].attention.heads'
+    """
+    found = ""
+    for key in path.split("."):
+        found += f"[{key}]" if key.isdigit() and found else f".{key}"
+    return found.lstrip(".")
+
+
+def keep(unit: str) -> str:
+    """What the decision about a unit is called."""
+    return f"{spelled(unit)}.keep"
+
+
+def conditions(module: nn.Module, plan: Plan) -> dict[str, tuple[str, tuple[bool]]]:
+    """`active_when` of a space: what concerns the inside of a unit alone is not asked where the unit is left out."""
+    units = [unit.name for unit in plan.units]
+    open_names = [spelled(decision.name) for decision in plan.decisions if len(decision.choices) > 1]
+    found = {}
+    for decision, places in _places(plan, named_axes(module, plan)).items():
+        unit = _inside(places, units)
+        if unit is not None and spelled(decision) in open_names:
+            found[spelled(decision)] = unit
+    found |= {keep(name): unit for name in units if (unit := _inside([name], units)) is not None}
+    names = [*open_names, *map(keep, units)]
+    return {
+        name: (keep(unit), (True,))
+        for name, unit in found.items()
+        if not any(other != name and matches(other, name) for other in names)
+    }
+
+
+def _places(plan: Plan, axes: Mapping[str, Sequence[Axis]]) -> dict[str, list[str]]:
+    """Where each decision changes a tensor, under any of its names, or a number."""
+    found: dict[str, list[str]] = {}
+    told = [*axes.items(), *((f"{number.module}.", (number.axis,)) for number in plan.numbers)]
+    for place, of in told:
+        for atom in {atom for axis in of for atom in parts.atoms(axis)}:
+            decision = plan.atoms[atom].decision
+            if decision is not None:
+                found.setdefault(decision, []).append(place)
+    return found
+
+
+def _inside(places: Iterable[str], units: Sequence[str]) -> str | None:
+    """The innermost unit that all places are inside of."""
+    places = list(places)
+    around = [unit for unit in units if all(place.startswith(f"{unit}.") for place in places)]
+    return max(around, key=len, default=None)
