@@ -56,10 +56,18 @@ def controls(plan: Plan) -> Iterator[Control]:
             for atom in dict.fromkeys(parts.atoms(axis)):
                 if count[atom] > 1 and plan.atoms[atom].size > 1:
                     yield _left_out(plan, name, dim, atom)
-    pairs = dict.fromkeys(pair for axes in plan.tensors.values() for axis in axes for pair in _pairs(axis))
-    for first, second in pairs:
-        if min(plan.atoms[first].size, plan.atoms[second].size) > 1:
-            yield _flattened(plan, first, second)
+    for pair in dict.fromkeys(pair for axes in plan.tensors.values() for axis in axes for pair in _pairs(axis)):
+        if _apart(plan, *pair):
+            yield _flattened(plan, *pair)
+
+
+def _apart(plan: Plan, first: Factor, second: Factor) -> bool:
+    """Are two neighbours in a product surely no single atom: two atoms of several units, or heads of a fixed width?"""
+    sizes = [plan.atoms[one].size if isinstance(one, str) else 0 for one in (first, second)]
+    kinds = {one.name: one.kind for one in plan.decisions}
+    if isinstance(second, int) and isinstance(first, str):
+        return sizes[0] > 1 and second > 1 and kinds.get(plan.atoms[first].decision or "") in ("heads", "groups")
+    return min(sizes) > 1
 
 
 def sample(plan: Plan, count: int, seed: int = 0) -> list[Control]:
@@ -98,19 +106,17 @@ def _factor(factor: Factor, names: dict[str, str]) -> Factor:
     return names.get(factor, factor) if isinstance(factor, str) else factor
 
 
-def _pairs(axis: Axis) -> Iterator[tuple[str, str]]:
-    """Atoms next to each other in products."""
+def _pairs(axis: Axis) -> Iterator[tuple[Factor, Factor]]:
+    """Neighbours in products."""
     for factor in axis:
         if isinstance(factor, Sum):
             for term in factor.terms:
                 yield from _pairs(term)
-    for first, second in itertools.pairwise(axis):
-        if isinstance(first, str) and isinstance(second, str):
-            yield first, second
+    yield from itertools.pairwise(axis)
 
 
-def _flattened(plan: Plan, first: str, second: str) -> Control:
-    size = plan.atoms[first].size * plan.atoms[second].size
+def _flattened(plan: Plan, first: Factor, second: Factor) -> Control:
+    size = parts.length((first, second), plan.whole)
 
     def flat(axis: Axis) -> Axis:
         found: list[Factor] = []

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from nas.convert.copying import forget, named_tensors, tied, with_tensors
 from nas.errors import SupernetError
-from nas.supernet.inputs import Inputs, arguments, tensors_in
+from nas.supernet.inputs import Inputs, arguments, batch_size, few_samples, tensors_in
 from nas.supernet.skeleton import quiet
 
 Strength = Literal["fresh", "spread"]
@@ -33,8 +35,8 @@ def healthy(
 ) -> dict[str, Tensor]:
     """New values of the parameters and buffers of `module` with a fraction, by name, tied ones once.
 
-    Matrices and kernels are N(0, 1.4/√fan), vectors are spread around their own values, statistics of norms lie between 0 and
-    2, and other buffers keep their values unless all of them are equal.  The same seed gives the same numbers.
+    Matrices and kernels are N(0, 1.4/√fan), vectors are spread around their own values, variances lie between 0 and 2, means
+    around 0, and other buffers keep their values unless all of them are equal.  The same seed gives the same numbers.
 
     Args:
         module: whose values count; it is left as it is.  Tensors without values (meta) get some, on the CPU.
@@ -51,7 +53,9 @@ def healthy(
         generator = torch.Generator().manual_seed(seed * 0x1000003 + zlib.crc32(name.encode()))
         own = _own(name, tensor)
         if name in statistics:
-            value = torch.rand(own.shape, generator=generator, dtype=torch.float64) * 1.5 + 0.25
+            spread = torch.rand(own.shape, generator=generator, dtype=torch.float64)
+            # Means above 0 alone would let no unit through the ReLU behind.
+            value = spread - 0.5 if name.endswith("mean") else spread * 1.5 + 0.25
         elif name in parameters:
             value = _parameter(module, name, own, generator, strength)
         else:
@@ -121,6 +125,12 @@ def _buffer(own: Tensor, generator: torch.Generator) -> Tensor:
 
 # -- a module that runs on them
 
+Called = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments."""
+
+DOUBLE = 2**25
+"""Parameters up to which all is computed in double precision: it takes twice the time and memory."""
+
 
 @dataclass(frozen=True)
 class Patient:
@@ -131,12 +141,16 @@ class Patient:
         buffers: what its buffers hold before each run, which may change them.
         inputs: positional and keyword arguments.
         dtype: of values and inputs.
+        first: the tensors that it gave when it was run first.
+        single: whether it computes anything in less than double precision.
     """
 
     module: nn.Module
     buffers: dict[str, Tensor]
-    inputs: tuple[tuple[Any, ...], dict[str, Any]]
+    inputs: Called
     dtype: torch.dtype
+    first: list[Tensor] = field(default_factory=list)
+    single: bool = True
 
     @torch.no_grad()
     def outputs(self) -> list[Tensor]:
@@ -153,7 +167,7 @@ class Patient:
         forget(self.module)
 
 
-def outputs_of(module: nn.Module, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> list[Tensor]:
+def outputs_of(module: nn.Module, inputs: Called) -> list[Tensor]:
     """The tensors that `module` gives, in order; what it draws is the same each time."""
     with quiet(0):
         return tensors_in(tree_leaves(module(*inputs[0], **inputs[1])))
@@ -168,25 +182,48 @@ def healthy_copy(module: nn.Module, example: Inputs, seed: int = 0) -> Patient:
     Raises:
         SupernetError: it runs with none.
     """
-    given, reason = arguments(example), ""
+    reason = ""
     own = next((one.dtype for one in module.parameters() if one.is_floating_point()), torch.float32)
-    for dtype in dict.fromkeys((torch.float64, torch.float32, own)):
+    precise = sum(one.numel() for one in module.parameters()) <= DOUBLE
+    for dtype in dict.fromkeys((*((torch.float64,) if precise else ()), torch.float32, own)):
         for strength in ("fresh", "spread"):
             state = {**healthy(module, seed, dtype, strength), **_others(module)}
             copied = with_tensors(module, state)
             buffers = {name: buffer.clone() for name, buffer in copied.named_buffers()}
-            for lively in (2, 1, 0):
-                inputs = tree_map(lambda leaf, d=dtype, n=lively: _lively(leaf, d, n), given)
+            for inputs in _variants(example, dtype):
                 patient = Patient(copied, buffers, inputs, dtype)
                 try:
-                    outputs = patient.outputs()
+                    with _Precision() as precision:  # type: ignore[no-untyped-call]
+                        outputs = patient.outputs()
                 except Exception as error:  # a model may do anything on numbers that it was not made for
                     reason = reason or f"{type(error).__name__}: {error}"
                     continue
                 if _sound(outputs):
-                    return patient
+                    return replace(patient, first=outputs, single=precision.single)
                 reason = reason or "it gives no finite numbers"
     raise SupernetError(f"{type(module).__name__} does not run on random weights and its example ({reason})")
+
+
+def _variants(example: Inputs, dtype: torch.dtype) -> Iterator[Called]:
+    """The example with other numbers, of two samples; as it is, in the end."""
+    few = [few_samples(example), example] if batch_size(example) > 2 else [example]
+    for given in few:
+        for lively in (2, 1, 0):
+            positional, keywords = arguments(given)
+            yield tree_map(lambda leaf, n=lively: _lively(leaf, dtype, n), (positional, keywords))
+
+
+class _Precision(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes whether anything but double precision is computed."""
+
+    single = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for one in found if isinstance(found, (tuple, list)) else (found,):
+            if isinstance(one, Tensor) and one.is_floating_point() and one.dtype != torch.float64:
+                self.single = True
+        return found
 
 
 def _others(module: nn.Module) -> dict[str, Tensor]:

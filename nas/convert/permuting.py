@@ -10,15 +10,15 @@ on which no output depends passes whatever the plan says of it: such are told ap
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from nas.convert.copying import named_tensors, tied, with_tensors
@@ -27,7 +27,7 @@ from nas.convert.plan import Plan
 from nas.errors import SupernetError
 from nas.supernet import parts
 from nas.supernet.inputs import Inputs
-from nas.supernet.parts import Axis, Sizes
+from nas.supernet.parts import Axis
 from nas.supernet.rounding import largest_difference, rounding
 
 TOLERANCE = {True: 1e-9, False: 1e-5}
@@ -35,8 +35,8 @@ TOLERANCE = {True: 1e-9, False: 1e-5}
 at most 1e-12 and 1e-6, wrong ones mostly 0.1 and more."""
 MOST = 1e-2
 """What rounding may explain at most, where a difference is larger than `TOLERANCE`."""
-DRAWS = 2
-"""Permutations of each atom: that of a few units may leave a wrong coupling as it is by chance."""
+FEW = 4
+"""Units of which there are so few orders that two atoms may get the same one by chance."""
 ALONE = 64
 """Places looked at one by one, at most, where the gradient shows nothing."""
 
@@ -56,7 +56,7 @@ class Permuted:
     """What renumbering showed.
 
     Attributes:
-        worst: largest difference of an output, relative to its largest number, with all atoms but the frozen ones renumbered.
+        worst: largest difference of an output, relative to its largest number, of what counts as the same.
         allowed: what counts as the same.
         dtype: in which it was computed; a model may do parts in single precision in any case.
         frozen: atoms that cannot be renumbered -> why.
@@ -94,28 +94,34 @@ def permute(module: nn.Module, plan: Plan, example: Inputs, seed: int = 0) -> Pe
     start = time.perf_counter()
     trial = Trial(healthy_copy(module, example, seed), plan)
     atoms = [name for name in plan.atoms if plan.atoms[name].size > 1 and name in trial.places]
-    draws = [_draw(plan.whole, seed + index) for index in range(DRAWS)]
-    frozen: dict[str, str] = {}
+    draws = _draws({name: plan.atoms[name].size for name in atoms}, seed)
+    worst = 0.0
 
     def breaks(chosen: Sequence[str]) -> float:
         """The largest error with these renumbered, 0 where it is none; infinite where the module then fails."""
+        nonlocal worst
         try:
-            worst = max(trial.error({name: draw[name] for name in chosen}) for draw in draws)
+            for draw in draws:
+                error = trial.error({name: draw[name] for name in chosen if name in draw})
+                if trial.differs(error):
+                    return error
+                worst = max(worst, error)
         except Exception:  # of the user's code, for which numbers are not what it takes them for
             return math.inf
-        return worst if trial.differs(worst) else 0.0
+        return 0.0
 
-    if trial.differs(trial.error({})):
+    wrong = breaks(atoms) > 0
+    if wrong and trial.differs(trial.error({})):
         raise SupernetError(
             f"{type(module).__name__} gives other outputs when it is called again with the same inputs and weights, so that "
             "nothing of it can be proved; call it with fixed seeds, and reset what it counts or remembers"
         )
-    for name, error in guilty(atoms, breaks).items():
+    frozen: dict[str, str] = {}
+    for name, error in guilty(atoms, breaks).items() if wrong else ():
         at = ", ".join(dict.fromkeys(f"axis {place.dim} of {place.tensor!r}" for place in trial.places[name][:3]))
         frozen[name] = f"renumbering its units ({at}) changes the output by {error:.1g} of its size"
     left = [name for name in atoms if name not in frozen]
-    worst = max((trial.error({name: draw[name] for name in left}) for draw in draws), default=0.0)
-    unshown, silent = _sensitivity(trial, left, draws[0])
+    unshown, silent = _sensitivity(trial, left, {name: _moving(draws, name) for name in left})
     return Permuted(worst, trial.allowed, trial.dtype, frozen, unshown, silent, time.perf_counter() - start)
 
 
@@ -144,16 +150,39 @@ def guilty(atoms: Sequence[str], breaks: Callable[[Sequence[str]], float]) -> di
     return found
 
 
-def _draw(whole: Sizes, seed: int) -> dict[str, Tensor]:
-    """For each atom a permutation that leaves no unit where it was, and consists of one cycle (Sattolo 1986)."""
+def _draws(sizes: Mapping[str, int], seed: int) -> list[dict[str, Tensor]]:
+    """Permutations of atoms, several times: no two atoms of one size are renumbered alike in all of them.
+
+    Many units get a random cycle, which leaves none where it was (Sattolo 1986).  Of a few units there are a few orders only
+    (two can but be swapped), and atoms that only a wrong plan tells apart would get the same one: each of them has a number,
+    whose digits to the base of how many orders there are say which order it gets in which draw; 0 leaves it as it is.
+    """
     generator = torch.Generator().manual_seed(seed)
-    found = {}
-    for name, size in whole.items():
-        cycle = torch.randperm(size, generator=generator)
-        order = torch.empty_like(cycle)
-        order[cycle] = cycle.roll(-1)
-        found[name] = order
-    return found
+    few = {size: [name for name, one in sizes.items() if one == size] for size in range(2, FEW + 1)}
+    count = 2 if any(few.values()) else 1
+    for size, names in few.items():
+        while math.factorial(size) ** count <= len(names):
+            count += 1
+    draws = [{name: _cycle(size, generator) for name, size in sizes.items() if size > FEW} for _ in range(count)]
+    for size, names in few.items():
+        orders = [torch.tensor(order) for order in itertools.permutations(range(size))]
+        numbers = torch.randperm(len(orders) ** count - 1, generator=generator)[: len(names)] + 1
+        for name, number in zip(names, numbers.tolist(), strict=True):
+            for place, draw in enumerate(draws):
+                draw[name] = orders[number // len(orders) ** place % len(orders)]
+    return draws
+
+
+def _moving(draws: Sequence[Permutations], name: str) -> Tensor:
+    """An order of an atom's units that is not the one they have."""
+    return next(draw[name] for draw in draws if not torch.equal(draw[name], torch.arange(len(draw[name]))))
+
+
+def _cycle(size: int, generator: torch.Generator) -> Tensor:
+    cycle = torch.randperm(size, generator=generator)
+    order = torch.empty_like(cycle)
+    order[cycle] = cycle.roll(-1)
+    return order
 
 
 class Trial:
@@ -180,10 +209,9 @@ class Trial:
                     self.places.setdefault(atom, []).append(Place(names[name], dim, atom))
         self.tensors = {name: tensors[name] for name in self.axes}
         self._buffers = dict(patient.buffers)
-        with _Precision() as precision:  # type: ignore[no-untyped-call]
-            self.outputs = patient.outputs()
+        self.outputs = patient.first
         self.scales = [_largest(one) for one in self.outputs]
-        double = patient.dtype == torch.float64 and not precision.single
+        double = patient.dtype == torch.float64 and not patient.single
         self.dtype = patient.dtype if double or patient.dtype != torch.float64 else torch.float32
         self.allowed, self._explained = TOLERANCE[double], False
 
@@ -249,19 +277,6 @@ class Trial:
 
 def _in(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.detach().to(dtype) if tensor.is_floating_point() else tensor.detach()
-
-
-class _Precision(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes whether anything but double precision is computed."""
-
-    single = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for one in found if isinstance(found, (tuple, list)) else (found,):
-            if isinstance(one, Tensor) and one.is_floating_point() and one.dtype != torch.float64:
-                self.single = True
-        return found
 
 
 class _Called(nn.Module):

@@ -189,3 +189,12 @@ def test_halving_finds_what_breaks(bad: set[str]) -> None:
 
 def test_halving_leaves_a_set_that_works_where_two_break_together_only() -> None:
     assert set(guilty("abcd", lambda some: float({"a", "d"} <= set(some)))) == {"d"}
+
+
+def test_two_atoms_of_two_units_are_told_apart() -> None:
+    """Two units can only be swapped: renumbered in one draw alone, a wrong coupling of them would never show."""
+    module = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 3))
+    tensors = {"0.weight": (("a",), (3,)), "0.bias": (("a",),), "2.weight": ((3,), ("a",))}
+    assert permute(module, plan_of({"a": 2}, tensors), torch.randn(4, 3)).proven
+    tensors["2.weight"] = ((3,), ("b",))
+    assert set(permute(module, plan_of({"a": 2, "b": 2}, tensors), torch.randn(4, 3)).frozen) == {"a", "b"}
