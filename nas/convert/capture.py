@@ -6,27 +6,38 @@ module is left as it was.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
 import functools
+import io
+import logging
 import random
-import traceback
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path as FilePath
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.export.graph_signature import InputKind
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
+from nas.convert.copying import forget, named_tensors, tied
 from nas.convert.observing import MARK, Arguments, Observer
+from nas.convert.refusing import check_modules, check_parameters, refusal, written
 from nas.convert.tracking import Expression, plain, replaced, track_attributes
-from nas.errors import SpaceError, brief
-from nas.supernet.inputs import Inputs, arguments, tensors_in
+from nas.errors import SpaceError, brief, glimpse, text_of
+from nas.supernet import attributes
+from nas.supernet.inputs import Inputs, arguments, call, tensors_in
+from nas.supernet.inputs import plain as plain_inputs
+from nas.supernet.skeleton import memory
 
 _KINDS = {
     InputKind.PARAMETER: "parameter",
@@ -34,8 +45,10 @@ _KINDS = {
     InputKind.CONSTANT_TENSOR: "constant",
     InputKind.USER_INPUT: "input",
 }
-_REGIONS = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
-"""Higher-order operators that run a part of the graph under a setting: 1 and 4 arguments before the part."""
+_STORES = frozenset(vars(nn.Module()))
+_DELETED = object()
+_REGIONS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
+"""Higher-order operators that run a part of the graph under a setting, and how many arguments say which."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +82,9 @@ class Capture:
             expression; see `nas.convert.tracking.Expression`, where axes are `("dim", node, axis)`.
         unused: names of parameters that no operator reads.
         written: names of buffers that the model writes into in evaluation mode.
+        caches: path of a module and name of its attribute, where the model kept what it computes from parameters.  They were
+            absent in the capture, and must be in a module of other parameters.
+        order: of the inputs.
     """
 
     module: fx.GraphModule
@@ -79,6 +95,7 @@ class Capture:
     tracked: Mapping[fx.Node, Arguments]
     unused: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
+    caches: tuple[tuple[str, str], ...] = ()
     order: pytree.TreeSpec | None = field(default=None, repr=False)
 
     @property
@@ -119,25 +136,57 @@ def capture(model: nn.Module, example: Inputs) -> Capture:
     Raises:
         SpaceError: it cannot be captured, or not in a way that a supernet of it would be right.
     """
-    _check_modules(model)
-    with _untouched(), _quiet():
-        copied = _copy(model)
-        positional, keywords = arguments(example)
-        observer = Observer()
+    check_modules(model)
+    found = _attempt(model, example)
+    for held in _held(model, found):
+        found = _without(model, example, found, held)
+    return found
+
+
+def _attempt(model: nn.Module, example: Inputs, forgotten: Sequence[Place] = (), absent: Any = None) -> Capture:
+    """One capture of a copy in which these attributes have been replaced or deleted."""
+    with _untouched(model), _quiet():
+        try:
+            return _observed(model, example, forgotten, absent, track=True)
+        except SpaceError:
+            raise
+        except Exception as error:
+            first = error
+        try:  # code that asks for `type(x) is int` does not take tracked numbers
+            return _observed(model, example, forgotten, absent, track=False)
+        except SpaceError:
+            raise
+        except Exception as error:
+            _check_example(model, example)
+            raise refusal(error) from first
+
+
+def _observed(model: nn.Module, example: Inputs, forgotten: Sequence[Place], absent: Any, *, track: bool) -> Capture:
+    copied, given = _copy(model), arguments(example)
+    if any(tensor.is_meta for _, tensor in named_tensors(model)):
+        copied, given = _with_shapes_only(model, given)
+    for path, key in forgotten:
+        _forget(copied.get_submodule(path), key, absent)
+    observer = Observer()
+    if track:
         track_attributes(copied)
-        program = _export(copied, positional, keywords, observer)
-    return _captured(model, program, observer, (positional, keywords))
+    program = _export(copied, *given, observer)
+    return _captured(model, program, observer, given)
 
 
 # -- the copy
 
 
-def _copy(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode that shares tensors, and has none of the caches that the model filled."""
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for store in (module._parameters, module._buffers, vars(module)):
-            memo.update((id(one), one) for one in store.values() if isinstance(one, Tensor))
+def _copy(model: nn.Module, values: Mapping[int, Tensor] | None = None) -> nn.Module:
+    """A copy in evaluation mode that shares tensors, and has none of the caches that the model filled.
+
+    Args:
+        model: left as it is.
+        values: other tensors, by the `id` of those in whose place they are.
+    """
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in attributes.tensors(model)}
+    memo.update((id(tensor), tensor) for _, tensor in named_tensors(model))
+    memo.update(values or {})
     try:
         copied = copy.deepcopy(model, memo)
     except Exception as error:
@@ -145,32 +194,147 @@ def _copy(model: nn.Module) -> nn.Module:
             f"the model cannot be copied (copy.deepcopy: {brief(error, 200)}); leave out of its modules what cannot, such as "
             "open files, locks and generators"
         ) from error
-    copied.train()  # modules that cache what they compute from parameters drop it when the mode changes
-    copied.eval()
+    forget(copied)
     return copied
 
 
+def _with_shapes_only(model: nn.Module, given: tuple[Any, ...]) -> tuple[nn.Module, tuple[Any, ...]]:
+    """The copy, and inputs, with tensors that claim to be on the CPU in the place of those on the meta device."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+
+    def shape_of(tensor: Any) -> Any:
+        if not isinstance(tensor, Tensor) or not tensor.is_meta:
+            return tensor
+        made = FakeTensor(mode, tensor.detach(), torch.device("cpu"))
+        return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
+
+    values = {id(tensor): shape_of(tensor) for _, tensor in named_tensors(model)}
+    return _copy(model, values), pytree.tree_map(shape_of, given)
+
+
 @contextmanager
-def _untouched() -> Iterator[None]:
-    """Random generators, and the settings that a capture needs, as they were afterwards."""
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """Random generators, caches of functions, and the settings that a capture needs, as they were afterwards."""
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()
     fast = torch.backends.mha.get_fastpath_enabled()
+    remembered = {cached: cached.cache_info().misses for cached in _caching_functions(model)}
     torch.backends.mha.set_fastpath_enabled(False)  # else attention is one operator whose sizes are not seen
     try:
         with torch.no_grad():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        for cached, misses in remembered.items():
+            if cached.cache_info().misses != misses:
+                cached.cache_clear()  # it may hold tensors without values
         torch.set_rng_state(states[0])
         random.setstate(states[1])
         np.random.set_state(states[2])
 
 
+def _caching_functions(model: nn.Module) -> Iterator[Any]:
+    """Functions with `functools.lru_cache` among the methods of the modules' classes and beside these classes."""
+    classes = {kind for module in model.modules() for kind in type(module).__mro__}
+    spaces: list[Mapping[str, Any]] = [vars(kind) for kind in classes]
+    spaces += [vars(sys.modules[name]) for name in {kind.__module__ for kind in classes} if name in sys.modules]
+    for space in spaces:
+        yield from (one for one in list(space.values()) if isinstance(one, functools._lru_cache_wrapper))
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the export, about things that are looked at here
+    """Without the warnings, logs and graphs that the export writes about things that are looked at here."""
+    loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("torch")]
+    changed = [logger for logger in loggers if not logger.disabled]
+    for logger in changed:
+        logger.disabled = True
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger in changed:
+            logger.disabled = False
+
+
+# -- tensors outside parameters and buffers
+
+Place = tuple[str, str]
+"""Path of a module and name of its attribute."""
+
+
+def _held(model: nn.Module, found: Capture) -> list[list[Place]]:
+    """Attributes of modules from which the graph has floating-point constants; those of one name and class together."""
+    constants = {
+        memory(source.tensor) for source in found.sources if source.kind == "constant" and _has_numbers(source.tensor)
+    }
+    groups: dict[tuple[type, str], list[Place]] = {}
+    for name, module in model.named_modules() if constants else ():
+        for key, value in vars(module).items():
+            if key not in _STORES and any(memory(tensor) in constants for tensor in _tensors_of(value)):
+                groups.setdefault((type(module), key), []).append((name, key))
+    return list(groups.values())
+
+
+def _has_numbers(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and value.layout == torch.strided
+
+
+def _tensors_of(value: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(value) if _has_numbers(leaf)]
+
+
+def _without(model: nn.Module, example: Inputs, found: Capture, places: list[Place]) -> Capture:
+    """A capture in which these attributes are computed, if the model does so where they are absent and gives the same.
+
+    Such an attribute is a cache: it follows from parameters, and would stay what it is where they are cut.
+    """
+    for absent in (_DELETED, None):
+        try:
+            other = _attempt(model, example, [*found.caches, *places], absent)
+        except SpaceError:
+            continue
+        if not any(place in places for group in _held(model, other) for place in group) and _same(
+            found, other, example
+        ):
+            return dataclasses.replace(other, caches=(*found.caches, *places))
+    path, key = places[0]
+    if any(tensor.requires_grad for tensor in _tensors_of(vars(model.get_submodule(path))[key])):
+        at = f"{path}.{key}".lstrip(".")
+        raise SpaceError(
+            f"the model keeps the tensor {at!r}, which was computed from parameters, in an attribute; compute it when the model "
+            "is called, or drop it in train() and eval()"
+        )
+    return found
+
+
+def _same(one: Capture, other: Capture, example: Inputs) -> bool:
+    if any(isinstance(source.tensor, Tensor) and source.tensor.is_meta for source in one.sources):
+        return False
+    with torch.no_grad(), _seeded():
+        first = tensors_in(one(example))
+    with torch.no_grad(), _seeded():
+        second = tensors_in(other(example))
+    return len(first) == len(second) and all(
+        map(partial(torch.allclose, rtol=1e-4, atol=1e-5, equal_nan=True), first, second)
+    )
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         yield
+
+
+def _forget(module: nn.Module, key: str, absent: Any) -> None:
+    value = vars(module)[key]
+    if isinstance(value, (dict, list)):
+        vars(module)[key] = type(value)()
+    elif absent is _DELETED:
+        del vars(module)[key]
+    else:
+        vars(module)[key] = absent
 
 
 # -- the export
@@ -181,43 +345,37 @@ def _export(model: nn.Module, positional: tuple[Any, ...], keywords: dict[str, A
 
     @functools.wraps(forward)
     def observed(*args: Any, **kwargs: Any) -> Any:
+        before = dict(model.named_parameters(remove_duplicate=False))
         with observer:
             given = forward(*args, **kwargs)
+        check_parameters(before, dict(model.named_parameters(remove_duplicate=False)))
         return _returned(given)
 
     model.forward = observed  # of the copy
-    try:
-        return torch.export.export(model, positional, keywords or None, strict=False)
-    except SpaceError:
-        raise
-    except Exception as error:
-        raise SpaceError(_refusal(error)) from error
+    return torch.export.export(model, positional, keywords or None, strict=False)
 
 
 def _returned(given: Any) -> Any:
     """What a model returns, of tensors and plain values only."""
     values = pytree.tree_map(plain, given)
     known = (Tensor, int, float, bool, str, type(None))
-    if all(isinstance(leaf, known) for leaf in pytree.tree_leaves(values)):
-        return values
-    return tuple(tensors_in(given))  # an object that torch cannot take apart
+    if not all(isinstance(leaf, known) for leaf in pytree.tree_leaves(values)):
+        values = tuple(tensors_in(given))  # an object that torch cannot take apart
+    if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(values)):
+        raise SpaceError(
+            f"the model returns no tensor, but {glimpse(given)}; give a module whose forward returns its output"
+        )
+    return values
 
 
-def _refusal(error: Exception) -> str:
-    where = _line(error)
-    return f"torch.export cannot capture the model{where}: {brief(error, 300)}"
-
-
-def _line(error: BaseException) -> str:
-    """The last line outside torch and this package that an exception passed through."""
-    own = FilePath(__file__).parent
-    torchs = FilePath(torch.__file__).parent
-    found = ""
-    for frame in traceback.extract_tb(error.__traceback__):
-        path = FilePath(frame.filename)
-        if own not in path.parents and torchs not in path.parents and path.exists():
-            found = f" at {path.name}, line {frame.lineno} (`{brief(frame.line or '', 80)}`)"
-    return found
+def _check_example(model: nn.Module, example: Inputs) -> None:
+    """Whether the model runs on the example at all: what fails then is no matter of the capture."""
+    if any(tensor.is_meta for _, tensor in named_tensors(model)):
+        return
+    try:
+        call(_copy(model), plain_inputs(example))
+    except Exception as error:
+        raise SpaceError(f"the model cannot be called with the example: {text_of(error)}") from error
 
 
 # -- the graph
@@ -247,7 +405,7 @@ def _captured(model: nn.Module, program: Any, observer: Observer, given: tuple[A
             if number in numbers
         },
         unused=_unused(model, sources),
-        written=(),
+        written=written(graph, {source.node: (source.kind, source.names[0]) for source in sources}),
         order=program.call_spec.in_spec,
     )
 
@@ -269,29 +427,39 @@ def _path(node: fx.Node) -> str:
     return str(path).partition("@")[0]
 
 
-def _inline(module: fx.GraphModule) -> None:
-    """Put the nodes of regions in their place: their setting only says whether gradients are recorded, or in which type."""
+def _inline(module: fx.GraphModule, *, casting: bool = False) -> None:
+    """Put the nodes of regions in their place.
+
+    That of `torch.autocast` is entered and left by nodes of its own, unless it is off and `casting` is too, which says that
+    another one is around it.
+    """
     graph = module.graph
     for node in list(graph.nodes):
         name = getattr(node.target, "__name__", "") if node.op == "call_function" else ""
-        if name in _REGIONS:
-            settings = 1 if name == _REGIONS[0] else 4
-            part = getattr(module, node.args[settings].target)
-            _inline(part)
-            inner = dict(
-                zip((n for n in part.graph.nodes if n.op == "placeholder"), node.args[settings + 1 :], strict=True)
-            )
-            with graph.inserting_before(node):
-                results: Any = graph.graph_copy(part.graph, inner)
-            for user in list(node.users):
-                user.replace_all_uses_with(results[user.args[1]])
-                graph.erase_node(user)
-            graph.erase_node(node)
+        if name not in _REGIONS:
+            continue
+        settings = node.args[: _REGIONS[name]]
+        part = getattr(module, node.args[len(settings)].target)
+        casts = name == "wrap_with_autocast" and (casting or settings[2])
+        _inline(part, casting=bool(casts))
+        given = node.args[len(settings) + 1 :]
+        inner = dict(zip((n for n in part.graph.nodes if n.op == "placeholder"), given, strict=True))
+        with graph.inserting_before(node):
+            entered = graph.call_function(torch.amp.autocast_mode._enter_autocast, settings) if casts else None
+            results: Any = graph.graph_copy(part.graph, inner)
+            if entered is not None:
+                graph.call_function(torch.amp.autocast_mode._exit_autocast, (entered,))
+        for user in list(node.users):
+            user.replace_all_uses_with(results[user.args[1]])
+            graph.erase_node(user)
+        graph.erase_node(node)
 
 
 def _sources(model: nn.Module, program: Any, graph: fx.Graph, given: tuple[Any, ...]) -> tuple[Source, ...]:
-    names = _names(model)
-    own = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    own, first = dict(named_tensors(model)), tied(model)
+    names: dict[str, tuple[str, ...]] = {}
+    for name, one in first.items():
+        names[one] = (*names.get(one, ()), name)
     inputs = iter(pytree.tree_leaves(given))
     found = []
     placeholders = {node.name: node for node in graph.nodes if node.op == "placeholder"}
@@ -301,35 +469,12 @@ def _sources(model: nn.Module, program: Any, graph: fx.Graph, given: tuple[Any, 
         if kind == "input":
             found.append(Source(node, kind, (node.name,), next(inputs)))
         elif spec.target in own:
-            tensor = own[spec.target]
-            found.append(Source(node, kind, names[_key(tensor)], tensor))
+            found.append(Source(node, kind, names[first[spec.target]], own[spec.target]))
         else:
             found.append(Source(node, "constant", (spec.target,), program.constants[spec.target]))
     return tuple(found)
 
 
-def _key(tensor: Tensor) -> tuple[Any, ...]:
-    """Equal for tensors that are the same numbers in the same place."""
-    if tensor.device.type == "meta" or tensor.untyped_storage().data_ptr() == 0:
-        return (id(tensor),)
-    return (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
-
-
-def _names(model: nn.Module) -> dict[tuple[Any, ...], tuple[str, ...]]:
-    found: dict[tuple[Any, ...], tuple[str, ...]] = {}
-    for named in (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)):
-        for name, tensor in named:
-            found[_key(tensor)] = (*found.get(_key(tensor), ()), name)
-    return found
-
-
 def _unused(model: nn.Module, sources: Sequence[Source]) -> tuple[str, ...]:
     read = {name for source in sources if source.node.users for name in source.names}
     return tuple(name for name, _ in model.named_parameters() if name not in read)
-
-
-# -- what is refused
-
-
-def _check_modules(model: nn.Module) -> None:
-    pass

@@ -12,13 +12,13 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 from torch.overrides import TorchFunctionMode
 
 from nas.convert.tracking import Expression, Path, TrackedFloat, TrackedInt, is_size, leaves, plain
+from nas.errors import SpaceError
 
 Arguments = dict[Path, Expression]
 """Of one operator: name of the argument in its schema and position in it, `("size", 2)`, and what it follows from."""
 
 MARK = "nas"
 """Key of a node's number in its `custom` entry, which `torch.export` carries to the graph that it gives."""
-_SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 _QUESTIONS = frozenset({"has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"})
 
 
@@ -38,17 +38,23 @@ class Observer(TorchFunctionMode):
         self._nodes = 0
         self._inside: list[object] = []
         self._bodies: dict[object, Callable[..., Any]] = {}
+        self._own: dict[object, Callable[..., Any]] = {
+            torch.Tensor.shape.__get__: self._shape,  # type: ignore[attr-defined]
+            torch.Tensor.size: self._size,
+            torch.Tensor.numel: self._numel,
+            torch.numel: self._numel,
+            torch.Tensor.nelement: self._numel,
+            torch.Tensor.data.__get__: self._data,  # type: ignore[attr-defined]
+            torch.Tensor.data.__set__: self._assign,  # type: ignore[attr-defined]
+        }
 
     def __torch_function__(
         self, func: Any, types_: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        if func == _SHAPE:
-            return self._shape(args[0])
-        if func is torch.Tensor.size:
-            return self._size(*args, **kwargs)
-        if func in (torch.Tensor.numel, torch.numel, torch.Tensor.nelement):
-            return self._numel(args[0] if args else kwargs["input"])
+        own = self._own.get(func)
+        if own is not None:
+            return own(*args, **kwargs)
         if isinstance(func, types.FunctionType) and func not in self._inside:
             return self._enter(func, args, kwargs)
         given = [(path, number) for path, number in leaves((args, kwargs))]
@@ -71,9 +77,21 @@ class Observer(TorchFunctionMode):
         finally:
             self._inside.pop()
 
+    def _data(self, tensor: Tensor, _: Any = None) -> Tensor:
+        return tensor.detach()  # what is done to it must be seen in the graph
+
+    def _assign(self, tensor: Tensor, data: Tensor) -> None:
+        node = _node_of(tensor)
+        if node is not None and node.op == "placeholder":
+            raise SpaceError(
+                "the model gives a parameter or buffer other data when it is called (`.data = …`), so that every arch would "
+                "change the weights of all; compute a new tensor there, or change it in the training loop"
+            )
+        tensor.data = data
+
     # -- shapes
 
-    def _shape(self, tensor: Tensor) -> torch.Size:
+    def _shape(self, tensor: Tensor, _: Any = None) -> torch.Size:
         shape = tensor.shape
         node = _node_of(tensor)
         if node is None:
@@ -90,9 +108,9 @@ class Observer(TorchFunctionMode):
         shape = self._shape(tensor)
         return shape if dim is None else shape[plain(dim)]
 
-    def _numel(self, tensor: Tensor) -> Any:
+    def _numel(self, input: Tensor) -> Any:  # as torch calls it
         product: Any = 1
-        for length in self._shape(tensor):
+        for length in self._shape(input):
             product = length * product
         return product
 

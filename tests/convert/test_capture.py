@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import threading
+import types
+import warnings
 from typing import Any
 
 import pytest
@@ -11,6 +15,7 @@ from torch.nn import functional as F
 
 import nas
 from nas.convert.capture import Capture, capture
+from nas.errors import SpaceError
 
 
 class Attention(nn.Module):
@@ -226,3 +231,270 @@ def test_dead_operators_are_left_out() -> None:
 
     captured = capture(Dead(), torch.randn(2, 3))
     assert [node.name for node in captured.paths] == ["add"]
+
+
+def test_casting_regions_keep_their_types() -> None:
+    class Casting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                y = self.linear(x)
+                with torch.no_grad():
+                    z = y * 2
+            return y + z
+
+    model, x = Casting(), torch.randn(2, 4)
+    assert torch.equal(capture(model, x)(x), model(x))
+
+
+# -- what is kept outside parameters and buffers
+
+
+class Table(nn.Module):
+    """Attention bias read from a table of parameters, remembered as libraries do, in `self.cache`."""
+
+    def __init__(self, how: str = "dict") -> None:
+        super().__init__()
+        self.how = how
+        self.table = nn.Parameter(torch.randn(3, 5))
+        self.cache: Any = {} if how == "dict" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "dict":
+            if "bias" not in self.cache:
+                self.cache["bias"] = self.table.t().contiguous()
+            return x + self.cache["bias"]
+        if self.cache is None:
+            self.cache = self.table.t().contiguous()
+        return x + self.cache
+
+
+@pytest.mark.parametrize("how", ["dict", "attribute"])
+def test_what_was_computed_from_parameters_is_computed_again(how: str) -> None:
+    model, x = nn.Sequential(Table(how)), torch.randn(5, 3)
+    with torch.no_grad():
+        expected = model(x)
+    captured = capture(model, x)
+    assert captured.caches == (("0", "cache"),)
+    assert [source.kind for source in captured.sources] == ["parameter", "input"]
+    assert torch.equal(captured(x), expected)
+    assert torch.equal(captured(x, {"0.table": torch.zeros(3, 5)}), x)
+    held: Any = model[0]
+    assert len(held.cache) > 0  # the model's own is left to it
+
+
+def test_tensors_that_are_no_parameters_stay_constants() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.arange(3.0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x if self.scale is None else x * self.scale
+
+    model, x = Scaled(), torch.randn(2, 3)
+    captured = capture(model, x)
+    assert captured.caches == ()
+    assert [source.names for source in captured.sources if source.kind == "constant"] == [("scale",)]
+    assert torch.equal(captured(x), model(x))
+
+
+def test_a_tensor_computed_from_parameters_once_is_refused() -> None:
+    class Frozen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3))
+            self.normed = self.weight / self.weight.norm()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.normed * self.weight
+
+    with pytest.raises(SpaceError, match="'normed', which was computed from parameters"):
+        capture(Frozen(), torch.randn(2, 3))
+
+
+@functools.lru_cache
+def positions(length: int) -> Tensor:
+    return torch.arange(length).float()
+
+
+def test_functions_that_remember_tensors_forget_those_without_values() -> None:
+    class Remembering(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.length = 4
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + positions(self.length)
+
+    model, x = Remembering(), torch.randn(2, 4)
+    assert torch.equal(capture(model, x)(x), model(x))
+    assert type(positions(4)) is Tensor
+    assert torch.equal(capture(model, x)(x), model(x))
+
+
+# -- parameters without values
+
+
+def test_parameters_on_the_meta_device_are_captured() -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(Attention(), nn.BatchNorm1d(5))
+    captured = capture(model, torch.randn(2, 5, 12))
+    assert [source.names[0] for source in captured.sources][:2] == ["0.qkv.weight", "0.qkv.bias"]
+    assert all(source.tensor.is_meta for source in captured.sources if source.kind in ("parameter", "buffer"))
+    assert len(arguments_of(captured, "reshape")[0]) == 4
+    assert [tuple(node.meta["val"].shape) for node in captured.outputs] == [(2, 5, 12)]
+    assert capture(model, torch.randn(2, 5, 12, device="meta")).tracked
+
+
+# -- what is refused
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.count = 3
+        self.register_buffer("mean", torch.zeros(4))
+
+
+def made(forward: Any) -> nn.Module:
+    code = forward.__code__.replace(co_name="forward")  # torch looks for lines of functions of this name
+    return type("Model", (Plain,), {"forward": types.FunctionType(code, forward.__globals__)})()
+
+
+def decides(self: Any, x: Tensor) -> Tensor:
+    if x.sum() > 0:
+        return x
+    return -x
+
+
+def reads_a_number(self: Any, x: Tensor) -> Tensor:
+    return x * int(x.abs().max().item())
+
+
+def leaves_torch(self: Any, x: Tensor) -> Tensor:
+    return torch.from_numpy(x.numpy())
+
+
+def writes(self: Any, x: Tensor) -> Tensor:
+    self.linear.weight.mul_(0.9)
+    return self.linear(x)
+
+
+def writes_data(self: Any, x: Tensor) -> Tensor:
+    self.linear.weight.data.view(-1).mul_(0.9)
+    return self.linear(x)
+
+
+def gives_data(self: Any, x: Tensor) -> Tensor:
+    self.linear.weight.data = self.linear.weight * 2
+    return self.linear(x)
+
+
+def replaces(self: Any, x: Tensor) -> Tensor:
+    self.linear.weight = nn.Parameter(self.linear.weight * 2)
+    return self.linear(x)
+
+
+def returns_nothing(self: Any, x: Tensor) -> None:
+    self.linear(x)
+
+
+def does_not_fit(self: Any, x: Tensor) -> Tensor:
+    return self.linear(x[:, 1:])
+
+
+@pytest.mark.parametrize(
+    ("forward", "sentence"),
+    [
+        (decides, r"decides by numbers that it computes at test_capture.py, line \d+ \(`if x.sum\(\) > 0:`\)"),
+        (reads_a_number, r"decides by numbers that it computes at test_capture.py"),
+        (leaves_torch, r"cannot capture the model at test_capture.py, line \d+ \(`return torch.from_numpy"),
+        (
+            writes,
+            r"changes its parameter 'linear.weight' when it is called at test_capture.py, line \d+ \(`self.linear",
+        ),
+        (writes_data, r"changes its parameter 'linear.weight' when it is called at test_capture.py"),
+        (gives_data, r"other data when it is called"),
+        (replaces, r"replaces its parameter 'linear.weight' when it is called"),
+        (returns_nothing, r"returns no tensor, but None"),
+        (does_not_fit, r"cannot be called with the example: RuntimeError: mat1 and mat2"),
+    ],
+)
+def test_what_cannot_be_captured_is_refused_with_the_line(
+    forward: Any, sentence: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = made(forward)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(SpaceError, match=sentence) as raised:
+        capture(model, torch.randn(2, 4))
+    assert "\n" not in str(raised.value)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_buffers_that_a_model_writes_are_named() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        self.mean.mul_(0.9).add_(x.mean(0), alpha=0.1)
+        return x - self.mean
+
+    model = made(forward)
+    assert capture(model, torch.randn(2, 4)).written == ("mean",)
+    assert not model.state_dict()["mean"].any()
+
+
+def test_code_that_asks_for_plain_numbers_is_captured_without_them() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        assert type(self.count) is int
+        return x * self.count
+
+    assert not capture(made(forward), torch.randn(2, 4)).tracked
+
+
+def lazy() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.LazyLinear(4)
+
+
+def adapted() -> nn.Module:
+    layer = nn.Linear(4, 4)
+    layer.lora_A, layer.lora_B = nn.Linear(4, 2), nn.Linear(2, 4)
+    return nn.Sequential(layer)
+
+
+def quantised() -> nn.Module:
+    layer = nn.Linear(4, 4)
+    layer.weight = nn.Parameter(torch.zeros(4, 4, dtype=torch.int8), requires_grad=False)
+    return layer
+
+
+def sparse() -> nn.Module:
+    layer = nn.Linear(4, 4)
+    layer.weight = nn.Parameter(torch.eye(4).to_sparse())
+    return layer
+
+
+class Locked(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize(
+    ("build", "sentence"),
+    [
+        (lazy, "'weight' has no shape yet; call the model once"),
+        (adapted, r"low-rank adapters \('0.lora_A.weight' and 3 more\).*merge"),
+        (quantised, r"'weight' is quantised \(int8\)"),
+        (sparse, "'weight' is sparse"),
+        (Locked, "cannot be copied"),
+    ],
+)
+def test_modules_whose_tensors_cannot_be_cut_are_refused(build: Any, sentence: str) -> None:
+    with pytest.raises(SpaceError, match=sentence):
+        capture(build(), torch.randn(2, 4))

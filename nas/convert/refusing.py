@@ -1,0 +1,161 @@
+"""What cannot be captured, or would be captured wrongly: one sentence with the line of the model and what to change there."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from nas.errors import SpaceError, brief
+
+_BY_VALUE = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
+_ADAPTER = re.compile(r"(^|\.)lora_", re.IGNORECASE)
+_OWN = FilePath(__file__).parent
+_TORCHS = FilePath(torch.__file__).parent
+
+
+def check_modules(model: nn.Module) -> None:
+    """Whether the tensors of `model` are numbers that can be cut.
+
+    Raises:
+        SpaceError: they are packed, quantised, in adapters, not there yet or spread over machines.
+    """
+    for name, module in model.named_modules():
+        at = f"{name or 'the model'} ({type(module).__name__})"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise SpaceError(f"{at} is compiled by TorchScript; give the module that it was made from")
+        if any(isinstance(value, torch.ScriptObject) for value in vars(module).values()):
+            raise SpaceError(f"{at} keeps packed weights; convert the model before it is quantised or compiled")
+        for key, tensor in _tensors(module):
+            _check_tensor(f"{name}.{key}".lstrip("."), tensor)
+    adapters = [name for name, _ in model.named_parameters() if _ADAPTER.search(name)]
+    if adapters:
+        raise SpaceError(
+            f"the model has low-rank adapters ({adapters[0]!r} and {len(adapters) - 1} more), whose product with a width is no "
+            "width of the model; merge them into its weights first (peft: model.merge_and_unload()), or convert the model without"
+        )
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for store in (module._parameters, module._buffers):
+        yield from ((key, tensor) for key, tensor in store.items() if tensor is not None)
+
+
+def _check_tensor(name: str, tensor: Tensor) -> None:
+    if is_lazy(tensor):
+        raise SpaceError(f"parameter {name!r} has no shape yet; call the model once before it is converted")
+    whole = isinstance(tensor, nn.Parameter) and not (tensor.is_floating_point() or tensor.is_complex())
+    if tensor.is_quantized or whole:
+        raise SpaceError(
+            f"{name!r} is quantised ({str(tensor.dtype).partition('.')[2]}); convert the model before it is quantised"
+        )
+    wraps: bool = is_traceable_wrapper_subclass(tensor)
+    if wraps:
+        raise SpaceError(
+            f"{name!r} is a {type(tensor).__name__}, whose numbers lie elsewhere; convert the model before it is quantised or "
+            "distributed"
+        )
+    if tensor.layout != torch.strided:
+        raise SpaceError(f"{name!r} is sparse; give a model of dense tensors (`tensor.to_dense()`)")
+
+
+def refusal(error: BaseException) -> SpaceError:
+    """What an exception of `torch.export` says, with the line of the model that it passed through."""
+    where = _line(error)
+    if isinstance(error, _BY_VALUE):
+        return SpaceError(
+            f"the model decides by numbers that it computes{where}, so that it is no one graph; choose with torch.where there, "
+            "or decide outside of the model"
+        )
+    said = brief(str(error).strip().split("\n")[0], 300) or type(error).__name__
+    return SpaceError(
+        f"torch.export cannot capture the model{where}: {said}; write that part with operators of torch, or convert the modules "
+        "around it one by one"
+    )
+
+
+def _line(error: BaseException) -> str:
+    """The last line outside torch and this package that an exception passed through."""
+    found = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = FilePath(frame.filename)
+        if _OWN not in path.parents and _TORCHS not in path.parents and path.exists():
+            found = f" at {path.name}, line {frame.lineno} (`{brief(frame.line or '', 80)}`)"
+    return found
+
+
+# -- what a model writes into
+
+
+def check_parameters(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
+    """Whether a model has the same parameters after a call.
+
+    Raises:
+        SpaceError: it has put others in their place.
+    """
+    for name, parameter in before.items():
+        if after.get(name) is not parameter:
+            raise SpaceError(
+                f"the model replaces its parameter {name!r} when it is called, so that every arch would change the weights of "
+                "all; keep what is computed in a variable"
+            )
+
+
+def written(graph: fx.Graph, sources: Mapping[fx.Node, tuple[str, str]]) -> tuple[str, ...]:
+    """Names of buffers that operators of the graph write into.
+
+    Args:
+        graph: with `meta["val"]`, whose memory says which nodes are views of which placeholder.
+        sources: kind ("parameter", "buffer", …) and name of each placeholder.
+
+    Raises:
+        SpaceError: they write into a parameter.
+    """
+    memory = {_memory(node): source for node, source in sources.items() if _memory(node) is not None}
+    found: dict[str, None] = {}
+    for node in graph.nodes:
+        for target in _written_by(node):
+            kind, name = memory.get(_memory(target), ("", ""))
+            if kind == "parameter":
+                raise SpaceError(
+                    f"the model changes its parameter {name!r} when it is called{_line_of(node)}, so that every arch "
+                    "would change the weights of all; compute a new tensor there, or change it in the training loop"
+                )
+            if kind == "buffer":
+                found[name] = None
+    return tuple(found)
+
+
+def _written_by(node: fx.Node) -> Iterator[fx.Node]:
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        return
+    for place, argument in enumerate(node.target._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name)
+            yield from (
+                one for one in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(one, fx.Node)
+            )
+
+
+def _memory(node: fx.Node) -> Any:
+    value = node.meta.get("val")
+    return value.untyped_storage()._cdata if isinstance(value, Tensor) and value.layout == torch.strided else None
+
+
+def _line_of(node: fx.Node) -> str:
+    """The last line of the model in a node's stack, as text."""
+    lines = re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]*)', node.meta.get("stack_trace") or "")
+    own = [line for line in lines if _TORCHS not in FilePath(line[0]).parents and _OWN not in FilePath(line[0]).parents]
+    if not own:
+        return ""
+    file, number, code = own[-1]
+    return f" at {FilePath(file).name}, line {number} (`{brief(code, 80)}`)"
