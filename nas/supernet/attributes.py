@@ -21,11 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nas.supernet import parts
+
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _INTERNAL = frozenset(vars(nn.Module())) | {
     "_flat_weights",
-    "_flat_weight_refs",
-}  # the latter: views of recurrent layers
+    "_flat_weight_refs",  # both: views of recurrent layers
+    parts.SIZES,
+    parts.AXES,
+}
 _SCALARS = (bool, int, float, complex, str, bytes, np.generic, type(None), type, enum.Enum, torch.dtype, torch.device)
 _COMMON: frozenset[type] = frozenset({bool, int, float, str, type(None)})
 _OPAQUE = (

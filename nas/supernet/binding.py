@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from operator import getitem, is_
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from nas.errors import LayoutError, SupernetError
 from nas.supernet.inputs import Inputs, call
-from nas.supernet.layouts import Cut, Shape
+from nas.supernet.layouts import Cut
+from nas.supernet.parts import Shape
 from nas.supernet.shared import Shared
 from nas.supernet.skeleton import Slot, buffers_of, parameters_of
 from nas.supernet.union import CORNER
 
 if TYPE_CHECKING:
-    from nas.supernet.watching import Watch
+    from nas.supernet.watching import Seen, Watch
 
 
 class Leaf:
@@ -64,7 +65,7 @@ class Leaf:
         self._window(whole.grad).add_(gradient)
 
     def _window(self, whole: Tensor) -> Tensor:
-        return self.cut.windows(whole, self.shape)[self.index]
+        return self.cut.take(whole, self.shape, self.index)
 
 
 class Places:
@@ -109,6 +110,30 @@ class Computed:
         hang(leaf.cut.join(windows, leaf.whole.shape, leaf.shape, helpers), self.slots)
 
 
+class _Copied:
+    """A learnt buffer that a subnet has a copy of, since its part of the supernet's is no plain view."""
+
+    __slots__ = ("_state", "_version", "_whole", "tensor")
+
+    def __init__(self, tensor: Tensor, whole: Tensor, trained: int) -> None:
+        self.tensor = tensor
+        self._version = tensor._version
+        self._whole, self._state = whole, (whole._version, trained)
+
+    @property
+    def written(self) -> bool:
+        """Was it written to since, as far as torch counts that?  It does not where layers update running statistics."""
+        return self.tensor._version != self._version
+
+    def is_of(self, whole: Tensor, trained: int) -> bool:
+        """Is `whole` what it was copied from, and not written to since?"""
+        return whole is self._whole and (whole._version, trained) == self._state
+
+
+def _share(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
 class Binding:
     """The subnet of one arch, ready to be called; see `Supernet.bind`.
 
@@ -128,6 +153,7 @@ class Binding:
         self._root = root  # whose training mode counts
         self._leaves: list[tuple[Leaf, Sequence[Slot]]] = []
         self._computed: list[Computed] = []
+        self._copied: dict[str, _Copied] = {}  # learnt buffers that are no plain views
         self._buffers = buffers_of(module)
         parameters = parameters_of(module)
         self.entries: list[tuple[list[str], Shape]] = [(entry.names, tuple(entry.shape)) for entry in parameters]
@@ -162,10 +188,13 @@ class Binding:
 
     @torch.no_grad()
     def place(self) -> None:
-        """Put buffers where the weights are, the learnt ones as views."""
+        """Put buffers where the weights are, the learnt ones as views, or as copies where no view has them."""
         self._generation = self._shared.generation
-        for name, (table, key) in self._buffers.items():
-            table[key] = self._shared.buffer(name, table[key], self.shapes)
+        with torch.inference_mode(False):
+            for name, (table, key) in self._buffers.items():
+                table[key] = self._shared.buffer(name, table[key], self.shapes)
+                if name in self._shared.buffers and not _share(table[key], self._shared.tensor(name)):
+                    self._copied[name] = _Copied(table[key], self._shared.tensor(name), self._shared.trained)
 
     def refresh(self) -> None:
         """Bring views, computed parameters and the training mode up to date with the supernet."""
@@ -173,6 +202,8 @@ class Binding:
             self._attach()
         elif self._generation != self._shared.generation:
             self.place()
+        elif self._copied:
+            self._copy()
         for computed in self._computed:
             computed.refresh()
         if self.module.training != self._root.training:
@@ -200,16 +231,48 @@ class Binding:
             return self._call(inputs)
 
     def _call(self, inputs: Inputs) -> Any:
-        if self.watch is None:
-            return call(self.module, inputs)
-        seen = self.watch.before(inputs)
+        seen = self._before(inputs)
         output = call(self.module, inputs)
-        self.watch.after(seen, inputs)
+        self._after(seen, inputs)
         return output
 
-    def watched(self, inputs: Inputs) -> AbstractContextManager[None]:
+    @contextmanager
+    def watched(self, inputs: Inputs) -> Iterator[None]:
         """Inside the module is called with `inputs`, or parts of it are, one after the other."""
-        return self.watch.around(inputs) if self.watch is not None else nullcontext()
+        seen = self._before(inputs)
+        yield
+        self._after(seen, inputs)
+
+    def _before(self, inputs: Inputs) -> Seen | None:
+        return self.watch.before(inputs) if self.watch is not None else None
+
+    def _after(self, seen: Seen | None, inputs: Inputs) -> None:
+        self._shared.trained += self.module.training
+        if self._copied:
+            self._give_back()
+        if self.watch is not None:
+            self.watch.after(seen, inputs)
+
+    @torch.no_grad()
+    def _copy(self) -> None:
+        """Copy learnt buffers again that are no views, where the supernet's have changed."""
+        with torch.inference_mode(False):
+            for name, copied in self._copied.items():
+                whole = self._shared.tensor(name)
+                if not copied.is_of(whole, self._shared.trained):
+                    table, key = self._buffers[name]
+                    table[key] = self._shared.buffer(name, table[key], self.shapes)
+                    self._copied[name] = _Copied(table[key], whole, self._shared.trained)
+
+    @torch.no_grad()
+    def _give_back(self) -> None:
+        """Write to the supernet what a call left in copies of its buffers."""
+        with torch.inference_mode(False):
+            for name, copied in self._copied.items():
+                table, key = self._buffers[name]
+                if table[key] is copied.tensor and (self.module.training or copied.written):
+                    self._shared.write(name, copied.tensor, self.shapes)
+                    self._copied[name] = _Copied(copied.tensor, self._shared.tensor(name), self._shared.trained)
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of `loss` to the supernet's; the same as `loss.backward()`."""

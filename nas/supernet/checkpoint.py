@@ -277,6 +277,7 @@ def _union(path: Path, index: Mapping[str, Any]) -> Union:
         if "cut" in entry:
             try:
                 union.cuts[name] = Cut.from_json(entry["cut"])
+                union.cuts[name].check(union.shapes[name])
             except (LayoutError, TypeError) as error:
                 raise CheckpointError(f"checkpoint {str(path)!r}, parameter {name!r}: {error}") from error
     return union

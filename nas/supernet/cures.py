@@ -8,7 +8,7 @@ from dataclasses import replace
 from nas.errors import LayoutError
 from nas.supernet.comparing import Difference, Place
 from nas.supernet.fused import Layout
-from nas.supernet.layouts import Shape
+from nas.supernet.parts import Shape
 from nas.supernet.probing import Probe
 from nas.supernet.union import Union
 

@@ -1,18 +1,21 @@
-"""Axes of fused parameters, in einops' grammar.  Parsed once; errors name the pattern and the dimension."""
+"""Axes of fused parameters, in einops' grammar.  Parsed once; errors name the pattern and the dimension.
+
+A pattern is another way to write axes of atoms (`nas.supernet.parts`), whose lengths follow from shapes; cutting is done there.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor
+from collections.abc import Mapping
+from typing import Any
 
 from nas.checking import checked, shown
 from nas.errors import LayoutError, suggest
-from nas.supernet.layouts import Cut, Shape
+from nas.supernet.layouts import KNOWN, Selected
+from nas.supernet.parts import Axis, Shape, Sum
+from nas.supernet.selection import Selection
 
 Term = tuple[str, ...]
 """Axes fused into one, slowest first."""
@@ -25,7 +28,7 @@ _TOKEN = re.compile(r"[()+]|[^\s()+]+")
 _REFERENCE = re.compile(r"([^\s\[\]]+?)(?:\[([0-9]+)\])?\Z")
 
 
-class Layout(Cut):
+class Layout(Selected):
     """Axes of a fused parameter, in einops' grammar; each axis is cut to its leading part on its own.
 
     Axes in parentheses are fused into one dimension, slowest first; `+` puts several of them one after the other.  Sizes
@@ -37,14 +40,14 @@ class Layout(Cut):
 
     >>> layout = Layout("(qkv heads dim) in", qkv=3, dim=64)
     >>> layout.window(torch.zeros(1152, 384), (768, 256)).shape
-    torch.Size([3, 4, 64, 256])
+    torch.Size([3, 256, 256])
 
     With `"(q + kv dim + kv dim) in", q=32, dim=8` a weight of (32 + 4·8 + 4·8, 5) = (96, 5) holds 4 key-value heads, and one of
     (32 + 2·8 + 2·8, 5) = (64, 5) is made of all queries, the first 2 heads of the keys and the first 2 of the values:
 
     >>> layout = Layout("(q + kv dim + kv dim) in", q=32, dim=8)
     >>> [tuple(window.shape) for window in layout.windows(torch.zeros(96, 5), (64, 5))]
-    [(32, 5), (2, 8, 5), (2, 8, 5)]
+    [(32, 5), (16, 5), (16, 5)]
 
     Where two parts of a sum change on their own, its length does not tell how long each is.  A size may then be a
     reference to a parameter that has the axis as its first dimension (`"left.bias"`) or as another (`"out.weight[1]"`), by
@@ -70,6 +73,8 @@ class Layout(Cut):
         self._fixed: dict[str, int] = {}
         # Lengths that references stand for, in the whole and in the part: see `placed`.
         self._found: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})
+        self._selections: dict[tuple[Shape, Shape], Selection] = {}
+        self._placed: dict[tuple[tuple[int, ...], tuple[int, ...]], Layout] = {}
         self._check()
 
     def _check(self) -> None:
@@ -109,9 +114,14 @@ class Layout(Cut):
         """This layout with the lengths that its references stand for."""
         if not self._references:
             return self
-        placed = Layout(self.pattern, **self.sizes)
-        placed._found = (self._look_up(name, whole), self._look_up(name, part))
-        return placed
+        large, small = self._look_up(name, whole), self._look_up(name, part)
+        key = (tuple(large.values()), tuple(small.values()))
+        if key not in self._placed:
+            if len(self._placed) == KNOWN:
+                self._placed.clear()
+            self._placed[key] = Layout(self.pattern, **self.sizes)
+            self._placed[key]._found = (large, small)
+        return self._placed[key]
 
     def _look_up(self, name: str, shapes: Mapping[str, Shape]) -> dict[str, int]:
         found = {}
@@ -127,80 +137,40 @@ class Layout(Cut):
             found[axis] = shapes[target][dim]
         return found
 
-    def window(self, whole: Tensor, shape: Shape) -> Tensor:
-        """The window, with fused axes taken apart where they are cut, each cut to its leading part; see `windows`."""
-        windows = self.windows(whole, shape)
-        if len(windows) > 1:
-            raise LayoutError(f"{self.pattern!r}: {tuple(shape)} is made of {len(windows)} windows; ask for windows()")
-        return windows[0]
+    def selection(self, whole: Shape, shape: Shape) -> Selection:
+        """What the part of shape `shape` keeps of a parameter of shape `whole`; lengths of open axes follow from the shapes'."""
+        key = (tuple(whole), tuple(shape))
+        if key not in self._selections:
+            if len(self._selections) == KNOWN:
+                self._selections.clear()
+            self._selections[key] = self._select(*key)
+        return self._selections[key]
 
-    def windows(self, whole: Tensor, shape: Shape) -> tuple[Tensor, ...]:
-        """A window for every part of a sum, in the order in which the part of shape `shape` has them."""
-        pieces = self._pieces(whole.shape, shape)
-        if whole.shape == shape and all(len(each) == 1 for each in pieces):
-            return (whole,)
-        found = []
-        for chosen in itertools.product(*pieces):
-            window = whole
-            for dim, piece in enumerate(chosen):
-                window = window.narrow(dim, piece.start, piece.length)
-            axes = [axis for piece in chosen for axis in piece.axes]
-            found.append(window.view([length for length, _ in axes])[tuple([slice(kept) for _, kept in axes])])
-        return tuple(found)
-
-    def join(self, windows: Sequence[Tensor], whole: Shape, shape: Shape, helpers: Mapping[str, Tensor]) -> Tensor:
-        """The windows one after the other, along each axis that is a sum."""
-        if len(windows) == 1:
-            return self.apply(windows[0], shape, helpers)
-        pieces = self._pieces(whole, shape)
-        shapes = itertools.product(*([piece.kept for piece in each] for each in pieces))
-        parts = [window.reshape(each) for window, each in zip(windows, shapes, strict=True)]  # row-major over pieces
-        for dim in reversed(range(len(shape))):  # the last dimension's pieces are next to each other
-            count = len(pieces[dim])
-            if count > 1:
-                parts = [torch.cat(parts[index : index + count], dim) for index in range(0, len(parts), count)]
-        return parts[0]
-
-    def split(self, part: Tensor, whole: Shape) -> tuple[Tensor, ...]:
-        """What each window on a parameter of shape `whole` has of `part`."""
-        found = [part]
-        for dim, pieces in enumerate(self._pieces(whole, part.shape)):
-            lengths = [piece.kept for piece in pieces]
-            found = [each for one in found for each in torch.split(one, lengths, dim)]
-        return tuple(found)
-
-    def _pieces(self, whole: Shape, shape: Shape) -> list[list[_Piece]]:
-        """What each dimension is taken apart into: one piece, or one for each term of a sum that is cut."""
+    def _select(self, whole: Shape, shape: Shape) -> Selection:
         if not len(whole) == len(shape) == len(self.groups):
-            raise LayoutError(
-                f"{self.pattern!r} has {len(self.groups)} dimensions; the parameter's shape is {tuple(whole)}"
-            )
-        return [self._cut(group, whole[dim], shape[dim]) for dim, group in enumerate(self.groups)]
-
-    def _cut(self, group: Group, whole: int, part: int) -> list[_Piece]:
-        large, small = self._lengths(group, whole, 0), self._lengths(group, part, 1)
-        if all(large[axis] == small[axis] for axis in _names(group)):  # no need to take it apart
-            return [_Piece(0, [(whole, part)])]
-        pieces, start = [], 0
-        for term in group:
-            axes: list[tuple[int, int]] = []
-            for axis in term:
-                length, kept = large[axis], small[axis]
-                if axes and length == kept and axes[-1][0] == axes[-1][1]:  # uncut axes stay together
-                    axes[-1] = (axes[-1][0] * length, axes[-1][1] * kept)
-                else:
-                    axes.append((length, kept))
-            piece = _Piece(start, [axis for axis in axes if axis != (1, 1)] or [(1, 1)])
-            start += piece.length
-            pieces.append(piece)
-        return pieces
+            raise LayoutError(f"{self.pattern!r} has {len(self.groups)} dimensions; the parameter's shape is {whole}")
+        large, small = (
+            {
+                axis: size
+                for group, length in zip(self.groups, lengths, strict=True)
+                for axis, size in self._lengths(group, length, side).items()
+            }
+            for side, lengths in enumerate((whole, shape))
+        )
+        for axis, size in small.items():
+            if size > large[axis]:
+                raise LayoutError(
+                    f"{self.pattern!r}: axis {axis!r} is {size} long, and {large[axis]} in the supernet; "
+                    "a part of an axis is never longer than the whole"
+                )
+        return Selection([_axis(group) for group in self.groups], large, small)
 
     def _lengths(self, group: Group, length: int, side: int) -> dict[str, int]:
         """Length of each axis of a dimension that is `length` long, in the whole (side 0) or in the part (side 1)."""
         known = {**self._fixed, **self._found[side]}
         rest, unit, opened = length, 0, ""
         for term in group:
-            fixed = _product([known[axis] for axis in term if axis in known])
+            fixed = math.prod(known[axis] for axis in term if axis in known)
             free = [axis for axis in term if axis not in known]
             if free:
                 opened, unit = free[0], unit + fixed
@@ -211,6 +181,10 @@ class Layout(Cut):
             raise LayoutError(f"{self.pattern!r}, dimension {_shown(group)}: length {length} does not fit {given}")
         return {**known, opened: rest // unit} if unit else known
 
+    @property
+    def _shown(self) -> str:
+        return repr(self.pattern)
+
     def __repr__(self) -> str:
         return f"Layout({', '.join([repr(self.pattern), *(f'{axis}={size!r}' for axis, size in self.sizes.items())])})"
 
@@ -219,26 +193,9 @@ class Layout(Cut):
         return {"kind": self.kind, "pattern": self.pattern, **self.sizes}
 
 
-class _Piece(NamedTuple):
-    """A term of a dimension: where it starts in the whole, and (length, length of the part) of each of its axes."""
-
-    start: int
-    axes: list[tuple[int, int]]
-
-    @property
-    def length(self) -> int:
-        return _product([length for length, _ in self.axes])
-
-    @property
-    def kept(self) -> int:
-        return _product([kept for _, kept in self.axes])
-
-
-def _product(lengths: Sequence[int]) -> int:
-    product = 1
-    for length in lengths:
-        product *= length
-    return product
+def _axis(group: Group) -> Axis:
+    """What a dimension consists of, its axes being atoms."""
+    return group[0] if len(group) == 1 else (Sum(group),)
 
 
 def _names(group: Group) -> list[str]:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from nas.supernet.fused import Layout
-from nas.supernet.layouts import Shape
+from nas.supernet.parts import Shape
 
 _PARTS = {"qkv": 3, "c_attn": 3, "gate_up_proj": 2}
 """Linear layers whose output is several projections, one after the other: timm's qkv, GPT-2's c_attn, gated MLPs."""

@@ -22,8 +22,23 @@ from torch.nn import functional
 
 from nas.checking import checked
 from nas.errors import LayoutError, suggest
+from nas.supernet.parts import Shape, Sizes
+from nas.supernet.selection import Selection
 
-Shape = tuple[int, ...]
+KNOWN = 256
+"""Selections that a cut keeps for reuse; they are small, and archs may have thousands."""
+
+
+class Shapes(dict[str, Shape]):
+    """Shape of each tensor of an arch that a supernet holds, by canonical name.
+
+    Attributes:
+        sizes: lengths of the arch's atoms; {} for models that are not made of atoms.
+    """
+
+    def __init__(self, shapes: Mapping[str, Shape] | None = None, sizes: Sizes | None = None) -> None:
+        super().__init__(shapes or {})
+        self.sizes: Sizes = sizes or {}
 
 
 class Cut(ABC):
@@ -37,7 +52,8 @@ class Cut(ABC):
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        Cut.kinds[cls.kind] = cls
+        if hasattr(cls, "kind"):
+            Cut.kinds[cls.kind] = cls
 
     @abstractmethod
     def window(self, whole: Tensor, shape: Shape) -> Tensor:
@@ -52,6 +68,10 @@ class Cut(ABC):
     def windows(self, whole: Tensor, shape: Shape) -> tuple[Tensor, ...]:
         """Every window that the part is made of: one, except where an axis is several parts, each cut on its own."""
         return (self.window(whole, shape),)
+
+    def take(self, whole: Tensor, shape: Shape, index: int) -> Tensor:
+        """The window with this number among `windows`."""
+        return self.windows(whole, shape)[index]
 
     def apply(self, window: Tensor, shape: Shape, helpers: Mapping[str, Tensor]) -> Tensor:
         """The part of shape `shape`, as a differentiable function of its window and of the cut's own parameters."""
@@ -72,6 +92,14 @@ class Cut(ABC):
         """This cut for the parameter `name` of an arch, whose shapes are `part`; those of the supernet are `whole`."""
         del name, whole, part
         return self
+
+    def check(self, shape: Shape) -> None:
+        """Refuse a supernet's parameter of shape `shape`, where the cut alone says that it does not fit.
+
+        Raises:
+            LayoutError: so it does.
+        """
+        del shape
 
     def helpers(self, shape: Shape) -> dict[str, Tensor]:
         """Initial values of the cut's own trainable parameters for a whole of shape `shape`, by suffix."""
@@ -100,7 +128,12 @@ class Cut(ABC):
             raise LayoutError(
                 f"cut of kind {kind!r} is unknown; import the module that defines it first{suggest(str(kind), Cut.kinds)}"
             )
-        return Cut.kinds[kind](**arguments)
+        return Cut.kinds[kind].from_arguments(arguments)
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> Cut:
+        """The cut of this kind with arguments of a JSON file."""
+        return cls(**arguments)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Cut) and self.to_json() == other.to_json()
@@ -127,6 +160,47 @@ class Corner(Cut):
     def to_json(self) -> dict[str, Any]:
         """No arguments."""
         return {"kind": self.kind}
+
+
+class Selected(Cut):
+    """A cut by axes, each of which is cut on its own: products and sums of what has a length in the whole and in the part."""
+
+    @abstractmethod
+    def selection(self, whole: Shape, shape: Shape) -> Selection:
+        """What the part of shape `shape` keeps of a parameter of shape `whole`.
+
+        Raises:
+            LayoutError: the shapes do not fit the cut.
+        """
+
+    def window(self, whole: Tensor, shape: Shape) -> Tensor:
+        """The window, with axes taken apart where they are cut; see `windows`."""
+        selection = self.selection(whole.shape, shape)
+        if len(selection) > 1:
+            raise LayoutError(f"{self._shown}: {tuple(shape)} is made of {len(selection)} windows; ask for windows()")
+        return selection.window(whole)
+
+    def windows(self, whole: Tensor, shape: Shape) -> tuple[Tensor, ...]:
+        """A window for every term of a sum that is cut, in the order in which the part of shape `shape` has them."""
+        return self.selection(whole.shape, shape).windows(whole)
+
+    def take(self, whole: Tensor, shape: Shape, index: int) -> Tensor:
+        """The window with this number among `windows`, without the others."""
+        return self.selection(whole.shape, shape).window(whole, index)
+
+    def join(self, windows: Sequence[Tensor], whole: Shape, shape: Shape, helpers: Mapping[str, Tensor]) -> Tensor:
+        """The windows one after the other, along each axis that is a sum."""
+        del helpers
+        return self.selection(whole, shape).join(windows)
+
+    def split(self, part: Tensor, whole: Shape) -> tuple[Tensor, ...]:
+        """What each window on a parameter of shape `whole` has of `part`."""
+        return self.selection(whole, part.shape).split(part)
+
+    @property
+    def _shown(self) -> str:
+        """What errors call it."""
+        return repr(self)
 
 
 class CentreCrop(Cut):

@@ -24,7 +24,8 @@ from nas.space import Arch
 from nas.supernet import ranking
 from nas.supernet.fused import Layout
 from nas.supernet.inputs import Inputs, convert
-from nas.supernet.layouts import CentreCrop, Corner, KernelTransform, Shape
+from nas.supernet.layouts import CentreCrop, Corner, KernelTransform
+from nas.supernet.parts import Shape
 from nas.supernet.roles import input_dim
 from nas.supernet.skeleton import build_skeleton, parameters_of
 from nas.supernet.supernet import Supernet

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.errors import LayoutError
+
+Shape = tuple[int, ...]
 
 Sizes = Mapping[str, int]
 """Length of each atom, by name."""
@@ -122,6 +124,64 @@ def atoms(axis: Axis) -> Iterator[str]:
             yield factor
 
 
+def renamed(axis: Axis, prefix: str) -> Axis:
+    """`axis` with `prefix` before the name of each atom."""
+    return tuple(
+        Sum(tuple(renamed(term, prefix) for term in factor.terms))
+        if isinstance(factor, Sum)
+        else prefix + factor
+        if isinstance(factor, str)
+        else factor
+        for factor in axis
+    )
+
+
+# -- what built modules carry
+
+SIZES, AXES = "_nas_atoms", "_nas_axes"
+"""Attributes of a module of an elastic model: length of each atom in this arch, and axes by tensor name."""
+
+
+def mark(module: nn.Module, sizes: Sizes, axes: Mapping[str, tuple[Axis, ...]]) -> None:
+    """Have `module`, the built model of an arch, say what it is made of; tensors that are not in `axes` are whole."""
+    vars(module)[SIZES], vars(module)[AXES] = dict(sizes), dict(axes)
+
+
+def sizes_of(module: nn.Module) -> dict[str, int]:
+    """Length of each atom of the elastic models inside `module`; their paths stand before the names of their atoms."""
+    return {f"{prefix}{atom}": size for prefix, owner in _marked(module) for atom, size in vars(owner)[SIZES].items()}
+
+
+def axes_of(module: nn.Module) -> dict[str, tuple[Axis, ...]]:
+    """Axes of every tensor of the elastic models inside `module` that is not whole, by the tensor's name in `module`."""
+    return {
+        f"{prefix}{name}": tuple(renamed(axis, prefix) for axis in axes)
+        for prefix, owner in _marked(module)
+        for name, axes in vars(owner)[AXES].items()
+    }
+
+
+def elastic_in(module: nn.Module) -> tuple[str, ...]:
+    """What names of tensors of elastic models in `module` begin with."""
+    return tuple(prefix for prefix, _ in _marked(module))
+
+
+def unmark(module: nn.Module) -> None:
+    """Leave nothing of `mark` in `module`: an ordinary module has no part in a supernet."""
+    for owner in module.modules():
+        vars(owner).pop(SIZES, None)
+        vars(owner).pop(AXES, None)
+
+
+def _marked(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for path, owner in module.named_modules(remove_duplicate=False):
+        if SIZES in vars(owner):
+            yield (f"{path}." if path else ""), owner
+
+
+# -- as JSON
+
+
 def to_json(axis: Axis) -> list[Any]:
     """`axis` as JSON: numbers, names, and `{"sum": [axis, …]}`."""
     return [{"sum": [to_json(term) for term in factor.terms]} if isinstance(factor, Sum) else factor for factor in axis]
@@ -133,14 +193,23 @@ def from_json(data: Any) -> Axis:
     Raises:
         LayoutError: it is none.
     """
-    if not isinstance(data, list):
-        raise LayoutError(f"an axis is a list of factors, not {data!r}")
-    return tuple(_factor(each) for each in data)
+    return _axis(data, 0)
 
 
-def _factor(data: Any) -> Factor:
+DEEPEST = 32
+"""Sums inside each other in a file; no model has as many."""
+
+
+def _axis(data: Any, depth: int) -> Axis:
+    if not isinstance(data, list) or depth > DEEPEST:
+        what = repr(data) if depth <= DEEPEST else "sums inside each other without an end"
+        raise LayoutError(f"an axis is a list of factors, not {what}")
+    return tuple(_factor(each, depth) for each in data)
+
+
+def _factor(data: Any, depth: int) -> Factor:
     if isinstance(data, str) or (isinstance(data, int) and not isinstance(data, bool) and data > 0):
         return data
     if isinstance(data, dict) and data.keys() == {"sum"} and isinstance(data["sum"], list):
-        return Sum(tuple(from_json(term) for term in data["sum"]))
+        return Sum(tuple(_axis(term, depth + 1) for term in data["sum"]))
     raise LayoutError(f"a factor of an axis is a positive number, an atom's name or a sum, not {data!r}")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nas.errors import SupernetError, suggest
 from nas.space import Space
-from nas.supernet.layouts import Shape
+from nas.supernet.parts import Shape
 from nas.supernet.skeleton import Slot, buffers_of, build, parameters_of, quiet
 from nas.supernet.union import Union
 

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from nas.supernet.inputs import Inputs, call, convert
-from nas.supernet.layouts import Shape
+from nas.supernet.parts import Shape
 from nas.supernet.roles import Port, Role, argument, output_of, role_of
 from nas.supernet.skeleton import buffers_of, parameters_of
 from nas.supernet.union import Union

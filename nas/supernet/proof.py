@@ -25,7 +25,7 @@ from nas.space import Arch, Space
 from nas.supernet.comparing import OUTPUT, Difference, Place, Sides, differences, reached
 from nas.supernet.cures import Cure, cures
 from nas.supernet.inputs import Inputs
-from nas.supernet.layouts import Shape
+from nas.supernet.parts import Shape
 from nas.supernet.probing import Attention, Probe
 from nas.supernet.skeleton import build_skeleton, quiet
 from nas.supernet.union import CORNER, Union

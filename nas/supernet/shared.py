@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import LayoutError, SupernetError, suggest
-from nas.supernet.layouts import Shape
+from nas.supernet.parts import Shape
 from nas.supernet.skeleton import Slot
 from nas.supernet.union import Union
 
@@ -21,6 +21,7 @@ class Shared:
 
     Attributes:
         generation: how often held buffers were replaced, so that views on them must be made anew.
+        trained: calls of subnets in training mode, any of which may have updated running statistics.
 
     Args:
         root: gets nested plain modules with the tensors.
@@ -32,6 +33,7 @@ class Shared:
         self._root = root
         self.union = union
         self.generation = 0
+        self.trained = 0
         self.homes: dict[str, Slot] = {}
         self.buffers: dict[str, Slot] = {}
         for alias, name in union.ties.items():
@@ -76,11 +78,15 @@ class Shared:
         """
         table, key = self.buffers[name]
         table[key] = table[key].clone()
-        whole, cut = table[key], self.union.cut(name, shapes)
+        self.write(name, value, shapes)
+        self.generation += 1
+
+    def write(self, name: str, value: Tensor, shapes: Mapping[str, Shape]) -> None:
+        """As `put`, in place."""
+        whole, cut = self.tensor(name), self.union.cut(name, shapes)
         pieces = cut.split(value.detach(), whole.shape)
         for window, piece in zip(cut.windows(whole, tuple(value.shape)), pieces, strict=True):
             window.copy_(piece.reshape(window.shape))
-        self.generation += 1
 
     def _hang(self, name: str, value: Tensor) -> None:
         table, key = self.buffers[name] = _container(self._root, name, "_buffers")
@@ -127,8 +133,11 @@ class Shared:
         """A subnet's buffer: cut from the held one, or what the constructor computed (`like`), on the weights' device."""
         if name not in self.buffers:
             return like.to(self.device, self._dtype(like))
-        whole, cut = self.tensor(name), self.union.cut(name, shapes)
-        return cut.join(cut.windows(whole, like.shape), whole.shape, like.shape, {})
+        try:
+            whole, cut = self.tensor(name), self.union.cut(name, shapes)
+            return cut.join(cut.windows(whole, like.shape), whole.shape, like.shape, {})
+        except LayoutError as error:
+            raise LayoutError(f"buffer {name!r}: {error}") from error
 
     def _dtype(self, like: Tensor) -> torch.dtype:
         """Floating-point constants follow the weights when those were converted, as `module.half()` has it."""

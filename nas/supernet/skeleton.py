@@ -31,7 +31,7 @@ from torch.nn.parameter import is_lazy
 from nas.errors import Infeasible, SupernetError
 from nas.space import Arch, Space
 from nas.supernet import attributes
-from nas.supernet.layouts import Shape
+from nas.supernet.parts import Shape
 
 T = TypeVar("T")
 Slot = tuple[dict[str, Any], str]

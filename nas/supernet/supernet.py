@@ -16,7 +16,7 @@ from nas import carried
 from nas.checking import checked
 from nas.errors import Infeasible, SupernetError
 from nas.space import Arch, Space
-from nas.supernet import checkpoint, costs
+from nas.supernet import checkpoint, costs, parts
 from nas.supernet.binding import Binding, hang, replace_buffers
 from nas.supernet.calibration import calibrate
 from nas.supernet.inputs import Inputs, arguments, check_batch, few_samples
@@ -213,10 +213,10 @@ class Supernet(nn.Module):
         return self._parts(self._binding(arch))
 
     def _parts(self, binding: Binding) -> dict[str, Tensor]:
-        parts: dict[str, Tensor] = {}
+        found: dict[str, Tensor] = {}
         for names, shape in binding.entries:
-            parts.update(dict.fromkeys(names, self._shared.part(names, shape, binding.shapes)))
-        return parts
+            found.update(dict.fromkeys(names, self._shared.part(names, shape, binding.shapes)))
+        return found
 
     def extract(self, arch: Arch, buffers: Mapping[str, Tensor] | None = None) -> nn.Module:
         """An ordinary module of the model's own class with a copy of the weights of `arch`, in eval mode.
@@ -240,6 +240,7 @@ class Supernet(nn.Module):
             for name, (table, key) in slots.items():
                 table[key] = self._shared.buffer(name, table[key], shapes).clone()
             replace_buffers(slots, {name: tensor.clone() for name, tensor in (buffers or {}).items()})
+        parts.unmark(module)
         return module.eval()
 
     def calibrate(self, arch: Arch, batches: Iterable[Inputs]) -> dict[str, Tensor]:

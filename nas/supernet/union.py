@@ -5,7 +5,7 @@ The archs looked at are `space.covering()`: each candidate of each decision at l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from nas.errors import Infeasible, LayoutError, SupernetError, suggest
 from nas.space import Arch, Space
+from nas.supernet import parts
+from nas.supernet.atomic import Atoms
 from nas.supernet.constructor import drawn
 from nas.supernet.known import Channels, channels_of, grouped_layouts, known_layout
-from nas.supernet.layouts import Corner, Cut, Shape
+from nas.supernet.layouts import Corner, Cut, Shapes
+from nas.supernet.parts import Shape
 from nas.supernet.skeleton import (
     STATE,
     buffers_of,
@@ -45,7 +48,7 @@ class Union:
         indices: names of buffers of indices that the constructor draws, which every arch has of its own.
         numbers: paths of plain attributes, single numbers and texts, that the constructor draws or computes likewise.
         cuts: canonical name -> cut, where it is not the leading corner.
-        archs: the archs looked at, largest first, with the shape of each of their tensors.
+        archs: the archs looked at, largest first, with the shape of each of their tensors and the lengths of their atoms.
     """
 
     ties: dict[str, str] = field(default_factory=dict)
@@ -56,21 +59,22 @@ class Union:
     numbers: set[str] = field(default_factory=set)
     indices: set[str] = field(default_factory=set)
     cuts: dict[str, Cut] = field(default_factory=dict)
-    archs: list[tuple[Arch, dict[str, Shape]]] = field(default_factory=list)
+    archs: list[tuple[Arch, Shapes]] = field(default_factory=list)
 
     def cut(self, name: str, shapes: Mapping[str, Shape]) -> Cut:
         """The cut of canonical name `name` in an arch whose tensors have `shapes`."""
         return self.cuts.get(name, CORNER).placed(name, self.shapes, shapes)
 
-    def shapes_of(self, module: nn.Module) -> dict[str, Shape]:
-        """Shape of everything in `module` that is held, by canonical name."""
+    def shapes_of(self, module: nn.Module) -> Shapes:
+        """Shape of everything in `module` that is held, by canonical name, and the lengths of its atoms."""
         shapes = {
             self.ties[entry.names[0]]: tuple(entry.shape)
             for entry in parameters_of(module)
             if entry.names[0] in self.ties
         }
         buffers = {name: tuple(table[key].shape) for name, (table, key) in buffers_of(module).items()}
-        return shapes | {name: shape for name, shape in buffers.items() if name in self.buffers}
+        held = {name: shape for name, shape in buffers.items() if name in self.buffers}
+        return Shapes(shapes | held, parts.sizes_of(module))
 
     def helpers(self) -> dict[str, Tensor]:
         """Initial values of the cuts' own parameters, by name."""
@@ -98,23 +102,27 @@ def survey(space: Space, layouts: Mapping[str, Cut]) -> tuple[Space, Union]:
 
 def _survey(space: Space, layouts: Mapping[str, Cut]) -> Union:
     union = Union()
-    declared = _Declared(layouts)
+    declared, atoms = _Declared(layouts), Atoms()
     buffers: list[dict[str, Tensor]] = []
     convolutions: list[dict[str, Channels]] = []
+    persistent: set[str] = set()
     for arch in _covering(space):
         module = build_skeleton(space, arch)
         check_sizes(space, module)
         owners = dict(module.named_modules(remove_duplicate=False))
-        shapes: dict[str, Shape] = {}
-        for entry in parameters_of(module):
-            name = _tie(union, entry.names)
+        shapes = Shapes()
+        entries = parameters_of(module)
+        names = [_tie(union, entry.names) for entry in entries]
+        shapes.sizes = atoms.add(module, union.ties)
+        for entry, name in zip(entries, names, strict=True):
             if name in shapes:
                 raise _tied_apart(name, entry.names[0])
             _grow(union, name, entry.tensor)
             union.trainable[name] = entry.tensor.requires_grad
             shapes[name] = tuple(entry.shape)
             if name not in union.cuts:
-                union.cuts[name] = declared.parameter(entry.names) or known_layout(name, owners) or CORNER
+                known = None if atoms.inside(name) else known_layout(name, owners)
+                union.cuts[name] = declared.parameter(entry.names) or known or CORNER
         convolutions.append(channels_of(module))
         found = drawn(space, arch, module, lambda name: declared.buffer(name) is not None)
         union.numbers.update(found.numbers)
@@ -122,20 +130,60 @@ def _survey(space: Space, layouts: Mapping[str, Cut]) -> Union:
         union.buffers |= found.buffers | statistics_of(module)
         buffers.append(_without_values(module))
         union.buffers |= {name for name in buffers[-1] if declared.buffer(name) is not None}
+        persistent |= module.state_dict().keys() - union.ties.keys()
         union.archs.append((arch, shapes))
+    union.buffers |= {name for name in persistent if atoms.vary(name, [shapes.sizes for _, shapes in union.archs])}
     for (_, shapes), held in zip(union.archs, buffers, strict=True):  # what is data in one arch is data in all
         for name in [name for name in held if name in union.buffers]:
             _grow(union, name, held[name])
             shapes[name] = tuple(held[name].shape)
             union.cuts[name] = declared.buffer(name) or _beside(union, name, shapes) or CORNER
     for name, layout in grouped_layouts(convolutions, [shapes for _, shapes in union.archs]).items():
-        if union.cuts[name] == CORNER and name not in declared.names:
+        if union.cuts[name] == CORNER and name not in declared.names and not atoms.inside(name):
             union.cuts[name] = layout
+    _cut_by_atoms(union, atoms, union.shapes.keys(), [shapes for _, shapes in union.archs], declared.names)
     # A corner that somebody declared stays on record: it is meant, whatever is proven of it.
     union.cuts = {name: cut for name, cut in union.cuts.items() if cut != CORNER or name in declared.names}
     declared.check(space, union)
     _check_cuts(union)
     return union
+
+
+def _cut_by_atoms(
+    union: Union,
+    atoms: Atoms,
+    names: Set[str],
+    archs: Sequence[Mapping[str, Shape]],
+    declared: Set[str] = frozenset(),
+) -> None:
+    """Cut those of the tensors `names` that are in elastic models by their axes.
+
+    Args:
+        union: what holds them.
+        atoms: of the archs looked at.
+        names: of tensors.
+        archs: shapes of the archs looked at.
+        declared: names of tensors that a cut was declared for.
+
+    Raises:
+        LayoutError: one has no axes and is not whole, or another cut is declared for it.
+    """
+    for name in filter(atoms.inside, sorted(names)):
+        cut = atoms.cut(name)
+        if name in declared and union.cuts[name] != cut:
+            raise LayoutError(
+                f"parameter {name!r} is one of an elastic model, which knows how it is cut; declare no layout for it"
+            )
+        if cut is None:
+            found = sorted({shapes[name] for shapes in archs if name in shapes})
+            if len(found) > 1:
+                raise LayoutError(
+                    f"parameter {name!r} of an elastic model has shapes {' and '.join(map(str, found))} and no axes; "
+                    "give it the axes that it has"
+                )
+            continue
+        union.cuts[name] = cut
+        union.shapes[name] = cut.shape  # no arch need have the most of every atom
 
 
 def _without_values(module: nn.Module) -> dict[str, Tensor]:
@@ -269,8 +317,14 @@ def with_buffers(space: Space, union: Union, names: Set[str]) -> tuple[Union, di
     Raises:
         SupernetError: no arch looked at has one of them, or they disagree about it.
     """
-    more = replace(union, shapes=dict(union.shapes), dtypes=dict(union.dtypes), buffers=union.buffers | names)
-    found = []
+    more = replace(
+        union,
+        shapes=dict(union.shapes),
+        dtypes=dict(union.dtypes),
+        cuts=dict(union.cuts),
+        buffers=union.buffers | names,
+    )
+    found, atoms = [], Atoms()
     for arch in _covering(space):
         try:
             module = build_skeleton(space, arch)
@@ -278,6 +332,7 @@ def with_buffers(space: Space, union: Union, names: Set[str]) -> tuple[Union, di
             continue
         held = {name: table[key] for name, (table, key) in buffers_of(module).items() if name in names}
         found.append((held, more.shapes_of(module)))
+        atoms.add(module, more.ties)
         for name, tensor in held.items():
             _grow(more, name, tensor)
     if lacking := sorted(names - more.shapes.keys()):
@@ -285,6 +340,7 @@ def with_buffers(space: Space, union: Union, names: Set[str]) -> tuple[Union, di
             f"buffer {lacking[0]!r} is not held: no covering arch of space {space.name!r} has it; "
             "make the space's largest arch, or a candidate, have it"
         )
+    _cut_by_atoms(more, atoms, names, [shapes for _, shapes in found])
     values = {name: torch.empty(more.shapes[name], dtype=more.dtypes[name]) for name in names}
     empty = {name: torch.ones(value.shape, dtype=torch.bool) for name, value in values.items()}
     for held, shapes in found:

@@ -7,8 +7,7 @@ after the first, second, fourth, eighth … call of a kind of subnet, which cost
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -79,13 +78,6 @@ class Watch:
         statistics = statistics_of(module)  # those are held, and torch updates them in training only
         self._slots = {name: slot for name, slot in buffers_of(module).items() if name not in statistics}
         self._first = True
-
-    @contextmanager
-    def around(self, inputs: Inputs) -> Iterator[None]:
-        """`before` and `after` a call that is made inside."""
-        seen = self.before(inputs)
-        yield
-        self.after(seen, inputs)
 
     def before(self, inputs: Inputs) -> Seen | None:
         """What there is before a call with `inputs`; None where nothing is to be looked at.
