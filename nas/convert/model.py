@@ -10,6 +10,7 @@ from torch import nn
 
 from nas.convert.plan import Plan
 from nas.convert.resize import named_axes, resize
+from nas.convert.spelling import keep, spelled
 from nas.convert.template import Template
 from nas.space.activity import matches
 from nas.space.model import model
@@ -59,23 +60,6 @@ def value(template: Template, plan: Plan) -> Any:
         },
         depth={unit.name: pg.oneof([True, False], name=keep(unit.name)) for unit in plan.units},
     )
-
-
-def spelled(path: str) -> str:
-    """A module path as names of decisions are written, so that filters read them: `layer[0].heads`.
-
-    >>> spelled("encoder.layer.0.attention.heads")
-    'encoder.layer[0].attention.heads'
-    """
-    found = ""
-    for key in path.split("."):
-        found += f"[{key}]" if key.isdigit() and found else f".{key}"
-    return found.lstrip(".")
-
-
-def keep(unit: str) -> str:
-    """What the decision about a unit is called."""
-    return f"{spelled(unit)}.keep"
 
 
 def conditions(module: nn.Module, plan: Plan) -> dict[str, tuple[str, tuple[bool]]]:

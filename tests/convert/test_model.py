@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 import nas
 from nas.convert.elastic import ElasticSpace
-from nas.convert.model import conditions, spelled
+from nas.convert.model import conditions
 from nas.convert.plan import AtomPlan, Decision, Plan, Unit
+from nas.convert.spelling import spelled
 from nas.convert.template import Template
 from nas.deploy import ElasticModel, export
 from nas.errors import SpaceError
@@ -51,7 +52,13 @@ def test_decisions_are_called_by_their_place_in_the_model():
         "width": 4, "blocks[0].hidden": 8, "blocks[1].hidden": 8, "blocks[0].keep": True, "blocks[1].keep": True,
     }  # fmt: skip
     assert space.smallest.choices == {"width": 2, "blocks[0].keep": False, "blocks[1].keep": False}
-    assert spelled("0.net.1") == "0.net[1]"
+
+
+def test_every_decision_has_a_name_that_filters_read():
+    from nas.store.filters import column_key
+
+    for path in ("encoder.layer.0.attention.heads", "layer.*.heads", "0.net.1", "*.hidden", "heads"):
+        assert column_key(spelled(path)) == spelled(path)
 
 
 def test_what_is_inside_a_unit_is_not_asked_where_it_is_left_out():
