@@ -1,0 +1,248 @@
+"""Which atoms a search decides about, what it may choose, and what they are called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import fx
+
+from nas.convert.analysis import Analysis
+from nas.convert.axes import Atom, Axis, Fixed, Sum, free, norm, rigid
+from nas.convert.plan import AtomPlan, Decision
+from nas.convert.rules import Value, name_of
+from nas.supernet import parts
+
+MOST_CHOICES = 12
+"""Choices of a width, spread evenly; more would make a space larger and no network better."""
+
+_BATCHED = {"aten.matmul", "aten.bmm", "aten.baddbmm", "aten.scaled_dot_product_attention"}
+_GROUPED = {("groups",), ("num_groups",)}
+
+
+@dataclass
+class Names:
+    """Atoms by name, and tensors' axes over those names.
+
+    Attributes:
+        atoms: name of every free atom on an axis of a parameter or buffer.
+        kinds: of each of them.
+        decided: names that a search decides about.
+        tensors: axes of every tensor that has a free atom.
+    """
+
+    atoms: dict[Atom, str] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+    decided: list[str] = field(default_factory=list)
+    tensors: dict[str, tuple[parts.Axis, ...]] = field(default_factory=dict)
+
+    def axis(self, axis: Axis) -> parts.Axis:
+        """An axis with names in place of atoms; one that is on no tensor is as long as it was."""
+        found: list[parts.Factor] = []
+        for factor in norm(axis):
+            if isinstance(factor, Fixed):
+                found.append(factor.size)
+            elif isinstance(factor, Atom):
+                found.append(self.atoms.get(factor, factor.size))
+            else:
+                found.append(parts.Sum(tuple(map(self.axis, factor.terms))))
+        return tuple(found)
+
+
+def name_atoms(analysis: Analysis, parameters: Iterable[str], *, head_dim: bool = False) -> Names:
+    """Names of all free atoms on tensors, and which of them are decided.
+
+    Args:
+        analysis: of the model.
+        parameters: names of parameters; atoms on buffers only are no decisions.
+        head_dim: decide about the width of heads instead of how many there are.
+    """
+    own = set(parameters)
+    places: dict[Atom, list[str]] = {}
+    for tensor, axes in analysis.sources.items():
+        for axis in axes:
+            for atom in dict.fromkeys(free(axis)):
+                places.setdefault(atom, []).append(tensor)
+    heads, groups, residual = _batched(analysis), _grouped(analysis), _residual(analysis)
+    chosen = _decided(analysis, own, set() if not head_dim else heads)
+    names = Names()
+    taken: set[str] = set()
+    for atom, tensors in places.items():
+        kind = "heads" if atom in heads else "groups" if atom in groups else "width" if atom in residual else "hidden"
+        if atom not in chosen:
+            kind = "unit" if kind == "hidden" else kind
+        name = _name(kind, tensors, taken)
+        taken.add(name)
+        names.atoms[atom], names.kinds[name] = name, kind
+        if atom in chosen and any(tensor in own for tensor in tensors):
+            names.decided.append(name)
+    names.tensors = {
+        tensor: tuple(map(names.axis, axes))
+        for tensor, axes in analysis.sources.items()
+        if not all(map(rigid, map(norm, axes)))
+    }
+    return names
+
+
+def _decided(analysis: Analysis, own: set[str], unwanted: set[Atom]) -> set[Atom]:
+    """Of each product the major factor, where no other axis has it otherwise: two cuts of one axis would compound."""
+    score: dict[Atom, int] = {}
+    rivals: dict[Atom, set[Atom]] = {}
+    for tensor, axes in analysis.sources.items():
+        for axis in axes:
+            for product in _products(norm(axis)):
+                _rank(product, score, rivals, 1 if tensor in own else 0)
+    chosen: set[Atom] = set()
+    for atom in sorted(score, key=lambda one: (one in unwanted, -score[one])):
+        if not rivals[atom] & chosen:
+            chosen.add(atom)
+    return chosen
+
+
+def _products(axis: Axis) -> Iterator[list[list[Atom]]]:
+    """Of an axis and of every term of its sums, the free atoms of each factor that has some."""
+    factors = [list(dict.fromkeys(free((factor,)))) for factor in axis]
+    yield [each for each in factors if each]
+    for factor in axis:
+        if isinstance(factor, Sum):
+            for term in factor.terms:
+                yield from _products(term)
+
+
+def _rank(product: list[list[Atom]], score: dict[Atom, int], rivals: dict[Atom, set[Atom]], weight: int) -> None:
+    for place, factor in enumerate(product):
+        others = {atom for other in product if other is not factor for atom in other}
+        for atom in factor:
+            score[atom] = score.get(atom, 0) + (weight if place == 0 else -weight)
+            rivals.setdefault(atom, set()).update(others - {atom})
+
+
+def _batched(analysis: Analysis) -> set[Atom]:
+    """Atoms on batch axes of products of matrices: heads."""
+    found: set[Atom] = set()
+    for node, value in analysis.all_values():
+        if node.op == "call_function" and name_of(node) in _BATCHED:
+            for axis in value.axes[:-2]:
+                found.update(free(axis))
+    return found
+
+
+def _grouped(analysis: Analysis) -> set[Atom]:
+    """Atoms that are groups of a convolution or of a norm."""
+    return {
+        atom
+        for arguments in analysis.derived.values()
+        for path, derived in arguments.items()
+        if path in _GROUPED
+        for atom in free(derived.axis)
+    }
+
+
+def _residual(analysis: Analysis) -> set[Atom]:
+    """Atoms of what is added to something else that was computed."""
+    found: set[Atom] = set()
+    computed = {source.node for source in analysis.capture.sources}
+    for node, value in analysis.all_values():
+        if name_of(node) in ("aten.add", "aten.add_") and isinstance(value, Value):
+            operands = [each for each in node.all_input_nodes if each not in computed]
+            if len(operands) == 2 and all(_shape(each) == _shape(node) for each in operands):
+                for axis in value.axes:
+                    found.update(free(axis))
+    return found
+
+
+def _shape(node: fx.Node) -> tuple[int, ...]:
+    fake = node.meta.get("val")
+    return tuple(getattr(fake, "shape", ()))
+
+
+def _name(kind: str, tensors: Sequence[str], taken: set[str]) -> str:
+    """Path of the smallest module around all tensors, and the kind; where that is taken, of the first tensor's module."""
+    modules = [tensor.rpartition(".")[0].split(".") for tensor in tensors]
+    common: list[str] = []
+    for level in zip(*modules, strict=False):
+        if len(set(level)) > 1:
+            break
+        common.append(level[0])
+    for path in (common, modules[0]):
+        name = ".".join([*filter(None, path), kind])
+        if name not in taken:
+            return name
+    number = 2
+    while f"{name}_{number}" in taken:
+        number += 1
+    return f"{name}_{number}"
+
+
+def choices(
+    size: int, kind: str, width: tuple[float, float], granule: int, *, aligned: bool = False
+) -> tuple[int, ...]:
+    """What may be chosen of `size` units, rising; the last is `size`, even where `width` ends below it.
+
+    Heads and groups are counted one by one, channels in multiples of a granule that is at most an eighth of them.
+    """
+    step = 1
+    if kind not in ("heads", "groups"):
+        step = granule
+        while step > (8 if aligned else 1) and size // step < 8:
+            step = max(step // 2, 1)
+        if aligned:
+            step = max(step, min(8, size))
+    low, high = max(1, -(-int(size * width[0] * 1000) // 1000)), int(size * width[1])
+    multiples = [count for count in range(step, size, step) if low <= count <= high]
+    found = _spread(multiples, size)
+    return tuple(dict.fromkeys([*found, size]))
+
+
+def _spread(multiples: list[int], size: int) -> list[int]:
+    """At most `MOST_CHOICES` of them, evenly, with the ends and the one closest to half."""
+    if len(multiples) < MOST_CHOICES:
+        return multiples
+    last = len(multiples) - 1
+    picked = {multiples[round(place * last / (MOST_CHOICES - 2))] for place in range(MOST_CHOICES - 1)}
+    picked.add(min(multiples, key=lambda count: (abs(2 * count - size), count)))
+    return sorted(picked)
+
+
+def shared(name: str, share: str) -> str:
+    """Name under which a decision is made together with others: of all blocks of a list, of all of a kind, or alone."""
+    if share == "block":
+        return re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)", "*", name)
+    return name.rpartition(".")[2] if share == "all" else name
+
+
+def decide(
+    names: Names,
+    sizes: Mapping[str, int],
+    *,
+    width: tuple[float, float],
+    granule: int,
+    share: str,
+    aligned: set[str],
+    only: Iterable[str] | None = None,
+) -> tuple[tuple[Decision, ...], dict[str, AtomPlan]]:
+    """Decisions, and every atom with what decides about it.
+
+    Decisions are shared only among atoms of one size.
+    """
+    wanted = set(names.decided if only is None else only)
+    decisions: dict[str, Decision] = {}
+    atoms: dict[str, AtomPlan] = {}
+    for atom in names.atoms.values():
+        size = sizes[atom]
+        if atom not in wanted:
+            atoms[atom] = AtomPlan(size)
+            continue
+        together = shared(atom, share)
+        if together in decisions and decisions[together].size != size:
+            together = f"{together}_{size}"
+        kind = names.kinds[atom]
+        if together not in decisions:
+            found = choices(size, kind, width, granule, aligned=atom in aligned)
+            if len(found) < 2:
+                atoms[atom] = AtomPlan(size)
+                continue
+            decisions[together] = Decision(together, kind, size, found)
+        atoms[atom] = AtomPlan(size, together)
+    return tuple(decisions.values()), atoms

@@ -1,0 +1,176 @@
+"""Rules: of which atoms the axes of small models are made, and what stays whole for which reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas.convert.analysis import Analysis, analyse
+from nas.convert.axes import cause_of, norm, rigid
+from nas.convert.capture import capture
+from nas.convert.decisions import Names, choices, name_atoms
+
+
+def names_of(model: nn.Module, *inputs: Tensor, **options: Any) -> tuple[Analysis, Names]:
+    analysis = analyse(capture(model.eval(), inputs), **options)
+    return analysis, name_atoms(analysis, [name for name, _ in model.named_parameters()])
+
+
+class Called(nn.Module):
+    """A module whose forward is a function of its parameters' holder."""
+
+    def __init__(self, forward: Callable[..., Tensor], **parts: Any) -> None:
+        super().__init__()
+        self.function = forward
+        for name, part in parts.items():
+            setattr(self, name, nn.Parameter(part) if isinstance(part, Tensor) else part)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.function(self, *inputs)
+
+
+def reason(analysis: Analysis, tensor: str, dim: int) -> str:
+    axis = norm(analysis.sources[tensor][dim])
+    assert rigid(axis)
+    cause = cause_of(axis)
+    return "" if cause is None else cause.reason
+
+
+def test_a_perceptron_has_its_hidden_width() -> None:
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    analysis, names = names_of(model, torch.zeros(2, 6))
+    assert names.decided == ["hidden"]
+    assert names.tensors["0.weight"] == (("hidden",), (6,))
+    assert names.tensors["2.weight"] == ((3,), ("hidden",))
+    assert reason(analysis, "2.weight", 0) == "model output"
+    assert reason(analysis, "0.weight", 1) == "model input"
+
+
+def test_gates_of_recurrent_layers_are_whole_units() -> None:
+    for layer, gates in ((nn.LSTM(5, 8, 2, bidirectional=True), 4), (nn.GRU(5, 8, 2, bidirectional=True), 3)):
+        model = Called(lambda self, x: self.out(self.rnn(x)[0]), rnn=layer, out=nn.Linear(16, 2))
+        _, names = names_of(model, torch.zeros(3, 2, 5))
+        (hidden,) = names.decided
+        assert names.tensors["rnn.weight_hh_l0"] == ((gates, hidden), (hidden,))
+        assert names.tensors["rnn.weight_ih_l1"] == ((gates, hidden), (2, hidden))
+        assert names.tensors["out.weight"] == ((2,), (2, hidden))
+
+
+def test_concatenated_branches_are_two_widths() -> None:
+    model = Called(
+        lambda self, x: self.out(torch.cat([self.left(x), self.right(x)], -1)),
+        left=nn.Linear(4, 8), right=nn.Linear(4, 16), out=nn.Linear(24, 2),
+    )  # fmt: skip
+    _, names = names_of(model, torch.zeros(1, 4))
+    assert len(names.decided) == 2
+    (total,) = names.tensors["out.weight"][1]
+    assert [term[0] for term in total.terms] == names.decided  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("reduce", "expected"),
+    [
+        (lambda x: x.softmax(1), "softmax"),
+        (lambda x: x - x.mean(1, keepdim=True) * 2, "mean"),
+        (lambda x: x / x.norm(dim=(2,), keepdim=True).mean(1, keepdim=True), "mean"),  # global response normalisation
+        (lambda x: x.amax(1, keepdim=True) * x, "max"),
+        (lambda x: x.sigmoid().sum(1, keepdim=True) * x, "reduction"),
+        (lambda x: x.flip(1), "order"),
+        (lambda x: x.cumsum(1), "order"),
+        (lambda x: x + x.mean((1, 2), keepdim=True), "mean"),
+    ],
+)
+def test_reductions_over_channels_keep_them_whole(reduce: Callable[[Tensor], Tensor], expected: str) -> None:
+    model = Called(
+        lambda self, x: self.out(reduce(self.conv(x))).mean(-1), conv=nn.Conv1d(3, 8, 3), out=nn.Conv1d(8, 2, 1)
+    )
+    analysis, _ = names_of(model, torch.zeros(1, 3, 9))
+    assert reason(analysis, "conv.weight", 0) == expected
+    assert reason(analysis, "out.weight", 1) == expected
+
+
+@pytest.mark.parametrize(
+    "reduce",
+    [
+        lambda x: x.sum(1, keepdim=True) * x,
+        lambda x: functional.normalize(x, dim=1),
+        lambda x: x.amax((2,), keepdim=True) * x,
+        lambda x: x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + 1e-6),
+        lambda x: (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True) + 1e-5).sqrt(),
+        lambda x: functional.adaptive_max_pool1d(x, 1) + functional.adaptive_avg_pool1d(x, 1),
+        lambda x: functional.glu(torch.cat([x, x], 1), 1),
+    ],
+)
+def test_what_zeros_do_not_change_leaves_channels_elastic(reduce: Callable[[Tensor], Tensor]) -> None:
+    model = Called(
+        lambda self, x: self.out(reduce(self.conv(x))).mean(-1), conv=nn.Conv1d(3, 8, 3), out=nn.Conv1d(8, 2, 1)
+    )
+    _, names = names_of(model, torch.zeros(1, 3, 9))
+    assert len(names.decided) == 1
+    assert names.tensors["conv.weight"][0] == tuple(names.decided)
+    assert names.tensors["out.weight"][1] == tuple(names.decided)
+
+
+def test_channels_of_a_grouped_convolution_go_by_groups() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 1), nn.Conv2d(16, 32, 3, groups=4), nn.Conv2d(32, 2, 1))
+    _, names = names_of(model, torch.zeros(1, 3, 8, 8))
+    (groups,) = names.decided
+    assert names.kinds[groups] == "groups"
+    assert names.tensors["0.weight"][0][0] == groups
+    assert names.tensors["1.weight"][0][0] == groups
+    assert names.tensors["2.weight"][1][0] == groups
+
+
+def test_keys_of_attention_and_vocabularies_stay() -> None:
+    model = Called(
+        lambda self, x: self.out(functional.scaled_dot_product_attention(self.table(x), self.keys[None], self.keys[None])),
+        table=nn.Embedding(11, 8), keys=torch.zeros(5, 8), out=nn.Linear(8, 2),
+    )  # fmt: skip
+    analysis, _ = names_of(model, torch.zeros(1, 3, dtype=torch.long))
+    assert reason(analysis, "keys", 0) == "attention keys"
+    assert reason(analysis, "table.weight", 0) == "vocabulary"
+
+
+def test_parameters_without_effect_stay_whole() -> None:
+    model = Called(
+        lambda self, x: self.out(x + self.table[: x.shape[1]]),
+        table=torch.zeros(20, 4),
+        spare=nn.Linear(3, 3),
+        out=nn.Linear(4, 2),
+    )
+    analysis, names = names_of(model, torch.zeros(1, 6, 4))
+    assert names.decided == []
+    assert reason(analysis, "table", 0) in ("unused", "model input")
+
+
+def test_an_unknown_operation_keeps_everything_whole() -> None:
+    @torch.library.custom_op("supernas_tests::odd", mutates_args=())
+    def odd(x: Tensor) -> Tensor:
+        return x.clone()
+
+    @odd.register_fake
+    def _(x: Tensor) -> Tensor:
+        return torch.empty_like(x)
+
+    model = Called(lambda self, x: self.out(odd(self.first(x))), first=nn.Linear(4, 8), out=nn.Linear(8, 2))
+    analysis, names = names_of(model, torch.zeros(1, 4))
+    assert names.decided == []
+    assert list(analysis.unknown) == ["supernas_tests.odd"]
+    assert reason(analysis, "first.weight", 0) == "unknown op"
+
+
+def test_choices_rise_to_the_original_and_have_its_half() -> None:
+    assert choices(64, "width", (0.25, 1.0), 8) == (16, 24, 32, 40, 48, 56, 64)
+    assert choices(12, "heads", (0.25, 1.0), 8) == tuple(range(3, 13))
+    assert choices(10, "hidden", (0.25, 1.0), 8) == tuple(range(3, 11))
+    many = choices(4096, "hidden", (0.25, 1.0), 8)
+    assert 2048 in many
+    assert many[0] == 1024
+    assert many[-1] == 4096
+    assert len(many) <= 14
+    assert choices(1, "width", (0.25, 1.0), 8) == (1,)
