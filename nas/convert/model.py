@@ -15,7 +15,6 @@ from nas.convert.template import Template
 from nas.space.activity import matches
 from nas.space.model import model
 from nas.supernet import parts
-from nas.supernet.constructor import HELD
 from nas.supernet.parts import Axis
 from nas.supernet.skeleton import values_wanted
 
@@ -34,7 +33,7 @@ def resized(*, template: Template, plan: Plan, widths: Mapping[str, int], depth:
     original = template.skeleton() if meta else template.real()
     kept = {unit.name for unit in plan.units if depth.get(unit.name, True)}
     module = resize(original, plan, plan.sizes(widths), kept, meta=meta)
-    module.__dict__[HELD] = template.held | _elastic_buffers(original, plan)
+    vars(module)[parts.HELD] = template.held | _elastic_buffers(original, plan)
     return module
 
 

@@ -21,9 +21,6 @@ from nas.supernet.parts import Axis, Sizes
 from nas.supernet.skeleton import like, on_meta, parameters_of
 from nas.train.dropping import Dropped, replace
 
-ATOMS, AXES = "_nas_atoms", "_nas_axes"
-"""Where a resized module keeps the length of each of its atoms, and the axes of each of its tensors by name."""
-
 Memo = dict[int, Any]
 
 
@@ -54,8 +51,7 @@ def resize(model: nn.Module, plan: Plan, sizes: Sizes, kept: Collection[str], *,
     for name, layer in copies.items():
         if name in originals and type(layer) is type(originals[name]):
             _own_sizes(layer, originals[name], {number.path for number in plan.numbers if number.module == name})
-    resized.__dict__[ATOMS] = dict(sizes)
-    resized.__dict__[AXES] = axes
+    parts.mark(resized, sizes, axes)
     return resized
 
 

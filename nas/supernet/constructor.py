@@ -18,11 +18,8 @@ from torch import Tensor, nn
 
 from nas.errors import SupernetError
 from nas.space import Arch, Space
-from nas.supernet import attributes
+from nas.supernet import attributes, parts
 from nas.supernet.skeleton import STATE, Memory, build_skeleton, memory, parameters_of
-
-HELD = "_nas_held"
-"""Where a module that is a copy of a ready one (`nas.convert`) keeps the names of its buffers that are data."""
 
 _SEED = "draw it from a generator of its own with a fixed seed (torch.Generator().manual_seed(0))"
 
@@ -57,8 +54,8 @@ def drawn(space: Space, arch: Arch, module: nn.Module, declared: Callable[[str],
     Raises:
         SupernetError: something that differs can be neither kept nor shared, or a parameter is held outside the parameters.
     """
-    if HELD in module.__dict__:
-        return Drawn(set(module.__dict__[HELD]))
+    if parts.HELD in vars(module):
+        return Drawn(set(vars(module)[parts.HELD]))
     plain = attributes.leaves(module)
     _check_memory(space, module, plain)
     other = build_skeleton(space, arch, STATE + 1)

@@ -141,6 +141,9 @@ def renamed(axis: Axis, prefix: str) -> Axis:
 SIZES, AXES = "_nas_atoms", "_nas_axes"
 """Attributes of a module of an elastic model: length of each atom in this arch, and axes by tensor name."""
 
+HELD = "_nas_held"
+"""Attribute of one that is a copy of a ready module (`nas.convert`): names of its buffers that are data."""
+
 
 def mark(module: nn.Module, sizes: Sizes, axes: Mapping[str, tuple[Axis, ...]]) -> None:
     """Have `module`, the built model of an arch, say what it is made of; tensors that are not in `axes` are whole."""
@@ -169,8 +172,8 @@ def elastic_in(module: nn.Module) -> tuple[str, ...]:
 def unmark(module: nn.Module) -> None:
     """Leave nothing of `mark` in `module`: an ordinary module has no part in a supernet."""
     for owner in module.modules():
-        vars(owner).pop(SIZES, None)
-        vars(owner).pop(AXES, None)
+        for name in (SIZES, AXES, HELD):
+            vars(owner).pop(name, None)
 
 
 def _marked(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:

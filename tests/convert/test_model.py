@@ -29,6 +29,7 @@ from tests.convert import planned
 
 TOKENS = torch.arange(10).reshape(2, 5) % 7
 CASES: dict[str, Any] = {
+    "mlp": (planned.Mlp, planned.mlp_plan, torch.randn(4, 3)),
     "cnn": (planned.Cnn, planned.cnn_plan, torch.randn(2, 1, 5, 5)),
     "transformer": (planned.Transformer, planned.transformer_plan, TOKENS),
     "bert": (planned.bert, planned.bert_plan, {"input_ids": TOKENS}),

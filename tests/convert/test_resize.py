@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from nas.convert.plan import AtomPlan, Decision, Number, Plan, Unit
-from nas.convert.resize import ATOMS, AXES, resize, shared_with, solve
+from nas.convert.resize import resize, shared_with, solve
 from nas.errors import Infeasible, SpaceError
-from nas.supernet.parts import length
+from nas.supernet.parts import AXES, SIZES, length
 from nas.train.dropping import Dropped
 from tests.convert import planned
 
@@ -83,7 +83,7 @@ def test_a_resized_module_tells_its_atoms_and_axes(name):
     make, plan = CASES[name][0], CASES[name][1]()
     sizes = mixed(plan)
     resized = resize(make(), plan, sizes, {unit.name for unit in plan.units}, meta=True)
-    assert resized.__dict__[ATOMS] == sizes
+    assert resized.__dict__[SIZES] == sizes
     shapes = {n: t.shape for n, t in (*resized.named_parameters(remove_duplicate=False), *resized.named_buffers())}
     for tensor, axes in resized.__dict__[AXES].items():
         assert tuple(shapes[tensor]) == tuple(length(axis, sizes) for axis in axes), tensor
