@@ -6,22 +6,15 @@ module is left as it was.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import functools
-import io
-import logging
-import random
-import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -30,6 +23,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
 from nas.convert.copying import forget, named_tensors, tied
+from nas.convert.isolation import isolated
 from nas.convert.observing import MARK, Arguments, Observer
 from nas.convert.refusing import check_modules, check_parameters, refusal, written
 from nas.convert.tracking import Expression, plain, replaced, track_attributes
@@ -145,7 +139,7 @@ def capture(model: nn.Module, example: Inputs) -> Capture:
 
 def _attempt(model: nn.Module, example: Inputs, forgotten: Sequence[Place] = (), absent: Any = None) -> Capture:
     """One capture of a copy in which these attributes have been replaced or deleted."""
-    with _untouched(model), _quiet():
+    with isolated(model):
         try:
             return _observed(model, example, forgotten, absent, track=True)
         except SpaceError:
@@ -210,51 +204,6 @@ def _with_shapes_only(model: nn.Module, given: tuple[Any, ...]) -> tuple[nn.Modu
 
     values = {id(tensor): shape_of(tensor) for _, tensor in named_tensors(model)}
     return _copy(model, values), pytree.tree_map(shape_of, given)
-
-
-@contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Random generators, caches of functions, and the settings that a capture needs, as they were afterwards."""
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    fast = torch.backends.mha.get_fastpath_enabled()
-    remembered = {cached: cached.cache_info().misses for cached in _caching_functions(model)}
-    torch.backends.mha.set_fastpath_enabled(False)  # else attention is one operator whose sizes are not seen
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for cached, misses in remembered.items():
-            if cached.cache_info().misses != misses:
-                cached.cache_clear()  # it may hold tensors without values
-        torch.set_rng_state(states[0])
-        random.setstate(states[1])
-        np.random.set_state(states[2])
-
-
-def _caching_functions(model: nn.Module) -> Iterator[Any]:
-    """Functions with `functools.lru_cache` among the methods of the modules' classes and beside these classes."""
-    classes = {kind for module in model.modules() for kind in type(module).__mro__}
-    spaces: list[Mapping[str, Any]] = [vars(kind) for kind in classes]
-    spaces += [vars(sys.modules[name]) for name in {kind.__module__ for kind in classes} if name in sys.modules]
-    for space in spaces:
-        yield from (one for one in list(space.values()) if isinstance(one, functools._lru_cache_wrapper))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warnings, logs and graphs that the export writes about things that are looked at here."""
-    loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("torch")]
-    changed = [logger for logger in loggers if not logger.disabled]
-    for logger in changed:
-        logger.disabled = True
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger in changed:
-            logger.disabled = False
 
 
 # -- tensors outside parameters and buffers

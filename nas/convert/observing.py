@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
 
+from nas.convert.refusing import memory_of, written_by
 from nas.convert.tracking import Expression, Path, TrackedFloat, TrackedInt, is_size, leaves, plain
 from nas.errors import SpaceError
 
@@ -19,6 +24,12 @@ Arguments = dict[Path, Expression]
 
 MARK = "nas"
 """Key of a node's number in its `custom` entry, which `torch.export` carries to the graph that it gives."""
+_MOST = 1_000
+"""Operators that are computed to know a value."""
+_ASKED = (
+    *(torch.Tensor.__bool__, torch.Tensor.__int__, torch.Tensor.__float__, torch.Tensor.__index__),
+    *(torch.Tensor.item, torch.Tensor.tolist),
+)
 _QUESTIONS = frozenset({"has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"})
 
 
@@ -46,6 +57,7 @@ class Observer(TorchFunctionMode):
             torch.Tensor.nelement: self._numel,
             torch.Tensor.data.__get__: self._data,  # type: ignore[attr-defined]
             torch.Tensor.data.__set__: self._assign,  # type: ignore[attr-defined]
+            **{asked: partial(self._asked, asked) for asked in _ASKED},
         }
 
     def __torch_function__(
@@ -89,6 +101,15 @@ class Observer(TorchFunctionMode):
             )
         tensor.data = data
 
+    def _asked(self, func: Callable[..., Any], tensor: Tensor) -> Any:
+        """A value, which is known where no parameter and no input has a part in it: of a mask of a given length."""
+        node = _node_of(tensor)
+        if node is not None:
+            with contextlib.suppress(_Unknown), _disable_current_modes():
+                written = {memory_of(target) for one in node.graph.nodes for target in written_by(one)}
+                return func(_computed(node, {}, written))
+        return func(tensor)
+
     # -- shapes
 
     def _shape(self, tensor: Tensor, _: Any = None) -> torch.Size:
@@ -125,9 +146,28 @@ class Observer(TorchFunctionMode):
         return int(node.meta["custom"][MARK])
 
     def _note(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], nodes: list[fx.Node]) -> None:
-        operators = [node for node in nodes if isinstance(node.target, torch._ops.OpOverload)]
+        operators = [node for node in nodes if isinstance(node.target, OpOverload)]
         for node, path, expression in _matched(func, args, kwargs, operators):
             self.found.setdefault(self.number(node), {})[path] = expression
+
+
+class _Unknown(Exception):
+    """What a tensor depends on has no value during the capture."""
+
+
+def _computed(node: fx.Node, known: dict[fx.Node, Any], written: set[Any]) -> Any:
+    """The value of a node that follows from numbers alone.
+
+    Raises:
+        _Unknown: it does not, or is random.
+    """
+    if node not in known:
+        random = isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
+        if node.op != "call_function" or random or memory_of(node) in written or len(known) > _MOST:
+            raise _Unknown
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda one: _computed(one, known, written))
+        known[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+    return known[node]
 
 
 def _body(func: types.FunctionType) -> Callable[..., Any]:
@@ -205,7 +245,7 @@ def _matched(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], nodes:
 
 
 def _name(func: Any) -> str:
-    name = func._schema.name.partition("::")[2] if isinstance(func, torch._ops.OpOverload) else ""
+    name = func._schema.name.partition("::")[2] if isinstance(func, OpOverload) else ""
     return (name or getattr(func, "__name__", "")).strip("_")
 
 

@@ -120,11 +120,11 @@ def written(graph: fx.Graph, sources: Mapping[fx.Node, tuple[str, str]]) -> tupl
     Raises:
         SpaceError: they write into a parameter.
     """
-    memory = {_memory(node): source for node, source in sources.items() if _memory(node) is not None}
+    memory = {memory_of(node): source for node, source in sources.items() if memory_of(node) is not None}
     found: dict[str, None] = {}
     for node in graph.nodes:
-        for target in _written_by(node):
-            kind, name = memory.get(_memory(target), ("", ""))
+        for target in written_by(node):
+            kind, name = memory.get(memory_of(target), ("", ""))
             if kind == "parameter":
                 raise SpaceError(
                     f"the model changes its parameter {name!r} when it is called{_line_of(node)}, so that every arch "
@@ -135,7 +135,8 @@ def written(graph: fx.Graph, sources: Mapping[fx.Node, tuple[str, str]]) -> tupl
     return tuple(found)
 
 
-def _written_by(node: fx.Node) -> Iterator[fx.Node]:
+def written_by(node: fx.Node) -> Iterator[fx.Node]:
+    """Nodes whose tensors an operator writes into."""
     if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
         return
     for place, argument in enumerate(node.target._schema.arguments):
@@ -146,7 +147,8 @@ def _written_by(node: fx.Node) -> Iterator[fx.Node]:
             )
 
 
-def _memory(node: fx.Node) -> Any:
+def memory_of(node: fx.Node) -> Any:
+    """Equal for nodes that give views of one tensor; None for what is no tensor."""
     value = node.meta.get("val")
     return value.untyped_storage()._cdata if isinstance(value, Tensor) and value.layout == torch.strided else None
 

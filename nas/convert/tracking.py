@@ -161,11 +161,22 @@ def track_attributes(module: nn.Module) -> None:
     so that its fields are told apart by module.
     """
     for name, one in module.named_modules():
-        for key, value in list(vars(one).items()):
+        for key, value in [*_of_classes(one), *vars(one).items()]:
             if key not in _INTERNAL:
                 changed = _replaced(value, name, (key,))
                 if changed is not value:
                     vars(one)[key] = changed
+
+
+def _of_classes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Numbers that a user's classes say for all their modules, and the module does not say for itself."""
+    for kind in type(module).__mro__:
+        if kind.__module__.partition(".")[0] not in ("torch", "builtins"):
+            yield from (
+                (key, value)
+                for key, value in vars(kind).items()
+                if type(value) in (int, float) and key not in vars(module) and getattr(module, key) is value
+            )
 
 
 def _replaced(value: Any, module: str, path: Path) -> Any:

@@ -336,6 +336,58 @@ def test_functions_that_remember_tensors_forget_those_without_values() -> None:
     assert torch.equal(capture(model, x)(x), model(x))
 
 
+@functools.lru_cache
+def grouped(shape: tuple[int, ...], groups: int) -> tuple[int, ...]:
+    return (*shape[:-1], groups, shape[-1] // groups)
+
+
+def test_remembered_results_are_not_taken_for_those_of_other_numbers() -> None:
+    class Grouped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = 2, 2
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.view(grouped(x.shape, self.first)) + x.exp().view(grouped(x.shape, self.second))
+
+    views = arguments_of(capture(Grouped(), torch.randn(3, 4)), "view")
+    assert [view[("size", 1)] for view in views] == [("attr", "", ("first",)), ("attr", "", ("second",))]
+
+
+# -- values that follow from numbers alone
+
+
+def test_decisions_by_masks_of_a_given_length_are_followed() -> None:
+    class Masked(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            places = torch.arange(x.shape[1])
+            if (places > 3).any():
+                x = x * 2
+            return x + int(places.max())
+
+    x = torch.randn(2, 5)
+    assert torch.equal(capture(Masked(), x)(x), Masked()(x))
+
+
+def test_a_value_that_was_written_later_is_not_known() -> None:
+    class Written(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            flags = torch.zeros(3)
+            flags[1] = 1
+            return x * 2 if flags.any() else x
+
+    with pytest.raises(SpaceError, match="decides by numbers"):
+        capture(Written(), torch.randn(2, 5))
+
+
+def test_transformers_of_torch_do_not_look_at_their_masks() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    model = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False).eval()
+    inputs = {"src": torch.randn(2, 5, 8), "mask": nn.Transformer.generate_square_subsequent_mask(5)}
+    captured = capture(model, inputs)
+    torch.testing.assert_close(captured(inputs), model(**inputs))
+
+
 # -- parameters without values
 
 

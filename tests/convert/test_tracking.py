@@ -99,6 +99,21 @@ def test_attributes_are_found_in_containers_and_settings_but_flags_are_not() -> 
     assert type(settings.heads) is int
 
 
+class Constant(nn.Module):
+    heads, scale, _version = 4, 0.5, 2
+
+
+def test_numbers_of_a_class_are_attributes_of_its_modules() -> None:
+    class Other(Constant):
+        heads = 6
+
+    model = nn.Sequential(Constant(), Other())
+    track_attributes(model)
+    assert [module.heads.expression for module in model] == [("attr", str(place), ("heads",)) for place in range(2)]
+    assert [int(module.heads) for module in model] == [4, 6]
+    assert type(Constant.heads) is int
+
+
 def test_unknowns_come_in_order() -> None:
     expression = ("*", ("//", ("dim", 1, 2), HEADS), HEADS)
     assert list(unknowns(expression)) == [("dim", 1, 2), HEADS, HEADS]

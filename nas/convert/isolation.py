@@ -1,0 +1,92 @@
+"""A capture leaves no trace: random generators, settings, caches of functions, warnings and logs are as they were."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import logging
+import random
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+_FOREIGN = frozenset({"torch", "numpy", "sympy", "mpmath", "networkx", *sys.stdlib_module_names})
+"""Packages whose functions keep no tensors or sizes of a model."""
+
+
+@contextmanager
+def isolated(model: nn.Module) -> Iterator[None]:
+    """What is done inside has no effect on anything but its own objects, and is quiet."""
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # else attention is one operator whose sizes are not seen
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(_quiet())
+            stack.enter_context(torch.no_grad())
+            _replace_functions(model, stack)
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings, logs and graphs that the export writes about things that are looked at here."""
+    loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("torch")]
+    changed = [logger for logger in loggers if not logger.disabled]
+    for logger in changed:
+        logger.disabled = True
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger in changed:
+            logger.disabled = False
+
+
+def _replace_functions(model: nn.Module, stack: ExitStack) -> None:
+    """Put others in the place of functions that would remember what they are given, or ask for values of tensors."""
+    for owner, name, function in list(_caching(model)):
+        stack.enter_context(_replaced(owner, name, function))
+    stack.enter_context(_replaced(nn.modules.transformer, "_detect_is_causal_mask", _is_causal))
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, function: Any) -> Iterator[None]:
+    before = vars(owner)[name]
+    setattr(owner, name, function)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def _caching(model: nn.Module) -> Iterator[tuple[Any, str, Any]]:
+    """Functions with `functools.lru_cache` of modules and of the model's classes: owner, name, function without the cache.
+
+    It takes tracked numbers of equal values for the same, and would keep tensors without values.
+    """
+    modules = [one for name, one in list(sys.modules.items()) if name.partition(".")[0] not in _FOREIGN]
+    classes = {kind for module in model.modules() for kind in type(module).__mro__}
+    owners = [*modules, *(kind for kind in classes if kind.__module__.partition(".")[0] not in _FOREIGN)]
+    for owner in owners:
+        for name, value in list(getattr(owner, "__dict__", {}).items()):
+            if type(value) is functools._lru_cache_wrapper:
+                yield owner, name, value.__wrapped__
+
+
+def _is_causal(*given: Any, is_causal: bool | None = None, **_: Any) -> bool:
+    """Instead of looking at the mask: it is used all the same, so that the function is the same."""
+    return bool(is_causal if len(given) < 2 else given[1])
