@@ -1,8 +1,9 @@
 """Putting the channels that matter first, before narrower subnets are cut from a trained network.
 
 A subnet has the leading channels of each layer, so it should find the most important ones there.  Renumbering the
-channels of an axis changes nothing as long as every tensor that has the axis is renumbered alike; which tensors those are is
-read off skeletons: change one decision, and see which dimensions of which tensors move together.
+channels of an axis changes nothing as long as every tensor that has the axis is renumbered alike.  Which tensors those are an
+elastic model says by the atoms of its axes, inside products and sums too; of other models it is read off skeletons: change
+one decision, and see which dimensions of which tensors move together.
 
 The importance of a channel is the sum of |w| over what reads it, and channels never leave a bracket that is trained already
 (Cai et al. 2020, "Once-for-All").
@@ -10,7 +11,7 @@ The importance of a channel is the sum of |w| over what reads it, and channels n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -21,13 +22,13 @@ from torch.utils._pytree import tree_leaves
 from nas.checking import checked
 from nas.errors import SupernetError, suggest
 from nas.space import Arch
-from nas.supernet import ranking
+from nas.supernet import parts, ranking
+from nas.supernet.atomic import Parts
 from nas.supernet.fused import Layout
 from nas.supernet.inputs import Inputs, convert
-from nas.supernet.layouts import CentreCrop, Corner, KernelTransform
-from nas.supernet.parts import Shape
+from nas.supernet.layouts import CentreCrop, Corner, KernelTransform, Shapes
 from nas.supernet.roles import input_dim
-from nas.supernet.skeleton import build_skeleton, parameters_of
+from nas.supernet.skeleton import buffers_of, build_skeleton, parameters_of
 from nas.supernet.supernet import Supernet
 from nas.supernet.union import CORNER
 
@@ -45,25 +46,31 @@ class Axis:
     Attributes:
         length: number of channels in the supernet.
         places: every dimension of every tensor that runs along them.
-        readers: those of them along which a layer sums over its inputs.
+        readers: those of them along which a layer sums over its inputs; all of them where no layer is known to.
+        atom: its name in an elastic model, whose units are the channels; "" in other models.
     """
 
     length: int
     places: tuple[Place, ...]
     readers: tuple[Place, ...]
+    atom: str = ""
 
 
 def axes(supernet: Supernet) -> list[Axis]:
     """The elastic axes of `supernet` whose channels may be renumbered, in the order of its parameters.
 
-    Not among them: kernels' height and width, axes that run through a fused dimension (heads inside a `qkv`), and axes that
-    no layer reads or none writes.  Two axes of equal lengths in every arch are found as one, which is as right, if less free.
+    Of an elastic model they are the atoms that some arch has fewer of.  Of other models, not among them: kernels' height and
+    width, axes that run through a fused dimension (heads inside a `qkv`), and axes that no layer reads or none writes; two
+    axes of equal lengths in every arch are found as one, which is as right, if less free.
     """
     space, largest = supernet.space, supernet.space.largest
     whole = _shapes(supernet, largest)
+    archs = [_shapes(supernet, arch) for arch in filter(supernet.has, space.covering())]
     narrowed: dict[Place, set[tuple[int, int]]] = {}
-    for index, arch in enumerate(filter(supernet.has, space.covering())):
-        for name, shape in _shapes(supernet, arch).items():
+    for index, shapes in enumerate(archs):
+        for name, shape in shapes.items():
+            if isinstance(supernet._shared.union.cuts.get(name), Parts):
+                continue
             for dim, (part, full) in enumerate(zip(shape, whole.get(name, shape), strict=True)):
                 if part != full:
                     narrowed.setdefault((name, dim), set()).add((index, part))
@@ -78,7 +85,27 @@ def axes(supernet: Supernet) -> list[Axis]:
         # Written and read: what only reads is fed by a fused dimension of another length, or by the data.
         if 0 < len(readers) < len(places) and all(_free(supernet, *place) for place in places):
             found.append(Axis(length, tuple(places), readers))
-    return found
+    return [*found, *_atoms(supernet, reads, archs)]
+
+
+def _atoms(supernet: Supernet, reads: set[Place], archs: Sequence[Shapes]) -> Iterator[Axis]:
+    """The atoms of elastic models that have another length in some of `archs`."""
+    sizes: dict[str, set[int]] = {}
+    for shapes in archs:
+        for atom, size in shapes.sizes.items():
+            sizes.setdefault(atom, set()).add(size)
+    places: dict[str, list[Place]] = {}
+    cuts = {name: cut for name, cut in supernet._shared.union.cuts.items() if isinstance(cut, Parts)}
+    for name, cut in cuts.items():
+        for dim, axis in enumerate(cut.axes):
+            for atom in dict.fromkeys(parts.atoms(axis)):
+                if len(sizes[atom]) > 1:
+                    places.setdefault(atom, []).append((name, dim))
+    for atom, found in places.items():
+        readers = [place for place in found if place in reads]
+        length = cuts[found[0][0]].whole[atom]
+        weights = [place for place in found if place[0] in supernet._shared.union.trainable]
+        yield Axis(length, tuple(found), tuple(readers or weights), atom)
 
 
 def importance(supernet: Supernet, axis: Axis, readers: Sequence[str] = ()) -> Tensor:
@@ -90,11 +117,23 @@ def importance(supernet: Supernet, axis: Axis, readers: Sequence[str] = ()) -> T
         readers: name patterns (`fnmatch`) of the tensors that count, on axes where one matches; all count elsewhere.
     """
     chosen = [place for place in axis.readers if any(fnmatchcase(place[0], pattern) for pattern in readers)]
+    if axis.atom:
+        counted = chosen or axis.readers
+        cuts = {name: _parts(supernet, name) for name, _ in counted}
+        whole = {atom: size for cut in cuts.values() for atom, size in cut.whole.items()}
+        tensors = {name: cut.axes for name, cut in cuts.items()}
+        return ranking.by_magnitude(tensors, whole, supernet._shared.tensor, set(counted))[axis.atom]
     total = torch.zeros(axis.length, dtype=torch.float64)
     for name, dim in chosen or axis.readers:
         weight = supernet._shared.tensor(name).detach()
         total += weight.abs().double().movedim(dim, 0).flatten(1).sum(1).cpu()
     return total
+
+
+def _parts(supernet: Supernet, name: str) -> Parts:
+    cut = supernet._shared.union.cuts[name]
+    assert isinstance(cut, Parts), "places of an atom are of tensors that are cut by atoms"
+    return cut
 
 
 @checked(SupernetError)
@@ -124,12 +163,16 @@ def reorder(
             channels differently by their number (groups, shuffles, slices).  The supernet is then as it was.
     """
     _check_patterns(supernet, readers)
+    _hold_buffers(supernet)
     inputs = _random_inputs(supernet)
     before = _outputs(supernet, inputs)
     kept = [_shapes(supernet, arch) for arch in trained]
     orders: dict[Axis, Tensor] = {}
     for axis in axes(supernet):
-        bounds = {shapes[name][dim] for shapes in kept for name, dim in axis.places if name in shapes}
+        if axis.atom:
+            bounds = {shapes.sizes[axis.atom] for shapes in kept}
+        else:
+            bounds = {shapes[name][dim] for shapes in kept for name, dim in axis.places if name in shapes}
         orders[axis] = ranking.order(importance(supernet, axis, readers), sorted(bounds - {axis.length}))
     _renumber(supernet, orders, optimizer)
     if not _equal(before, _outputs(supernet, inputs)):
@@ -149,12 +192,33 @@ def _renumber(supernet: Supernet, orders: Mapping[Axis, Tensor], optimizer: torc
             tensor = supernet._shared.tensor(name)
             state = optimizer.state.get(tensor, {}) if optimizer is not None else {}
             alike = [one for one in state.values() if isinstance(one, Tensor) and one.shape == tensor.shape]
+            index = order
+            if axis.atom:
+                cut = _parts(supernet, name)
+                index = parts.permuted(cut.axes[dim], cut.whole, {axis.atom: order})
             for one in (tensor, *alike):
-                one.copy_(one.index_select(dim, order.to(one.device)))
+                one.copy_(one.index_select(dim, index.to(one.device)))
 
 
-def _shapes(supernet: Supernet, arch: Arch) -> dict[str, Shape]:
-    """Shape of everything that is learnt in `arch`, by canonical name."""
+def _hold_buffers(supernet: Supernet) -> None:
+    """Hold what elastic models compute for each unit of an atom: constructors would number it as before."""
+    module = build_skeleton(supernet.space, supernet.space.largest)
+    whole, buffers = parts.sizes_of(module), buffers_of(module)
+    more = set()
+    for name, axes in parts.axes_of(module).items():
+        if name in buffers and name not in supernet._shared.buffers:
+            table, key = buffers[name]
+            for dim, axis in enumerate(axes):
+                turned = {atom: torch.arange(whole[atom]).roll(1) for atom in parts.atoms(axis)}
+                index = parts.permuted(axis, whole, turned).to(table[key].device)
+                if not torch.equal(table[key].index_select(dim, index), table[key]):
+                    more.add(name)
+    if more:
+        supernet.hold(more)
+
+
+def _shapes(supernet: Supernet, arch: Arch) -> Shapes:
+    """Shape of everything that is learnt in `arch`, by canonical name, and the lengths of its atoms."""
     return supernet._shared.union.shapes_of(build_skeleton(supernet.space, arch))
 
 

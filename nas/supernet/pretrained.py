@@ -47,6 +47,8 @@ def fill_from(space: Space, union: Union, values: dict[str, Tensor], weights: nn
     buffers = buffers_of(largest)
     known = largest.state_dict()
     for name in union.buffers & set(buffers):
+        if name not in given and name not in known:
+            continue  # not persistent: no state dict has it, and the constructor's values are there
         if name not in given:
             raise SupernetError(f"weights have no {name!r}, which the largest arch has{suggest(name, given)}")
         _put(union, values, name, shapes, given.pop(name))

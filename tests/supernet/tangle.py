@@ -11,6 +11,7 @@ from torch.nn import functional
 
 import nas
 from nas.supernet import parts
+from nas.supernet.constructor import HELD
 from nas.supernet.parts import Axis, Sum
 
 DIM = 4
@@ -133,6 +134,14 @@ def tangle_space() -> nas.Space:
         ),
         name="tangle",
     )
+
+
+@nas.model
+def held_tangle(width):
+    """One that says itself which buffers are data; `ramp` is in no state dict."""
+    module = resized(AXES, {**WHOLE, "width": width})
+    vars(module)[HELD] = frozenset({"table", "ramp", "norm.running_mean", "norm.running_var"})
+    return module
 
 
 class Twice(nn.Module):

@@ -187,9 +187,18 @@ def test_pretrained_weights_fill_the_largest(space):
         )
 
 
+def test_a_state_dict_need_not_have_buffers_that_are_not_persistent():
+    space = nas.Space(tangle.held_tangle(width=pg.oneof([4, 10])), name="held")
+    net = Supernet(space, weights=tangle.TEMPLATE.state_dict()).eval()
+    assert torch.equal(net.get_buffer("ramp"), tangle.TEMPLATE.ramp)
+    assert torch.equal(net(X, space.largest), copy.deepcopy(tangle.TEMPLATE).eval()(X))
+    assert torch.equal(net(X, space.smallest), space.build(space.smallest).eval()(X))
+
+
 def test_the_proof_accepts_it(space):
     net = Supernet(space, example=X)
     assert net.proof is not None
+    assert net.proof.proven
     assert net.macs(space.smallest) < net.macs(space.largest)
 
 

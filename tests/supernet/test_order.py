@@ -14,6 +14,7 @@ from nas.errors import SupernetError
 from nas.supernet import Supernet, order
 from searchspaces import conv, ofa, vit
 from tests.conformance.supernet import fill_distinct
+from tests.supernet import tangle
 
 torch.set_num_threads(1)
 
@@ -199,3 +200,66 @@ def test_an_example_is_needed():
     net = Supernet(chain_net().space)
     with pytest.raises(SupernetError, match="give the supernet an example="):
         order.reorder(net)
+
+
+# -- elastic models
+
+
+def tangle_net():
+    net = Supernet(tangle.tangle_space(), example=torch.zeros(2, 3, 5))
+    fill_distinct(net)
+    return net
+
+
+def test_atoms_of_elastic_models_are_renumbered_inside_products_and_sums():
+    net = tangle_net()
+    inputs = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    archs = [net.space.largest, net.space.smallest]
+    before = [net.eval()(inputs, arch).detach() for arch in archs]
+    weights = {key: value.clone() for key, value in net.state_dict().items()}
+    orders = order.reorder(net)
+    assert {axis.atom for axis in orders} == {"width", "groups", "per", "left", "right", "hidden"}
+    assert sum(not torch.equal(found, found.sort().values) for found in orders.values()) >= 4
+    after = [net(inputs, arch).detach() for arch in archs]
+    torch.testing.assert_close(after[0], before[0], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(after[1], before[1], rtol=1e-3)
+    for key, value in net.state_dict().items():
+        if key in weights:
+            assert torch.equal(value.flatten().sort().values, weights[key].flatten().sort().values), key
+    again = order.reorder(net)
+    assert all(torch.equal(found, found.sort().values) for found in again.values())
+
+
+def test_what_an_elastic_model_computes_for_each_unit_moves_with_it(tmp_path):
+    net = tangle_net()
+    assert "ramp" not in net._shared.buffers
+    orders = order.reorder(net)
+    (width,) = (found for axis, found in orders.items() if axis.atom == "width")
+    assert torch.equal(net.get_buffer("ramp"), tangle.TEMPLATE.ramp[width])
+    inputs = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    arch = net.space.smallest
+    net.save(tmp_path / "net")
+    again = Supernet.load(tmp_path / "net", net.space).eval()
+    assert torch.equal(again(inputs, arch), net.eval()(inputs, arch))
+    assert torch.equal(net.extract(arch)(inputs), net(inputs, arch))
+
+
+def test_importance_of_an_atom_adds_up_what_reads_its_units():
+    net = tangle_net()
+    found = {axis.atom: axis for axis in order.axes(net)}
+    weights, left = net.state_dict(), tangle.WHOLE["left"]
+    read = weights["mix.weight"].abs().double().sum(0).reshape(2, -1)
+    torch.testing.assert_close(order.importance(net, found["left"]), read[:, :left].sum(0))
+    torch.testing.assert_close(order.importance(net, found["right"]), read[:, left:].sum(0))
+    groups = weights["proj.weight"].abs().double().sum(0).reshape(3, 2, tangle.DIM)
+    torch.testing.assert_close(order.importance(net, found["groups"]), groups.sum((1, 2)))
+    torch.testing.assert_close(order.importance(net, found["per"]), groups.sum((0, 2)))
+
+
+def test_trained_archs_keep_their_units():
+    net = tangle_net()
+    inputs = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    arch = net.space.smallest
+    before = net.eval()(inputs, arch).detach()
+    order.reorder(net, trained=[arch])
+    torch.testing.assert_close(net(inputs, arch), before, rtol=1e-4, atol=1e-4)
