@@ -11,7 +11,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
+from nas.convert.calls import Called, watch_calls
 from nas.convert.copying import forget, named_tensors, tied
 from nas.convert.isolation import isolated
 from nas.convert.observing import MARK, Arguments, Observer
@@ -90,6 +91,7 @@ class Capture:
     unused: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
     caches: tuple[tuple[str, str], ...] = ()
+    calls: Mapping[str, Called] = field(default_factory=dict)
     order: pytree.TreeSpec | None = field(default=None, repr=False)
 
     @property
@@ -164,8 +166,9 @@ def _observed(model: nn.Module, example: Inputs, forgotten: Sequence[Place], abs
     observer = Observer()
     if track:
         track_attributes(copied)
+    calls = watch_calls(copied)
     program = _export(copied, *given, observer)
-    return _captured(model, program, observer, given)
+    return replace(_captured(model, program, observer, given), calls=calls)
 
 
 # -- the copy

@@ -1,0 +1,187 @@
+"""From a model to a plan: capture, axes, numbers of the class, decisions, depth, proofs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from torch import nn
+
+from nas.convert import axes as algebra
+from nas.convert.analysis import Analysis, analyse
+from nas.convert.axes import Cause, cause_of, free, norm, rigid, size_of
+from nas.convert.capture import Capture, capture
+from nas.convert.decisions import Names, decide, name_atoms
+from nas.convert.depth import Residual, residual_units
+from nas.convert.plan import Plan
+from nas.convert.report import Kept
+from nas.errors import SpaceError, suggest
+from nas.supernet.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Options:
+    """Arguments of `nas.elastic`; see there."""
+
+    width: tuple[float, float] = (0.25, 1.0)
+    granule: int = 8
+    depth: bool = True
+    heads: bool = True
+    head_dim: bool = False
+    share: Literal["none", "block", "all"] = "none"
+    mode: Literal["class", "free"] = "class"
+    soft: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass
+class Conversion:
+    """A model under way to its plan.
+
+    Attributes:
+        model: the user's own.
+        example: inputs.
+        options: of the conversion.
+        captured: its graph.
+        analysis: of the graph.
+        names: of atoms.
+        residuals: units of depth in the graph.
+        seconds: of each stage.
+    """
+
+    model: nn.Module
+    example: Inputs
+    options: Options
+    captured: Capture
+    analysis: Analysis
+    names: Names
+    residuals: list[Residual]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def plan(self) -> Plan:
+        """As it is now."""
+        sizes = {name: atom.size for atom, name in self.names.atoms.items()}
+        aligned = {self.names.atoms[atom] for atom in self.analysis.aligned if atom in self.names.atoms}
+        options = self.options
+        decisions, atoms = decide(
+            self.names,
+            sizes,
+            width=options.width,
+            granule=options.granule,
+            share=options.share,
+            aligned=aligned,
+            only=self._decided(),
+        )
+        units = tuple(residual.unit for residual in self.residuals)
+        return Plan(decisions, atoms, self.names.tensors, (), units)
+
+    def _decided(self) -> list[str]:
+        heads = self.options.heads
+        return [name for name in self.names.decided if heads or self.names.kinds[name] != "heads"]
+
+    def freeze(self, reasons: Mapping[str, Cause]) -> None:
+        """From now on these atoms stay whole; names of others may change."""
+        atoms = {name: atom for atom, name in self.names.atoms.items()}
+        for name, cause in reasons.items():
+            algebra.freeze((atoms[name],), cause)
+        self.name()
+
+    def name(self) -> None:
+        """Name the atoms that are free now."""
+        parameters = [name for name, _ in self.model.named_parameters()]
+        self.names = name_atoms(self.analysis, parameters, head_dim=self.options.head_dim)
+
+    def kept(self) -> list[Kept]:
+        """What stays whole of the parameters, by cause, the largest first."""
+        parameters = dict(self.model.named_parameters())
+        found: dict[tuple[Cause | None, int], list[tuple[str, int]]] = {}
+        for tensor, axes in self.analysis.sources.items():
+            for axis in map(norm, axes):
+                if axis and rigid(axis) and tensor in parameters:
+                    found.setdefault((cause_of(axis), size_of(axis)), []).append((tensor, parameters[tensor].numel()))
+        rows = []
+        for (cause, size), places in found.items():
+            why = cause or Cause("constant")
+            params = sum(dict(places).values())
+            rows.append(Kept(places[0][0], size, why.reason, why.op, why.module, params))
+        return sorted(rows, key=lambda row: -row.params)
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Add what the block takes to a stage."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - began
+
+
+def convert(model: nn.Module, example: Inputs, options: Options) -> Conversion:
+    """Everything that is known of a model without computing with its weights.
+
+    Raises:
+        SpaceError: it cannot be captured, a pattern matches none of its parts, or nothing of it is elastic.
+    """
+    seconds: dict[str, float] = {}
+    held = _held(model, options)
+    with timed(seconds, "capture"):
+        captured = capture(model, example)
+    with timed(seconds, "axes"):
+        analysis = analyse(captured, soft=options.soft, coupled=options.mode == "class", held=held)
+        conversion = Conversion(model, example, options, captured, analysis, Names(), [], seconds)
+        conversion.name()
+        if options.depth:
+            conversion.residuals = [
+                residual
+                for residual in residual_units(analysis, model, captured.calls)
+                if _wanted(residual.unit.name, options)
+            ]
+    return conversion
+
+
+def _wanted(name: str, options: Options) -> bool:
+    """Whether a part is to become elastic."""
+
+    def matches(patterns: Sequence[str]) -> bool:
+        return any(fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*") for pattern in patterns)
+
+    return not matches(options.exclude) and (not options.include or matches(options.include))
+
+
+def _held(model: nn.Module, options: Options) -> dict[str, list[int]]:
+    """Axes of tensors that the user wants whole."""
+    names = [*dict(model.named_parameters(remove_duplicate=False)), *dict(model.named_modules())]
+    for pattern in (*options.include, *options.exclude):
+        if not any(fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*") for name in names):
+            raise SpaceError(
+                f"{pattern!r} matches no module and no parameter of {type(model).__name__}{suggest(pattern, names)}; "
+                "give names as in model.named_modules(), with * for any part of one"
+            )
+    return {
+        name: list(range(parameter.dim())) for name, parameter in model.named_parameters() if not _wanted(name, options)
+    }
+
+
+def nothing_elastic(conversion: Conversion) -> SpaceError:
+    """The error of a model of which nothing can be cut, with what keeps most of it whole."""
+    kept = conversion.kept()
+    why = (
+        f"; most of it stays whole because of {kept[0].reason!r} ({kept[0].op or 'the model'} in {kept[0].module or 'the model'})"
+        if kept
+        else ""
+    )
+    return SpaceError(
+        f"nothing of {type(conversion.model).__name__} is elastic{why}; see nas.elastic's include, exclude and soft"
+    )
+
+
+def elastic_atoms(conversion: Conversion) -> int:
+    """How many atoms of parameters are free."""
+    return len({atom for axes in conversion.analysis.sources.values() for axis in axes for atom in free(axis)})
