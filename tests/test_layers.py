@@ -104,6 +104,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "distributed": {"files", "errors", "signals", "runners", "train", "failures"},
     "cli": {
+        "convert",
         "files",
         "text",
         "signals",

@@ -27,15 +27,23 @@ def load_job(reference: str) -> Study:
     Raises:
         JobError: the job is not there, does not import, or builds no study.
     """
-    target, _, name = reference.partition(":")
-    path = Path(target)
-    if target.endswith(".py") or path.exists():
-        module, place = _from_file(path), str(path.resolve())
-    else:
-        module, place = _from_module(target), target
+    module, target, place, name = load_module(reference)
     study = _study_of(module, target, name or "study")
     study.job = f"{place}:{name}" if name else place
     return study
+
+
+def load_module(reference: str) -> tuple[Any, str, str, str]:
+    """What a job defines: the module, the words for it, where it is in any folder, and the name that was given, or "".
+
+    Raises:
+        JobError: the job is not there, or does not import.
+    """
+    target, _, name = reference.partition(":")
+    path = Path(target)
+    if target.endswith(".py") or path.exists():
+        return _from_file(path), target, str(path.resolve()), name
+    return _from_module(target), target, target, name
 
 
 def _from_file(path: Path) -> Any:

@@ -52,6 +52,12 @@ StoreOption = Annotated[
 DatabaseArgument = Annotated[str, Parameter(converter=_PATH)]
 WhereOption = Annotated[str | None, text]
 OutputOption = Annotated[Path, Parameter(name=["--output", "-o"], converter=_taking(PathKind(), Path))]
+HtmlOption = Annotated[
+    Path | None,
+    Parameter(
+        name="--html", converter=_taking(PathKind(), Path), help="Also write the report to this file, as a page."
+    ),
+]
 JobArgument = Annotated[
     str, Parameter(converter=_PATH, help="A Python file that builds a nas.Study, or package.module:name.")
 ]

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
+from torch import nn
+
+from nas.checking import Range, checked
+from nas.convert.converting import Options, convert, nothing_elastic
 from nas.convert.model import conditions, value
 from nas.convert.plan import Plan
+from nas.convert.report import Report, describe
 from nas.convert.template import Template
-from nas.space import Space
+from nas.errors import SpaceError
+from nas.space import Arch, Space
+from nas.supernet import costs
+from nas.supernet.inputs import Inputs, check_batch
+from nas.supernet.skeleton import build, build_skeleton, parameters_of
 
 
 class ElasticSpace(Space):
@@ -18,26 +29,111 @@ class ElasticSpace(Space):
     Args:
         template: gives the model.
         plan: what decisions there are, and what they change.
+        report: what the conversion found.
         name: of the space; the model's class by default.
         version: a number of your own, stored with every arch.
     """
 
-    plan: Plan
-
-    def __init__(self, template: Template, plan: Plan, *, name: str | None = None, version: int = 1) -> None:
+    def __init__(
+        self, template: Template, plan: Plan, report: Report | None = None, *, name: str | None = None, version: int = 1
+    ) -> None:
+        skeleton = template.skeleton()
         super().__init__(
             value(template, plan),
             name=name if name is not None else template.cls.__name__,
             version=version,
-            active_when=conditions(template.skeleton(), plan),
+            active_when=conditions(skeleton, plan),
         )
         self.template, self.plan = template, plan
+        self.report = describe(skeleton, plan) if report is None else report
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self.template, self.plan, self.name, self.version, self.rules)
+        return _restored, ((self.template, self.plan, self.report), self.name, self.version, self.rules)
 
 
-def _restored(template: Template, plan: Plan, name: str, version: int, rules: tuple[Any, ...]) -> ElasticSpace:
-    space = ElasticSpace(template, plan, name=name, version=version)
+def _restored(made_of: tuple[Any, Any, Any], name: str, version: int, rules: tuple[Any, ...]) -> ElasticSpace:
+    space = ElasticSpace(*made_of, name=name, version=version)
     space.rules = rules
     return space
+
+
+@checked(SpaceError)
+def elastic(
+    model: nn.Module,
+    example: Inputs,
+    *,
+    width: Sequence[float] = (0.25, 1.0),
+    granule: Annotated[int, Range(least=1)] = 8,
+    depth: bool = True,
+    heads: bool = True,
+    head_dim: bool = False,
+    share: Literal["block", "all", "none"] = "block",
+    mode: Literal["class", "free"] = "class",
+    soft: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    build: Any = None,
+    name: str | None = None,
+) -> ElasticSpace:
+    """The search space of a model's own widths, heads and depth: no line of model code.
+
+    The model is run once, on tensors without values, and every operation says which axes belong together.  What is not known
+    to allow a smaller size stays whole, and `report` says why.  Archs are of the model's own class; the largest is the model.
+
+        space = nas.elastic(model, example)
+        net = nas.Supernet(space, example=example, weights=model)
+        print(space.report)
+
+    Args:
+        model: any module; it is left as it is.
+        example: inputs that it takes: a tensor, a tuple of positional arguments, or a mapping of keyword arguments.
+        width: least and largest share of a width that may be chosen, beside the whole.
+        granule: widths are multiples of it, where there is room for that.
+        depth: offer to leave out residual blocks.
+        heads: decide how many heads, or groups of heads, there are.
+        head_dim: decide how wide a head is instead.
+        share: one decision for the same part of all blocks ("block"), for all of a kind ("all"), or one for each ("none").
+        mode: "class" takes the equalities between sizes for granted that the class does; "free" does not, and archs may then be
+            captured graphs instead of the class.
+        soft: cut under means and maxima over channels, too, where a narrower network is another one than the masked network.
+        include: name patterns (`fnmatch`) of modules or tensors that may be elastic; everything by default.
+        exclude: name patterns of those that stay whole.
+        build: a call that builds the model (`nas.model(Net)(…)`), with which other processes need no copy of it and
+            `nas extract` writes a network that loads by itself; found out for models with a Hugging Face config.
+        name: of the space; the model's class by default.
+
+    Returns:
+        A `nas.Space` with `report` and `plan`.
+
+    Raises:
+        SpaceError: the model cannot be captured, copied or built again; nothing in it is elastic; or an option is wrong.
+    """
+    check_batch(example)
+    options = Options(
+        _shares(width), granule, depth, heads, head_dim, share, mode, soft, tuple(include), tuple(exclude)
+    )
+    start = time.perf_counter()
+    template = Template.of(model, build)
+    copied = time.perf_counter() - start
+    found = convert(model, example, options)
+    plan = found.plan
+    if not plan.decisions and not plan.units:
+        raise nothing_elastic(found)
+    report = describe(model, plan, kept=found.kept(), seconds={"template": copied, **found.seconds})
+    return ElasticSpace(template, plan, report, name=name)
+
+
+def _shares(width: Sequence[float]) -> tuple[float, float]:
+    if len(width) != 2 or not 0 < width[0] <= width[1] <= 1:
+        raise SpaceError(
+            f"width={tuple(width)} is the least and the largest share of a width, such as (0.25, 1.0); both are above 0 and at "
+            "most 1"
+        )
+    return float(width[0]), float(width[1])
+
+
+def cost(space: Space, arch: Arch, example: Inputs | None) -> tuple[int, int | None]:
+    """Parameters, and multiply-accumulates of one sample of `example`, without a supernet."""
+    skeleton = build_skeleton(space, arch)
+    params = sum(entry.tensor.numel() for entry in parameters_of(skeleton))
+    return params, None if example is None else costs.macs(skeleton, lambda: build(space, arch), example)

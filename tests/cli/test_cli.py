@@ -92,6 +92,7 @@ def test_every_command_is_documented(nas: Nas) -> None:
         "extract",
         "export",
         "export-optuna",
+        "elastic",
         "doctor",
         "db",
         "devices",

@@ -1,0 +1,82 @@
+"""The command that converts a model and writes nothing: elastic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.cli.root import ForceOption, HtmlOption, JobArgument, app
+
+if TYPE_CHECKING:
+    from nas.convert.elastic import ElasticSpace
+
+
+@app.command
+def elastic(
+    job: JobArgument,
+    *,
+    html: HtmlOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Say what of a model is elastic, what stays whole and why, and what the smallest and the largest arch cost.
+
+    The job defines a `model` and an `example` of its inputs (and `build`, where nas.elastic needs it), or a `space` or
+    `study` made with nas.elastic.  Nothing is trained, evaluated or stored.
+    """
+    from nas import files
+    from nas.cli.output import print_lines, print_table, print_text
+    from nas.errors import JobError
+
+    if html is not None:
+        files.check(html, JobError, _is_report, force=force)
+    space, example = _converted(job)
+    print_lines(f"{space.report}\n")
+    print_table(["arch", "parameters", "share", "macs"], _costs(space, example))
+    print_text(f"{space.shown_size} archs, decisions: {len(space.decisions)}")
+    if html is not None:
+        with files.explained(html, JobError):
+            files.write(html, space.report.html.encode())
+        print_text(f"wrote {html}")
+
+
+def _is_report(file: Path) -> bool:
+    with file.open("rb") as content:
+        return b"class=nas-elastic" in content.read(1000)
+
+
+def _converted(job: str) -> tuple[ElasticSpace, Any]:
+    """The space that a job defines, or that its model gives, and inputs where there are some."""
+    from torch import nn
+
+    from nas.cli.job import load_module
+    from nas.convert.elastic import ElasticSpace
+    from nas.convert.elastic import elastic as convert
+    from nas.errors import JobError
+
+    module, where, _, name = load_module(job)
+    names = [name] if name else [known for known in ("space", "study", "model") if hasattr(module, known)]
+    found = getattr(module, names[0], None) if names else None
+    if callable(found) and not isinstance(found, nn.Module):
+        found = found()
+    if not isinstance(found, nn.Module):
+        space = getattr(found, "space", found)  # of a study
+        if isinstance(space, ElasticSpace):
+            return space, getattr(module, "example", None)
+        what = (
+            f"{names[0]!r} of job {where!r} is a {type(found).__name__}" if names else f"job {where!r} has none of them"
+        )
+        raise JobError(f"{what}; let the job define a model and an example, or a space made with nas.elastic")
+    if not hasattr(module, "example"):
+        raise JobError(f"job {where!r} defines a model and no example; assign inputs that the model takes to it")
+    return convert(found, module.example, build=getattr(module, "build", None)), module.example
+
+
+def _costs(space: ElasticSpace, example: Any) -> list[list[Any]]:
+    """A row for the smallest and the largest arch."""
+    from nas.convert.elastic import cost
+
+    smallest, largest = cost(space, space.smallest, example), cost(space, space.largest, example)
+    return [
+        [name, params, f"{100 * params / max(largest[0], 1):.1f} %", macs]
+        for name, (params, macs) in (("smallest", smallest), ("largest", largest))
+    ]

@@ -1,0 +1,75 @@
+"""From a model to its space, in one call."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch import nn
+
+import nas
+from nas.convert.elastic import cost, elastic
+from nas.errors import SpaceError
+from tests.convert import planned
+
+
+class Net(nn.Module):
+    """Two layers beside each other that are added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.head = nn.Linear(4, 32), nn.Linear(4, 32), nn.Linear(32, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head((self.left(x) + self.right(x)).relu())  # type: ignore[no-any-return]
+
+
+X = torch.randn(2, 4)
+
+
+def test_a_model_becomes_a_space_of_its_own_parts():
+    model = planned.filled(Net())
+    space = elastic(model, X)
+    assert (space.name, len(space.decisions)) == ("Net", 1)
+    assert space.report.params == sum(parameter.numel() for parameter in model.parameters())
+    assert space.report.rows[0].choices == space.plan.decisions[0].choices == (8, 12, 16, 20, 24, 28, 32)
+    assert set(space.report.seconds) >= {"template", "capture", "axes"}
+    net = nas.Supernet(space, example=X, weights=model).eval()
+    assert torch.equal(net(X, space.largest), model(X))
+    arch = space.sample(random.Random(0))
+    assert torch.equal(net.extract(arch)(X), net(X, arch))
+    assert cost(space, arch, X) == (net.params(arch), net.macs(arch))
+
+
+def test_patterns_say_what_may_be_elastic():
+    for options in ({"exclude": ["left"]}, {"include": ["head"], "exclude": ["head"]}):
+        with pytest.raises(SpaceError, match="nothing of Net is elastic; most of it stays whole because of 'excluded'"):
+            elastic(Net(), X, **options)
+    kept = elastic(nn.Sequential(nn.Linear(4, 32), nn.Linear(32, 32), nn.Linear(32, 3)), X, exclude=("0",)).report.kept
+    assert "excluded" in {each.reason for each in kept}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"width": (0.5,)}, r"width=\(0.5,\) is the least and the largest share"),
+        ({"width": (0.5, 0.2)}, r"width=\(0.5, 0.2\)"),
+        ({"width": (0.5, 2.0)}, r"width=\(0.5, 2.0\)"),
+        ({"exclude": ("rigth",)}, "'rigth' matches no module and no parameter of Net; did you mean 'right'"),
+        ({"granule": 0}, "granule"),
+        ({"share": "blocks"}, "share"),
+    ],
+)
+def test_wrong_options_are_a_sentence(options, said):
+    with pytest.raises(SpaceError, match=said):
+        elastic(Net(), X, **options)
+
+
+def test_where_nothing_is_elastic_the_cause_is_named():
+    with pytest.raises(
+        SpaceError, match="nothing of Linear is elastic; most of it stays whole because of 'model output'"
+    ):
+        elastic(nn.Linear(4, 3), X)
+    with pytest.raises(SpaceError, match="nothing of ReLU is elastic"):
+        elastic(nn.ReLU(), X)
