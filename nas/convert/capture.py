@@ -106,6 +106,10 @@ class Capture:
             inputs: in the form of the example.
             tensors: instead of the model's own parameters and buffers, by any of their names.
         """
+        return pytree.tree_unflatten(list(self.module(*self.values(inputs, tensors))), self.structure)
+
+    def values(self, inputs: Inputs, tensors: Mapping[str, Tensor] | None = None) -> list[Any]:
+        """What the placeholders stand for in a call with these arguments."""
         given = iter(self._flat(inputs))
         values = []
         for source in self.sources:
@@ -114,7 +118,7 @@ class Capture:
             else:
                 other = [tensors[name] for name in source.names if name in tensors] if tensors else []
                 values.append(other[0] if other else source.tensor)
-        return pytree.tree_unflatten(list(self.module(*values)), self.structure)
+        return values
 
     def _flat(self, inputs: Inputs) -> list[Any]:
         positional, keywords = arguments(inputs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -152,6 +153,12 @@ class Patient:
     first: list[Tensor] = field(default_factory=list)
     single: bool = True
 
+    @property
+    def example(self) -> Inputs:
+        """The inputs in the form of an example, which has arguments of one kind."""
+        positional, keywords = self.inputs
+        return keywords or positional
+
     @torch.no_grad()
     def outputs(self) -> list[Tensor]:
         """The tensors that it gives, copied, for its parameters as they are and `buffers`."""
@@ -169,15 +176,29 @@ class Patient:
 
 def outputs_of(module: nn.Module, inputs: Called) -> list[Tensor]:
     """The tensors that `module` gives, in order; what it draws is the same each time."""
-    with quiet(0):
+    with same_draws():
         return tensors_in(tree_leaves(module(*inputs[0], **inputs[1])))
 
 
-def healthy_copy(module: nn.Module, example: Inputs, seed: int = 0) -> Patient:
+@contextmanager
+def same_draws() -> Iterator[None]:
+    """Random numbers as in every other such block; whether gradients are recorded stays as it is."""
+    recorded = torch.is_grad_enabled()
+    with quiet(0), torch.set_grad_enabled(recorded):
+        yield
+
+
+def healthy_copy(module: nn.Module, example: Inputs, seed: int = 0, *, samples: int | None = 2) -> Patient:
     """A copy of `module` on healthy weights, in double precision where its code permits.
 
     Inputs that are constant are drawn anew (an example of zeros shows nothing), unless the model refuses them.  The first of a
     few settings counts with which it runs and gives finite numbers.
+
+    Args:
+        module: of any class; it is left as it is.
+        example: inputs.
+        seed: of the weights.
+        samples: of the example, at most, unless the model refuses so few; None for all.
 
     Raises:
         SupernetError: it runs with none.
@@ -190,7 +211,7 @@ def healthy_copy(module: nn.Module, example: Inputs, seed: int = 0) -> Patient:
             state = {**healthy(module, seed, dtype, strength), **_others(module)}
             copied = with_tensors(module, state)
             buffers = {name: buffer.clone() for name, buffer in copied.named_buffers()}
-            for inputs in _variants(example, dtype):
+            for inputs in _variants(example, dtype, samples):
                 patient = Patient(copied, buffers, inputs, dtype)
                 try:
                     with _Precision() as precision:  # type: ignore[no-untyped-call]
@@ -204,9 +225,11 @@ def healthy_copy(module: nn.Module, example: Inputs, seed: int = 0) -> Patient:
     raise SupernetError(f"{type(module).__name__} does not run on random weights and its example ({reason})")
 
 
-def _variants(example: Inputs, dtype: torch.dtype) -> Iterator[Called]:
-    """The example with other numbers, of two samples; as it is, in the end."""
-    few = [few_samples(example), example] if batch_size(example) > 2 else [example]
+def _variants(example: Inputs, dtype: torch.dtype, samples: int | None) -> Iterator[Called]:
+    """The example with other numbers, of few samples; as it is, in the end."""
+    few = [example]
+    if samples is not None and batch_size(example) > samples:
+        few.insert(0, few_samples(example, samples))
     for given in few:
         for lively in (2, 1, 0):
             positional, keywords = arguments(given)

@@ -125,22 +125,27 @@ def permute(module: nn.Module, plan: Plan, example: Inputs, seed: int = 0) -> Pe
     return Permuted(worst, trial.allowed, trial.dtype, frozen, unshown, silent, time.perf_counter() - start)
 
 
-def guilty(atoms: Sequence[str], breaks: Callable[[Sequence[str]], float]) -> dict[str, float]:
+def guilty(atoms: Sequence[str], breaks: Callable[[Sequence[str]], float], most: int = 128) -> dict[str, float]:
     """The fewest of `atoms`, by halving, without which nothing breaks -> how large the error was.
 
     Args:
         atoms: all of them.
-        breaks: the error with some of them, 0 where there is none; it is 0 for none of them.
+        breaks: the error with some of them, 0 where there is none; it is 0 for none of them.  What it is called with last
+            is the one found, after all that do not break.
+        most: calls of it, after which halves that break are not halved any more.
     """
     found: dict[str, float] = {}
+    calls = 0
 
     def search(some: Sequence[str], fine: list[str]) -> list[str]:
         """Those of `some` that do not break together with `fine`, which do not break by themselves."""
+        nonlocal calls
+        calls += 1
         error = breaks([*fine, *some]) if some else 0.0
         if not error:
             return list(some)
-        if len(some) == 1:
-            found[some[0]] = error
+        if len(some) == 1 or calls >= most:
+            found.update(dict.fromkeys(some, error))
             return []
         middle = len(some) // 2
         kept = search(some[:middle], fine)

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.convert.plan import AtomPlan, Plan
+from nas.convert.plan import AtomPlan, Decision, Number, Plan
 from nas.supernet.parts import Axis, Sum
+
+
+def elastic(plan: Plan, choices: Mapping[str, tuple[int, ...]], together: Mapping[str, str] | None = None) -> Plan:
+    """`plan` with a decision for each of these atoms; others may be decided `together` with one of them."""
+    decisions = tuple(Decision(name, "width", plan.atoms[name].size, sizes) for name, sizes in choices.items())
+    decided = {**dict.fromkeys(choices), **(together or {})}
+    atoms = {
+        name: AtomPlan(atom.size, (decided[name] or name) if name in decided else None)
+        for name, atom in plan.atoms.items()
+    }
+    return replace(plan, decisions=decisions, atoms=atoms)
 
 
 def plan_of(sizes: Mapping[str, int], tensors: Mapping[str, tuple[Axis, ...]]) -> Plan:
@@ -90,7 +102,7 @@ class Recurrent(nn.Module):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         found, (hidden, _) = self.lstm(functional.glu(self.gated(inputs)))
-        return self.head(found), {"mean": hidden.mean()}
+        return self.head(found), {"sum": hidden.sum()}
 
 
 def recurrent() -> tuple[nn.Module, Plan, Any]:
@@ -136,9 +148,43 @@ def branches() -> tuple[nn.Module, Plan, Any]:
     return Branches(), plan_of({"e": 6, "a": 4, "b": 10}, tensors), {"tokens": torch.arange(6).view(2, 3)}
 
 
+class Norms(nn.Module):
+    """Normalisations: of groups, of layers and written out, with a standardised convolution and a literal width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.groups = nn.Conv2d(2, 12, 1), nn.GroupNorm(4, 12)
+        self.conv = nn.Conv2d(12, 10, 3, bias=False)
+        self.norm, self.scale = nn.LayerNorm(10), nn.Parameter(torch.ones(10))
+        self.shift, self.head = nn.Parameter(torch.zeros(10)), nn.Linear(10, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        weight = self.conv.weight
+        weight = functional.batch_norm(weight.reshape(1, 10, -1), None, None, training=True).view_as(weight)
+        found = functional.conv2d(self.groups(self.stem(images)), weight).flatten(2).mT
+        found = self.norm(found)
+        found = self.scale * found * torch.rsqrt(found.pow(2).mean(-1, keepdim=True) + 1e-6)
+        centred = found - found.mean(-1, keepdim=True)
+        return self.head(self.shift + centred / (centred.var(-1, keepdim=True) + 1e-5).sqrt())
+
+
+def norms() -> tuple[nn.Module, Plan, Any]:
+    channels, out = ("g", 3), ("o",)
+    tensors: dict[str, tuple[Axis, ...]] = {
+        "stem.weight": (channels, (2,), (), ()),
+        **dict.fromkeys(("stem.bias", "groups.weight", "groups.bias"), (channels,)),
+        "conv.weight": (out, channels, (3,), (3,)),
+        **dict.fromkeys(("norm.weight", "norm.bias", "scale", "shift"), (out,)),
+        "head.weight": ((3,), out),
+    }
+    plan = replace(plan_of({"g": 4, "o": 10}, tensors), numbers=(Number("groups", ("num_groups",), ("g",)),))
+    return Norms(), plan, torch.randn(2, 2, 5, 5)
+
+
 NETS: dict[str, Callable[[], tuple[nn.Module, Plan, Any]]] = {
     "conv": conv,
     "attention": attention,
     "recurrent": recurrent,
     "branches": branches,
+    "norms": norms,
 }

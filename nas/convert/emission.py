@@ -1,0 +1,132 @@
+"""The captured graph at any sizes: the referee of a resized class.
+
+A captured graph has the sizes of the original written into it.  The rules say which of these numbers are lengths of axes, so
+that the graph of an arch is the same graph with those numbers replaced.  Nothing of the user's code takes part, and none of
+the attributes that the class is resized by.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+from nas.convert.capture import Capture
+from nas.supernet import parts
+from nas.supernet.parts import Axis, Sizes
+
+Path = tuple[str | int, ...]
+"""An argument of an operator by its name in the schema, and the position in it if it is a list."""
+
+SOURCE = "nas_source"
+"""Key of the captured node in the `meta` of its copy."""
+
+_SPLITS = frozenset({"chunk", "split", "tensor_split", "unsafe_chunk", "unsafe_split", "split_with_sizes"})
+
+
+class Length(NamedTuple):
+    """A number that an operator is called with: `sign` times the length of an axis."""
+
+    axis: Axis
+    sign: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A captured graph that can be had at any sizes.
+
+    Attributes:
+        capture: of the model.
+        whole: lengths of atoms in the model.
+        tensors: axes of parameters and buffers, by name, one for tied ones.
+        lengths: of nodes, the arguments that follow from sizes.
+        pieces: of nodes that take an axis apart, the axes of the pieces.
+    """
+
+    capture: Capture
+    whole: Sizes
+    tensors: Mapping[str, Sequence[Axis]]
+    lengths: Mapping[fx.Node, Mapping[Path, Length]]
+    pieces: Mapping[fx.Node, Sequence[Axis]] = field(default_factory=dict)
+
+    def at(self, sizes: Sizes) -> Capture:
+        """The graph where atoms have `sizes`; it is called with the tensors of an arch, and those it is not given are whole."""
+        graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+        for node in self.capture.graph.nodes:
+            copy = copies[node] = graph.node_copy(node, copies.__getitem__)
+            copy.meta = {**node.meta, SOURCE: node}
+            pieces = [parts.length(axis, sizes) for axis in self.pieces.get(node, ())]
+            if pieces and name_of(node) in _SPLITS:
+                _set_pieces(copy, pieces)
+            else:
+                for path, (axis, sign) in self.lengths.get(node, {}).items():
+                    set_argument(copy, path, sign * parts.length(axis, sizes))
+        module = fx.GraphModule(self.capture.module, graph)
+        return dataclasses.replace(self.capture, module=module)
+
+    def cut(self, tensors: Mapping[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
+        """What an arch has of each of `tensors`, by the same names."""
+        return {name: _cut(tensor, self.tensors.get(name, ()), self.whole, sizes) for name, tensor in tensors.items()}
+
+    def masked(self, tensors: Mapping[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
+        """`tensors` with zeros at all indices that an arch has not got."""
+        return {
+            name: _masked(tensor, self.tensors.get(name, ()), self.whole, sizes) for name, tensor in tensors.items()
+        }
+
+
+def _masked(tensor: Tensor, axes: Sequence[Axis], whole: Sizes, sizes: Sizes) -> Tensor:
+    found = tensor
+    for dim, axis in enumerate(axes):
+        kept = parts.indices(axis, whole, sizes)
+        if len(kept) < tensor.shape[dim]:
+            zeros = torch.zeros_like(tensor)
+            found = zeros.index_copy(dim, kept.to(tensor.device), found.index_select(dim, kept.to(tensor.device)))
+    return found
+
+
+def _cut(tensor: Tensor, axes: Sequence[Axis], whole: Sizes, sizes: Sizes) -> Tensor:
+    for dim, axis in enumerate(axes):
+        kept = parts.indices(axis, whole, sizes)
+        if len(kept) < tensor.shape[dim]:
+            tensor = tensor.index_select(dim, kept.to(tensor.device))
+    return tensor
+
+
+def name_of(node: fx.Node) -> str:
+    """Name of a node's operator, without namespace and overload."""
+    packet = getattr(node.target, "overloadpacket", None)
+    return getattr(packet, "__name__", "")
+
+
+def set_argument(node: fx.Node, path: Path, value: Any) -> None:
+    """Call an operator with another value as the argument of that name, or at a position in it."""
+    schema = node.target._schema  # type: ignore[union-attr]
+    names = [argument.name for argument in schema.arguments]
+    name, inside = str(path[0]), path[1:]
+    place = names.index(name)
+    given = node.args[place] if place < len(node.args) else node.kwargs.get(name)
+    if inside:
+        entries = list(given)  # type: ignore[arg-type]
+        entries[int(inside[0])] = value
+        value = entries
+    if place < len(node.args):
+        node.update_arg(place, value)
+    else:
+        node.update_kwarg(name, value)
+
+
+def by_name(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of an operator by the names of its schema, without those that are not given."""
+    return dict(zip((argument.name for argument in target._schema.arguments), args, strict=False)) | dict(kwargs)
+
+
+def _set_pieces(node: fx.Node, sizes: list[int]) -> None:
+    """Let a node take its axis apart into pieces of these lengths, which an operator that counts them may not give."""
+    given = by_name(node.target, node.args, node.kwargs)
+    node.target = torch.ops.aten.split_with_sizes.default
+    node.args, node.kwargs = (given["self"], sizes, given.get("dim", 0)), {}

@@ -1,0 +1,334 @@
+"""Proofs of a plan: what was looked at, how far it is off, and what had to stay whole for it.
+
+Three of them, each by other means.  The units of every atom are renumbered in the user's own model (`permuting`): that shows what
+belongs together, and not that anything can be cut.  A narrower graph is compared with the whole one with zeros in it
+(`masking`): that shows which numbers meet where atoms are cut.  The resized class is compared with the graph at the same sizes:
+that shows that the class does what the rules say.  Weights are healthy random ones in all three.
+
+What fails is halved to the decisions that do it; they are taken from the plan, so that their atoms stay whole.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from nas.convert.copying import forget, named_tensors, tied, with_tensors
+from nas.convert.emission import Reference
+from nas.convert.healthy import Patient, healthy_copy, outputs_of, same_draws
+from nas.convert.masking import masked
+from nas.convert.permuting import TOLERANCE, Permuted, guilty, permute
+from nas.convert.plan import AtomPlan, Plan
+from nas.convert.resize import resize
+from nas.errors import Infeasible, SpaceError
+from nas.supernet.inputs import Inputs, tensors_in
+from nas.supernet.rounding import largest_difference
+
+RANDOM = 3
+"""Archs drawn at random, beside half of every width, the smallest and the largest."""
+ROUNDS = 3
+"""How often a plan is looked at again after something of it stayed whole."""
+CLOSE = 1e-5
+"""How far the class and the graph may be apart in single precision, relative to the largest output: they call the same
+operators, and mostly give the same bits."""
+
+Chosen = Mapping[str, int]
+"""Decision -> what is chosen; those that are not there are whole."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One proof.
+
+    Attributes:
+        what: was proved, in words.
+        worst: largest difference that counts as none, relative to the largest output.
+        allowed: what does.
+        count: of comparisons.
+        seconds: that they took.
+    """
+
+    what: str
+    worst: float
+    allowed: float
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Proofs:
+    """What was proved of a plan.
+
+    Attributes:
+        plan: the one that holds: less what `frozen` has.
+        findings: of each proof.
+        frozen: decisions and units that were taken from the plan -> why.
+        unshown: atoms of which renumbering shows nothing -> why.
+        unread: (tensor, axis, atom) of what no output depends on, of atoms that are shown elsewhere.
+        notes: what could not be looked at.
+    """
+
+    plan: Plan
+    findings: tuple[Finding, ...] = ()
+    frozen: Mapping[str, str] = field(default_factory=dict)
+    unshown: Mapping[str, str] = field(default_factory=dict)
+    unread: tuple[tuple[str, int, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """That all of them took."""
+        return sum(each.seconds for each in self.findings)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{each.what}: {each.count} comparisons, largest difference {each.worst:.1e} of {each.allowed:.0e} allowed, "
+            f"{each.seconds:.1f} s"
+            for each in self.findings
+        ]
+        lines += [f"{name} stays whole: {why}" for name, why in self.frozen.items()]
+        lines += [f"{name}: {why}" for name, why in self.unshown.items()]
+        return "\n".join([*lines, *self.notes])
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON, without what is long."""
+        return {
+            "proofs": [[each.what, each.worst, each.count] for each in self.findings],
+            "frozen": dict(self.frozen),
+            "unshown": sorted(self.unshown),
+        }
+
+
+def prove(
+    module: nn.Module, plan: Plan, example: Inputs, reference: Reference | None = None, *, seed: int = 0
+) -> Proofs:
+    """Prove that `plan` is right for `module`, and take from it what is not.
+
+    Args:
+        module: the user's own; it is left as it is.
+        plan: of it; all of its atoms are there, those that nothing decides about too.
+        example: inputs.
+        reference: the captured graph with the lengths that the plan's rules found; without it the first proof stands alone.
+        seed: of weights, permutations and archs.
+
+    Raises:
+        SpaceError: something is still wrong after a few rounds.
+        SupernetError: the module does not run on random weights, or gives other outputs each time.
+    """
+    permuted = permute(module, plan, example, seed)
+    frozen = {}
+    for atom, why in permuted.frozen.items():
+        frozen[plan.atoms[atom].decision or atom] = why
+    plan = without(plan, frozen)
+    findings = [_renumbered(permuted, len(plan.atoms))]
+    notes: list[str] = []
+    if reference is None:
+        notes.append("no graph was given, so that cutting was not proved")
+    else:
+        referee = _Referee(module, plan, example, reference, seed)
+        for looked in (referee.zeros, referee.classes, referee.units):
+            finding, more = looked()
+            findings += [finding] if finding.count else []
+            frozen |= more
+        notes += referee.notes
+        plan = referee.plan
+    silent = tuple((place.tensor, place.dim, place.atom) for place in permuted.silent)
+    return Proofs(plan, tuple(findings), frozen, permuted.unshown, silent, tuple(notes))
+
+
+def _renumbered(found: Permuted, atoms: int) -> Finding:
+    return Finding("units renumbered in the model itself", found.worst, found.allowed, atoms, found.seconds)
+
+
+def without(plan: Plan, names: Iterable[str]) -> Plan:
+    """`plan` without these decisions and units; atoms that the decisions cut stay whole."""
+    gone = set(names)
+    return replace(
+        plan,
+        decisions=tuple(each for each in plan.decisions if each.name not in gone),
+        atoms={name: AtomPlan(atom.size) if atom.decision in gone else atom for name, atom in plan.atoms.items()},
+        units=tuple(each for each in plan.units if each.name not in gone),
+    )
+
+
+def archs(plan: Plan, seed: int = 0) -> Iterator[dict[str, int]]:
+    """Choices to look at: half of everything, the smallest, and some at random."""
+    half = {one.name: min(one.choices, key=lambda size: abs(2 * size - one.size)) for one in plan.decisions}
+    least = {one.name: min(one.choices) for one in plan.decisions}
+    draw = random.Random(seed)
+    drawn = [{one.name: draw.choice(one.choices) for one in plan.decisions} for _ in range(RANDOM)]
+    seen: set[tuple[tuple[str, int], ...]] = set()
+    for chosen in (half, least, *drawn):
+        key = tuple(chosen.items())
+        if key not in seen:
+            seen.add(key)
+            yield chosen
+
+
+class _Referee:
+    """A module and its graph on healthy weights, compared at other sizes."""
+
+    def __init__(self, module: nn.Module, plan: Plan, example: Inputs, reference: Reference, seed: int) -> None:
+        self.plan, self.seed = plan, seed
+        self.notes: list[str] = []
+        self.patient = healthy_copy(module, example, seed, samples=None)
+        names = tied(module)
+        self.names = dict.fromkeys(names.values())
+        axes = {names[name]: axes for name, axes in reference.tensors.items()}
+        self.reference = replace(reference, tensors=axes)
+        self.own = _in(self.patient, module)
+
+    def _tensors(self, patient: Patient) -> dict[str, Tensor]:
+        """Its parameters and buffers, tied ones once."""
+        return {name: tensor.detach() for name, tensor in named_tensors(patient.module) if name in self.names}
+
+    # -- which numbers meet
+
+    def zeros(self) -> tuple[Finding, dict[str, str]]:
+        """A narrower graph beside the whole one with zeros in it."""
+        allowed = TOLERANCE[True] if self.patient.dtype == torch.float64 else CLOSE
+        return self._looked("narrower graphs, beside the whole one with zeros", self._masked, allowed)
+
+    def _masked(self, chosen: Chosen) -> float:
+        ours, theirs = masked(
+            self.reference, self._tensors(self.patient), self.patient.example, self.plan.sizes(chosen)
+        )
+        return distance(theirs, ours)
+
+    # -- the class
+
+    def classes(self) -> tuple[Finding, dict[str, str]]:
+        """The class beside the graph."""
+        allowed = max(CLOSE, 8 * torch.finfo(self.own.dtype).eps)
+        return self._looked("the resized class, beside the graph", self._class, allowed, {})
+
+    def _class(self, chosen: Chosen) -> float:
+        try:
+            return distance(self._graph(chosen), self._resized(chosen))
+        except Infeasible:
+            return 0.0  # no arch: a search does not draw it
+
+    @torch.no_grad()
+    def _graph(self, chosen: Chosen) -> list[Tensor]:
+        sizes = self.plan.sizes(chosen)
+        tensors = self.reference.cut(self._tensors(self.own), sizes)
+        with same_draws():
+            return tensors_in(tree_leaves(self.reference.at(sizes)(self.own.example, tensors)))
+
+    @torch.no_grad()
+    def _resized(self, chosen: Chosen, left_out: str = "") -> list[Tensor]:
+        kept = [unit.name for unit in self.plan.units if unit.name != left_out]
+        module = resize(self.own.module, self.plan, self.plan.sizes(chosen), kept, meta=False)
+        forget(module)
+        return outputs_of(module, self.own.inputs)
+
+    # -- depth
+
+    def units(self) -> tuple[Finding, dict[str, str]]:
+        """Every unit left out once: the model runs, and gives outputs of the same form."""
+        start, frozen = time.perf_counter(), {}
+        for unit in self.plan.units:
+            try:
+                given = self._resized({}, unit.name)
+            except Exception as error:  # of the user's code
+                frozen[unit.name] = f"without it the model fails ({type(error).__name__}: {error})"
+                continue
+            if [one.shape for one in given] != [one.shape for one in self.own.first]:
+                frozen[unit.name] = "without it the model gives outputs of another shape"
+            elif not all(one.isfinite().all() for one in given if one.is_floating_point()):
+                frozen[unit.name] = "without it the model gives no finite numbers"
+        count, self.plan = len(self.plan.units), without(self.plan, frozen)
+        return Finding("units left out", 0.0, CLOSE, count, time.perf_counter() - start), frozen
+
+    # -- both
+
+    def _looked(
+        self, what: str, error_of: Callable[[Chosen], float], allowed: float, *largest: Chosen
+    ) -> tuple[Finding, dict[str, str]]:
+        """Compare at several archs, and take from the plan what fails."""
+        start, frozen, reasons = time.perf_counter(), dict[str, str](), dict[str, str]()
+        worst, count = 0.0, 0
+
+        def error(chosen: Chosen) -> float:
+            try:
+                return error_of(chosen)
+            except Exception as failure:  # of the user's code or of an operator at another size
+                reasons[list(chosen)[-1] if chosen else ""] = f"{type(failure).__name__}: {failure}"
+                return math.inf
+
+        for _ in range(ROUNDS):
+            clean = True
+            for chosen in (*largest, *archs(self.plan, self.seed)):
+                now = {name: size for name, size in chosen.items() if name not in frozen}
+                count += 1
+                far = error(now)
+                if far <= allowed:
+                    worst = max(worst, far)
+                    continue
+                clean = False
+                reasons.clear()
+                for name, how in self._guilty(now, error, allowed).items():
+                    frozen[name] = _why(what, how, reasons.get(name, ""))
+                self.plan = without(self.plan, frozen)
+            if clean:
+                return Finding(what, worst, allowed, count, time.perf_counter() - start), frozen
+        raise SpaceError(
+            f"the plan is still not right after {ROUNDS} rounds ({what}); leave out the parts of the model that differ, or "
+            "give check=False to convert it without proof"
+        )
+
+    def _guilty(self, chosen: Chosen, error: Callable[[Chosen], float], allowed: float) -> dict[str, float]:
+        """The fewest decisions without which nothing is wrong, with how much is."""
+        sizes = {one.name: one.size for one in self.plan.decisions}
+        narrower = [name for name, size in chosen.items() if size != sizes.get(name)]
+
+        def breaks(some: Sequence[str]) -> float:
+            far = error({name: chosen[name] for name in some})
+            return far if far > allowed else 0.0
+
+        if not narrower or breaks([]):
+            raise SpaceError(
+                "the captured graph does not compute what the model does, so that nothing can be proved by it; this is an "
+                "error of the conversion, and check=False converts the model without proof"
+            )
+        return guilty(narrower, breaks)
+
+
+def _why(what: str, far: float, reason: str) -> str:
+    if math.isinf(far):
+        return f"cut, the model fails ({reason or 'outputs of another form'})"
+    return f"cut, the output is off by {far:.1g} of its size ({what})"
+
+
+def _in(patient: Patient, module: nn.Module) -> Patient:
+    """The same in the precision that the module has, in which its graph was captured."""
+    dtypes = {name: tensor.dtype for name, tensor in named_tensors(module)}
+    own = next((one.dtype for one in module.parameters() if one.is_floating_point()), torch.float32)
+    values = {name: tensor.detach().to(dtypes[name], copy=True) for name, tensor in named_tensors(patient.module)}
+    copied = with_tensors(patient.module, values)
+    inputs = tree_map(
+        lambda leaf: leaf.to(own) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf, patient.inputs
+    )
+    buffers = {name: buffer.clone() for name, buffer in copied.named_buffers()}
+    found = Patient(copied, buffers, inputs, own)
+    return replace(found, first=found.outputs())
+
+
+def distance(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
+    """Largest difference of a tensor relative to its largest number; infinite where there are other tensors."""
+    if len(ours) != len(theirs):
+        return math.inf
+    far = 0.0
+    for one, other in zip(ours, theirs, strict=True):
+        finite = one[one.isfinite()] if one.is_floating_point() else one[:0]
+        scale = float(finite.abs().max()) if finite.numel() else 0.0
+        far = max(far, largest_difference(one, other.to(one.dtype)) / (scale or 1.0))
+    return far
