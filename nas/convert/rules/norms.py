@@ -44,7 +44,7 @@ def layer_norm(call: Call) -> Any:
         if call.has(name):
             for ours, theirs in zip(value.axes[first:], call.value(name).axes, strict=True):
                 call.unify(ours, theirs)
-    if len(shape) > 1:
+    if sum(not rigid(norm(axis)) for axis in value.axes[first:]) > 1:
         call.freeze_all(value.axes[first:], "several normalised axes")
     for place in range(len(shape)):
         call.derive(("normalized_shape", place), norm(value.axes[first + place]))
@@ -232,7 +232,7 @@ def sampled(call: Call) -> Value:
 
 _PASS = words(
     """
-    to _to_copy clone contiguous detach dropout alias type_as float expand expand_as unsqueeze squeeze
+    to _to_copy clone contiguous detach dropout alias type_as float view reshape expand expand_as unsqueeze squeeze
     """
 )
 _SCALE = words(
@@ -274,6 +274,9 @@ def _square_of(node: fx.Node) -> fx.Node | None:
 
 def _through(node: fx.Node) -> fx.Node:
     while _short(node) in (
+        "view",
+        "reshape",
+        "flatten",
         "to",
         "_to_copy",
         "clone",
@@ -296,9 +299,18 @@ def _base(node: fx.Node) -> set[fx.Node]:
         found.add(node)
         if _short(node) in ("sub", "sub_") and isinstance(node.args[0], fx.Node) and isinstance(node.args[1], fx.Node):
             node = node.args[0]
-            found.add(node)
+            continue
+        if _short(node) in ("mul", "mul_") and (larger := _larger(node)) is not None:
+            node = larger  # times a gain
             continue
         return found
+
+
+def _larger(node: fx.Node) -> fx.Node | None:
+    """The operand of a product that has as many elements as the result, if the other has fewer."""
+    operands = [each for each in node.args[:2] if isinstance(each, fx.Node)]
+    full = [each for each in operands if each.meta["val"].numel() == node.meta["val"].numel()]
+    return full[0] if len(full) == 1 else None
 
 
 def _used_for(node: fx.Node, base: set[fx.Node], last: tuple[str, ...], *, centring: bool = False) -> bool:

@@ -44,19 +44,15 @@ def bilinear(call: Call) -> Value:
     return Value((*axes, norm(weight.axes[0])), (*(rigid(norm(axis)) for axis in axes), True))
 
 
+_PAIRS = (
+    *(("mat1", "mat2"), ("batch1", "batch2"), ("mat", "vec"), ("self", "other"), ("self", "mat2"), ("self", "vec2")),
+    *(("self", "vec"), ("self", "tensor"), ("input", "other"), ("x", "y")),
+)
+
+
 def _operands(call: Call) -> tuple[str, str]:
-    for pair in (
-        ("self", "other"),
-        ("self", "mat2"),
-        ("self", "vec2"),
-        ("self", "vec"),
-        ("self", "tensor"),
-        ("input", "mat2"),
-        ("input", "tensor"),
-    ):
-        if call.has(pair[0]) and call.has(pair[1]):
-            return pair
-    return ("batch1", "batch2") if call.has("batch1") else ("mat1", "mat2")
+    """Names of the two matrices or vectors; what they are added to comes besides."""
+    return next(pair for pair in _PAIRS if call.has(pair[0]) and call.has(pair[1]))
 
 
 @rule(
@@ -69,7 +65,7 @@ def matmul(call: Call) -> Value:
     """Batch axes are broadcast, the inner ones contracted, of a vector the only one."""
     if "grouped_mm" in call.name:
         return grouped(call)
-    names = _operands(call) if not call.name.endswith("addmv") else ("mat", "vec")
+    names = _operands(call)
     left, right = call.value(names[0]), call.value(names[1])
     if call.name.endswith("linalg_vecdot"):
         return _vecdot(call, left, right)
