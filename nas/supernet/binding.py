@@ -35,7 +35,7 @@ class Leaf:
         self.home = home
         self.cut = cut
         self.shape = shape
-        self.index = index  # of the window, among those of the cut
+        self.index = index  # of the view, among the cut's sources
         self.attach()
 
     def attach(self) -> None:
@@ -65,7 +65,7 @@ class Leaf:
         self._window(whole.grad).add_(gradient)
 
     def _window(self, whole: Tensor) -> Tensor:
-        return self.cut.take(whole, self.shape, self.index)
+        return self.cut.source(whole, self.shape, self.index)
 
 
 class Places:
@@ -171,7 +171,7 @@ class Binding:
         try:
             cut = self._shared.union.cut(name, self.shapes)
             leaves = [Leaf(home, cut, shape)]
-            count = len(cut.windows(leaves[0].whole, shape))
+            count = len(cut.sources(leaves[0].whole, shape))
             leaves += [Leaf(home, cut, shape, index) for index in range(1, count)]
         except LayoutError as error:
             raise LayoutError(f"parameter {name!r}: {error}") from error

@@ -69,22 +69,26 @@ class Cut(ABC):
         """Every window that the part is made of: one, except where an axis is several parts, each cut on its own."""
         return (self.window(whole, shape),)
 
-    def take(self, whole: Tensor, shape: Shape, index: int) -> Tensor:
-        """The window with this number among `windows`."""
-        return self.windows(whole, shape)[index]
+    def sources(self, whole: Tensor, shape: Shape) -> tuple[Tensor, ...]:
+        """Views on `whole` that the part is computed from: its windows, or larger ones that have them, where that is faster."""
+        return self.windows(whole, shape)
+
+    def source(self, whole: Tensor, shape: Shape, index: int) -> Tensor:
+        """The view with this number among `sources`."""
+        return self.sources(whole, shape)[index]
 
     def apply(self, window: Tensor, shape: Shape, helpers: Mapping[str, Tensor]) -> Tensor:
         """The part of shape `shape`, as a differentiable function of its window and of the cut's own parameters."""
         del helpers
         return window if window.shape == shape else window.reshape(shape)
 
-    def join(self, windows: Sequence[Tensor], whole: Shape, shape: Shape, helpers: Mapping[str, Tensor]) -> Tensor:
-        """The part of shape `shape` of a parameter of shape `whole`, as a differentiable function of its windows."""
+    def join(self, sources: Sequence[Tensor], whole: Shape, shape: Shape, helpers: Mapping[str, Tensor]) -> Tensor:
+        """The part of shape `shape` of a parameter of shape `whole`, as a differentiable function of its `sources`."""
         del whole
-        return self.apply(windows[0], shape, helpers)
+        return self.apply(sources[0], shape, helpers)
 
     def split(self, part: Tensor, whole: Shape) -> tuple[Tensor, ...]:
-        """What each window on a parameter of shape `whole` has of `part`; without the cut's function, the inverse of `join`."""
+        """What each window on a parameter of shape `whole` has of `part`, without the cut's function."""
         del whole
         return (part,)
 
@@ -184,14 +188,21 @@ class Selected(Cut):
         """A window for every term of a sum that is cut, in the order in which the part of shape `shape` has them."""
         return self.selection(whole.shape, shape).windows(whole)
 
-    def take(self, whole: Tensor, shape: Shape, index: int) -> Tensor:
-        """The window with this number among `windows`, without the others."""
-        return self.selection(whole.shape, shape).window(whole, index)
+    def sources(self, whole: Tensor, shape: Shape) -> tuple[Tensor, ...]:
+        """The windows, or where they are many one view that holds them all."""
+        selection = self.selection(whole.shape, shape)
+        return (selection.hull(whole),) if selection.gathers else selection.windows(whole)
 
-    def join(self, windows: Sequence[Tensor], whole: Shape, shape: Shape, helpers: Mapping[str, Tensor]) -> Tensor:
+    def source(self, whole: Tensor, shape: Shape, index: int) -> Tensor:
+        """The view with this number among `sources`, without the others."""
+        selection = self.selection(whole.shape, shape)
+        return selection.hull(whole) if selection.gathers else selection.window(whole, index)
+
+    def join(self, sources: Sequence[Tensor], whole: Shape, shape: Shape, helpers: Mapping[str, Tensor]) -> Tensor:
         """The windows one after the other, along each axis that is a sum."""
         del helpers
-        return self.selection(whole, shape).join(windows)
+        selection = self.selection(whole, shape)
+        return selection.gather(sources[0]) if selection.gathers else selection.join(sources)
 
     def split(self, part: Tensor, whole: Shape) -> tuple[Tensor, ...]:
         """What each window on a parameter of shape `whole` has of `part`."""

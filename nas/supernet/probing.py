@@ -151,8 +151,8 @@ class Probe:
                 window.fill_(1)
             whole *= kept
         cut = self.union.cut(name, self.shapes)
-        windows, helpers = cut.windows(whole, shape), cut.helpers(self.union.shapes[name])
-        return cut.join(windows, whole.shape, shape, helpers).clone()
+        sources, helpers = cut.sources(whole, shape), cut.helpers(self.union.shapes[name])
+        return cut.join(sources, whole.shape, shape, helpers).clone()
 
     # -- layers
 

@@ -18,6 +18,9 @@ from nas.errors import LayoutError
 from nas.supernet import parts
 from nas.supernet.parts import Axis, Factor, Shape, Sizes, Sum
 
+MOST = 4
+"""Windows that are joined; more of them are picked from one view by index, which costs less than many views with gradients."""
+
 Level = tuple[int, int]
 """Indices that are evenly spaced: how many, and how far apart."""
 
@@ -55,6 +58,7 @@ class Selection:
     Attributes:
         whole: shape of the supernet's tensor.
         shape: of the part.
+        gathers: whether there are so many windows that picking from their `hull` is faster.
 
     Args:
         axes: of each dimension of the tensor.
@@ -69,6 +73,8 @@ class Selection:
         chosen = _product([list(_pieces(node)) for node in self._nodes])
         self._shapes = [tuple(piece.kept for piece in each) for each in chosen]
         self._takes = [_Take(self.whole, each) for each in chosen]
+        self.gathers = len(chosen) > MOST
+        self._hull = _Gather([parts.indices(axis, whole, part) for axis in axes]) if self.gathers else None
 
     def __len__(self) -> int:
         """Number of windows."""
@@ -93,7 +99,10 @@ class Selection:
         if len(windows) == 1:
             window = windows[0]
             return window if window.shape == self.shape else window.reshape(self.shape)
-        found = [window.reshape(shape) for window, shape in zip(windows, self._shapes, strict=True)]
+        found = [
+            window if window.shape == shape else window.reshape(shape)
+            for window, shape in zip(windows, self._shapes, strict=True)
+        ]
         for dim in reversed(range(len(self.shape))):
             node = self._nodes[dim]
             count = sum(1 for _ in _pieces(node))
@@ -102,12 +111,38 @@ class Selection:
                 found = [_joined(node, group, dim) for group in groups]
         return found[0]
 
+    def hull(self, whole: Tensor) -> Tensor:
+        """The smallest view that has all windows; for `gather`."""
+        assert self._hull is not None, "only where windows are many"
+        return whole[self._hull.slices]
+
+    def gather(self, hull: Tensor) -> Tensor:
+        """The part, picked from `hull` by index: faster than `join` where windows are many."""
+        assert self._hull is not None, "only where windows are many"
+        return self._hull(hull)
+
     def split(self, part: Tensor) -> tuple[Tensor, ...]:
         """What each window has of `part`: the inverse of `join`, without a window's levels."""
         found = [part]
         for dim, node in enumerate(self._nodes):
             found = [piece for one in found for piece in _split(node, one, dim)]
         return tuple(found)
+
+
+class _Gather:
+    """Picks from the hull of the given indices of each dimension."""
+
+    def __init__(self, indices: Sequence[Tensor]) -> None:
+        self.slices = tuple(slice(int(each[0]), int(each[-1]) + 1) for each in indices)
+        inside = [each - int(each[0]) for each in indices]
+        self._indices = [(dim, each) for dim, each in enumerate(inside) if len(each) <= int(each[-1])]
+
+    def __call__(self, hull: Tensor) -> Tensor:
+        if self._indices and self._indices[0][1].device != hull.device:
+            self._indices = [(dim, each.to(hull.device)) for dim, each in self._indices]
+        for dim, each in self._indices:
+            hull = hull.index_select(dim, each)
+        return hull
 
 
 class _Take:

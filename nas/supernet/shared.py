@@ -123,11 +123,11 @@ class Shared:
         whole = self.tensor(name)
         try:
             cut = self.union.cut(name, shapes)
-            windows = cut.windows(whole, shape)
+            sources = cut.sources(whole, shape)
             helpers = {suffix: self.tensor(f"{name}_{suffix}") for suffix in cut.needs(shape)}
         except LayoutError as error:
             raise LayoutError(f"parameter {name!r}: {error}") from error
-        return cut.join(windows, whole.shape, shape, helpers)
+        return cut.join(sources, whole.shape, shape, helpers)
 
     def buffer(self, name: str, like: Tensor, shapes: Mapping[str, Shape]) -> Tensor:
         """A subnet's buffer: cut from the held one, or what the constructor computed (`like`), on the weights' device."""
@@ -135,7 +135,7 @@ class Shared:
             return like.to(self.device, self._dtype(like))
         try:
             whole, cut = self.tensor(name), self.union.cut(name, shapes)
-            return cut.join(cut.windows(whole, like.shape), whole.shape, like.shape, {})
+            return cut.join(cut.sources(whole, like.shape), whole.shape, like.shape, {})
         except LayoutError as error:
             raise LayoutError(f"buffer {name!r}: {error}") from error
 

@@ -11,7 +11,6 @@ from torch.nn import functional
 
 import nas
 from nas.supernet import parts
-from nas.supernet.constructor import HELD
 from nas.supernet.parts import Axis, Sum
 
 DIM = 4
@@ -140,7 +139,7 @@ def tangle_space() -> nas.Space:
 def held_tangle(width):
     """One that says itself which buffers are data; `ramp` is in no state dict."""
     module = resized(AXES, {**WHOLE, "width": width})
-    vars(module)[HELD] = frozenset({"table", "ramp", "norm.running_mean", "norm.running_var"})
+    vars(module)[parts.HELD] = frozenset({"table", "ramp", "norm.running_mean", "norm.running_var"})
     return module
 
 

@@ -56,6 +56,9 @@ def test_any_axes_are_joined_from_windows_as_gathering_has_it():
         assert joined.shape == selection.shape
         assert all(window.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr() for window in windows)
         assert sum(window.numel() for window in windows) == expected.numel()
+        if selection.gathers:
+            assert torch.equal(selection.gather(selection.hull(whole)), expected)
+            joined = selection.gather(selection.hull(whole))
         weights = torch.randn(expected.shape, dtype=torch.float64)
         ours, theirs = (torch.autograd.grad((one * weights).sum(), whole)[0] for one in (joined, expected))
         assert torch.equal(ours, theirs)
