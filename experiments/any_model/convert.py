@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -10,6 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
+
+import nas
+from nas.convert.spelling import keep, spelled
 
 Choices = Mapping[str, Any]
 
@@ -53,4 +57,36 @@ def noop(model: nn.Module, inputs: Any) -> Converted:
     return Converted({}, (), Counter(), lambda _: copy.deepcopy(model))
 
 
-TOOLS: dict[str, Callable[[nn.Module, Any], Converted]] = {"noop": noop}
+def elastic(model: nn.Module, inputs: Any) -> Converted:
+    """`nas.elastic`."""
+    space = nas.elastic(model, inputs)
+    plan, report = space.plan, space.report
+    widths = {spelled(d.name): d.choices for d in plan.decisions if len(d.choices) > 1}
+    kinds = Counter(decision.kind for decision in plan.decisions if len(decision.choices) > 1)
+
+    def arch(choices: Choices) -> nas.Arch:
+        """Names that are not given are whole; those inside what is left out are dropped."""
+        whole = space.largest.choices
+        return space.repair([d.candidates.index(choices.get(d.name, whole[d.name])) for d in space.decisions])
+
+    net = functools.cache(lambda: nas.Supernet(space, weights=model).eval())
+
+    def shared(choices: Choices) -> Callable[..., Any]:
+        return lambda *positional, **named: net()(named or positional, arch(choices))
+
+    return Converted(
+        widths,
+        tuple(keep(unit.name) for unit in plan.units),
+        kinds,
+        lambda choices: space.build(arch(choices)),
+        shared,
+        report.seconds,
+        {
+            "execution": report.execution,
+            "elastic": round(report.elastic / max(1, report.params), 4),
+            "stays_whole": [[each.reason, each.op, each.module, each.params] for each in report.kept[:4]],
+        },
+    )
+
+
+TOOLS: dict[str, Callable[[nn.Module, Any], Converted]] = {"noop": noop, "elastic": elastic}
