@@ -874,7 +874,7 @@ class MlpMixer(nn.Module):
 
 
 @on(steps)
-class GatedMlp(nn.Module):
+class PlacesGate(nn.Module):
     """gMLP: half of the channels gate the other half over positions."""
 
     def __init__(self) -> None:

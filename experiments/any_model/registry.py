@@ -24,7 +24,9 @@ def on(*inputs: Callable[[], Any], name: str = "", **named: Callable[[], Any]) -
             )
             return Case(make(), tensors)
 
-        MODELS[name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", make.__name__).lower()] = case
+        called = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", make.__name__).lower()
+        assert called not in MODELS, called
+        MODELS[called] = case
         return make
 
     return register
