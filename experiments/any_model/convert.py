@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 import nas
+from nas.convert.elastic import elastic as convert
 from nas.convert.spelling import keep, spelled
 
 Choices = Mapping[str, Any]
@@ -59,7 +60,7 @@ def noop(model: nn.Module, inputs: Any) -> Converted:
 
 def elastic(model: nn.Module, inputs: Any) -> Converted:
     """`nas.elastic`."""
-    space = nas.elastic(model, inputs)
+    space = convert(model, inputs)
     plan, report = space.plan, space.report
     widths = {spelled(d.name): d.choices for d in plan.decisions if len(d.choices) > 1}
     kinds = Counter(decision.kind for decision in plan.decisions if len(decision.choices) > 1)

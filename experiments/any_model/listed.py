@@ -280,6 +280,7 @@ TORCHVISION: dict[str, Build] = {
 # -- Hugging Face
 
 WORDS, WIDTH, HIDDEN = 211, 64, 160
+USED = 0.7  # least share of the parameters that an output depends on, here
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 TEXT = {
     "vocab_size": WORDS,
@@ -420,7 +421,8 @@ def huggingface() -> dict[str, Build]:
         f"{name}_by_keyword": partial(first_huggingface, name, picked=False)
         for name in ("bert", "mpnet", "gemma", "vit")
     }
-    return {**{entry["type"]: partial(build, entry) for entry in entries}, **direct}
+    used = {entry["type"]: partial(build, entry) for entry in entries if entry["used"] >= USED}
+    return {**used, **direct}
 
 
 FIRST: dict[str, Build] = {

@@ -53,6 +53,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    operators.declare()
     catalogue = cases.catalogue()
     convert = TOOLS[arguments.tool]
     if arguments.one:
@@ -84,7 +85,6 @@ def main() -> None:
 
 def preload() -> None:
     """Import before the forks what they would import each by itself."""
-    operators.declare()
     for library in (*cases.LIBRARIES.values(), "nas.supernet"):
         if cases.there(library):
             __import__(library)
