@@ -8,7 +8,7 @@ the attributes that the class is resized by.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -45,6 +45,7 @@ class Reference:
         tensors: axes of parameters and buffers, by name, one for tied ones.
         lengths: of nodes, the arguments that follow from sizes.
         pieces: of nodes that take an axis apart, the axes of the pieces.
+        units: of depth, the node that goes into one and the node that comes out, by name.
     """
 
     capture: Capture
@@ -52,9 +53,13 @@ class Reference:
     tensors: Mapping[str, Sequence[Axis]]
     lengths: Mapping[fx.Node, Mapping[Path, Length]]
     pieces: Mapping[fx.Node, Sequence[Axis]] = field(default_factory=dict)
+    units: Mapping[str, tuple[fx.Node, fx.Node]] = field(default_factory=dict)
 
-    def at(self, sizes: Sizes) -> Capture:
-        """The graph where atoms have `sizes`; it is called with the tensors of an arch, and those it is not given are whole."""
+    def at(self, sizes: Sizes, left_out: Collection[str] = ()) -> Capture:
+        """The graph where atoms have `sizes`, without some of its units.
+
+        It is called with the tensors of an arch; those that it is not given are whole.
+        """
         graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
         for node in self.capture.graph.nodes:
             copy = copies[node] = graph.node_copy(node, copies.__getitem__)
@@ -65,6 +70,11 @@ class Reference:
             else:
                 for path, (axis, sign) in self.lengths.get(node, {}).items():
                     set_argument(copy, path, sign * parts.length(axis, sizes))
+        places = {node: place for place, node in enumerate(copies)}
+        # From the back, since what goes into one unit may come out of another.
+        for entry, output in sorted((self.units[name] for name in left_out), key=lambda unit: -places[unit[1]]):
+            copies[output].replace_all_uses_with(copies[entry])
+        graph.eliminate_dead_code()
         module = fx.GraphModule(self.capture.module, graph)
         return dataclasses.replace(self.capture, module=module)
 

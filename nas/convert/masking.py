@@ -9,7 +9,7 @@ What is left to differ is which numbers meet.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -26,7 +26,11 @@ Given = Mapping[str, Any]
 
 @torch.no_grad()
 def masked(
-    reference: Reference, tensors: Mapping[str, Tensor], inputs: Inputs, sizes: Sizes
+    reference: Reference,
+    tensors: Mapping[str, Tensor],
+    inputs: Inputs,
+    sizes: Sizes,
+    left_out: Collection[str] = (),
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Outputs of the narrower network, and of the whole one with zeros at what the narrower one has not got.
 
@@ -35,12 +39,13 @@ def masked(
         tensors: parameters and buffers of the whole network.
         inputs: of the form and the shapes of the example.
         sizes: lengths of atoms in the narrower network.
+        left_out: units that neither of both has.
     """
     dtype = next((one.dtype for one in tensors.values() if one.is_floating_point()), torch.float64)
     scales: dict[fx.Node, float] = {}
     outputs = []
     for at, given in ((sizes, reference.cut(tensors, sizes)), (reference.whole, reference.masked(tensors, sizes))):
-        graph = reference.at(at)
+        graph = reference.at(at, left_out)
         runner = _Plain(graph.module, scales, dtype)
         with same_draws():
             found = runner.run(*graph.values(inputs, given))

@@ -28,8 +28,9 @@ from nas.convert.masking import masked
 from nas.convert.permuting import TOLERANCE, Permuted, guilty, permute
 from nas.convert.plan import AtomPlan, Plan
 from nas.convert.resize import resize
-from nas.errors import Infeasible, SpaceError
+from nas.errors import Infeasible, SpaceError, SupernetError
 from nas.supernet.inputs import Inputs, tensors_in
+from nas.supernet.parts import Sizes
 from nas.supernet.rounding import largest_difference
 
 RANDOM = 3
@@ -41,7 +42,7 @@ CLOSE = 1e-5
 operators, and mostly give the same bits."""
 
 Chosen = Mapping[str, int]
-"""Decision -> what is chosen; those that are not there are whole."""
+"""Decision -> what is chosen, those that are not there being whole; and units that are left out, each with a 0."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,13 @@ class Proofs:
 
 
 def prove(
-    module: nn.Module, plan: Plan, example: Inputs, reference: Reference | None = None, *, seed: int = 0
+    module: nn.Module,
+    plan: Plan,
+    example: Inputs,
+    reference: Reference | None = None,
+    *,
+    zeros: bool = True,
+    seed: int = 0,
 ) -> Proofs:
     """Prove that `plan` is right for `module`, and take from it what is not.
 
@@ -117,29 +124,31 @@ def prove(
         plan: of it; all of its atoms are there, those that nothing decides about too.
         example: inputs.
         reference: the captured graph with the lengths that the plan's rules found; without it the first proof stands alone.
+        zeros: compare with zeros too; not where means and maxima are cut, which count them.
         seed: of weights, permutations and archs.
 
     Raises:
-        SpaceError: something is still wrong after a few rounds.
-        SupernetError: the module does not run on random weights, or gives other outputs each time.
+        SpaceError: something is still wrong after a few rounds; or the module does not run on random weights, or gives other
+            outputs each time.
     """
-    permuted = permute(module, plan, example, seed)
-    frozen = {}
-    for atom, why in permuted.frozen.items():
-        frozen[plan.atoms[atom].decision or atom] = why
-    plan = without(plan, frozen)
+    try:
+        permuted = permute(module, plan, example, seed)
+    except SupernetError as error:
+        raise SpaceError(f"{error}; check=False converts it without proof") from error
+    frozen = {plan.atoms[atom].decision or atom: why for atom, why in permuted.frozen.items()}
     findings = [_renumbered(permuted, len(plan.atoms))]
     notes: list[str] = []
+    plan = without(plan, frozen)
     if reference is None:
         notes.append("no graph was given, so that cutting was not proved")
     else:
         referee = _Referee(module, plan, example, reference, seed)
-        for looked in (referee.zeros, referee.classes, referee.units):
+        for looked in ((referee.zeros,) if zeros else ()) + (referee.classes,):
             finding, more = looked()
-            findings += [finding] if finding.count else []
+            findings.append(finding)
             frozen |= more
-        notes += referee.notes
         plan = referee.plan
+        notes += referee.notes
     silent = tuple((place.tensor, place.dim, place.atom) for place in permuted.silent)
     return Proofs(plan, tuple(findings), frozen, permuted.unshown, silent, tuple(notes))
 
@@ -160,16 +169,29 @@ def without(plan: Plan, names: Iterable[str]) -> Plan:
 
 
 def archs(plan: Plan, seed: int = 0) -> Iterator[dict[str, int]]:
-    """Choices to look at: half of everything, the smallest, and some at random."""
+    """What to look at: half of everything, the smallest, and some at random.
+
+    Every second unit is left out in the first, the others in the second, and then all of them: each is at least once.
+    """
+    units = [unit.name for unit in plan.units]
     half = {one.name: min(one.choices, key=lambda size: abs(2 * size - one.size)) for one in plan.decisions}
     least = {one.name: min(one.choices) for one in plan.decisions}
     draw = random.Random(seed)
-    drawn = [{one.name: draw.choice(one.choices) for one in plan.decisions} for _ in range(RANDOM)]
-    seen: set[tuple[tuple[str, int], ...]] = set()
-    for chosen in (half, least, *drawn):
-        key = tuple(chosen.items())
-        if key not in seen:
-            seen.add(key)
+    drawn = [
+        {one.name: draw.choice(one.choices) for one in plan.decisions}
+        | dict.fromkeys((name for name in units if draw.random() < 0.5), 0)
+        for _ in range(RANDOM)
+    ]
+    found = [
+        half | dict.fromkeys(units[::2], 0),
+        least | dict.fromkeys(units[1::2], 0),
+        dict.fromkeys(units, 0),
+        *drawn,
+    ]
+    seen: list[dict[str, int]] = [{}]
+    for chosen in found:
+        if chosen not in seen:
+            seen.append(chosen)
             yield chosen
 
 
@@ -178,13 +200,18 @@ class _Referee:
 
     def __init__(self, module: nn.Module, plan: Plan, example: Inputs, reference: Reference, seed: int) -> None:
         self.plan, self.seed = plan, seed
-        self.notes: list[str] = []
+        self.notes: dict[str, None] = {}
         self.patient = healthy_copy(module, example, seed, samples=None)
         names = tied(module)
         self.names = dict.fromkeys(names.values())
         axes = {names[name]: axes for name, axes in reference.tensors.items()}
         self.reference = replace(reference, tensors=axes)
         self.own = _in(self.patient, module)
+        unknown = [unit.name for unit in plan.units if unit.name not in reference.units]
+        if unknown:
+            self.notes[
+                f"the graph does not say what is left with {', '.join(unknown)} left out, so that it was not proved"
+            ] = None
 
     def _tensors(self, patient: Patient) -> dict[str, Tensor]:
         """Its parameters and buffers, tied ones once."""
@@ -198,10 +225,13 @@ class _Referee:
         return self._looked("narrower graphs, beside the whole one with zeros", self._masked, allowed)
 
     def _masked(self, chosen: Chosen) -> float:
-        ours, theirs = masked(
-            self.reference, self._tensors(self.patient), self.patient.example, self.plan.sizes(chosen)
-        )
+        sizes, left_out = self._split(chosen)
+        ours, theirs = masked(self.reference, self._tensors(self.patient), self.patient.example, sizes, left_out)
         return distance(theirs, ours)
+
+    def _split(self, chosen: Chosen) -> tuple[Sizes, list[str]]:
+        """Lengths of atoms, and units that are left out."""
+        return self.plan.sizes(chosen), [unit.name for unit in self.plan.units if unit.name in chosen]
 
     # -- the class
 
@@ -211,42 +241,22 @@ class _Referee:
         return self._looked("the resized class, beside the graph", self._class, allowed, {})
 
     def _class(self, chosen: Chosen) -> float:
-        try:
-            return distance(self._graph(chosen), self._resized(chosen))
-        except Infeasible:
-            return 0.0  # no arch: a search does not draw it
+        return distance(self._graph(chosen), self._resized(chosen))
 
     @torch.no_grad()
     def _graph(self, chosen: Chosen) -> list[Tensor]:
-        sizes = self.plan.sizes(chosen)
+        sizes, left_out = self._split(chosen)
         tensors = self.reference.cut(self._tensors(self.own), sizes)
         with same_draws():
-            return tensors_in(tree_leaves(self.reference.at(sizes)(self.own.example, tensors)))
+            return tensors_in(tree_leaves(self.reference.at(sizes, left_out)(self.own.example, tensors)))
 
     @torch.no_grad()
-    def _resized(self, chosen: Chosen, left_out: str = "") -> list[Tensor]:
-        kept = [unit.name for unit in self.plan.units if unit.name != left_out]
-        module = resize(self.own.module, self.plan, self.plan.sizes(chosen), kept, meta=False)
+    def _resized(self, chosen: Chosen) -> list[Tensor]:
+        sizes, left_out = self._split(chosen)
+        kept = [unit.name for unit in self.plan.units if unit.name not in left_out]
+        module = resize(self.own.module, self.plan, sizes, kept, meta=False)
         forget(module)
         return outputs_of(module, self.own.inputs)
-
-    # -- depth
-
-    def units(self) -> tuple[Finding, dict[str, str]]:
-        """Every unit left out once: the model runs, and gives outputs of the same form."""
-        start, frozen = time.perf_counter(), {}
-        for unit in self.plan.units:
-            try:
-                given = self._resized({}, unit.name)
-            except Exception as error:  # of the user's code
-                frozen[unit.name] = f"without it the model fails ({type(error).__name__}: {error})"
-                continue
-            if [one.shape for one in given] != [one.shape for one in self.own.first]:
-                frozen[unit.name] = "without it the model gives outputs of another shape"
-            elif not all(one.isfinite().all() for one in given if one.is_floating_point()):
-                frozen[unit.name] = "without it the model gives no finite numbers"
-        count, self.plan = len(self.plan.units), without(self.plan, frozen)
-        return Finding("units left out", 0.0, CLOSE, count, time.perf_counter() - start), frozen
 
     # -- both
 
@@ -260,23 +270,32 @@ class _Referee:
         def error(chosen: Chosen) -> float:
             try:
                 return error_of(chosen)
+            except Infeasible:
+                raise
             except Exception as failure:  # of the user's code or of an operator at another size
                 reasons[list(chosen)[-1] if chosen else ""] = f"{type(failure).__name__}: {failure}"
                 return math.inf
 
         for _ in range(ROUNDS):
             clean = True
-            for chosen in (*largest, *archs(self.plan, self.seed)):
+            looked_at = replace(
+                self.plan, units=tuple(unit for unit in self.plan.units if unit.name in self.reference.units)
+            )
+            for chosen in (*largest, *archs(looked_at, self.seed)):
                 now = {name: size for name, size in chosen.items() if name not in frozen}
+                try:
+                    far = error(now)
+                except Infeasible as why:  # a search draws another one
+                    self.notes[f"archs that the class does not allow were not looked at ({why})"] = None
+                    continue
                 count += 1
-                far = error(now)
                 if far <= allowed:
                     worst = max(worst, far)
                     continue
                 clean = False
                 reasons.clear()
                 for name, how in self._guilty(now, error, allowed).items():
-                    frozen[name] = _why(what, how, reasons.get(name, ""))
+                    frozen[name] = _why(what, how, reasons.get(name, ""), is_unit=not chosen[name])
                 self.plan = without(self.plan, frozen)
             if clean:
                 return Finding(what, worst, allowed, count, time.perf_counter() - start), frozen
@@ -291,7 +310,10 @@ class _Referee:
         narrower = [name for name, size in chosen.items() if size != sizes.get(name)]
 
         def breaks(some: Sequence[str]) -> float:
-            far = error({name: chosen[name] for name in some})
+            try:
+                far = error({name: chosen[name] for name in some})
+            except Infeasible:
+                return 0.0
             return far if far > allowed else 0.0
 
         if not narrower or breaks([]):
@@ -302,10 +324,11 @@ class _Referee:
         return guilty(narrower, breaks)
 
 
-def _why(what: str, far: float, reason: str) -> str:
+def _why(what: str, far: float, reason: str, *, is_unit: bool) -> str:
+    how = "left out" if is_unit else "cut"
     if math.isinf(far):
-        return f"cut, the model fails ({reason or 'outputs of another form'})"
-    return f"cut, the output is off by {far:.1g} of its size ({what})"
+        return f"{how}, the model fails ({reason or 'outputs of another form'})"
+    return f"{how}, the output is off by {far:.1g} of its size ({what})"
 
 
 def _in(patient: Patient, module: nn.Module) -> Patient:

@@ -136,11 +136,44 @@ class Block(nn.Module):
 
 
 def test_units_without_which_the_model_fails_are_kept() -> None:
-    module = nn.Sequential(Block(), Block(1), nn.Linear(3, 2))
+    module, example = nn.Sequential(Block(), Block(1), nn.Linear(3, 2)), torch.randn(2, 4)
     plan = replace(plan_of({}, {}), units=(Unit("0"), Unit("1")))
-    found = prove(module, plan, torch.randn(2, 4), reference("conv", module, plan, torch.randn(2, 4)))
+    graph = reference("conv", module, plan, example)
+    last = {path: node for node, path in graph.capture.paths.items()}
+    entry = next(source.node for source in graph.capture.sources if source.kind == "input")
+    units = {"0": (entry, last["0"]), "1": (last["0"], last["1"])}
+    found = prove(module, plan, example, replace(graph, units=units))
     assert [unit.name for unit in found.plan.units] == ["0"]
-    assert found.frozen["1"].startswith("without it the model fails (RuntimeError: mat1 and mat2")
+    assert found.frozen["1"].startswith("left out, the model fails (RuntimeError: mat1 and mat2")
+
+
+class Doubled(nn.Module):
+    """Its residual is not what it is given: left out in the class it is, in the graph it is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return y + self.inner(x)
+
+
+class Crossed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.head = Doubled(), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.block(x, x.tanh()))
+
+
+def test_a_unit_whose_first_argument_is_not_its_residual_is_found() -> None:
+    module, example = Crossed(), torch.randn(2, 4)
+    plan = replace(plan_of({}, {}), units=(Unit("block"),))
+    graph = reference("conv", module, plan, example)
+    nodes = {node.name: node for node in graph.capture.graph.nodes}
+    found = prove(module, plan, example, replace(graph, units={"block": (nodes["tanh"], nodes["add"])}))
+    assert "left out, the output is off by" in found.frozen["block"]
 
 
 def test_without_a_graph_only_the_coupling_is_proved_and_that_is_said() -> None:
@@ -161,3 +194,9 @@ def test_archs_are_half_the_smallest_and_random_ones() -> None:
     found = list(archs(plan))
     assert found[:2] == [{"c": 4, "h": 3}, {"c": 2, "h": 1}]
     assert len(found) > 2
+
+
+def test_every_unit_is_left_out() -> None:
+    plan = replace(elastic(NETS["conv"]()[1], *CHOICES["conv"]), units=tuple(map(Unit, "xyz")))
+    found = list(archs(plan))
+    assert [sorted(set("xyz") & arch.keys()) for arch in found[:3]] == [["x", "z"], ["y"], ["x", "y", "z"]]
