@@ -67,7 +67,7 @@ def elastic(
     depth: bool = True,
     heads: bool = True,
     head_dim: bool = False,
-    share: Literal["block", "all", "none"] = "block",
+    share: Literal["none", "block", "all"] = "none",
     mode: Literal["class", "free"] = "class",
     soft: bool = False,
     include: Sequence[str] = (),
