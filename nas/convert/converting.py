@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from torch import nn
+from torch import fx, nn
 
 from nas.convert import axes as algebra
 from nas.convert.analysis import Analysis, analyse
@@ -17,9 +17,12 @@ from nas.convert.axes import Cause, cause_of, free, norm, rigid, size_of
 from nas.convert.capture import Capture, capture
 from nas.convert.decisions import Names, decide, name_atoms
 from nas.convert.depth import Residual, residual_units
+from nas.convert.emission import Length, Reference
 from nas.convert.plan import Plan
 from nas.convert.report import Kept
+from nas.convert.rules import SPLITS, Path, name_of, split_dim
 from nas.errors import SpaceError, suggest
+from nas.supernet import parts
 from nas.supernet.inputs import Inputs
 
 
@@ -80,6 +83,18 @@ class Conversion:
         )
         units = tuple(residual.unit for residual in self.residuals)
         return Plan(decisions, atoms, self.names.tensors, (), units)
+
+    def reference(self, plan: Plan) -> Reference:
+        """The captured graph, which can be had at the sizes of any arch."""
+        lengths: dict[fx.Node, dict[Path, Length]] = {}
+        pieces: dict[fx.Node, list[parts.Axis]] = {}
+        for node, derived in self.analysis.derived.items():
+            lengths[node] = {path: Length(self.names.axis(found.axis), found.sign) for path, found in derived.items()}
+        for node, found in self.analysis.values.items():
+            if node.op == "call_function" and isinstance(found, list) and name_of(node) in SPLITS:
+                dim = split_dim(node)
+                pieces[node] = [self.names.axis(value.axes[dim]) for value in found]
+        return Reference(self.captured, plan.whole, plan.tensors, lengths, pieces)
 
     def _decided(self) -> list[str]:
         heads = self.options.heads

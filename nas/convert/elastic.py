@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 from torch import nn
 
 from nas.checking import Range, checked
-from nas.convert.converting import Options, convert, nothing_elastic
+from nas.convert.converting import Options, convert, nothing_elastic, timed
 from nas.convert.model import conditions, value
 from nas.convert.plan import Plan
-from nas.convert.report import Report, describe
+from nas.convert.proofs import prove
+from nas.convert.report import Proof, Report, describe
 from nas.convert.template import Template
 from nas.errors import SpaceError
 from nas.space import Arch, Space
@@ -73,6 +74,7 @@ def elastic(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     build: Any = None,
+    check: bool = True,
     name: str | None = None,
 ) -> ElasticSpace:
     """The search space of a model's own widths, heads and depth: no line of model code.
@@ -100,6 +102,7 @@ def elastic(
         exclude: name patterns of those that stay whole.
         build: a call that builds the model (`nas.model(Net)(…)`), with which other processes need no copy of it and
             `nas extract` writes a network that loads by itself; found out for models with a Hugging Face config.
+        check: prove that what is cut is cut rightly, on random weights; without it the report says that nothing was proved.
         name: of the space; the model's class by default.
 
     Returns:
@@ -119,7 +122,18 @@ def elastic(
     plan = found.plan
     if not plan.decisions and not plan.units:
         raise nothing_elastic(found)
-    report = describe(model, plan, kept=found.kept(), seconds={"template": copied, **found.seconds})
+    proofs: tuple[Proof, ...] = ()
+    notes: list[str] = []
+    if check:
+        with timed(found.seconds, "proofs"):
+            proved = prove(model, plan, example, found.reference(plan))
+        plan = proved.plan
+        proofs = tuple(Proof(each.what, each.worst, each.count) for each in proved.findings)
+        notes = [f"{name} stays whole: {why}" for name, why in proved.frozen.items()] + list(proved.notes)
+        if not plan.decisions and not plan.units:
+            raise nothing_elastic(found)
+    seconds = {"template": copied, **found.seconds}
+    report = describe(model, plan, kept=found.kept(), proofs=proofs, seconds=seconds, notes=notes)
     return ElasticSpace(template, plan, report, name=name)
 
 

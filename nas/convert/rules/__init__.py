@@ -6,10 +6,11 @@ from nas.convert.rules import indexing, norms, pointwise, products, recurrent, s
 from nas.convert.rules.base import RULES, Call, Derived, Path, Result, Value, name_of, whole
 from nas.convert.rules.pointwise import is_pointwise
 from nas.convert.rules.pointwise import pointwise as elementwise
-from nas.convert.rules.shapes import frozen, is_view
+from nas.convert.rules.shapes import SPLITS, frozen, is_view, split_dim
 
 __all__ = [
     "RULES",
+    "SPLITS",
     "Call",
     "Derived",
     "Path",
@@ -20,6 +21,7 @@ __all__ = [
     "is_pointwise",
     "is_view",
     "name_of",
+    "split_dim",
     "whole",
 ]
 

@@ -11,7 +11,7 @@ from torch import fx
 
 from nas.convert import axes as algebra
 from nas.convert.axes import Axis, cut, fixed, fresh, joined, norm, prod_split, regroup, rigid, size_of
-from nas.convert.rules.base import Call, Value, broadcast, name_of, rule, spread, whole, words
+from nas.convert.rules.base import Call, Value, arguments, broadcast, name_of, rule, spread, whole, words
 
 
 @rule("view reshape _unsafe_view view_as reshape_as flatten unflatten ravel view_copy _reshape_alias")
@@ -195,6 +195,17 @@ def split(call: Call) -> list[Value]:
                 call.freeze(piece.axes[dim], "class arithmetic")
                 call.freeze(pieces[0].axes[dim], "class arithmetic")
     return pieces
+
+
+SPLITS = words("aten.split aten.split_with_sizes aten.chunk aten.tensor_split aten.unsafe_split aten.unsafe_chunk")
+"""Operations that take one axis apart, with the axis as `dim`."""
+
+
+def split_dim(node: fx.Node) -> int:
+    """The axis that a node of `SPLITS` takes apart."""
+    found = arguments(node)
+    rank: int = found["self"].meta["val"].dim()
+    return int(found["dim"] or 0) % max(rank, 1)
 
 
 @rule("slice narrow slice_copy narrow_copy")
