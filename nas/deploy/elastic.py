@@ -41,7 +41,7 @@ class ElasticModel:
 
     Every point is made ready at the start: a module of the model's own class whose parameters are views on the supernet's,
     and calibrated statistics of its own.  Parameters that are no plain views (fused layouts, learned transforms) are copies,
-    one for each shape that occurs; see `extra_mib`.  Subnets compute in eval mode and without gradients, exactly what
+    one for each part that occurs; see `extra_mib`.  Subnets compute in eval mode and without gradients, exactly what
     `extract` gives computes.  The weights are those at the start: make a new one after training on or moving the supernet.
 
     Calls may come from several threads, also while another one switches: a call computes with the point that was active
@@ -82,7 +82,7 @@ class ElasticModel:
         """All points ready, the best of them active."""
         self.supernet, self.points, self.objective = supernet, points, objective
         self._buffers = {key: dict(each) for key, each in statistics.items()}
-        self._parts: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+        self._parts: dict[tuple[str, tuple[int, ...]], list[Tensor]] = {}
         self._modules = {point.arch.key: self._ready(point.arch) for point in points}
         self._active = (points[0], self._modules[points[0].arch.key])  # replaced whole: no half-made switch
 
@@ -144,7 +144,8 @@ class ElasticModel:
     def extra_mib(self) -> float:
         """Memory beside the supernet's weights: statistics, and copies of parameters that are no views."""
         held = {tensor.untyped_storage().data_ptr() for tensor in self.supernet.state_dict().values()}
-        own = [*self._parts.values(), *(tensor for each in self._buffers.values() for tensor in each.values())]
+        parts = (tensor for each in self._parts.values() for tensor in each)
+        own = [*parts, *(tensor for each in self._buffers.values() for tensor in each.values())]
         copies = (tensor for tensor in own if tensor.untyped_storage().data_ptr() not in held)
         return sum(tensor.numel() * tensor.element_size() for tensor in copies) / 2**20
 
@@ -254,12 +255,20 @@ class ElasticModel:
             cut = self.supernet.cut(arch)
             for entry in parameters_of(module):
                 name = entry.names[0]
-                part = self._parts.setdefault((name, tuple(entry.shape)), cut[name].detach())
+                part = self._shared(name, cut[name].detach())
                 for table, key in entry.slots:
                     table[key] = nn.Parameter(part, requires_grad=False)
             for name, (table, key) in buffers_of(module).items():
                 table[key] = self._buffers[arch.key].get(name, held[name])
         return module.eval()
+
+    def _shared(self, name: str, part: Tensor) -> Tensor:
+        """One of the parts of parameter `name` that there are already, if it is the same: a shape may be cut in several ways."""
+        known = self._parts.setdefault((name, tuple(part.shape)), [])
+        same = next((each for each in known if torch.equal(each, part)), None)
+        if same is None:
+            known.append(part)
+        return part if same is None else same
 
     def _compare(self, path: Path) -> None:
         """What was written in `path` is the same, and computes the same."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
+import pyglove as pg
 import pytest
 import torch
 
@@ -20,7 +21,7 @@ from nas.supernet.rounding import first_difference, gap
 from searchspaces import conv, vit
 from tests.conformance.machines import MACHINES, move_weights
 from tests.conformance.supernet import fill_distinct
-from tests.supernet import families
+from tests.supernet import families, tangle
 
 
 def front_of(net: nas.Supernet, count: int = 6) -> list[tuple[nas.Arch, dict[str, float]]]:
@@ -98,6 +99,17 @@ def test_weights_are_shared_and_copies_are_counted() -> None:
     ]
     assert outside
     assert all(".qkv." in name for name in outside)
+
+
+def test_parts_of_one_shape_may_be_made_of_others() -> None:
+    """7 = 3 + 4 = 4 + 3: a shape does not say which rows a concatenation keeps."""
+    value = tangle.tangle(width=10, groups=3, per=2, left=pg.oneof([3, 4, 12]), right=pg.oneof([3, 4, 9]), hidden=7)
+    net, x = nas.Supernet(nas.Space(value, name="sums")).eval(), torch.randn(2, 3, 5)
+    archs = [net.space.arch({"left": left, "right": right}) for left, right in ((3, 4), (4, 3), (12, 9))]
+    model = ElasticModel(net, [(arch, {"accuracy": 0.5}) for arch in archs], calibration=[x, x + 1])
+    for arch in archs:
+        model.switch_to(arch)
+        assert torch.equal(model(x), model.extract()(x))
 
 
 @pytest.mark.parametrize("make", [transformer, convolutions, kernels])
