@@ -158,7 +158,7 @@ def sizes_of(module: nn.Module) -> dict[str, int]:
 def axes_of(module: nn.Module) -> dict[str, tuple[Axis, ...]]:
     """Axes of every tensor of the elastic models inside `module` that is not whole, by the tensor's name in `module`."""
     return {
-        f"{prefix}{name}": tuple(renamed(axis, prefix) for axis in axes)
+        f"{prefix}{name}": tuple(renamed(axis, prefix) for axis in axes) if prefix else axes
         for prefix, owner in _marked(module)
         for name, axes in vars(owner)[AXES].items()
     }

@@ -22,6 +22,7 @@ from typing import Literal
 
 from nas.errors import LayoutError
 from nas.space import Arch, Space
+from nas.supernet.atomic import Parts
 from nas.supernet.comparing import OUTPUT, Difference, Place, Sides, differences, reached
 from nas.supernet.cures import Cure, cures
 from nas.supernet.inputs import Inputs
@@ -195,6 +196,11 @@ class _Pair:
         named = [place for place in cut if place.name in cure]
         named = named or [place for place in cut if place == found.reader or place.name.startswith(tuple(mixed))]
         axes = " and ".join(f"axis {place.dim} of {place.name!r}" for place in named)
+        if any(isinstance(self.union.cuts.get(place.name), Parts) for place in named):
+            return (
+                f"archs with {self.choices} mix units: {where} gets others than it has in the largest network, because the axes "
+                f"that the model says of {axes} take other parts of it; correct them, or leave their atoms whole"
+            )
         declare = ", ".join(f"{name!r}: nas.{layout!r}" for name, layout in cure.items())
         return (
             f"archs with {self.choices} mix units: {where} gets others than it has in the largest network, because the leading "

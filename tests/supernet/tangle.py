@@ -143,6 +143,13 @@ def held_tangle(width):
     return module
 
 
+@nas.model
+def flat_tangle(left):
+    """What reads the branches takes the first of both as if they were one axis."""
+    sizes = {**WHOLE, "left": left, "both": left + WHOLE["right"]}
+    return resized({**AXES, "mix.weight": (("width",), (2, "both"))}, sizes)
+
+
 class Twice(nn.Module):
     """Two elastic models inside an ordinary one."""
 

@@ -332,3 +332,13 @@ def test_a_checkpoint_whose_cut_does_not_fit_its_weights_is_refused(net, tmp_pat
     net.save(tmp_path / "net")
     with pytest.raises(CheckpointError, match=r"parameter 'mix\.bias': its shape is \(10,\), and .* make it \(9,\)"):
         Supernet.load(tmp_path / "net", net.space)
+
+
+def test_wrong_axes_are_told_apart_from_missing_layouts():
+    """Joined branches cut as if they were one: the second branch's units are in the place of the first one's."""
+    space = nas.Space(tangle.flat_tangle(left=pg.oneof([3, 12])), name="flat")
+    with pytest.warns(
+        UserWarning, match=r"mix units.* because the axes that the model says of .*mix\.weight.* correct them"
+    ):
+        net = Supernet(space, example=X)
+    assert not net.proof.proven
