@@ -27,9 +27,9 @@ from nas.convert.copying import forget, named_tensors, tied
 from nas.convert.isolation import isolated
 from nas.convert.observing import MARK, Arguments, Observer
 from nas.convert.refusing import check_modules, check_parameters, refusal, written
-from nas.convert.tracking import Expression, plain, replaced, track_attributes
+from nas.convert.tracking import Expression, comparing, plain, replaced, track_attributes
 from nas.errors import SpaceError, brief, glimpse, text_of
-from nas.supernet import attributes
+from nas.supernet.attributes import tensors as kept_tensors
 from nas.supernet.inputs import Inputs, arguments, call, tensors_in
 from nas.supernet.inputs import plain as plain_inputs
 from nas.supernet.skeleton import memory
@@ -79,6 +79,8 @@ class Capture:
         written: names of buffers that the model writes into in evaluation mode.
         caches: path of a module and name of its attribute, where the model kept what it computes from parameters.  They were
             absent in the capture, and must be in a module of other parameters.
+        attributes: value of each attribute that is tracked, by its expression.
+        equal: expressions that the model compared, and found to be equal.
         order: of the inputs.
     """
 
@@ -91,6 +93,8 @@ class Capture:
     unused: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
     caches: tuple[tuple[str, str], ...] = ()
+    attributes: Mapping[tuple[Any, ...], int | float] = field(default_factory=dict)
+    equal: tuple[tuple[Expression, Expression], ...] = ()
     calls: Mapping[str, Called] = field(default_factory=dict)
     order: pytree.TreeSpec | None = field(default=None, repr=False)
 
@@ -168,11 +172,10 @@ def _observed(model: nn.Module, example: Inputs, forgotten: Sequence[Place], abs
     for path, key in forgotten:
         _forget(copied.get_submodule(path), key, absent)
     observer = Observer()
-    if track:
-        track_attributes(copied)
+    attributes = track_attributes(copied) if track else {}
     calls = watch_calls(copied)
     program = _export(copied, *given, observer)
-    return replace(_captured(model, program, observer, given), calls=calls)
+    return replace(_captured(model, program, observer, given, attributes), calls=calls)
 
 
 # -- the copy
@@ -185,7 +188,7 @@ def _copy(model: nn.Module, values: Mapping[int, Tensor] | None = None) -> nn.Mo
         model: left as it is.
         values: other tensors, by the `id` of those in whose place they are.
     """
-    memo: dict[int, Any] = {id(tensor): tensor for tensor in attributes.tensors(model)}
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in kept_tensors(model)}
     memo.update((id(tensor), tensor) for _, tensor in named_tensors(model))
     memo.update(values or {})
     try:
@@ -302,7 +305,7 @@ def _export(model: nn.Module, positional: tuple[Any, ...], keywords: dict[str, A
     @functools.wraps(forward)
     def observed(*args: Any, **kwargs: Any) -> Any:
         before = dict(model.named_parameters(remove_duplicate=False))
-        with observer:
+        with observer, comparing() as observer.equal:
             given = forward(*args, **kwargs)
         check_parameters(before, dict(model.named_parameters(remove_duplicate=False)))
         return _returned(given)
@@ -337,7 +340,13 @@ def _check_example(model: nn.Module, example: Inputs) -> None:
 # -- the graph
 
 
-def _captured(model: nn.Module, program: Any, observer: Observer, given: tuple[Any, ...]) -> Capture:
+def _captured(
+    model: nn.Module,
+    program: Any,
+    observer: Observer,
+    given: tuple[Any, ...],
+    attributes: Mapping[tuple[Any, ...], int | float],
+) -> Capture:
     module = program.graph_module
     graph = module.graph
     _inline(module)
@@ -362,6 +371,8 @@ def _captured(model: nn.Module, program: Any, observer: Observer, given: tuple[A
         },
         unused=_unused(model, sources),
         written=written(graph, {source.node: (source.kind, source.names[0]) for source in sources}),
+        attributes=attributes,
+        equal=tuple((_named(left, numbers), _named(right, numbers)) for left, right in observer.equal),
         order=program.call_spec.in_spec,
     )
 

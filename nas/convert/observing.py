@@ -41,11 +41,13 @@ class Observer(TorchFunctionMode):
 
     Attributes:
         found: number of a node -> its tracked arguments.
+        equal: expressions that were compared and are equal; whoever runs the model says which.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.found: dict[int, Arguments] = {}
+        self.equal: dict[tuple[Expression, Expression], None] = {}
         self._nodes = 0
         self._inside: list[object] = []
         self._bodies: dict[object, Callable[..., Any]] = {}
@@ -237,9 +239,9 @@ def _matched(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], nodes:
             (node, path)
             for node in nodes
             for path, value in _numbers(node)
-            if (node, path) not in taken and type(value) is type(plain(number)) and value == number
+            if (node, path) not in taken and type(value) is type(plain(number)) and value == plain(number)
         ]
-        same = [other for other in rest if other == number and other.expression != number.expression]
+        same = [other for other in rest if plain(other) == plain(number) and other.expression != number.expression]
         if len(places) == 1 and not same:  # one number of the call, one place in what the call made: it flowed there
             yield (*places[0], number.expression)
 
@@ -305,7 +307,7 @@ def _of_schema(node: fx.Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
             for step in path:
                 fits = isinstance(value, (list, tuple)) and isinstance(step, int) and step < len(value)
                 value = value[step] if fits and isinstance(step, int) and isinstance(value, (list, tuple)) else None
-            if _is_number(value) and value == number:
+            if _is_number(value) and value == plain(number):
                 yield node, (name, *path), number.expression
 
 
@@ -340,5 +342,5 @@ def _of_slice(item: slice, axis: int, nodes: Sequence[fx.Node]) -> Iterator[Matc
         values = _values(node) if node.target is torch.ops.aten.slice.Tensor else {}
         if values and values.get("dim", 0) == axis:
             for name, given in (("start", item.start), ("end", item.stop), ("step", item.step)):
-                if isinstance(given, (TrackedInt, TrackedFloat)) and values.get(name) == given:
+                if isinstance(given, (TrackedInt, TrackedFloat)) and values.get(name) == plain(given):
                     yield node, (name,), given.expression

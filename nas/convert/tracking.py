@@ -12,6 +12,7 @@ import math
 import operator
 import types
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,6 +36,9 @@ ARITHMETIC: Mapping[str, Callable[[Any, Any], Any]] = types.MappingProxyType(
         "**": operator.pow,
     }
 )
+UNKNOWN = frozenset({"attr", "dim", "axis"})
+"""What begins an expression that is no computation; `("axis", axis)` where axes of tensors are known."""
+_listening: list[dict[tuple[Expression, Expression], None]] = []
 _INTERNAL = frozenset(vars(nn.Module()))
 _DEPTH = 3
 """How deep numbers are looked for inside an attribute: a list in a field of a configuration is 2 deep."""
@@ -52,6 +56,23 @@ class TrackedInt(int):
         self = super().__new__(cls, value)
         self.expression = int(value) if expression is None else expression
         return self
+
+    def __eq__(self, other: object) -> bool:
+        return self._compared(other, same=True)
+
+    def __ne__(self, other: object) -> bool:
+        return self._compared(other, same=False)
+
+    __hash__ = int.__hash__
+
+    def _compared(self, other: object, *, same: bool) -> bool:
+        """Whether they are the same, or not; that they are is an equation, for what the model does depends on it."""
+        found = int.__eq__(self, other)
+        if found is True and _listening and not isinstance(other, bool):
+            equation = self.expression, _expression(other)
+            if equation[0] != equation[1]:
+                _listening[-1][equation] = None
+        return found if same or found is NotImplemented else not found
 
     def __reduce__(self) -> tuple[type[int], tuple[int]]:
         return int, (int(self),)
@@ -116,6 +137,17 @@ for _name, _sign in (
         setattr(_class, "__neg__", _negated)  # noqa: B010  # as the others are set
 
 
+@contextmanager
+def comparing() -> Iterator[dict[tuple[Expression, Expression], None]]:
+    """Notes which tracked whole numbers were compared with others and found to be equal."""
+    found: dict[tuple[Expression, Expression], None] = {}
+    _listening.append(found)
+    try:
+        yield found
+    finally:
+        _listening.pop()
+
+
 def plain(value: Any) -> Any:
     """`value` with ordinary numbers in the place of those that are tracked, also in tuples, lists, dicts and slices."""
     if isinstance(value, TrackedInt):
@@ -154,18 +186,23 @@ def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, TrackedInt | Tra
 # -- attributes
 
 
-def track_attributes(module: nn.Module) -> None:
+def track_attributes(module: nn.Module) -> dict[tuple[Any, ...], int | float]:
     """Replace numbers that `module` and its submodules keep: whole ones above 1, and floating-point ones, by tracked ones.
 
     Those in tuples, lists, dicts and objects of settings too.  An object of settings that modules share is copied for each,
     so that its fields are told apart by module.
+
+    Returns:
+        Value of each, by its expression.
     """
+    found: dict[tuple[Any, ...], int | float] = {}
     for name, one in module.named_modules():
         for key, value in [*_of_classes(one), *vars(one).items()]:
             if key not in _INTERNAL:
-                changed = _replaced(value, name, (key,))
+                changed = _replaced(value, name, (key,), found)
                 if changed is not value:
                     vars(one)[key] = changed
+    return found
 
 
 def _of_classes(module: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -179,24 +216,24 @@ def _of_classes(module: nn.Module) -> Iterator[tuple[str, Any]]:
             )
 
 
-def _replaced(value: Any, module: str, path: Path) -> Any:
-    """`value` with tracked numbers in it; itself where there are none."""
-    if type(value) is int and value > 1:
-        return TrackedInt(value, ("attr", module, path))
-    if type(value) is float and math.isfinite(value):
-        return TrackedFloat(value, ("attr", module, path))
+def _replaced(value: Any, module: str, path: Path, found: dict[tuple[Any, ...], int | float]) -> Any:
+    """`value` with tracked numbers in it, which are added to `found`; itself where there are none."""
+    if (type(value) is int and value > 1) or (type(value) is float and math.isfinite(value)):
+        place = ("attr", module, path)
+        found[place] = value
+        return _tracked(value, place)
     if len(path) > _DEPTH or (isinstance(value, (tuple, list, dict)) and len(value) > _LONGEST):
         return value
     if isinstance(value, (tuple, list)):
-        items = [_replaced(item, module, (*path, place)) for place, item in enumerate(value)]
+        items = [_replaced(item, module, (*path, place), found) for place, item in enumerate(value)]
         return _sequence(value, items) if any(map(operator.is_not, items, value)) else value
     if type(value) is dict:
         entries = {
-            key: _replaced(item, module, (*path, key)) if isinstance(key, (str, int)) else item
+            key: _replaced(item, module, (*path, key), found) if isinstance(key, (str, int)) else item
             for key, item in value.items()
         }
         return entries if any(entries[key] is not item for key, item in value.items()) else value
-    return _settings(value, module, path) if _is_settings(value) else value
+    return _settings(value, module, path, found) if _is_settings(value) else value
 
 
 def _is_settings(value: Any) -> bool:
@@ -212,8 +249,8 @@ def _is_settings(value: Any) -> bool:
     return not any(isinstance(one, (nn.Module, Tensor)) for one in vars(value).values())
 
 
-def _settings(value: Any, module: str, path: Path) -> Any:
-    fields = {key: _replaced(item, module, (*path, key)) for key, item in vars(value).items()}
+def _settings(value: Any, module: str, path: Path, found: dict[tuple[Any, ...], int | float]) -> Any:
+    fields = {key: _replaced(item, module, (*path, key), found) for key, item in vars(value).items()}
     if all(fields[key] is item for key, item in vars(value).items()):
         return value
     try:
@@ -235,7 +272,7 @@ def evaluate(expression: Expression, value_of: Callable[[tuple[Any, ...]], Any])
     """
     if not isinstance(expression, tuple):
         return expression
-    if expression[0] in ("attr", "dim"):
+    if expression[0] in UNKNOWN:
         return value_of(expression)
     sign, left, right = expression
     return ARITHMETIC[sign](evaluate(left, value_of), evaluate(right, value_of))
@@ -244,7 +281,7 @@ def evaluate(expression: Expression, value_of: Callable[[tuple[Any, ...]], Any])
 def unknowns(expression: Expression) -> Iterator[tuple[Any, ...]]:
     """Attributes and axes that occur in an expression, in order; one that occurs twice comes twice."""
     if isinstance(expression, tuple):
-        if expression[0] in ("attr", "dim"):
+        if expression[0] in UNKNOWN:
             yield expression
         else:
             yield from unknowns(expression[1])
@@ -255,7 +292,7 @@ def replaced(expression: Expression, change: Callable[[tuple[Any, ...]], Express
     """The expression with `change` applied to its attributes and axes."""
     if not isinstance(expression, tuple):
         return expression
-    if expression[0] in ("attr", "dim"):
+    if expression[0] in UNKNOWN:
         return change(expression)
     return (expression[0], replaced(expression[1], change), replaced(expression[2], change))
 

@@ -226,8 +226,8 @@ def sliced(call: Call) -> Any:
         if rigid(value.axes[dim]):
             return Value(_replaced(value.axes, dim, fixed(end - start, algebra.cause_of(value.axes[dim]))), value.clean)
         return value
-    if end <= start:
-        return frozen(call)
+    if end <= start:  # nothing: what follows a partial rotary embedding where all of a head is rotated
+        return Value(_replaced(value.axes, dim, fixed(0)), value.clean)
     pieces = cut(value.axes[dim], [mark for mark in (start, end) if 0 < mark < size])
     middle = pieces[1] if start > 0 else pieces[0]
     _derive_bounds(call, pieces, start > 0, end < size, negative)

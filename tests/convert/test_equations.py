@@ -1,0 +1,285 @@
+"""What a class takes for equal, and the numbers that its modules keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nas.convert.analysis import analyse
+from nas.convert.capture import capture
+from nas.convert.coupling import couple
+from nas.convert.decisions import Names, name_atoms
+from nas.convert.equations import Equation, Solution, Tie, solve
+from nas.convert.tracking import evaluate
+from nas.supernet import parts
+from nas.supernet.parts import Sum
+
+
+def attr(name: str) -> Any:
+    return ("attr", "m", (name,))
+
+
+def axis(*factors: Any) -> Any:
+    return ("axis", factors)
+
+
+SIZES = {"width": 96, "heads": 3, "unit": 32, "hidden": 48, "left": 10, "right": 10, "groups": 6}
+
+
+def solved(*equations: tuple[Any, Any], elastic: str = "width heads hidden", **attributes: int) -> Solution:
+    return solve(
+        [Equation(*each, ("aten.view", "m")) for each in equations],
+        SIZES,
+        elastic.split(),
+        {attr(name): value for name, value in attributes.items()},
+    )
+
+
+def archs(solution: Solution, elastic: str = "width heads hidden") -> Iterator[dict[str, int]]:
+    """Sizes that a search may meet: each unit at several lengths."""
+    units = {name: (SIZES[name], {name: 1}) for name in elastic.split() if name not in solution.whole}
+    for tie in solution.ties:
+        for name in tie.times:
+            units.pop(name)
+        units[next(iter(tie.times))] = (tie.unit, dict(tie.times))
+    for share in (1.0, 0.7, 0.4):
+        found = dict(SIZES)
+        for place, (unit, times) in enumerate(units.values()):
+            count = max(1, int(unit * (share - 0.1 * (place % 2 if share < 1 else 0))))
+            found.update({name: count * factor for name, factor in times.items()})
+        yield found
+
+
+# -- equations alone
+
+
+def test_an_attribute_follows_the_axis_that_it_is() -> None:
+    solution = solved((attr("heads"), axis("heads")), (attr("dim"), axis("unit")), heads=3, dim=32)
+    (number,) = solution.numbers  # that of a whole axis stays
+    assert (number.module, number.path, number.axis) == ("m", ("heads",), ("heads",))
+    assert not solution.ties
+    assert not solution.whole
+
+
+def test_a_width_that_is_said_to_be_heads_times_their_width_is_tied_to_them() -> None:
+    solution = solved((axis("width"), axis("heads", "unit")))
+    assert solution.ties == [Tie(3, {"width": 32, "heads": 1})]
+    assert not solution.whole
+
+
+def test_a_quotient_of_a_width_and_an_attribute_ties_them() -> None:
+    solution = solved((attr("heads"), axis("heads")), (("//", axis("width"), attr("heads")), axis("unit")), heads=3)
+    assert solution.ties == [Tie(3, {"width": 32, "heads": 1})]
+
+
+def test_the_same_factors_in_another_order_are_equal() -> None:
+    solution = solved((axis("unit", "heads"), axis("heads", "unit")), (axis(2, "width"), axis("width", 2)))
+    assert solution == Solution()
+
+
+def test_one_attribute_in_two_places_ties_their_axes() -> None:
+    solution = solved((attr("size"), axis("left")), (attr("size"), axis("right")), elastic="left right", size=10)
+    assert solution.ties == [Tie(10, {"left": 1, "right": 1})]
+    assert [number.axis for number in solution.numbers] == [("left",)]
+
+
+def test_a_sum_of_pieces_scales_with_them() -> None:
+    pieces = axis(Sum((("left",), ("right",))))
+    solution = solved((("//", pieces, 2), axis("left")), elastic="left right")
+    assert solution.ties == [Tie(10, {"left": 1, "right": 1})]
+
+
+@pytest.mark.parametrize(
+    ("expression", "of", "value", "expected"),
+    [
+        (("*", attr("x"), 4), axis(4, "hidden"), 48, ("hidden",)),
+        (("*", attr("x"), axis("unit")), axis("heads", "unit"), 3, ("heads",)),
+        (("//", attr("x"), 2), axis("hidden"), 96, (2, "hidden")),
+        (("//", axis("heads", "unit"), attr("x")), axis("unit"), 3, ("heads",)),
+        (("-", ("*", 2, attr("x")), axis("hidden")), axis("hidden"), 48, ("hidden",)),
+        (("+", axis("left"), attr("x")), axis(Sum((("left",), ("right",)))), 10, ("right",)),
+    ],
+)
+def test_equations_are_solved_for_an_attribute(expression: Any, of: Any, value: int, expected: Any) -> None:
+    elastic = "heads hidden left right"
+    solution = solved((expression, of), elastic=elastic, x=value)
+    assert not solution.whole
+    (number,) = solution.numbers
+    for sizes in archs(solution, elastic):
+        assert parts.length(number.axis, sizes) == parts.length(expected, sizes)
+
+
+def test_attributes_that_are_multiplied_follow_the_factors_of_their_axis() -> None:
+    solution = solved((("*", attr("n"), attr("d")), axis("heads", "unit")), n=3, d=32)
+    assert [(number.path, number.axis) for number in solution.numbers] == [(("n",), ("heads",))]
+
+
+def test_a_number_in_the_source_keeps_its_axis_whole() -> None:
+    solution = solved((48, axis("hidden")), (attr("heads"), axis("heads")), heads=3)
+    assert solution.whole == {"hidden": ("aten.view", "m")}
+    assert len(solution.numbers) == 1
+
+
+def test_an_offset_keeps_both_sides_whole() -> None:
+    solution = solved((("+", axis("left"), 38), axis("hidden")), elastic="left hidden")
+    assert set(solution.whole) == {"left", "hidden"}
+
+
+def test_a_product_of_two_decisions_holds_one_of_them() -> None:
+    solution = solved((axis("width"), axis("heads", "unit")), elastic="width heads unit")
+    assert list(solution.whole) == ["heads"]
+    assert solution.ties == [Tie(32, {"width": 3, "unit": 1})]
+
+
+def test_a_division_with_a_rest_keeps_its_axes_whole() -> None:
+    assert set(solved((("//", axis("hidden"), 5), 9), elastic="hidden width").whole) == {"hidden"}
+
+
+def test_what_must_be_divisible_is_cut_in_multiples() -> None:
+    solution = solved((("%", axis("width"), 8), 0))
+    assert solution.ties == [Tie(12, {"width": 8})]
+
+
+def test_an_equation_that_does_not_hold_keeps_its_axes_whole() -> None:
+    assert set(solved((axis("width"), axis("hidden"))).whole) == {"width", "hidden"}
+    solution = solved((attr("x"), axis("hidden")), x=47)
+    assert set(solution.whole) == {"hidden"}
+    assert not solution.numbers
+
+
+@pytest.mark.parametrize(
+    "equations",
+    [
+        [(axis("width"), axis("heads", "unit")), (axis("hidden"), axis(Sum((("heads",),) * 16)))],
+        [(axis(2, "hidden"), axis("width")), (("//", axis("width"), 3), axis("unit"))],
+        [
+            (("*", attr("a"), attr("b")), axis("width")),
+            (attr("a"), axis("heads")),
+            (axis("hidden"), ("*", attr("a"), 16)),
+        ],
+    ],
+)
+def test_equations_hold_in_every_arch(equations: list[tuple[Any, Any]]) -> None:
+    solution = solved(*equations, a=3, b=32)
+    numbers = {("attr", number.module, number.path): number.axis for number in solution.numbers}
+    whole = {attr("a"): 3, attr("b"): 32}
+    for sizes in archs(solution):
+
+        def value(one: Any, sizes: dict[str, int] = sizes) -> int:
+            if one[0] == "axis":
+                return parts.length(one[1], sizes)
+            return parts.length(numbers[one], sizes) if one in numbers else whole[one]
+
+        assert all(evaluate(left, value) == evaluate(right, value) for left, right in equations)
+
+
+# -- models
+
+
+def coupled(model: nn.Module, x: Any) -> tuple[Solution, Names]:
+    analysis = analyse(capture(model, x))
+    names = name_atoms(analysis, [name for name, _ in model.named_parameters()])
+    return couple(analysis, names), names
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.scale = heads, (width // heads) ** -0.5
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, width = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        mixed = ((q * self.scale) @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.out(mixed.transpose(1, 2).reshape(batch, tokens, width))
+
+
+class Model(nn.Module):
+    def __init__(self, width: int = 24, heads: int = 3) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Linear(5, width), nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.head = nn.Linear(width, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        return self.head(x + self.attention(self.norm(x)))
+
+
+def test_the_class_of_a_transformer_ties_its_width_to_its_heads() -> None:
+    solution, names = coupled(Model(), torch.randn(2, 4, 5))
+    (tie,) = solution.ties
+    kinds = {names.kinds[name]: times for name, times in tie.times.items()}
+    assert tie.unit == 3
+    assert kinds == {"heads": 1, "width": 8}
+    assert {(number.module, number.path) for number in solution.numbers} == {
+        ("attention", ("heads",)),
+        ("norm", ("normalized_shape", 0)),
+    }
+
+
+def test_numbers_in_a_models_source_keep_its_heads_whole() -> None:
+    class Written(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.embed(x)
+            q, k, v = self.attention.qkv(x).view(2, 4, 3, 3, 8).permute(2, 0, 3, 1, 4).unbind(0)
+            mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+            return self.head(x + self.attention.out(mixed))
+
+    solution, names = coupled(Written(), torch.randn(2, 4, 5))
+    assert [names.kinds[name] for name in solution.whole] == ["heads"]
+    assert list(solution.whole.values()) == [("aten.view", "")]
+
+
+def test_comparisons_of_a_model_stay_true() -> None:
+    class Checked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.width, self.first, self.second, self.last = 6, nn.Linear(3, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x).relu()
+            if x.shape[-1] != self.width:
+                raise ValueError("another width was expected")
+            y = self.second(x).relu()
+            if y.shape == x.shape:
+                y = y * 2
+            return self.last(y)
+
+    solution, _ = coupled(Checked(), torch.randn(2, 3))
+    assert [tie.unit for tie in solution.ties] == [6]
+    assert [(number.module, number.path) for number in solution.numbers] == [("", ("width",))]
+
+
+def test_attention_of_torch_keeps_its_own_numbers_right() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(5, 12), nn.Linear(12, 2)
+            self.attention = nn.MultiheadAttention(12, 3, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return self.last(x + self.attention(x, x, x, need_weights=False)[0])
+
+    solution, _ = coupled(Mixed(), torch.randn(2, 4, 5))
+    paths = {number.path for number in solution.numbers if number.module == "attention"}
+    assert {("num_heads",), ("embed_dim",)} <= paths
+    assert not solution.whole
+
+
+def test_configurations_of_transformers_are_solved() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, image_size=16, patch_size=8
+    )
+    solution, names = coupled(transformers.ViTModel(config, add_pooling_layer=False).eval(), torch.randn(1, 3, 16, 16))
+    assert not solution.whole
+    assert {names.kinds[name] for name in names.decided} >= {"heads", "hidden"}
