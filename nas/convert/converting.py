@@ -15,9 +15,11 @@ from nas.convert import axes as algebra
 from nas.convert.analysis import Analysis, analyse
 from nas.convert.axes import Cause, cause_of, free, norm, rigid, size_of
 from nas.convert.capture import Capture, capture
+from nas.convert.coupling import couple
 from nas.convert.decisions import Names, decide, name_atoms
 from nas.convert.depth import Residual, residual_units
 from nas.convert.emission import Length, Reference
+from nas.convert.equations import Solution
 from nas.convert.plan import Plan
 from nas.convert.report import Kept
 from nas.convert.rules import SPLITS, Path, name_of, split_dim
@@ -55,6 +57,7 @@ class Conversion:
         names: of atoms.
         residuals: units of depth in the graph.
         seconds: of each stage.
+        coupled: what the model's class takes for equal, and the numbers that its modules keep.
     """
 
     model: nn.Module
@@ -65,6 +68,7 @@ class Conversion:
     names: Names
     residuals: list[Residual]
     seconds: dict[str, float] = field(default_factory=dict)
+    coupled: Solution = field(default_factory=Solution)
 
     @property
     def plan(self) -> Plan:
@@ -80,9 +84,10 @@ class Conversion:
             share=options.share,
             aligned=aligned,
             only=self._decided(),
+            ties=self.coupled.ties,
         )
         units = tuple(residual.unit for residual in self.residuals)
-        return Plan(decisions, atoms, self.names.tensors, (), units)
+        return Plan(decisions, atoms, self.names.tensors, self.coupled.numbers, units)
 
     def reference(self, plan: Plan) -> Reference:
         """The captured graph, which can be had at the sizes of any arch."""
@@ -108,9 +113,12 @@ class Conversion:
         self.name()
 
     def name(self) -> None:
-        """Name the atoms that are free now."""
+        """Name the atoms that are free now, and couple those that the class takes for equal."""
         parameters = [name for name, _ in self.model.named_parameters()]
         self.names = name_atoms(self.analysis, parameters, head_dim=self.options.head_dim)
+        self.coupled = couple(self.analysis, self.names, self._decided(), tie=self.options.mode == "class")
+        if self.coupled.whole:
+            self.freeze({name: Cause("class arithmetic", *where) for name, where in self.coupled.whole.items()})
 
     def kept(self) -> list[Kept]:
         """What stays whole of the parameters, by cause, the largest first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from torch import fx
@@ -18,16 +18,19 @@ from nas.convert.tracking import Expression, replaced, unknowns
 _SIGNS = frozenset({"+", "-", "*", "//", "%"})
 
 
-def couple(analysis: Analysis, names: Names) -> Solution:
+def couple(analysis: Analysis, names: Names, decided: Collection[str], *, tie: bool = True) -> Solution:
     """What the class of a model takes for equal: ties of decisions, atoms that stay whole, and numbers of modules.
 
     Args:
         analysis: of the model.
         names: of its atoms.
+        decided: names of the atoms that a search decides about.
+        tie: without it only the numbers that follow for the sizes that the class can have.
     """
     sizes = {name: atom.size for atom, name in names.atoms.items()}
     attributes = {key: value for key, value in analysis.capture.attributes.items() if isinstance(value, int)}
-    return solve(list(equations(analysis, names)), sizes, names.decided, attributes)
+    found = solve(list(equations(analysis, names)), sizes, decided, attributes)
+    return found if tie else Solution(numbers=found.numbers)
 
 
 def equations(analysis: Analysis, names: Names) -> Iterator[Equation]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from torch import fx
 
 from nas.convert.analysis import Analysis
 from nas.convert.axes import Atom, Axis, Fixed, Sum, free, norm, rigid
+from nas.convert.equations import Tie
 from nas.convert.plan import AtomPlan, Decision
 from nas.convert.rules import Value, name_of
 from nas.supernet import parts
@@ -221,28 +223,35 @@ def decide(
     share: str,
     aligned: set[str],
     only: Iterable[str] | None = None,
+    ties: Iterable[Tie] = (),
 ) -> tuple[tuple[Decision, ...], dict[str, AtomPlan]]:
     """Decisions, and every atom with what decides about it.
 
-    Decisions are shared only among atoms of one size.
+    Atoms that are tied are decided about as one.  Decisions are shared only among atoms of one size.
     """
     wanted = set(names.decided if only is None else only)
     decisions: dict[str, Decision] = {}
-    atoms: dict[str, AtomPlan] = {}
-    for atom in names.atoms.values():
-        size = sizes[atom]
-        if atom not in wanted:
-            atoms[atom] = AtomPlan(size)
+    atoms = {atom: AtomPlan(sizes[atom]) for atom in names.atoms.values()}
+    tied = {atom: tie for tie in ties for atom in tie.times}
+    for atom in list(atoms):
+        tie = tied.get(atom, Tie(sizes[atom], {atom: 1}))
+        if atom not in wanted or atoms[atom].decision is not None:
             continue
-        together = shared(atom, share)
-        if together in decisions and decisions[together].size != size:
-            together = f"{together}_{size}"
-        kind = names.kinds[atom]
+        leader = _leader(tie, names)
+        together, kind = shared(leader, share), names.kinds[leader]
+        if together in decisions and decisions[together].size != tie.unit:
+            together = f"{together}_{tie.unit}"
         if together not in decisions:
-            found = choices(size, kind, width, granule, aligned=atom in aligned)
+            step = max(granule // math.gcd(granule, times) for times in tie.times.values())
+            rows = any(each in aligned and times % 8 for each, times in tie.times.items())
+            found = choices(tie.unit, kind, width, step, aligned=rows)
             if len(found) < 2:
-                atoms[atom] = AtomPlan(size)
                 continue
-            decisions[together] = Decision(together, kind, size, found)
-        atoms[atom] = AtomPlan(size, together)
+            decisions[together] = Decision(together, kind, tie.unit, found)
+        atoms |= {each: AtomPlan(sizes[each], together, times) for each, times in tie.times.items()}
     return tuple(decisions.values()), atoms
+
+
+def _leader(tie: Tie, names: Names) -> str:
+    """The atom that a decision about tied ones is named after: heads or groups if there are, else the shortest."""
+    return min(tie.times, key=lambda atom: (names.kinds[atom] not in ("heads", "groups"), tie.times[atom]))

@@ -184,7 +184,7 @@ def test_equations_hold_in_every_arch(equations: list[tuple[Any, Any]]) -> None:
 def coupled(model: nn.Module, x: Any) -> tuple[Solution, Names]:
     analysis = analyse(capture(model, x))
     names = name_atoms(analysis, [name for name, _ in model.named_parameters()])
-    return couple(analysis, names), names
+    return couple(analysis, names, names.decided), names
 
 
 class Attention(nn.Module):
