@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from nas.convert import axes as algebra
 from nas.convert.analysis import Analysis, analyse
-from nas.convert.axes import Cause, cause_of, free, norm, rigid, size_of
+from nas.convert.axes import Cause, cause_of, norm, rigid, size_of
 from nas.convert.capture import Capture, capture
 from nas.convert.coupling import couple
 from nas.convert.decisions import Names, decide, name_atoms
@@ -56,8 +56,8 @@ class Conversion:
         analysis: of the graph.
         names: of atoms.
         residuals: units of depth in the graph.
+        solution: what the model's class takes for equal, and the numbers that its modules keep.
         seconds: of each stage.
-        coupled: what the model's class takes for equal, and the numbers that its modules keep.
     """
 
     model: nn.Module
@@ -66,28 +66,26 @@ class Conversion:
     captured: Capture
     analysis: Analysis
     names: Names
-    residuals: list[Residual]
+    residuals: list[Residual] = field(default_factory=list)
+    solution: Solution = field(default_factory=Solution)
     seconds: dict[str, float] = field(default_factory=dict)
-    coupled: Solution = field(default_factory=Solution)
 
     @property
     def plan(self) -> Plan:
         """As it is now."""
-        sizes = {name: atom.size for atom, name in self.names.atoms.items()}
-        aligned = {self.names.atoms[atom] for atom in self.analysis.aligned if atom in self.names.atoms}
         options = self.options
+        aligned = {self.names.atoms[atom] for atom in self.analysis.aligned if atom in self.names.atoms}
         decisions, atoms = decide(
             self.names,
-            sizes,
+            [tie.times for tie in self.solution.ties],
             width=options.width,
             granule=options.granule,
             share=options.share,
             aligned=aligned,
-            only=self._decided(),
-            ties=self.coupled.ties,
+            wanted=self._decided(),
         )
         units = tuple(residual.unit for residual in self.residuals)
-        return Plan(decisions, atoms, self.names.tensors, self.coupled.numbers, units)
+        return Plan(decisions, atoms, self.names.tensors, self.solution.numbers, units)
 
     def reference(self, plan: Plan) -> Reference:
         """The captured graph, which can be had at the sizes of any arch."""
@@ -99,26 +97,24 @@ class Conversion:
             if node.op == "call_function" and isinstance(found, list) and name_of(node) in SPLITS:
                 dim = split_dim(node)
                 pieces[node] = [self.names.axis(value.axes[dim]) for value in found]
-        return Reference(self.captured, plan.whole, plan.tensors, lengths, pieces)
+        units = {residual.unit.name: (residual.entry, residual.output) for residual in self.residuals}
+        return Reference(self.captured, plan.whole, plan.tensors, lengths, pieces, units)
 
     def _decided(self) -> list[str]:
         heads = self.options.heads
         return [name for name in self.names.decided if heads or self.names.kinds[name] != "heads"]
 
-    def freeze(self, reasons: Mapping[str, Cause]) -> None:
-        """From now on these atoms stay whole; names of others may change."""
-        atoms = {name: atom for atom, name in self.names.atoms.items()}
-        for name, cause in reasons.items():
-            algebra.freeze((atoms[name],), cause)
-        self.name()
-
     def name(self) -> None:
-        """Name the atoms that are free now, and couple those that the class takes for equal."""
+        """Name the atoms that are free, and solve what the class takes for equal; what it leaves no smaller size stays whole."""
         parameters = [name for name, _ in self.model.named_parameters()]
-        self.names = name_atoms(self.analysis, parameters, head_dim=self.options.head_dim)
-        self.coupled = couple(self.analysis, self.names, self._decided(), tie=self.options.mode == "class")
-        if self.coupled.whole:
-            self.freeze({name: Cause("class arithmetic", *where) for name, where in self.coupled.whole.items()})
+        while True:
+            self.names = name_atoms(self.analysis, parameters, head_dim=self.options.head_dim)
+            self.solution = couple(self.analysis, self.names, self._decided(), tie=self.options.mode == "class")
+            if not self.solution.whole:
+                return
+            atoms = {name: atom for atom, name in self.names.atoms.items()}
+            for name, (op, module) in self.solution.whole.items():
+                algebra.freeze((atoms[name],), Cause("class arithmetic", op, module))
 
     def kept(self) -> list[Kept]:
         """What stays whole of the parameters, by cause, the largest first."""
@@ -158,7 +154,8 @@ def convert(model: nn.Module, example: Inputs, options: Options) -> Conversion:
         captured = capture(model, example)
     with timed(seconds, "axes"):
         analysis = analyse(captured, soft=options.soft, coupled=options.mode == "class", held=held)
-        conversion = Conversion(model, example, options, captured, analysis, Names(), [], seconds)
+        conversion = Conversion(model, example, options, captured, analysis, Names(), seconds=seconds)
+    with timed(seconds, "class"):
         conversion.name()
         if options.depth:
             conversion.residuals = [
@@ -203,8 +200,3 @@ def nothing_elastic(conversion: Conversion) -> SpaceError:
     return SpaceError(
         f"nothing of {type(conversion.model).__name__} is elastic{why}; see nas.elastic's include, exclude and soft"
     )
-
-
-def elastic_atoms(conversion: Conversion) -> int:
-    """How many atoms of parameters are free."""
-    return len({atom for axes in conversion.analysis.sources.values() for axis in axes for atom in free(axis)})

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import fx
 
 from nas.convert.analysis import Analysis
 from nas.convert.axes import Atom, Axis, Fixed, Sum, free, norm, rigid
-from nas.convert.equations import Tie
 from nas.convert.plan import AtomPlan, Decision
 from nas.convert.rules import Value, name_of
 from nas.supernet import parts
@@ -67,11 +66,20 @@ def name_atoms(analysis: Analysis, parameters: Iterable[str], *, head_dim: bool 
             for atom in dict.fromkeys(free(axis)):
                 places.setdefault(atom, []).append(tensor)
     heads, groups, residual = _batched(analysis), _grouped(analysis), _residual(analysis)
+    several = _several(analysis)
     chosen = _decided(analysis, own, set() if not head_dim else heads)
     names = Names()
     taken: set[str] = set()
     for atom, tensors in places.items():
-        kind = "heads" if atom in heads else "groups" if atom in groups else "width" if atom in residual else "hidden"
+        kind = (
+            "heads"
+            if atom in heads
+            else "groups"
+            if atom in groups and atom in several
+            else "width"
+            if atom in residual
+            else "hidden"
+        )
         if atom not in chosen:
             kind = "unit" if kind == "hidden" else kind
         name = _name(kind, tensors, taken)
@@ -141,6 +149,16 @@ def _grouped(analysis: Analysis) -> set[Atom]:
     }
 
 
+def _several(analysis: Analysis) -> set[Atom]:
+    """Atoms each unit of which is several channels somewhere."""
+    found: set[Atom] = set()
+    for axes in analysis.sources.values():
+        for axis in map(norm, axes):
+            if len(axis) > 1:
+                found.update(free(axis))
+    return found
+
+
 def _residual(analysis: Analysis) -> set[Atom]:
     """Atoms of what is added to something else that was computed."""
     found: set[Atom] = set()
@@ -178,7 +196,7 @@ def _name(kind: str, tensors: Sequence[str], taken: set[str]) -> str:
 
 
 def choices(
-    size: int, kind: str, width: tuple[float, float], granule: int, *, aligned: bool = False
+    size: int, kind: str, width: tuple[float, float], granule: int, *, unit: int = 1, aligned: bool = False
 ) -> tuple[int, ...]:
     """What may be chosen of `size` units, rising; the last is `size`, even where `width` ends below it.
 
@@ -191,6 +209,7 @@ def choices(
             step = max(step // 2, 1)
         if aligned:
             step = max(step, min(8, size))
+    step = math.lcm(step, unit) if math.lcm(step, unit) <= size // 2 else unit
     low, high = max(1, -(-int(size * width[0] * 1000) // 1000)), int(size * width[1])
     multiples = [count for count in range(step, size, step) if low <= count <= high]
     found = _spread(multiples, size)
@@ -214,44 +233,71 @@ def shared(name: str, share: str) -> str:
     return name.rpartition(".")[2] if share == "all" else name
 
 
+@dataclass(frozen=True)
+class Together:
+    """Atoms that one decision cuts.
+
+    Attributes:
+        lead: atom whose length the decision is about.
+        times: of each atom, as many units as the lead has `times[lead]`.
+    """
+
+    lead: str
+    times: Mapping[str, int]
+
+
 def decide(
     names: Names,
-    sizes: Mapping[str, int],
+    ties: Sequence[Mapping[str, int]],
     *,
     width: tuple[float, float],
     granule: int,
     share: str,
-    aligned: set[str],
-    only: Iterable[str] | None = None,
-    ties: Iterable[Tie] = (),
+    aligned: Container[str],
+    wanted: Container[str],
 ) -> tuple[tuple[Decision, ...], dict[str, AtomPlan]]:
     """Decisions, and every atom with what decides about it.
 
-    Atoms that are tied are decided about as one.  Decisions are shared only among atoms of one size.
+    Args:
+        names: of atoms.
+        ties: of each group of atoms whose lengths are multiples of one number, how many times.
+        width: least and largest share.
+        granule: of widths.
+        share: decisions of atoms of one size are made together: of all blocks, of all of a kind, or not.
+        aligned: atoms whose rows must be 16 bytes long.
+        wanted: names of atoms that are decided about.
     """
-    wanted = set(names.decided if only is None else only)
+    sizes = {name: atom.size for atom, name in names.atoms.items()}
     decisions: dict[str, Decision] = {}
-    atoms = {atom: AtomPlan(sizes[atom]) for atom in names.atoms.values()}
-    tied = {atom: tie for tie in ties for atom in tie.times}
-    for atom in list(atoms):
-        tie = tied.get(atom, Tie(sizes[atom], {atom: 1}))
-        if atom not in wanted or atoms[atom].decision is not None:
-            continue
-        leader = _leader(tie, names)
-        together, kind = shared(leader, share), names.kinds[leader]
-        if together in decisions and decisions[together].size != tie.unit:
-            together = f"{together}_{tie.unit}"
+    atoms = {name: AtomPlan(size) for name, size in sizes.items()}
+    for group in _together(names, ties, wanted):
+        lead, kind = group.lead, names.kinds[group.lead]
+        unit = group.times[lead]
+        together = shared(lead, share)
+        if together in decisions and decisions[together].size != sizes[lead]:
+            together = f"{together}_{sizes[lead]}"
         if together not in decisions:
-            step = max(granule // math.gcd(granule, times) for times in tie.times.values())
-            rows = any(each in aligned and times % 8 for each, times in tie.times.items())
-            found = choices(tie.unit, kind, width, step, aligned=rows)
+            is_aligned = any(atom in aligned for atom in group.times)
+            found = choices(sizes[lead], kind, width, granule, unit=unit, aligned=is_aligned)
             if len(found) < 2:
                 continue
-            decisions[together] = Decision(together, kind, tie.unit, found)
-        atoms |= {each: AtomPlan(sizes[each], together, times) for each, times in tie.times.items()}
+            decisions[together] = Decision(together, kind, sizes[lead], found)
+        for atom, times in group.times.items():
+            shortened = math.gcd(times, unit)
+            atoms[atom] = AtomPlan(sizes[atom], together, times // shortened, unit // shortened)
     return tuple(decisions.values()), atoms
 
 
-def _leader(tie: Tie, names: Names) -> str:
-    """The atom that a decision about tied ones is named after: heads or groups if there are, else the shortest."""
-    return min(tie.times, key=lambda atom: (names.kinds[atom] not in ("heads", "groups"), tie.times[atom]))
+def _together(names: Names, ties: Sequence[Mapping[str, int]], wanted: Container[str]) -> Iterator[Together]:
+    """Groups of atoms in the order of their first; atoms that nothing is decided about are in none."""
+    tied: dict[str, Mapping[str, int]] = {atom: tie for tie in ties for atom in tie}
+    seen: set[str] = set()
+    for atom in names.decided:
+        times = tied.get(atom, {atom: 1})
+        if atom in seen:
+            continue
+        seen.update(times)
+        # What is wide is said in channels, even if it follows the heads.
+        lead = max(times, key=lambda one: (names.kinds[one] == "width", times[one] == min(times.values())))
+        if all(one in wanted for one in times):
+            yield Together(lead, times)

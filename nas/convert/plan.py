@@ -38,11 +38,12 @@ class Decision:
 
 @dataclass(frozen=True)
 class AtomPlan:
-    """What is renumbered and cut as one: `times` units for each one that the decision gives; whole without a decision."""
+    """What is renumbered and cut as one: `times` units for each `per` that the decision gives; whole without a decision."""
 
     size: int
     decision: str | None = None
     times: int = 1
+    per: int = 1
 
 
 Path = tuple[str | int, ...]
@@ -100,7 +101,7 @@ class Plan:
         return {
             name: atom.size
             if atom.decision is None or atom.decision not in chosen
-            else chosen[atom.decision] * atom.times
+            else chosen[atom.decision] * atom.times // atom.per
             for name, atom in self.atoms.items()
         }
 
@@ -109,7 +110,7 @@ class Plan:
         return {
             "format": FORMAT,
             "decisions": [[d.name, d.kind, d.size, list(d.choices)] for d in self.decisions],
-            "atoms": {name: [a.size, a.decision, a.times] for name, a in self.atoms.items()},
+            "atoms": {name: [a.size, a.decision, a.times, a.per] for name, a in self.atoms.items()},
             "tensors": {name: [parts.to_json(axis) for axis in axes] for name, axes in self.tensors.items()},
             "numbers": [[n.module, list(n.path), parts.to_json(n.axis), n.expression] for n in self.numbers],
             "units": [[u.name, u.extras] for u in self.units],
@@ -168,7 +169,7 @@ class Plan:
         if isinstance(factor, int):
             return factor
         atom = self.atoms[factor]
-        return atom.size if atom.decision is None else [atom.decision, atom.times, atom.size]
+        return atom.size if atom.decision is None else [atom.decision, atom.times, atom.per, atom.size]
 
     def _nas_described(self) -> dict[str, Any]:
         """What the fingerprint of a space and the keys of its archs depend on."""
