@@ -8,6 +8,8 @@ what an earlier forward left in plain attributes (a table computed from weights)
 from __future__ import annotations
 
 import copy
+import functools
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -50,9 +52,62 @@ def with_tensors(module: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
     for name, tensor in named_tensors(module):
         value = given.get(names[name])
         memo[id(tensor)] = tensor if value is None else _as(tensor, value)
-    copied = copy.deepcopy(module, memo)
+    copied = deep_copied(module, memo)
     forget(copied)
     return copied
+
+
+def deep_copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """What `copy.deepcopy(module, memo)` gives, in a fraction of the time: a skeleton is copied for every arch that is trained.
+
+    Most of what a module has are its tables, nearly all of them empty, and numbers.
+    """
+    found: list[nn.Module] = []
+    stack = [module]
+    while stack:
+        each = stack.pop()
+        kind: Any = type(each)
+        if id(each) not in memo and _is_plain(kind):
+            memo[id(each)] = kind.__new__(kind)
+            found.append(each)
+            stack.extend(child for child in each._modules.values() if child is not None)
+    for each in found:
+        own = vars(memo[id(each)])
+        for key, value in each.__getstate__().items():  # type: ignore[no-untyped-call]
+            own[key] = value if type(value) in _SCALARS else _copied(value, memo)
+    copied: nn.Module = copy.deepcopy(module, memo)  # of those that copy themselves; one of the others is there
+    return copied
+
+
+_SCALARS = frozenset({bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
+_TABLES = (dict, OrderedDict, set, list)
+
+
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    if type(value) not in _TABLES or id(value) in memo:
+        return copy.deepcopy(value, memo)
+    if not value:
+        made = memo[id(value)] = type(value)()
+        return made
+    if type(value) is not dict or not all(type(key) is str for key in value):
+        return copy.deepcopy(value, memo)
+    table: dict[str, Any] = {}
+    memo[id(value)] = table
+    for key, item in value.items():
+        table[key] = (
+            item if type(item) in _SCALARS else memo[id(item)] if id(item) in memo else copy.deepcopy(item, memo)
+        )
+    return table
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_plain(kind: Any) -> bool:
+    """Whether objects of a class are copied attribute by attribute, as far as the class says."""
+    names = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__", "__slots__")
+    told = ("__new__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
+    return not any(hasattr(kind, name) for name in names) and all(
+        getattr(kind, name) is getattr(nn.Module, name) for name in told
+    )
 
 
 def _as(tensor: Tensor, value: Tensor) -> Tensor:

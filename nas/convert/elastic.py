@@ -17,6 +17,7 @@ from nas.convert.report import Proof, Report, describe
 from nas.convert.template import Template
 from nas.errors import SpaceError
 from nas.space import Arch, Space
+from nas.space.restricting import Rule
 from nas.supernet import costs
 from nas.supernet.inputs import Inputs, check_batch
 from nas.supernet.skeleton import build, build_skeleton, parameters_of
@@ -47,6 +48,16 @@ class ElasticSpace(Space):
         )
         self.template, self.plan = template, plan
         self.report = describe(skeleton, plan) if report is None else report
+
+    def representatives(self) -> list[Arch]:
+        """The largest arch, and the narrowest that leaves out nothing: the plan says what lies between them."""
+        whole = {decision.name: True for decision in self.decisions if decision.candidates == (True, False)}
+        narrow = {decision.name: min(decision.candidates) for decision in self.decisions if decision.name not in whole}
+        return list(dict.fromkeys(filter(self.allows, (self.largest, self.arch(whole | narrow)))))
+
+    def restricted(self, allows: Rule) -> ElasticSpace:
+        """This space without the archs that `allows` refuses, where only building tells."""
+        return _restored((self.template, self.plan, self.report), self.name, self.version, (*self.rules, allows))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, ((self.template, self.plan, self.report), self.name, self.version, self.rules)

@@ -32,8 +32,9 @@ def resized(*, template: Template, plan: Plan, widths: Mapping[str, int], depth:
     meta = not values_wanted()
     original = template.skeleton() if meta else template.real()
     kept = {unit.name for unit in plan.units if depth.get(unit.name, True)}
-    module = resize(original, plan, plan.sizes(widths), kept, meta=meta)
-    vars(module)[parts.HELD] = template.held | _elastic_buffers(original, plan)
+    axes = template.axes(plan) if meta else None
+    module = resize(original, plan, plan.sizes(widths), kept, meta=meta, axes=axes)
+    vars(module)[parts.HELD] = template.held | _elastic_buffers(module, plan)
     return module
 
 
@@ -42,7 +43,8 @@ def _elastic_buffers(module: nn.Module, plan: Plan) -> frozenset[str]:
     return frozenset(
         name
         for name, _ in module.named_buffers()
-        if any(plan.atoms[atom].decision for axis in plan.tensors.get(name, ()) for atom in parts.atoms(axis))
+        if name in plan.tensors
+        and any(plan.atoms[atom].decision for axis in plan.tensors[name] for atom in parts.atoms(axis))
     )
 
 

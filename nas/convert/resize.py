@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas.convert.copying import deep_copied
 from nas.convert.plan import Number, Path, Plan
 from nas.errors import Infeasible, SpaceError, suggest
 from nas.supernet import parts
@@ -24,7 +25,12 @@ from nas.train.dropping import Dropped, replace
 Memo = dict[int, Any]
 
 
-def resize(model: nn.Module, plan: Plan, sizes: Sizes, kept: Collection[str], *, meta: bool) -> nn.Module:
+Axes = Mapping[str, tuple[Axis, ...]]
+
+
+def resize(
+    model: nn.Module, plan: Plan, sizes: Sizes, kept: Collection[str], *, meta: bool, axes: Axes | None = None
+) -> nn.Module:
     """A copy of `model` with the first `sizes` units of each atom; it shares no memory with `model`.
 
     Args:
@@ -33,12 +39,13 @@ def resize(model: nn.Module, plan: Plan, sizes: Sizes, kept: Collection[str], *,
         sizes: length of each atom of the plan.
         kept: names of the plan's units that are not left out.
         meta: parameters on the meta device, nothing of them being read.  Buffers have their values all the same.
+        axes: what `named_axes` gives, where it is known.
 
     Raises:
         SpaceError: the plan is of another model, or the model cannot be copied.
         Infeasible: a number of a module has no value for these sizes.
     """
-    axes = named_axes(model, plan)
+    axes = named_axes(model, plan) if axes is None else axes
     memo: Memo = {}
     _cut_tensors(model, plan, axes, sizes, memo, meta=meta)
     left_out = [unit for unit in plan.units if unit.name not in kept]
@@ -98,9 +105,7 @@ def named_axes(model: nn.Module, plan: Plan) -> dict[str, tuple[Axis, ...]]:
 # -- tensors
 
 
-def _cut_tensors(
-    model: nn.Module, plan: Plan, axes: Mapping[str, Sequence[Axis]], sizes: Sizes, memo: Memo, *, meta: bool
-) -> None:
+def _cut_tensors(model: nn.Module, plan: Plan, axes: Axes, sizes: Sizes, memo: Memo, *, meta: bool) -> None:
     """Tell a deep copy what to put in the place of each parameter and buffer."""
     whole = plan.whole
     for entry in parameters_of(model):
@@ -157,7 +162,7 @@ def _copied(model: nn.Module, memo: Memo, left_out: Mapping[str, int | None]) ->
         else:
             several.append(name)
     try:
-        resized = copy.deepcopy(model, memo)
+        resized = deep_copied(model, memo)
     except Exception as error:  # of any kind: whatever an attribute of the model says to being copied
         raise SpaceError(
             f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); "

@@ -18,7 +18,8 @@ from typing import Any
 
 from torch import nn
 
-from nas.convert.resize import without_weights
+from nas.convert.plan import Plan
+from nas.convert.resize import Axes, named_axes, without_weights
 from nas.errors import SpaceError
 from nas.space.model import ModelFunction, model
 from nas.supernet import attributes
@@ -51,6 +52,7 @@ class Template:
         self.cls, self.structure, self.build, self.held = cls, structure, build, held
         self._skeleton = skeleton
         self._weights: nn.Module | None = None  # in the process that made it, where nothing builds it
+        self._axes: tuple[Plan, Axes] | None = None
 
     @classmethod
     def of(cls, module: nn.Module, build: Any = None) -> Template:
@@ -82,6 +84,12 @@ class Template:
             assert self.build is not None
             self._skeleton = _built(self.build)
         return self._skeleton
+
+    def axes(self, plan: Plan) -> Axes:
+        """Axes of the skeleton's tensors by name; they are looked up once for a plan."""
+        if self._axes is None or self._axes[0] is not plan:
+            self._axes = plan, named_axes(self.skeleton(), plan)
+        return self._axes[1]
 
     def real(self) -> nn.Module:
         """The module with weights: those that its builder gives, or those of the model as they are now.
@@ -131,7 +139,7 @@ class Template:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        state = vars(self) | {"_weights": None}
+        state = vars(self) | {"_weights": None, "_axes": None}
         return state | {"_skeleton": None} if self.build is not None else state
 
     def __repr__(self) -> str:

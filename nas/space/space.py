@@ -390,6 +390,10 @@ class Space:
         genomes = covering(self.decisions, self._checker, self.largest.genome, self._top, settle)
         return [Arch(self, tuple(genome)) for genome in genomes]
 
+    def representatives(self) -> list[Arch]:
+        """Archs from which a supernet learns what it holds: the `covering` ones, of a space that tells nothing else of itself."""
+        return self.covering()
+
     # -- outside forms -----------------------------------------------------------------------------------------
 
     def features(self, archs: Sequence[Arch], kind: Kind = "onehot") -> Floats:

@@ -53,7 +53,7 @@ def drawn_buffers(space: Space) -> set[str]:
         SupernetError: something else is.
     """
     found: set[str] = set()
-    for arch in space.covering():
+    for arch in space.representatives():
         try:
             found |= drawn(space, arch, build_skeleton(space, arch), lambda _: False).buffers
         except Infeasible:

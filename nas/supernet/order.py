@@ -65,7 +65,7 @@ def axes(supernet: Supernet) -> list[Axis]:
     """
     space, largest = supernet.space, supernet.space.largest
     whole = _shapes(supernet, largest)
-    archs = [_shapes(supernet, arch) for arch in filter(supernet.has, space.covering())]
+    archs = [_shapes(supernet, arch) for arch in filter(supernet.has, space.representatives())]
     narrowed: dict[Place, set[tuple[int, int]]] = {}
     for index, shapes in enumerate(archs):
         for name, shape in shapes.items():

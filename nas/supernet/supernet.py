@@ -194,7 +194,7 @@ class Supernet(nn.Module):
     def own_buffers(self) -> list[str]:
         """Names of the buffers that archs of the space have, but for running statistics of torch's layers; in order."""
         names: set[str] = set()
-        for arch in filter(self.has, self.space.covering()):
+        for arch in filter(self.has, self.space.representatives()):
             module = build_skeleton(self.space, arch)
             names |= buffers_of(module).keys() - statistics_of(module)
         return sorted(names)

@@ -1,6 +1,6 @@
 """What a supernet holds: every parameter that some arch of the space has, as large as the largest of them has it.
 
-The archs looked at are `space.covering()`: each candidate of each decision at least once, everything else at its largest.
+The archs looked at are `space.representatives()`: each candidate of each decision at least once, everything else at its largest.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _survey(space: Space, layouts: Mapping[str, Cut]) -> Union:
     buffers: list[dict[str, Tensor]] = []
     convolutions: list[dict[str, Channels]] = []
     persistent: set[str] = set()
-    for arch in _covering(space):
+    for arch in _looked_at(space):
         module = build_skeleton(space, arch)
         check_sizes(space, module)
         owners = dict(module.named_modules(remove_duplicate=False))
@@ -240,10 +240,10 @@ class _Declared:
                 )
 
 
-def _covering(space: Space) -> Iterator[Arch]:
+def _looked_at(space: Space) -> Iterator[Arch]:
     """Largest first, each once; the others are worked out when the largest was looked at: they may be millions."""
     yield space.largest
-    yield from dict.fromkeys(arch for arch in [*space.covering(), space.smallest] if arch != space.largest)
+    yield from dict.fromkeys(arch for arch in [*space.representatives(), space.smallest] if arch != space.largest)
 
 
 def _tie(union: Union, names: list[str]) -> str:
@@ -325,7 +325,7 @@ def with_buffers(space: Space, union: Union, names: Set[str]) -> tuple[Union, di
         buffers=union.buffers | names,
     )
     found, atoms = [], Atoms()
-    for arch in _covering(space):
+    for arch in _looked_at(space):
         try:
             module = build_skeleton(space, arch)
         except Infeasible:

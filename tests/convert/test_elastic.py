@@ -73,3 +73,16 @@ def test_where_nothing_is_elastic_the_cause_is_named():
         elastic(nn.Linear(4, 3), X)
     with pytest.raises(SpaceError, match="nothing of ReLU is elastic"):
         elastic(nn.ReLU(), X)
+
+
+def test_a_supernet_looks_at_few_archs_whatever_the_number_of_choices():
+    space = elastic(Net(), X)
+    assert [[*arch.choices.values()] for arch in space.representatives()] == [[32], [8]]
+    restricted = space.restricted(_wide)
+    assert isinstance(restricted, type(space))
+    assert [[*arch.choices.values()] for arch in restricted.representatives()] == [[32]]
+    assert restricted.report is space.report
+
+
+def _wide(arch: nas.Arch) -> bool:
+    return all(width > 16 for width in arch.choices.values())
