@@ -9,6 +9,7 @@ Attributes are the unknowns of the equations; what they are follows for every ar
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -58,7 +59,8 @@ class Solution:
 
     Attributes:
         ties: of two atoms or more, or of one that is cut in multiples.
-        whole: atoms that must stay as they are, and the operation and module whose equation says so.
+        whole: atoms that must stay as they are, and the operation and module whose equation says so.  Where there are some,
+            they are not all, and the rest is of no use: other atoms are decided about then.
         numbers: of modules, which follow from the arch.
     """
 
@@ -89,6 +91,10 @@ class _Changed(Exception):
     """Variables were tied: values that were computed before are of the past."""
 
 
+class _Frozen(Exception):
+    """Atoms must stay whole: others may be decided about then, so that equations are looked at anew."""
+
+
 class _Value(NamedTuple):
     """A length, and an axis that is as long where one is known."""
 
@@ -114,8 +120,13 @@ class _System:
         self.past: dict[str, Polynomial] = {}
 
     def solution(self) -> Solution:
-        while self._pass():
-            pass
+        literals = [one for one in self.equations if not any(unknowns(one.left)) or not any(unknowns(one.right))]
+        with contextlib.suppress(_Frozen):
+            for equation in literals:
+                self._settled(self._require_literal, equation)
+            if not self.whole:
+                while self._pass():
+                    pass
         members: dict[str, dict[str, int]] = {}
         for atom, (root, times) in self.times.items():
             members.setdefault(root, {})[atom] = times
@@ -151,6 +162,11 @@ class _System:
                 self._guess(later[0])
             pending = later
         return changed
+
+    def _require_literal(self, equation: Equation) -> None:
+        if not any(one[0] == "attr" for one in (*unknowns(equation.left), *unknowns(equation.right))):
+            with contextlib.suppress(_Frozen):
+                self._require(equation)
 
     def _settled(self, step: Callable[[Equation], None], equation: Equation) -> bool:
         """Do a step again until it changes nothing any more; whether it did."""
@@ -402,7 +418,7 @@ class _System:
             for atom in [atom for atom, (own, _) in self.times.items() if own == root]:
                 del self.times[atom]
                 self.whole[atom] = where
-        raise _Changed
+        raise _Frozen
 
 
 def _defines(equation: Equation) -> bool:

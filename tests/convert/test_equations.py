@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas.convert.analysis import analyse
-from nas.convert.capture import capture
-from nas.convert.coupling import couple
-from nas.convert.decisions import Names, name_atoms
+from nas.convert.axes import Cause, cause_of, norm
+from nas.convert.converting import Options, convert
+from nas.convert.decisions import Names
 from nas.convert.equations import Equation, Solution, Tie, solve
 from nas.convert.tracking import evaluate
 from nas.supernet import parts
@@ -32,12 +31,15 @@ SIZES = {"width": 96, "heads": 3, "unit": 32, "hidden": 48, "left": 10, "right":
 
 
 def solved(*equations: tuple[Any, Any], elastic: str = "width heads hidden", **attributes: int) -> Solution:
-    return solve(
-        [Equation(*each, ("aten.view", "m")) for each in equations],
-        SIZES,
-        elastic.split(),
-        {attr(name): value for name, value in attributes.items()},
-    )
+    """As a conversion does: until nothing more must stay whole."""
+    whole: dict[str, tuple[str, str]] = {}
+    values = {attr(name): value for name, value in attributes.items()}
+    while True:
+        given = [Equation(*each, ("aten.view", "m")) for each in equations]
+        found = solve(given, SIZES, [name for name in elastic.split() if name not in whole], values)
+        if not found.whole:
+            return Solution(found.ties, whole, found.numbers)
+        whole |= found.whole
 
 
 def archs(solution: Solution, elastic: str = "width heads hidden") -> Iterator[dict[str, int]]:
@@ -182,9 +184,8 @@ def test_equations_hold_in_every_arch(equations: list[tuple[Any, Any]]) -> None:
 
 
 def coupled(model: nn.Module, x: Any) -> tuple[Solution, Names]:
-    analysis = analyse(capture(model, x))
-    names = name_atoms(analysis, [name for name, _ in model.named_parameters()])
-    return couple(analysis, names, names.decided), names
+    found = convert(model, x, Options())
+    return found.coupled, found.names
 
 
 class Attention(nn.Module):
@@ -225,17 +226,26 @@ def test_the_class_of_a_transformer_ties_its_width_to_its_heads() -> None:
     }
 
 
-def test_numbers_in_a_models_source_keep_its_heads_whole() -> None:
+HEADS = 3
+
+
+def test_numbers_in_a_models_source_keep_its_heads_whole_and_their_width_elastic() -> None:
     class Written(Model):
         def forward(self, x: Tensor) -> Tensor:
             x = self.embed(x)
-            q, k, v = self.attention.qkv(x).view(2, 4, 3, 3, 8).permute(2, 0, 3, 1, 4).unbind(0)
-            mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+            batch, tokens, width = x.shape
+            qkv = self.attention.qkv(x).view(batch, tokens, 3, HEADS, width // HEADS).permute(2, 0, 3, 1, 4)
+            mixed = F.scaled_dot_product_attention(*qkv.unbind(0)).transpose(1, 2).flatten(2)
             return self.head(x + self.attention.out(mixed))
 
-    solution, names = coupled(Written(), torch.randn(2, 4, 5))
-    assert [names.kinds[name] for name in solution.whole] == ["heads"]
-    assert list(solution.whole.values()) == [("aten.view", "")]
+    model = Written()
+    found = convert(model, torch.randn(2, 4, 5), Options(granule=1))
+    (decision,) = found.plan.decisions
+    assert decision.size == 8
+    assert {plan.times for plan in found.plan.atoms.values()} == {1, HEADS}
+    assert Cause("class arithmetic", "aten.view") in {
+        cause_of(norm(axis)) for axes in found.analysis.sources.values() for axis in axes
+    }
 
 
 def test_comparisons_of_a_model_stay_true() -> None:
