@@ -70,7 +70,7 @@ def _own(name: str, tensor: Tensor) -> Tensor:
     """The values in double precision; 1 for weights without values and 0 for biases."""
     wide = torch.complex128 if tensor.is_complex() else torch.float64
     if not tensor.is_meta:
-        return tensor.detach().to("cpu", wide)
+        return tensor.detach().cpu() if tensor.dim() > 1 else tensor.detach().to("cpu", wide)
     return torch.full(tensor.shape, 0.0 if "bias" in name.rpartition(".")[2] else 1.0, dtype=wide)
 
 
@@ -93,7 +93,8 @@ def _statistics(module: nn.Module) -> set[str]:
 
 
 def _parameter(module: nn.Module, name: str, own: Tensor, generator: torch.Generator, strength: Strength) -> Tensor:
-    noise = torch.randn(own.shape, generator=generator, dtype=own.dtype)
+    # Drawn in single precision: half the time, and the same numbers in both.
+    noise = torch.randn(own.shape, generator=generator, dtype=torch.complex64 if own.is_complex() else torch.float32)
     fan = _fan(module.get_submodule(name.rpartition(".")[0]), own)
     if fan is not None and strength == "fresh":
         return GAIN / math.sqrt(fan) * noise
@@ -118,13 +119,16 @@ def _fan(owner: nn.Module, tensor: Tensor) -> int | None:
 def _buffer(own: Tensor, generator: torch.Generator) -> Tensor:
     """Tables and masks keep their values; what is constant so far (a bias of zeros, a scale of ones) gets others."""
     if own.numel() < 2 or not bool((own == own.flatten()[0]).all()) or not bool(own.isfinite().all()):
-        return own
+        return own.clone()
     if not own.is_complex() and float(own.flatten()[0]) > 0:
         return own * (0.5 + torch.rand(own.shape, generator=generator, dtype=own.dtype))
     return own + 0.3 * torch.randn(own.shape, generator=generator, dtype=own.dtype)
 
 
 # -- a module that runs on them
+
+SAMPLES = 2
+"""Of an example of more, where the batch does not matter."""
 
 Called = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments."""
@@ -188,7 +192,7 @@ def same_draws() -> Iterator[None]:
         yield
 
 
-def healthy_copy(module: nn.Module, example: Inputs, seed: int = 0, *, samples: int | None = 2) -> Patient:
+def healthy_copy(module: nn.Module, example: Inputs, seed: int = 0, *, samples: int | None = SAMPLES) -> Patient:
     """A copy of `module` on healthy weights, in double precision where its code permits.
 
     Inputs that are constant are drawn anew (an example of zeros shows nothing), unless the model refuses them.  The first of a

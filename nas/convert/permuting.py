@@ -79,7 +79,7 @@ class Permuted:
         return not (self.frozen or self.unshown)
 
 
-def permute(module: nn.Module, plan: Plan, example: Inputs, seed: int = 0) -> Permuted:
+def permute(module: nn.Module, plan: Plan, example: Inputs, seed: int = 0, patient: Patient | None = None) -> Permuted:
     """Whether `module` computes the same with the units of all atoms of `plan` renumbered.
 
     Args:
@@ -87,12 +87,13 @@ def permute(module: nn.Module, plan: Plan, example: Inputs, seed: int = 0) -> Pe
         plan: all of its atoms are renumbered, those without a decision too.
         example: inputs.
         seed: of weights and permutations.
+        patient: a healthy copy of the module that is there already; it is afterwards as it was.
 
     Raises:
         SupernetError: the module does not run on random weights, or gives other outputs each time.
     """
     start = time.perf_counter()
-    trial = Trial(healthy_copy(module, example, seed), plan)
+    trial = Trial(healthy_copy(module, example, seed) if patient is None else patient, plan)
     atoms = [name for name in plan.atoms if plan.atoms[name].size > 1 and name in trial.places]
     draws = _draws({name: plan.atoms[name].size for name in atoms}, seed)
     worst = 0.0

@@ -23,13 +23,13 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from nas.convert.copying import forget, named_tensors, tied, with_tensors
 from nas.convert.emission import Reference
-from nas.convert.healthy import Patient, healthy_copy, outputs_of, same_draws
+from nas.convert.healthy import SAMPLES, Patient, healthy_copy, outputs_of, same_draws
 from nas.convert.masking import masked
 from nas.convert.permuting import TOLERANCE, Permuted, guilty, permute
 from nas.convert.plan import AtomPlan, Plan
 from nas.convert.resize import resize
 from nas.errors import Infeasible, SpaceError, SupernetError
-from nas.supernet.inputs import Inputs, tensors_in
+from nas.supernet.inputs import Inputs, batch_size, tensors_in
 from nas.supernet.parts import Sizes
 from nas.supernet.rounding import largest_difference
 
@@ -132,7 +132,8 @@ def prove(
             outputs each time.
     """
     try:
-        permuted = permute(module, plan, example, seed)
+        patient = healthy_copy(module, example, seed, samples=None)
+        permuted = permute(module, plan, example, seed, patient if batch_size(example) <= SAMPLES else None)
     except SupernetError as error:
         raise SpaceError(f"{error}; check=False converts it without proof") from error
     frozen = {plan.atoms[atom].decision or atom: why for atom, why in permuted.frozen.items()}
@@ -142,7 +143,7 @@ def prove(
     if reference is None:
         notes.append("no graph was given, so that cutting was not proved")
     else:
-        referee = _Referee(module, plan, example, reference, seed)
+        referee = _Referee(module, plan, patient, reference, seed)
         for looked in ((referee.zeros,) if zeros else ()) + (referee.classes,):
             finding, more = looked()
             findings.append(finding)
@@ -198,10 +199,10 @@ def archs(plan: Plan, seed: int = 0) -> Iterator[dict[str, int]]:
 class _Referee:
     """A module and its graph on healthy weights, compared at other sizes."""
 
-    def __init__(self, module: nn.Module, plan: Plan, example: Inputs, reference: Reference, seed: int) -> None:
+    def __init__(self, module: nn.Module, plan: Plan, patient: Patient, reference: Reference, seed: int) -> None:
         self.plan, self.seed = plan, seed
         self.notes: dict[str, None] = {}
-        self.patient = healthy_copy(module, example, seed, samples=None)
+        self.patient = patient
         names = tied(module)
         self.names = dict.fromkeys(names.values())
         axes = {names[name]: axes for name, axes in reference.tensors.items()}
