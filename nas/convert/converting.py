@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -115,6 +115,22 @@ class Conversion:
             atoms = {name: atom for atom, name in self.names.atoms.items()}
             for name, (op, module) in self.solution.whole.items():
                 algebra.freeze((atoms[name],), Cause("class arithmetic", op, module))
+
+    def failed(self, plan: Plan, names: Collection[str]) -> list[Kept]:
+        """What stays whole because a proof of `plan` failed, by the names of decisions."""
+        parameters = dict(self.model.named_parameters())
+        rows = []
+        for decision in plan.decisions:
+            atoms = {name for name, atom in plan.atoms.items() if atom.decision == decision.name}
+            tensors = [
+                name
+                for name, axes in plan.tensors.items()
+                if name in parameters and any(atoms.intersection(parts.atoms(axis)) for axis in axes)
+            ]
+            if decision.name in names and tensors:
+                params = sum(parameters[name].numel() for name in tensors)
+                rows.append(Kept(tensors[0], decision.size, "proof failed", params=params))
+        return rows
 
     def kept(self) -> list[Kept]:
         """What stays whole of the parameters, by cause, the largest first."""

@@ -48,6 +48,7 @@ class ElasticSpace(Space):
         )
         self.template, self.plan = template, plan
         self.report = describe(skeleton, plan) if report is None else report
+        self.is_checked = bool(self.report.proofs)
 
     def representatives(self) -> list[Arch]:
         """The largest arch, and the narrowest that leaves out nothing: the plan says what lies between them."""
@@ -113,7 +114,8 @@ def elastic(
         exclude: name patterns of those that stay whole.
         build: a call that builds the model (`nas.model(Net)(…)`), with which other processes need no copy of it and
             `nas extract` writes a network that loads by itself; found out for models with a Hugging Face config.
-        check: prove that what is cut is cut rightly, on random weights; without it the report says that nothing was proved.
+        check: prove that what is cut is cut rightly, on random weights; without it the report and checkpoints say that nothing
+            was proved.
         name: of the space; the model's class by default.
 
     Returns:
@@ -134,17 +136,20 @@ def elastic(
     if not plan.decisions and not plan.units:
         raise nothing_elastic(found)
     proofs: tuple[Proof, ...] = ()
-    notes: list[str] = []
+    kept, notes = found.kept(), []
     if check:
         with timed(found.seconds, "proofs"):
-            proved = prove(model, plan, example, found.reference(plan))
+            proved = prove(model, plan, example, found.reference(plan), zeros=not soft)
+        kept += found.failed(plan, proved.frozen)
         plan = proved.plan
         proofs = tuple(Proof(each.what, each.worst, each.count) for each in proved.findings)
-        notes = [f"{name} stays whole: {why}" for name, why in proved.frozen.items()] + list(proved.notes)
+        notes = [f"{name} stays whole: {why}" for name, why in proved.frozen.items()]
+        notes += [f"{name}: {why}" for name, why in proved.unshown.items() if plan.atoms[name].decision]
+        notes += proved.notes
         if not plan.decisions and not plan.units:
             raise nothing_elastic(found)
     seconds = {"template": copied, **found.seconds}
-    report = describe(model, plan, kept=found.kept(), proofs=proofs, seconds=seconds, notes=notes)
+    report = describe(model, plan, kept=kept, proofs=proofs, seconds=seconds, notes=notes)
     return ElasticSpace(template, plan, report, name=name)
 
 

@@ -42,10 +42,18 @@ class Loaded:
     values: dict[str, Tensor]
     example: Inputs | None
     digest: str
+    checked: bool
 
 
 def save(
-    path: Path, space: Space, union: Union, state: Mapping[str, Tensor], example: Inputs | None, *, force: bool = False
+    path: Path,
+    space: Space,
+    union: Union,
+    state: Mapping[str, Tensor],
+    example: Inputs | None,
+    *,
+    checked: bool = True,
+    force: bool = False,
 ) -> str:
     """Write the folder `path`; the hash of the weights.
 
@@ -57,7 +65,8 @@ def save(
         path.mkdir(parents=True, exist_ok=True)
         digest, weights = _write_weights(path, state)
         index = _index(space, union, state, example) | {
-            "weights": {"file": weights.name, "sha256": digest, "bytes": weights.stat().st_size}
+            "checked": checked,
+            "weights": {"file": weights.name, "sha256": digest, "bytes": weights.stat().st_size},
         }
         _write(path / INDEX, sealed.seal(index, indent=1))
     except OSError as error:
@@ -177,7 +186,7 @@ def _load(path: Path, index: dict[str, Any], space: Space, *, verify: bool, dige
         union.dtypes[name] = values[name].dtype
     _check_constants(path, index.get("constants"), space, union)
     example = None if index["example"] is None else zeros(index["example"])
-    return Loaded(union, values, example, recorded["sha256"])
+    return Loaded(union, values, example, recorded["sha256"], index.get("checked", True) is True)
 
 
 def listed(path: Path) -> list[str]:

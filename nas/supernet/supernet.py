@@ -58,6 +58,7 @@ class Supernet(nn.Module):
         example: inputs with one sample or more, for counting operations; an `Example` where the batch is not their first axis.
         weights: a trained model, or its state dict, whose weights the largest arch gets.
         seed: of the initial values; the random state of the process is left alone.
+        check: look whether subnets are made of the units that they claim; without it that is said in checkpoints.
 
     Raises:
         SupernetError: archs of the space disagree about a parameter, a pattern matches none, `weights` do not fit, or the
@@ -69,6 +70,8 @@ class Supernet(nn.Module):
     example: Inputs | None
     proof: Proof | None
     """Whether subnets are made of the units that they claim, as far as it was looked at; None if it was not."""
+    is_checked: bool
+    """False where it was made, or its space, with check=False; checkpoints say so."""
     _shared: Shared
 
     @checked(SupernetError)
@@ -80,17 +83,19 @@ class Supernet(nn.Module):
         example: Inputs | None = None,
         weights: nn.Module | Mapping[str, Tensor] | None = None,
         seed: int = 0,
+        check: bool = True,
     ) -> None:
         super().__init__()
         if example is not None:
             check_batch(example)
         space, union = survey(space, dict(layouts or {}))
-        proof = prove(space, union, example, FEW) if example is not None else None
+        proof = prove(space, union, example, FEW) if example is not None and check else None
         values = initialise(space, union, seed)
         if weights is not None:
             fill_from(space, union, values, weights)
         self._assemble(space, union, values, example)
-        self.proof, self._unproven = proof, proof is None
+        self.is_checked = self.is_checked and check
+        self.proof, self._unproven = proof, proof is None and check
         if example is not None:
             check_numbers(self, space.largest, example)
 
@@ -99,6 +104,7 @@ class Supernet(nn.Module):
         self.example = example
         self._shared = Shared(self, union, values)
         self.proof, self._unproven = None, False
+        self.is_checked = getattr(space, "is_checked", True)
         self._bindings: OrderedDict[str, Binding] = OrderedDict()
         self._macs: dict[str, int] = {}
         self._log = Log()
@@ -342,7 +348,15 @@ class Supernet(nn.Module):
 
     def _write(self, path: Path, *, force: bool = False) -> str:
         """Write a copy that is not known as the supernet's checkpoint, unless `_saved_as` follows."""
-        return checkpoint.save(path, self.space, self._shared.union, self._shared.state(), self.example, force=force)
+        return checkpoint.save(
+            path,
+            self.space,
+            self._shared.union,
+            self._shared.state(),
+            self.example,
+            checked=self.is_checked,
+            force=force,
+        )
 
     def _saved_as(self, path: Path, digest: str) -> None:
         self._origin = (path.absolute(), digest)
@@ -384,6 +398,7 @@ class Supernet(nn.Module):
         # What else cannot be built is found when it is drawn, as in the supernet that was saved.
         known = all(map(can_build, (space.largest, space.smallest)))
         self._assemble(space if known else without_unbuildable(space), loaded.union, loaded.values, loaded.example)
+        self.is_checked = self.is_checked and loaded.checked
         self._origin = (path.absolute(), loaded.digest)
         self._stamp = checkpoint.stamp(self._shared.state())
 
@@ -428,6 +443,7 @@ class Supernet(nn.Module):
         copy = type(self).__new__(type(self))
         nn.Module.__init__(copy)
         copy._assemble(self.space, shared.union, values, self.example)
+        copy.is_checked = self.is_checked
         for name, parameter in copy.named_parameters():
             parameter.requires_grad_(self.get_parameter(name).requires_grad)
         copy.training = self.training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
@@ -86,3 +87,40 @@ def test_a_supernet_looks_at_few_archs_whatever_the_number_of_choices():
 
 def _wide(arch: nas.Arch) -> bool:
     return all(width > 16 for width in arch.choices.values())
+
+
+class Odd(nn.Module):
+    """Computes something else where its first layer is narrower."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(4, 32), nn.Linear(32, 40), nn.Linear(40, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.second(self.first(x).relu()).relu()
+        return self.head(found if self.second.weight.stride(0) == 32 else found.tanh())  # type: ignore[no-any-return]
+
+
+def test_a_conversion_is_proved_and_says_so():
+    space = elastic(nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 3)), X)
+    assert [proof.what.split()[0] for proof in space.report.proofs] == ["units", "narrower", "the"]
+    assert max(proof.error for proof in space.report.proofs) < 1e-6
+    assert space.is_checked
+    assert "proofs" in space.report.seconds
+
+
+def test_what_a_proof_refuses_stays_whole_with_the_reason():
+    space = elastic(Odd(), X)
+    assert [decision.size for decision in space.plan.decisions] == [40]
+    failed = [kept for kept in space.report.kept if kept.reason == "proof failed"]
+    assert [(kept.tensor, kept.size) for kept in failed] == [("first.weight", 32)]
+    assert "stays whole: cut, the output is off by" in str(space.report)
+
+
+def test_without_a_check_the_report_and_the_checkpoint_say_so(tmp_path):
+    space = elastic(Net(), X, check=False)
+    assert "not proved (check=False)" in str(space.report)
+    net = nas.Supernet(space, example=X)
+    net.save(tmp_path / "net")
+    assert json.loads((tmp_path / "net" / "supernet.json").read_text())["checked"] is False
+    assert not nas.Supernet.load(tmp_path / "net", space).is_checked

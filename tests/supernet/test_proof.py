@@ -6,6 +6,8 @@ subnet does.
 
 from __future__ import annotations
 
+import json
+
 import pyglove as pg
 import pytest
 import torch
@@ -428,3 +430,18 @@ def test_channels_are_renumbered_only_where_they_are_no_parts_of_an_axis():
     nas.reorder(net)
     torch.testing.assert_close(net(SEQUENCE, net.space.largest), before)
     assert_right(net, SEQUENCE)
+
+
+def test_a_supernet_that_was_not_checked_says_so_in_its_checkpoint(tmp_path):
+    gated = space(Glu, width())
+    with pytest.raises(LayoutError):
+        nas.Supernet(gated, example=SEQUENCE)
+    net = nas.Supernet(gated, example=SEQUENCE, check=False)
+    net(SEQUENCE.float(), net.space.largest)  # not looked at when it is called, either
+    assert net.proof is None
+    net.save(tmp_path / "net")
+    assert json.loads((tmp_path / "net" / "supernet.json").read_text())["checked"] is False
+    assert not nas.Supernet.load(tmp_path / "net", gated).is_checked
+    right = nas.Supernet(space(Recurrent, "LSTM", width()), example=SEQUENCE)
+    right.save(tmp_path / "right")
+    assert json.loads((tmp_path / "right" / "supernet.json").read_text())["checked"] is True
