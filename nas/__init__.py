@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from nas import lazy
 
 if TYPE_CHECKING:
+    from nas.convert.elastic import ElasticSpace as ElasticSpace
+    from nas.convert.elastic import elastic as elastic
     from nas.deploy import ElasticModel as ElasticModel
     from nas.deploy.export import export as export
     from nas.errors import Infeasible as Infeasible
@@ -107,6 +109,8 @@ _HOME = {
     "model": "nas.space",
     "Space": "nas.space",
     "Arch": "nas.space",
+    "elastic": "nas.convert.elastic",
+    "ElasticSpace": "nas.convert.elastic",
     "Supernet": "nas.supernet",
     "Example": "nas.supernet",
     "Corner": "nas.supernet",

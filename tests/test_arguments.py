@@ -299,6 +299,26 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "train.Shift": (nas.train.Shift, lambda: {"pixels": 1, "fill": 0.0}),
     "hardware.parse_device": (nas.hardware.parse_device, lambda: {"text": "cpu,threads=1"}),
     "store.open_store": (functools.partial(nas.store.open_store, create=False), lambda: {"url": "nowhere.db"}),
+    "elastic": (
+        nas.elastic,
+        lambda: {
+            "model": nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2)),
+            "example": torch.zeros(1, 4),
+            "width": (0.5, 1.0),
+            "granule": 4,
+            "depth": False,
+            "heads": True,
+            "head_dim": False,
+            "share": "none",
+            "mode": "class",
+            "soft": False,
+            "include": (),
+            "exclude": (),
+            "build": None,
+            "check": False,
+            "name": "perceptron",
+        },
+    ),
     "search.make": (nas.search.make, lambda: {"name": "nsga2", "population": 10}),
 }
 # Public names without arguments of their own to check, and why.
@@ -325,6 +345,7 @@ ELSEWHERE = {
     "export": "works at once; below",
     "Predicted": "reads files; tests/test_evaluate.py",
     "ElasticModel": "works at once; tests/deploy/test_elastic.py",
+    "ElasticSpace": "made by elastic",
     "Example": "checks the form of inputs; tests/supernet/test_inputs.py",
 }
 # What the sentence calls an argument, where it is not the argument's own name.

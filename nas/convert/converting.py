@@ -101,8 +101,17 @@ class Conversion:
         return Reference(self.captured, plan.whole, plan.tensors, lengths, pieces, units)
 
     def _decided(self) -> list[str]:
-        heads = self.options.heads
-        return [name for name in self.names.decided if heads or self.names.kinds[name] != "heads"]
+        """Atoms that the user wants decided about: whatever has one as its first axis, and so gives it, is included."""
+        options = self.options
+        wanted = [name for name in self.names.decided if options.heads or self.names.kinds[name] != "heads"]
+        if not options.include:
+            return wanted
+        givers: dict[str, list[str]] = {}
+        for tensor, axes in self.names.tensors.items():
+            for place, axis in enumerate(axes):
+                for atom in parts.atoms(axis):
+                    givers.setdefault(atom, []).extend([tensor] if place == 0 else [])
+        return [name for name in wanted if all(_matches(tensor, options.include) for tensor in givers[name])]
 
     def name(self) -> None:
         """Name the atoms that are free, and solve what the class takes for equal; what it leaves no smaller size stays whole."""
@@ -177,31 +186,31 @@ def convert(model: nn.Module, example: Inputs, options: Options) -> Conversion:
             conversion.residuals = [
                 residual
                 for residual in residual_units(analysis, model, captured.calls)
-                if _wanted(residual.unit.name, options)
+                if not _matches(residual.unit.name, options.exclude)
+                and (not options.include or _matches(residual.unit.name, options.include))
             ]
     return conversion
 
 
-def _wanted(name: str, options: Options) -> bool:
-    """Whether a part is to become elastic."""
-
-    def matches(patterns: Sequence[str]) -> bool:
-        return any(fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*") for pattern in patterns)
-
-    return not matches(options.exclude) and (not options.include or matches(options.include))
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a part, or one around it, has one of these names."""
+    return any(fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*") for pattern in patterns)
 
 
 def _held(model: nn.Module, options: Options) -> dict[str, list[int]]:
     """Axes of tensors that the user wants whole."""
     names = [*dict(model.named_parameters(remove_duplicate=False)), *dict(model.named_modules())]
-    for pattern in (*options.include, *options.exclude):
-        if not any(fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*") for name in names):
-            raise SpaceError(
-                f"{pattern!r} matches no module and no parameter of {type(model).__name__}{suggest(pattern, names)}; "
-                "give names as in model.named_modules(), with * for any part of one"
-            )
+    for argument in ("include", "exclude"):
+        for pattern in getattr(options, argument):
+            if not any(_matches(name, [pattern]) for name in names):
+                raise SpaceError(
+                    f"{argument}: {pattern!r} matches no module and no parameter of {type(model).__name__}"
+                    f"{suggest(pattern, names)}; give names as in model.named_modules(), with * for any part of one"
+                )
     return {
-        name: list(range(parameter.dim())) for name, parameter in model.named_parameters() if not _wanted(name, options)
+        name: list(range(parameter.dim()))
+        for name, parameter in model.named_parameters()
+        if _matches(name, options.exclude)
     }
 
 

@@ -15,11 +15,11 @@ from nas.convert.plan import Plan
 from nas.convert.proofs import prove
 from nas.convert.report import Proof, Report, describe
 from nas.convert.template import Template
-from nas.errors import SpaceError
+from nas.errors import SpaceError, SupernetError
 from nas.space import Arch, Space
 from nas.space.restricting import Rule
 from nas.supernet import costs
-from nas.supernet.inputs import Inputs, check_batch
+from nas.supernet.inputs import Inputs
 from nas.supernet.skeleton import build, build_skeleton, parameters_of
 
 
@@ -110,8 +110,9 @@ def elastic(
         mode: "class" takes the equalities between sizes for granted that the class does; "free" does not, and archs may then be
             captured graphs instead of the class.
         soft: cut under means and maxima over channels, too, where a narrower network is another one than the masked network.
-        include: name patterns (`fnmatch`) of modules or tensors that may be elastic; everything by default.
-        exclude: name patterns of those that stay whole.
+        include: name patterns (`fnmatch`) of modules or tensors whose own widths and depth may be elastic (what reads a width
+            is cut with it); everything by default.
+        exclude: name patterns of those that stay whole, with everything that has to be as wide.
         build: a call that builds the model (`nas.model(Net)(…)`), with which other processes need no copy of it and
             `nas extract` writes a network that loads by itself; found out for models with a Hugging Face config.
         check: prove that what is cut is cut rightly, on random weights; without it the report and checkpoints say that nothing
@@ -124,7 +125,6 @@ def elastic(
     Raises:
         SpaceError: the model cannot be captured, copied or built again; nothing in it is elastic; or an option is wrong.
     """
-    check_batch(example)
     options = Options(
         _shares(width), granule, depth, heads, head_dim, share, mode, soft, tuple(include), tuple(exclude)
     )
@@ -163,7 +163,12 @@ def _shares(width: Sequence[float]) -> tuple[float, float]:
 
 
 def cost(space: Space, arch: Arch, example: Inputs | None) -> tuple[int, int | None]:
-    """Parameters, and multiply-accumulates of one sample of `example`, without a supernet."""
+    """Parameters, and multiply-accumulates of one sample of `example`, without a supernet; None where it has no samples."""
     skeleton = build_skeleton(space, arch)
     params = sum(entry.tensor.numel() for entry in parameters_of(skeleton))
-    return params, None if example is None else costs.macs(skeleton, lambda: build(space, arch), example)
+    if example is None:
+        return params, None
+    try:
+        return params, costs.macs(skeleton, lambda: build(space, arch), example)
+    except SupernetError:  # tensors of several lengths, of which no axis is said to be the batch's
+        return params, None

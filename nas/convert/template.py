@@ -166,7 +166,10 @@ def _call(build: Any) -> ModelFunction:
             raise SpaceError("build= has open choices; give the call that builds the model as it is")
         return build
     if callable(build) and not isinstance(build, nn.Module):
-        wrapped: ModelFunction = model(build)()
+        try:
+            wrapped: ModelFunction = model(build)()
+        except SpaceError as error:
+            raise SpaceError(f"build: {error}") from None
         return wrapped
     raise SpaceError(
         f"build= is a {type(build).__name__}, and must be a call that builds the model: nas.model(Net)(width=64)"
