@@ -207,19 +207,21 @@ class Report:
         ]
 
     def _whole(self) -> list[str]:
-        rows = [
-            (
-                each.reason,
-                str(each.size),
-                each.tensor,
-                f"{each.op} in {each.module}" if each.op and each.module else each.op or each.module,
-                f"{each.params:,}",
-                _percent(each.params, self.params),
-            )
-            for each in self.kept
-        ]
+        """A row for each reason and operation, the one that keeps most first."""
+        groups: dict[tuple[str, str], list[Kept]] = {}
+        for each in self.kept:
+            groups.setdefault((each.reason, each.op), []).append(each)
+        rows = []
+        for (reason, op), all_of in groups.items():
+            first, more = all_of[0], f" and {len(all_of) - 1} more" if len(all_of) > 1 else ""
+            sizes = sorted({each.size for each in all_of})
+            size = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}-{sizes[-1]}"
+            place = f"{op} in {first.module}" if op and first.module else op or first.module
+            because = f"{place}{more}".strip()
+            params = sum(each.params for each in all_of)
+            rows.append((reason, size, first.tensor, because, f"{params:,}", _percent(params, self.params)))
         told = _listed("whole", ("reason", "size", "of", "because of", "parameters", "share"), rows, "<><<>>")
-        reasons = dict.fromkeys(each.reason for each in self.kept)
+        reasons = dict.fromkeys(reason for reason, _ in groups)
         return [*told, *(f"  {reason}: {EXPLAINED[reason]}" for reason in reasons if reason in EXPLAINED)]
 
     def _proved(self) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 from torch import nn
 
 from nas.convert.plan import Plan
-from nas.convert.resize import Axes, named_axes, without_weights
+from nas.convert.resize import Axes, named_axes, shared_with, without_weights
 from nas.errors import SpaceError
 from nas.space.model import ModelFunction, model
 from nas.supernet import attributes
@@ -66,15 +66,16 @@ class Template:
         Raises:
             SpaceError: it builds another module, or the model cannot be copied.
         """
+        skeleton = _apart(module, without_weights(module))
         if build is not None:
-            return _same(module, _call(build))
+            return _same(module, skeleton, _call(build))
         found = configured(module)
         if found is not None:
             try:
-                return _same(module, found)
+                return _same(module, skeleton, found)
             except SpaceError:
                 pass  # the configuration does not say all that was done to the model
-        template = cls(type(module), digest(module), skeleton=without_weights(module))
+        template = cls(type(module), digest(module), skeleton=skeleton)
         template._weights = module
         return template
 
@@ -200,8 +201,13 @@ def _built(build: ModelFunction) -> nn.Module:
         return without_weights(_module(build))
 
 
-def _same(module: nn.Module, build: ModelFunction) -> Template:
+def _same(module: nn.Module, skeleton: nn.Module, build: ModelFunction) -> Template:
     """The template of what `build` gives, which is the same as `module` but for weights and persistent buffers.
+
+    Args:
+        module: the original.
+        skeleton: its copy, without caches.
+        build: gives it again.
 
     Raises:
         SpaceError: `build` gives another module.
@@ -210,7 +216,7 @@ def _same(module: nn.Module, build: ModelFunction) -> Template:
     for one, other in itertools.zip_longest(structure(module), structure(built)):
         if one != other:
             raise _another(f"{_told(one)}, and {_told(other)} there")
-    different = next(_differing(without_weights(module), built), None)
+    different = next(_differing(skeleton, built), None)
     if different is not None:
         raise _another(f"attribute {different!r} differs")
     persistent, theirs = set(module.state_dict()), dict(built.named_buffers())
@@ -225,6 +231,21 @@ def _same(module: nn.Module, build: ModelFunction) -> Template:
                 )
             held.add(name)
     return Template(type(module), digest(module), skeleton=built, build=build, held=frozenset(held))
+
+
+def _apart(module: nn.Module, copied: nn.Module) -> nn.Module:
+    """`copied`, which must share no tensor with the `module` that it is a copy of.
+
+    Raises:
+        SpaceError: it does: Python copies no closures.
+    """
+    path = next(shared_with(module, copied), None)
+    if path is not None:
+        raise SpaceError(
+            f"{path!r} of {type(module).__name__} refers to a tensor of the model where a copy cannot follow, as a lambda or an "
+            "inner function does; make it a method of the module"
+        )
+    return copied
 
 
 def _another(what: str) -> SpaceError:

@@ -56,10 +56,7 @@ def test_the_page_is_written_and_written_again(capsys):
 
 
 def test_a_space_that_is_made_in_the_job_is_reported(capsys):
-    made = (
-        MODEL
-        + "from nas.convert.elastic import elastic\ndef space():\n    return elastic(model, example, name='tiny')\n"
-    )
+    made = MODEL + "import nas\ndef space():\n    return nas.elastic(model, example, name='tiny')\n"
     code, out, _ = ended(capsys, made, "job.py:space")
     assert code == 0
     assert "131" in out

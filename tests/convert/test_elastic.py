@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import nas
-from nas.convert.elastic import cost, elastic
+from nas import elastic
+from nas.convert.elastic import cost
 from nas.errors import SpaceError
 from tests.convert import planned
 
@@ -60,6 +61,14 @@ def test_patterns_say_what_may_be_elastic():
         ({"exclude": ("rigth",)}, "'rigth' matches no module and no parameter of Net; did you mean 'right'"),
         ({"granule": 0}, "granule"),
         ({"share": "blocks"}, "share"),
+        ({"mode": "graph"}, "mode"),
+        ({"depth": "yes"}, "depth"),
+        ({"width": 0.5}, "width"),
+        ({"exclude": "left"}, "exclude"),
+        ({"include": [3]}, "include"),
+        ({"build": 3}, "build= is a int"),
+        ({"check": None}, "check"),
+        ({"name": 3}, "name"),
     ],
 )
 def test_wrong_options_are_a_sentence(options, said):
@@ -124,3 +133,12 @@ def test_without_a_check_the_report_and_the_checkpoint_say_so(tmp_path):
     net.save(tmp_path / "net")
     assert json.loads((tmp_path / "net" / "supernet.json").read_text())["checked"] is False
     assert not nas.Supernet.load(tmp_path / "net", space).is_checked
+
+
+def test_what_is_no_model_and_what_it_does_not_take_are_a_sentence():
+    with pytest.raises(SpaceError, match="model=the class Net"):
+        elastic(Net, X)  # type: ignore[arg-type]
+    with pytest.raises(SpaceError, match="cannot be called with the example"):
+        elastic(Net(), torch.randn(2, 5))
+    with pytest.raises(nas.NasError, match="example"):
+        elastic(Net(), "x")  # type: ignore[arg-type]

@@ -75,10 +75,18 @@ def test_the_text_names_everything(report):
 
 def test_long_lists_are_cut_in_the_text_alone():
     model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(MOST_ROWS + 5)))
-    kept = [Kept(f"{place}.weight", 1, "kernel") for place in range(MOST_ROWS + 5)]
+    kept = [Kept(f"{place}.weight", 1, "kernel", params=1) for place in range(MOST_ROWS + 5)]
     report = describe(model, Plan(), kept=kept)
-    assert "and 5 more in the table" in str(report)
+    assert "  kernel     1  0.weight  and 44 more          45  50.0 %" in str(report)
     assert len(report.table) == MOST_ROWS + 5
+    many = describe(model, Plan(), fixed=[Fixed(f"{place}", "no") for place in range(MOST_ROWS + 5)])
+    assert "and 5 more in the table" in str(many)
+
+
+def test_axes_kept_by_one_operation_are_one_row_of_the_text():
+    kept = [Kept("a", 3, "kernel", "aten.conv2d", "x", 5), Kept("b", 7, "kernel", "aten.conv2d", "y", 9)]
+    text = str(describe(nn.Linear(10, 1), Plan(), kept=kept))
+    assert "kernel   3-7  b   aten.conv2d in y and 1 more          14" in text
 
 
 def test_the_table_has_a_row_for_each(report):

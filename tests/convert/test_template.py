@@ -156,3 +156,23 @@ def test_the_digest_is_the_same_in_another_process():
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert told.strip() == digest(model)
+
+
+class Closed(nn.Module):
+    """Its activation is a function that holds a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.Linear(2, 2)
+        self.layer, self.act = layer, lambda x: x @ layer.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.layer(x))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("build", [None, nas.model(Closed)()])
+def test_what_a_copy_cannot_follow_is_refused(build: Any):
+    with pytest.raises(
+        SpaceError, match="'act.layer.weight' of Closed refers to a tensor of the model where a copy cannot"
+    ):
+        Template.of(Closed(), build)
