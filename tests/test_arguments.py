@@ -344,8 +344,6 @@ ELSEWHERE = {
     "measure": "works at once; below",
     "export": "works at once; below",
     "Predicted": "reads files; tests/test_evaluate.py",
-    "elastic": "works at once; tests/convert/test_elastic.py",
-    "ElasticSpace": "made by elastic",
     "ElasticModel": "works at once; tests/deploy/test_elastic.py",
     "ElasticSpace": "made by elastic",
     "Example": "checks the form of inputs; tests/supernet/test_inputs.py",
