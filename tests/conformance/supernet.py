@@ -54,6 +54,7 @@ def corner(whole: Tensor, shape: tuple[int, ...]) -> Tensor:
 class SupernetConformance:
     """Inherit, and define `make` and `inputs`; `expected` where the family has other cuts than the leading corner."""
 
+    arch: Arch  # that `expected` is asked about; what a shape does not tell follows from it
     exact = True  # is the output of the extracted module equal but for the order of sums?
 
     def make(self) -> Supernet:
@@ -130,7 +131,7 @@ class SupernetConformance:
     def test_extracted_tensors_are_the_cuts_written_by_hand(self, net, archs):
         state = net.state_dict()
         for arch in archs:
-            module = net.extract(arch)
+            self.arch, module = arch, net.extract(arch)
             tensors = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers())}
             cut = net.cut(arch)
             assert set(cut) == set(dict(module.named_parameters(remove_duplicate=False)))
@@ -179,7 +180,7 @@ class SupernetConformance:
         inputs = self.inputs(3)
         net.eval()
         for arch in random_archs:
-            module = net.extract(arch)
+            self.arch, module = arch, net.extract(arch)
             objective(self.output(call(module, inputs))).backward()
             expected = self.pull_back(
                 net, module, {n: p.grad for n, p in module.named_parameters() if p.grad is not None}

@@ -121,18 +121,11 @@ def tangle(width, groups, per, left, right, hidden):
     return resized(AXES, sizes)
 
 
+CHOICES = {"width": [4, 7, 10], "groups": [1, 3], "per": [1, 2], "left": [3, 12], "right": [2, 9], "hidden": [2, 5, 7]}
+
+
 def tangle_space() -> nas.Space:
-    return nas.Space(
-        tangle(
-            width=pg.oneof([4, 7, 10]),
-            groups=pg.oneof([1, 3]),
-            per=pg.oneof([1, 2]),
-            left=pg.oneof([3, 12]),
-            right=pg.oneof([2, 9]),
-            hidden=pg.oneof([2, 5, 7]),
-        ),
-        name="tangle",
-    )
+    return nas.Space(tangle(**{name: pg.oneof(choices) for name, choices in CHOICES.items()}), name="tangle")
 
 
 @nas.model

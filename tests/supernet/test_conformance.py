@@ -9,7 +9,7 @@ from transformers import BertConfig, BertForSequenceClassification, GPT2Config, 
 import nas
 from nas.supernet import KernelTransform, Supernet
 from tests.conformance.supernet import SupernetConformance, corner
-from tests.supernet import families
+from tests.supernet import families, tangle
 
 
 def thirds(whole, shape, axis, parts=3):
@@ -88,6 +88,20 @@ class TestSummed(SupernetConformance):
     def halves(self, length):
         """Widths of both sides: no two archs have the same sum."""
         return {11: (6, 5), 9: (6, 3), 7: (2, 5), 5: (2, 3)}[length]
+
+
+class TestTangle(SupernetConformance):
+    """An elastic model: sums, products and gates of atoms, statistics of joined branches, a table, a tied pair."""
+
+    def make(self):
+        return Supernet(tangle.tangle_space())
+
+    def inputs(self, samples):
+        return random_tensor(samples, 3, 5)
+
+    def expected(self, name, state, shape):
+        axes = tangle.AXES.get({"tied.weight": "head.weight"}.get(name, name), ())
+        return tangle.cut(state[name], axes, {**tangle.WHOLE, **self.arch.choices})
 
 
 class TestKernelTransform(SupernetConformance):
