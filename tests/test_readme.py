@@ -24,6 +24,28 @@ def _module(name: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return __import__(name)
 
 
+def test_any_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a small model of the class that the name stands for."""
+    import transformers
+
+    (block,) = [block for block in BLOCKS if "nas.elastic" in block]
+    config = transformers.BertConfig(
+        vocab_size=16, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32
+    )
+    tokens = {"input_ids": torch.arange(10).reshape(2, 5), "attention_mask": torch.ones(2, 5, dtype=torch.long)}
+    model = transformers.BertModel(config).eval()
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", lambda _: model)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda _: lambda *_, **__: tokens)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    supernet = names["supernet"].eval()
+    with torch.no_grad():
+        ours, theirs = supernet(tokens, supernet.space.largest)[0], model(**tokens)[0]
+    assert torch.equal(ours, theirs)
+    assert type(names["small"]) is transformers.BertModel
+    assert "encoder.layer[0].attention.heads" in capsys.readouterr().out
+
+
 def test_your_own_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = [block for block in BLOCKS if "def mlp" in block]
     space = _module("readme_space", block, tmp_path, monkeypatch).space
