@@ -23,7 +23,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
 from nas.convert.calls import Called, watch_calls
-from nas.convert.copying import forget, named_tensors, tied
+from nas.convert.copying import computed, forget, named_tensors, tied
 from nas.convert.isolation import isolated
 from nas.convert.observing import MARK, Arguments, Observer
 from nas.convert.refusing import check_modules, check_parameters, refusal, written
@@ -75,7 +75,7 @@ class Capture:
         paths: of each operator, the path of the module in which it was called.
         tracked: of each node, its arguments that follow from attributes and lengths: path of the argument (`("size", 2)`) ->
             expression; see `nas.convert.tracking.Expression`, where axes are `("dim", node, axis)`.
-        unused: names of parameters that no operator reads.
+        unused: names of parameters on which no output depends.
         written: names of buffers that the model writes into in evaluation mode.
         caches: path of a module and name of its attribute, where the model kept what it computes from parameters.  They were
             absent in the capture, and must be in a module of other parameters.
@@ -188,7 +188,7 @@ def _copy(model: nn.Module, values: Mapping[int, Tensor] | None = None) -> nn.Mo
         model: left as it is.
         values: other tensors, by the `id` of those in whose place they are.
     """
-    memo: dict[int, Any] = {id(tensor): tensor for tensor in kept_tensors(model)}
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in (*kept_tensors(model), *computed(model))}
     memo.update((id(tensor), tensor) for _, tensor in named_tensors(model))
     memo.update(values or {})
     try:
@@ -353,9 +353,9 @@ def _captured(
     for node in list(graph.nodes):
         if node.op == "call_function" and _base(node).startswith("_assert_"):
             graph.erase_node(node)
-    graph.eliminate_dead_code()
-    module.recompile()
     sources = _sources(model, program, graph, given)
+    read = _drop_dead(graph, sources)
+    module.recompile()
     output = next(iter(reversed(graph.nodes)))
     numbers = {(node.meta.get("custom") or {}).get(MARK): node for node in graph.nodes}
     return Capture(
@@ -369,12 +369,37 @@ def _captured(
             for number, found in observer.found.items()
             if number in numbers
         },
-        unused=_unused(model, sources),
+        unused=_unused(sources, read),
         written=written(graph, {source.node: (source.kind, source.names[0]) for source in sources}),
         attributes=attributes,
         equal=tuple((_named(left, numbers), _named(right, numbers)) for left, right in observer.equal),
         order=program.call_spec.in_spec,
     )
+
+
+def _drop_dead(graph: fx.Graph, sources: Sequence[Source]) -> set[fx.Node]:
+    """Drop what has no effect, and give what is read by the rest; but keep what reads parameters that nothing else reads.
+
+    The class computes it all the same, so that it must be right: the last block of a network may make a residual for a next.
+    """
+    live: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if node in live or (node.op != "placeholder" and node.is_impure()):  # the output is, too
+            live.update((node, *node.all_input_nodes))
+    unused = _unused(sources, live)
+    alone = {source.node for source in sources if source.names[0] in unused}
+    for node in graph.nodes:
+        if node not in live and any(each in alone for each in node.all_input_nodes):
+            alone.add(node)
+    graph.eliminate_dead_code(lambda node: node in alone or node.is_impure())
+    return live
+
+
+def _unused(sources: Sequence[Source], read: set[fx.Node]) -> tuple[str, ...]:
+    """Parameters that are read under none of their names; of tied ones the first."""
+    names = {source.names[0]: None for source in sources if source.kind == "parameter"}
+    found = {source.names[0] for source in sources if source.node in read}
+    return tuple(name for name in names if name not in found)
 
 
 def _named(expression: Expression, numbers: Mapping[int | None, fx.Node]) -> Expression:
@@ -440,8 +465,3 @@ def _sources(model: nn.Module, program: Any, graph: fx.Graph, given: tuple[Any, 
         else:
             found.append(Source(node, "constant", (spec.target,), program.constants[spec.target]))
     return tuple(found)
-
-
-def _unused(model: nn.Module, sources: Sequence[Source]) -> tuple[str, ...]:
-    read = {name for source in sources if source.node.users for name in source.names}
-    return tuple(name for name, _ in model.named_parameters() if name not in read)

@@ -47,7 +47,7 @@ def with_tensors(module: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
     names = tied(module)
     given = {names[name]: value for name, value in values.items()}
     memo: dict[int, Any] = {}
-    for tensor in attributes.tensors(module):
+    for tensor in (*attributes.tensors(module), *computed(module)):
         memo[id(tensor)] = tensor.detach().clone()
     for name, tensor in named_tensors(module):
         value = given.get(names[name])
@@ -108,6 +108,12 @@ def _is_plain(kind: Any) -> bool:
     return not any(hasattr(kind, name) for name in names) and all(
         getattr(kind, name) is getattr(nn.Module, name) for name in told
     )
+
+
+def computed(module: nn.Module) -> Iterator[Tensor]:
+    """What hooks compute from parameters before each call and keep in attributes; `copy.deepcopy` refuses it."""
+    for owner in module.modules():
+        yield from (value for value in vars(owner).values() if isinstance(value, Tensor) and not value.is_leaf)
 
 
 def _as(tensor: Tensor, value: Tensor) -> Tensor:

@@ -233,6 +233,32 @@ def test_dead_operators_are_left_out() -> None:
     assert [node.name for node in captured.paths] == ["add"]
 
 
+def test_dead_operators_on_parameters_of_their_own_are_kept_since_the_class_runs_them() -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.skip, self.next = nn.Linear(3, 6), nn.Linear(6, 2), nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            y = self.skip(x)
+            x = x + self.next(x)  # for a block that does not follow
+            return y
+
+    captured = capture(Residual(), torch.randn(2, 3))
+    assert module_of(captured, "linear") == ["first", "skip", "next"]
+    assert captured.unused == ("next.weight", "next.bias")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_what_hooks_compute_from_parameters_is_computed_in_the_graph() -> None:
+    model, x = nn.Sequential(nn.utils.weight_norm(nn.Linear(3, 4))), torch.randn(2, 3)
+    expected = model(x)
+    captured = capture(model, x)
+    assert {name for source in captured.sources for name in source.names} >= {"0.weight_g", "0.weight_v"}
+    assert torch.equal(captured(x), expected)
+
+
 def test_casting_regions_keep_their_types() -> None:
     class Casting(nn.Module):
         def __init__(self) -> None:
