@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, distributed, nn
 
+from nas.convert.elastic import elastic
 from nas.errors import TrainError
 from nas.supernet import Supernet
 from nas.train import (
@@ -73,6 +74,26 @@ def small_vit() -> Supernet:
     return vit.supernet(vit.space(widths=(16, 32), depths=(1, 2), heads=(1, 2), ratios=(1, 2), head=8)).double()
 
 
+class Joined(nn.Module):
+    """Branches of two widths with statistics of both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(1, 6, 1)
+        self.norm, self.head = nn.BatchNorm2d(14), nn.Linear(14, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        joined = torch.cat([self.one(images), self.two(images)], 1)
+        logits: Tensor = self.head(self.norm(joined).relu().mean((2, 3)))
+        return logits
+
+
+def joined() -> Supernet:
+    torch.manual_seed(0)
+    example = torch.zeros(2, 1, 8, 8).double()
+    return Supernet(elastic(Joined().double(), example, granule=2, check=False), example=example)
+
+
 def trainings() -> Mapping[str, Callable[[], Training]]:
     """Samplers and losses that look at a batch, at losses or at weights, on families with and without BatchNorm."""
 
@@ -94,6 +115,7 @@ def trainings() -> Mapping[str, Callable[[], Training]]:
     return {
         "vit, sandwich, in place": lambda: made(small_vit),
         "conv, sandwich, in place": lambda: made(small_conv),
+        "elastic, statistics of joined branches": lambda: made(joined),
         "conv, one path, labels, adamw": lambda: made(
             small_conv, sampler=Uniform(1), loss=Labels(), optimizer="adamw", lr=2e-3
         ),
@@ -115,7 +137,13 @@ def finished(name: str, ranks: Ranks | None = None) -> Found:
     return {**{f"{name}/{key}": value for key, value in result.supernet.state_dict().items()}, f"{name}/loss": losses}
 
 
-QUICK = ("vit, sandwich, in place", "conv, sandwich, in place", "worst of three", "correlations over the batch")
+QUICK = (
+    "vit, sandwich, in place",
+    "conv, sandwich, in place",
+    "elastic, statistics of joined branches",
+    "worst of three",
+    "correlations over the batch",
+)
 SLOW = tuple(name for name in trainings() if name not in QUICK)
 
 
