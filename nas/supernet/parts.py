@@ -176,10 +176,14 @@ def unmark(module: nn.Module) -> None:
             vars(owner).pop(name, None)
 
 
-def _marked(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    for path, owner in module.named_modules(remove_duplicate=False):
-        if SIZES in vars(owner):
-            yield (f"{path}." if path else ""), owner
+def _marked(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """What begins the names of its tensors, and the module; what is inside a marked module is said by that one alone."""
+    if SIZES in vars(module):
+        yield prefix, module
+        return
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from _marked(child, f"{prefix}{name}.")
 
 
 # -- as JSON

@@ -342,3 +342,15 @@ def test_wrong_axes_are_told_apart_from_missing_layouts():
     ):
         net = Supernet(space, example=X)
     assert not net.proof.proven
+
+
+def test_marks_inside_a_marked_module_are_of_an_earlier_model():
+    space = tangle.twice_space()
+    module = space.build(space.largest)
+    assert {"first.left", "second.left"} < parts.sizes_of(module).keys()
+    parts.mark(module, {"width": 3}, {})
+    assert parts.sizes_of(module) == {"width": 3}
+    assert parts.axes_of(module) == {}
+    assert parts.elastic_in(module) == ("",)
+    parts.unmark(module)
+    assert parts.sizes_of(module) == {}
