@@ -10,6 +10,7 @@ and on what its layers say of themselves (`repr`), never on weights or on the ob
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import re
 from collections.abc import Iterator, Mapping
@@ -273,9 +274,11 @@ def _differing(module: nn.Module, built: nn.Module) -> Iterator[str]:
 
 # -- models that keep a configuration
 
-_ABOUT = frozenset({"transformers_version", "architectures", "_name_or_path", "name_or_path", "_commit_hash"})
-"""Fields of configurations that say where a model comes from."""
-_NOT_ARGUMENTS = _ABOUT | {"model_type", "dtype", "torch_dtype"}
+_ABOUT = frozenset(
+    {"transformers_version", "architectures", "_name_or_path", "name_or_path", "_commit_hash", "dtype", "torch_dtype"}
+)
+"""Fields of configurations that say where a model comes from, and what its weights are stored as (they say so themselves)."""
+_NOT_ARGUMENTS = _ABOUT | {"model_type"}
 
 
 def configured(module: nn.Module, opened: Mapping[str, Any] | None = None) -> ModelFunction | None:
@@ -289,8 +292,27 @@ def configured(module: nn.Module, opened: Mapping[str, Any] | None = None) -> Mo
     if config is None or not hasattr(config, "to_diff_dict"):
         return None
     values = {name: _strings(value) for name, value in config.to_diff_dict().items() if name not in _NOT_ARGUMENTS}
-    call: ModelFunction = model(type(module))(config=model(type(config))(**(values | dict(opened or {}))))
+    values |= dict(opened or {})
+    accepted = inspect.signature(type(config)).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+    made: ModelFunction = (
+        model(type(config))(**values)
+        if takes_all or values.keys() <= accepted.keys()
+        else configuration(type(config), **values)
+    )
+    call: ModelFunction = model(type(module))(config=made)
     return call
+
+
+@model
+def configuration(kind: Any, **values: Any) -> Any:
+    """A configuration with fields that its class does not know, as files of earlier versions have them.
+
+    Args:
+        kind: a class of configurations of Hugging Face's.
+        values: of its fields, and others.
+    """
+    return kind.from_dict(values)
 
 
 def _strings(value: Any) -> Any:

@@ -62,6 +62,15 @@ def test_a_model_of_hugging_face_is_built_from_its_configuration():
     assert configured(planned.Mlp()) is None
 
 
+def test_fields_that_a_configuration_does_not_know_are_kept():
+    model = planned.bert()
+    model.config.gradient_checkpointing = False
+    model.config.position_embedding_type = "absolute"
+    template = pickle.loads(pickle.dumps(Template.of(model)))
+    assert template.build is not None
+    assert template.real().config.position_embedding_type == "absolute"
+
+
 def test_a_changed_model_of_hugging_face_travels_as_it_is():
     model = planned.bert()
     model.classifier = nn.Linear(8, 3)
