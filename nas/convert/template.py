@@ -13,11 +13,11 @@ import copy
 import inspect
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from hashlib import sha256
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from nas.convert.plan import Plan
 from nas.convert.resize import Axes, named_axes, shared_with, without_weights
@@ -264,21 +264,30 @@ def _told(part: tuple[Any, ...] | None) -> str:
 
 
 def _differing(module: nn.Module, built: nn.Module) -> Iterator[str]:
+    """Paths of attributes that differ; one that is empty or false is the same as none: loading leaves such marks."""
     ours, theirs = attributes.leaves(module), attributes.leaves(built)
     for path in dict.fromkeys([*ours, *theirs]):
         if path.rpartition(".")[2] in _ABOUT:
             continue
-        if path not in ours or path not in theirs or not attributes.same(ours[path], theirs[path]):
+        one, other = ours.get(path), theirs.get(path)
+        if not (_is_empty(one) and _is_empty(other)) and not attributes.same(one, other):
             yield path
+
+
+def _is_empty(value: Any) -> bool:
+    return (
+        value is None
+        or value is False
+        or (isinstance(value, Sized) and not isinstance(value, Tensor) and not len(value))
+    )
 
 
 # -- models that keep a configuration
 
 _ABOUT = frozenset(
-    {"transformers_version", "architectures", "_name_or_path", "name_or_path", "_commit_hash", "dtype", "torch_dtype"}
-)
-"""Fields of configurations that say where a model comes from, and what its weights are stored as (they say so themselves)."""
-_NOT_ARGUMENTS = _ABOUT | {"model_type"}
+    {"transformers_version", "architectures", "_name_or_path", "name_or_path", "_commit_hash", "model_type", "dtype"}
+) | {"torch_dtype"}
+"""Fields of configurations that say where a model comes from, and what its weights are stored as: weights say that themselves."""
 
 
 def configured(module: nn.Module, opened: Mapping[str, Any] | None = None) -> ModelFunction | None:
@@ -291,7 +300,7 @@ def configured(module: nn.Module, opened: Mapping[str, Any] | None = None) -> Mo
     config: Any = getattr(module, "config", None)
     if config is None or not hasattr(config, "to_diff_dict"):
         return None
-    values = {name: _strings(value) for name, value in config.to_diff_dict().items() if name not in _NOT_ARGUMENTS}
+    values = {name: _strings(value) for name, value in config.to_diff_dict().items() if name not in _ABOUT}
     values |= dict(opened or {})
     accepted = inspect.signature(type(config)).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
