@@ -38,6 +38,7 @@ class Analysis:
         derived: arguments of nodes that follow from axes: path of the argument -> axis.
         unknown: operations without a rule -> how often they occur.
         aligned: atoms whose rows must be 16 bytes long.
+        samples: atom that the number of samples is, where it was to be one.
     """
 
     capture: Capture
@@ -46,6 +47,7 @@ class Analysis:
     derived: dict[fx.Node, dict[Path, Derived]] = field(default_factory=dict)
     unknown: dict[str, int] = field(default_factory=dict)
     aligned: set[Atom] = field(default_factory=set)
+    samples: Atom | None = None
 
     def axes(self, node: fx.Node, output: int = 0) -> tuple[Axis, ...]:
         """Axes of what a node gives, in their simplest form."""
@@ -59,6 +61,12 @@ class Analysis:
             for value in found if isinstance(found, list) else [found]:
                 yield node, value
 
+    @property
+    def open_samples(self) -> Atom | None:
+        """What the number of samples was found to be; None where it was not to be open, or is a fixed number."""
+        found = norm((self.samples,)) if self.samples is not None else ()
+        return found[0] if len(found) == 1 and isinstance(found[0], Atom) else None
+
 
 def analyse(
     capture: Capture,
@@ -66,7 +74,7 @@ def analyse(
     soft: bool = False,
     coupled: bool = True,
     held: Mapping[str, Sequence[int]] | None = None,
-    reasons: Mapping[str, str] | None = None,
+    samples: Mapping[fx.Node, int] | None = None,
 ) -> Analysis:
     """Axes of everything in `capture`.
 
@@ -75,29 +83,27 @@ def analyse(
         soft: leave axes elastic that are averaged over, or whose maximum is taken.
         coupled: pieces of a chunk are equal, as the class takes them to be.
         held: axes of tensors that stay whole, by name.
-        reasons: why, by name.
+        samples: axis of the samples of inputs: their number is an atom, which nothing decides about.
     """
     analysis = Analysis(capture)
     for source in capture.sources:
         _source(analysis, source)
+    for node, dim in (samples or {}).items():
+        _open(analysis, node, dim)
     for name, dims in (held or {}).items():
         for dim in dims:
-            algebra.freeze(analysis.sources[name][dim], Cause((reasons or {}).get(name, "excluded"), module=name))
+            algebra.freeze(analysis.sources[name][dim], Cause("excluded", module=name))
     for node in capture.graph.nodes:
         if node.op == "call_function":
             _operation(analysis, node, soft=soft, coupled=coupled)
         elif node.op == "get_attr":
-            target: Any = capture.module
-            for part in str(node.target).split("."):
-                target = getattr(target, part)
-            if isinstance(target, Tensor):
-                analysis.values[node] = whole(target, Cause("constant"))
+            _constant(analysis, node)
     for output in capture.outputs:
         if isinstance(output, fx.Node) and output in analysis.values:
             found = analysis.values[output]
             for value in found if isinstance(found, list) else [found]:
                 for axis in value.axes:
-                    algebra.freeze(axis, Cause("model output"))
+                    _freeze_but_samples(analysis, axis, Cause("model output"))
     _freeze_unused(analysis)
     return analysis
 
@@ -119,6 +125,32 @@ def _source(analysis: Analysis, source: Source) -> None:
         analysis.sources[name] = tuple(map(fresh, tensor.shape))
     statistic = source.kind == "parameter" or name.endswith(("running_mean", "running_var"))
     analysis.values[source.node] = Value(analysis.sources[name], (statistic,) * tensor.dim())
+
+
+def _constant(analysis: Analysis, node: fx.Node) -> None:
+    target: Any = analysis.capture.module
+    for part in str(node.target).split("."):
+        target = getattr(target, part)
+    if isinstance(target, Tensor):
+        analysis.values[node] = whole(target, Cause("constant"))
+
+
+def _open(analysis: Analysis, node: fx.Node, axis: int) -> None:
+    """Let the number of samples of an input be an atom, the same for all inputs."""
+    value = analysis.values.get(node)
+    if not isinstance(value, Value) or size_of(value.axes[axis]) == 1:
+        return
+    if analysis.samples is None:
+        analysis.samples = Atom(size_of(value.axes[axis]))
+    if analysis.samples.size == size_of(value.axes[axis]):
+        axes = (*value.axes[:axis], (analysis.samples,), *value.axes[axis + 1 :])
+        analysis.values[node] = Value(axes, value.clean)
+
+
+def _freeze_but_samples(analysis: Analysis, axis: Axis, cause: Cause) -> None:
+    for atom in list(free(axis)):
+        if atom is not analysis.open_samples:
+            algebra.freeze((atom,), cause)
 
 
 def _operation(analysis: Analysis, node: fx.Node, *, soft: bool, coupled: bool) -> None:
@@ -221,3 +253,5 @@ def _freeze_unused(analysis: Analysis) -> None:
             for atom in list(free(axis)):
                 if atom not in used:
                     algebra.freeze((atom,), Cause("unused"))
+                elif atom is analysis.open_samples:  # a tensor of the model that is as long as the inputs are many
+                    algebra.freeze((atom,), Cause("constant"))

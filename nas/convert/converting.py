@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 from torch import fx, nn
 
@@ -18,14 +20,21 @@ from nas.convert.capture import Capture, capture
 from nas.convert.coupling import couple
 from nas.convert.decisions import Names, decide, name_atoms
 from nas.convert.depth import Residual, residual_units
-from nas.convert.emission import Length, Reference
+from nas.convert.emission import SAMPLES, Length, Reference
 from nas.convert.equations import Solution
+from nas.convert.graphed import same_at_other_sizes
+from nas.convert.healthy import healthy_copy
 from nas.convert.plan import Plan
 from nas.convert.report import Kept
 from nas.convert.rules import SPLITS, Path, name_of, split_dim
-from nas.errors import SpaceError, suggest
+from nas.errors import SpaceError, SupernetError, suggest
 from nas.supernet import parts
-from nas.supernet.inputs import Inputs
+from nas.supernet.inputs import Inputs, batch_size, check_batch, few_samples, has_batch, repeated, sample_axes, some
+
+SAME = 1e-5
+"""How far a graph and its model may be apart, relative to the largest output."""
+SEVERAL = 3
+"""Samples that a graph is captured with whose number is to be open: of one, an axis would not be seen."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,7 @@ class Conversion:
         residuals: units of depth in the graph.
         solution: what the model's class takes for equal, and the numbers that its modules keep.
         seconds: of each stage.
+        samples: of inputs, the axis of samples, where their number is open.
     """
 
     model: nn.Module
@@ -69,6 +79,7 @@ class Conversion:
     residuals: list[Residual] = field(default_factory=list)
     solution: Solution = field(default_factory=Solution)
     seconds: dict[str, float] = field(default_factory=dict)
+    samples: Mapping[fx.Node, int] = field(default_factory=dict)
 
     @property
     def plan(self) -> Plan:
@@ -85,10 +96,17 @@ class Conversion:
             wanted=self._decided(),
         )
         units = tuple(residual.unit for residual in self.residuals)
-        return Plan(decisions, atoms, self.names.tensors, self.solution.numbers, units)
+        return Plan(decisions, atoms, self.names.tensors, self.solution.numbers, units, self.options.mode == "free")
 
-    def reference(self, plan: Plan) -> Reference:
-        """The captured graph, which can be had at the sizes of any arch."""
+    def reference(self, plan: Plan, *, samples: bool = False) -> Reference:
+        """The captured graph, which can be had at the sizes of any arch, and with `samples` at any number of them."""
+        atom = self.analysis.open_samples
+        if samples and atom is not None:
+            opened = dataclasses.replace(self.names, atoms={**self.names.atoms, atom: SAMPLES})
+            return dataclasses.replace(self, names=opened)._reference(plan, self.samples)
+        return self._reference(plan, {})
+
+    def _reference(self, plan: Plan, samples: Mapping[fx.Node, int]) -> Reference:
         lengths: dict[fx.Node, dict[Path, Length]] = {}
         pieces: dict[fx.Node, list[parts.Axis]] = {}
         for node, derived in self.analysis.derived.items():
@@ -98,7 +116,7 @@ class Conversion:
                 dim = split_dim(node)
                 pieces[node] = [self.names.axis(value.axes[dim]) for value in found]
         units = {residual.unit.name: (residual.entry, residual.output) for residual in self.residuals}
-        return Reference(self.captured, plan.whole, plan.tensors, lengths, pieces, units)
+        return Reference(self.captured, plan.whole, plan.tensors, lengths, pieces, units, samples)
 
     def _decided(self) -> list[str]:
         """Atoms that the user wants decided about: whatever has one as its first axis, and so gives it, is included."""
@@ -118,12 +136,52 @@ class Conversion:
         parameters = [name for name, _ in self.model.named_parameters()]
         while True:
             self.names = name_atoms(self.analysis, parameters, head_dim=self.options.head_dim)
-            self.solution = couple(self.analysis, self.names, self._decided(), tie=self.options.mode == "class")
+            if self.options.mode == "free":
+                return
+            self.solution = couple(self.analysis, self.names, self._decided())
             if not self.solution.whole:
                 return
             atoms = {name: atom for atom, name in self.names.atoms.items()}
             for name, (op, module) in self.solution.whole.items():
                 algebra.freeze((atoms[name],), Cause("class arithmetic", op, module))
+
+    def check_graph(self) -> None:
+        """Does the graph compute what the model does, at other numbers of samples too?
+
+        Raises:
+            SpaceError: it does not, or is one of a fixed number of samples.
+        """
+        with timed(self.seconds, "graph"):
+            patient = healthy_copy(self.model, self.example, samples=None)
+            reference = self.reference(self.plan, samples=True)
+            if not reference.samples:
+                raise SpaceError(
+                    f"the graph of {type(self.model).__name__} is one of {batch_size(self.example)} samples alone, so that "
+                    "nothing else could be computed with it; write sizes as attributes, from which nas.elastic resizes the class"
+                )
+            several = patient.example
+            others = [some(several, slice(0, 1)), some(several, slice(0, 2)), repeated(several, 2)]
+            off = same_at_other_sizes(patient.module, reference, others)
+            if off > SAME:
+                raise SpaceError(
+                    f"the graph of {type(self.model).__name__} computes something else at other numbers of samples (off by "
+                    f"{off:.1g}); write sizes as attributes, from which nas.elastic resizes the class"
+                )
+
+    def left(self, plan: Plan) -> float:
+        """Share of the parameters that is left where every width is half, and nothing is left out."""
+        half = {one.name: min(one.choices, key=lambda size: abs(2 * size - one.size)) for one in plan.decisions}
+        sizes = plan.sizes(half)
+        total, kept = 0, 0
+        for name, parameter in self.model.named_parameters():
+            total += parameter.numel()
+            axes = plan.tensors.get(name)
+            kept += parameter.numel() if axes is None else math.prod(parts.length(axis, sizes) for axis in axes)
+        return kept / max(total, 1)
+
+    def arithmetic(self) -> Kept | None:
+        """The most that the class keeps whole by how it computes sizes."""
+        return next((row for row in self.kept() if row.reason == "class arithmetic"), None)
 
     def failed(self, plan: Plan, names: Collection[str]) -> list[Kept]:
         """What stays whole because a proof of `plan` failed, by the names of decisions."""
@@ -173,13 +231,38 @@ def convert(model: nn.Module, example: Inputs, options: Options) -> Conversion:
     Raises:
         SpaceError: it cannot be captured, a pattern matches none of its parts, or nothing of it is elastic.
     """
+    return _converted(model, example, options, {})
+
+
+def convert_graph(model: nn.Module, example: Inputs, options: Options) -> Conversion:
+    """The same without what the class asks for, and with the number of samples open: archs are captured graphs.
+
+    Raises:
+        SpaceError: as `convert`.
+    """
+    several: Any = example
+    try:
+        check_batch(example)
+        if has_batch(example):
+            several = repeated(few_samples(example, 1), SEVERAL)
+    except SupernetError:
+        pass  # tensors of several lengths: the graph is of these inputs only
+    return _converted(model, several, dataclasses.replace(options, mode="free"), sample_axes(several))
+
+
+def _converted(model: nn.Module, example: Inputs, options: Options, samples: Mapping[int, int]) -> Conversion:
     seconds: dict[str, float] = {}
     held = _held(model, options)
     with timed(seconds, "capture"):
         captured = capture(model, example)
+    nodes = {
+        one.node: samples[id(one.tensor)]
+        for one in captured.sources
+        if one.kind == "input" and id(one.tensor) in samples
+    }
     with timed(seconds, "axes"):
-        analysis = analyse(captured, soft=options.soft, coupled=options.mode == "class", held=held)
-        conversion = Conversion(model, example, options, captured, analysis, Names(), seconds=seconds)
+        analysis = analyse(captured, soft=options.soft, coupled=options.mode == "class", held=held, samples=nodes)
+        conversion = Conversion(model, example, options, captured, analysis, Names(), seconds=seconds, samples=nodes)
     with timed(seconds, "class"):
         conversion.name()
         if options.depth:

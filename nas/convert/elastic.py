@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from torch import nn
 
 from nas.checking import Range, checked
-from nas.convert.converting import Options, convert, nothing_elastic, timed
+from nas.convert.converting import Conversion, Options, convert, convert_graph, nothing_elastic, timed
 from nas.convert.model import conditions, value
 from nas.convert.plan import Plan
-from nas.convert.proofs import prove
+from nas.convert.proofs import Proofs, prove
 from nas.convert.report import Proof, Report, describe
 from nas.convert.template import Template
 from nas.errors import SpaceError, SupernetError
@@ -131,26 +131,85 @@ def elastic(
     start = time.perf_counter()
     template = Template.of(model, build)
     copied = time.perf_counter() - start
-    found = convert(model, example, options)
-    plan = found.plan
+    found, because, proved = _converted(model, example, options, check=check)
+    plan = proved.plan if proved is not None else found.plan
     if not plan.decisions and not plan.units:
         raise nothing_elastic(found)
+    kept, notes = found.kept(), list[str]()
     proofs: tuple[Proof, ...] = ()
-    kept, notes = found.kept(), []
-    if check:
-        with timed(found.seconds, "proofs"):
-            proved = prove(model, plan, example, found.reference(plan), zeros=not soft)
-        kept += found.failed(plan, proved.frozen)
-        plan = proved.plan
+    if proved is not None:
+        kept += found.failed(found.plan, proved.frozen)
         proofs = tuple(Proof(each.what, each.worst, each.count) for each in proved.findings)
         notes = [f"{name} stays whole: {why}" for name, why in proved.frozen.items()]
         notes += [f"{name}: {why}" for name, why in proved.unshown.items() if plan.atoms[name].decision]
         notes += proved.notes
-        if not plan.decisions and not plan.units:
-            raise nothing_elastic(found)
-    seconds = {"template": copied, **found.seconds}
-    report = describe(model, plan, kept=kept, proofs=proofs, seconds=seconds, notes=notes)
+    if plan.graph:
+        template.capture_with(found.example, found.options, found.reference(plan, samples=True))
+    report = describe(
+        model,
+        plan,
+        kept=kept,
+        execution="graph" if plan.graph else "class",
+        because=because,
+        proofs=proofs,
+        seconds={"template": copied, **found.seconds},
+        notes=notes,
+    )
     return ElasticSpace(template, plan, report, name=name)
+
+
+MUCH = 1.5
+"""Times as many parameters that the class must leave, at half of all widths, for archs to be graphs."""
+
+
+def _converted(
+    model: nn.Module, example: Inputs, options: Options, *, check: bool
+) -> tuple[Conversion, str, Proofs | None]:
+    """The conversion by the class, or by the graph where the class leaves much less elastic; why it is the graph; and proofs."""
+    if options.mode == "free":
+        found = convert_graph(model, example, options)
+        found.check_graph()
+        return found, "mode='free' was asked for", _proved(found, check=check)
+    found = convert(model, example, options)
+    proved = _proved(found, check=check) if found.plan.decisions or found.plan.units else None
+    why = _shortfall(found, proved)
+    if not why:
+        return found, "", proved
+    graph = convert_graph(model, example, options)
+    plan = proved.plan if proved is not None else found.plan
+    if plan.decisions and found.left(plan) < MUCH * graph.left(graph.plan):
+        return found, "", proved
+    try:
+        graph.check_graph()
+    except SpaceError:
+        return found, "", proved
+    graph.seconds = {stage: found.seconds.get(stage, 0.0) + took for stage, took in graph.seconds.items()}
+    return graph, why, _proved(graph, check=check)
+
+
+def _proved(found: Conversion, *, check: bool) -> Proofs | None:
+    if not check:
+        return None
+    plan = found.plan
+    with timed(found.seconds, "proofs"):
+        return prove(
+            found.model,
+            plan,
+            found.example,
+            found.reference(plan),
+            zeros=not found.options.soft,
+            classes=not plan.graph,
+        )
+
+
+def _shortfall(found: Conversion, proved: Proofs | None) -> str:
+    """What the class keeps whole, though the graph of the model need not; "" if nothing."""
+    row = found.arithmetic()
+    if row is not None:
+        where = f"{row.op} in {row.module or 'the model'}"
+        return f"the class keeps {row.size} units of {row.tensor} by how it computes sizes ({where})"
+    failed = next(((name, why) for name, why in (proved.frozen if proved else {}).items() if "class" in why), None)
+    return f"the class did not take another size of {failed[0]} ({failed[1]})" if failed else ""
 
 
 def _shares(width: Sequence[float]) -> tuple[float, float]:

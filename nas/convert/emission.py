@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from nas.convert.capture import Capture
+from nas.errors import SpaceError
 from nas.supernet import parts
 from nas.supernet.parts import Axis, Sizes
 
@@ -26,6 +27,15 @@ SOURCE = "nas_source"
 """Key of the captured node in the `meta` of its copy."""
 
 _SPLITS = frozenset({"chunk", "split", "tensor_split", "unsafe_chunk", "unsafe_split", "split_with_sizes"})
+
+
+SAMPLES = "@samples"
+"""Name of the atom that the number of samples is."""
+
+
+def scaled(count: int, times: int, plus: int) -> int:
+    """A number that follows from the number of samples."""
+    return times * count + plus
 
 
 class Length(NamedTuple):
@@ -46,6 +56,7 @@ class Reference:
         lengths: of nodes, the arguments that follow from sizes.
         pieces: of nodes that take an axis apart, the axes of the pieces.
         units: of depth, the node that goes into one and the node that comes out, by name.
+        samples: of inputs, the axis of samples, where their number is the atom `SAMPLES`.
     """
 
     capture: Capture
@@ -54,6 +65,7 @@ class Reference:
     lengths: Mapping[fx.Node, Mapping[Path, Length]]
     pieces: Mapping[fx.Node, Sequence[Axis]] = field(default_factory=dict)
     units: Mapping[str, tuple[fx.Node, fx.Node]] = field(default_factory=dict)
+    samples: Mapping[fx.Node, int] = field(default_factory=dict)
 
     def at(self, sizes: Sizes, left_out: Collection[str] = ()) -> Capture:
         """The graph where atoms have `sizes`, without some of its units.
@@ -69,7 +81,7 @@ class Reference:
                 _set_pieces(copy, pieces)
             else:
                 for path, (axis, sign) in self.lengths.get(node, {}).items():
-                    set_argument(copy, path, sign * parts.length(axis, sizes))
+                    set_argument(copy, path, self._length(graph, copies, (axis, sign), sizes))
         places = {node: place for place, node in enumerate(copies)}
         # From the back, since what goes into one unit may come out of another.
         for entry, output in sorted((self.units[name] for name in left_out), key=lambda unit: -places[unit[1]]):
@@ -77,6 +89,20 @@ class Reference:
         graph.eliminate_dead_code()
         module = fx.GraphModule(self.capture.module, graph)
         return dataclasses.replace(self.capture, module=module)
+
+    def _length(self, graph: fx.Graph, copies: Mapping[fx.Node, fx.Node], of: tuple[Axis, int], sizes: Sizes) -> Any:
+        """A number, or where it follows from the number of samples a node that computes it from the inputs."""
+        axis, sign = of
+        if SAMPLES not in parts.atoms(axis):
+            return sign * parts.length(axis, sizes)
+        one, two, three = (sign * parts.length(axis, {**sizes, SAMPLES: count}) for count in (1, 2, 3))
+        if three - two != two - one:
+            raise SpaceError("an argument of the graph follows from the square of the number of samples")
+        source, dim = next(iter(self.samples.items()))
+        place = next(node for node in copies.values() if node.op != "placeholder")
+        with graph.inserting_before(place):
+            count = graph.call_function(torch.ops.aten.sym_size.int, (copies[source], dim))
+            return graph.call_function(scaled, (count, two - one, 2 * one - two))
 
     def cut(self, tensors: Mapping[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
         """What an arch has of each of `tensors`, by the same names."""

@@ -8,6 +8,7 @@ from typing import Any
 import pyglove as pg
 from torch import nn
 
+from nas.convert.graphed import install
 from nas.convert.plan import Plan
 from nas.convert.resize import named_axes, resize
 from nas.convert.spelling import keep, spelled
@@ -34,6 +35,9 @@ def resized(*, template: Template, plan: Plan, widths: Mapping[str, int], depth:
     kept = {unit.name for unit in plan.units if depth.get(unit.name, True)}
     axes = template.axes(plan) if meta else None
     module = resize(original, plan, plan.sizes(widths), kept, meta=meta, axes=axes)
+    if plan.graph:
+        left_out = [unit.name for unit in plan.units if unit.name not in kept]
+        install(module, template.reference(plan), plan.sizes(widths), left_out)
     vars(module)[parts.HELD] = template.held | _elastic_buffers(module, plan)
     return module
 

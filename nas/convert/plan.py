@@ -90,6 +90,7 @@ class Plan:
     tensors: Mapping[str, tuple[Axis, ...]] = field(default_factory=dict)
     numbers: tuple[Number, ...] = ()
     units: tuple[Unit, ...] = ()
+    graph: bool = False
 
     @property
     def whole(self) -> dict[str, int]:
@@ -114,6 +115,7 @@ class Plan:
             "tensors": {name: [parts.to_json(axis) for axis in axes] for name, axes in self.tensors.items()},
             "numbers": [[n.module, list(n.path), parts.to_json(n.axis), n.expression] for n in self.numbers],
             "units": [[u.name, u.extras] for u in self.units],
+            **({"graph": True} if self.graph else {}),
         }
 
     @staticmethod
@@ -135,6 +137,7 @@ class Plan:
                     for module, path, axis, expression in data["numbers"]
                 ),
                 tuple(Unit(*values) for values in data["units"]),
+                bool(data.get("graph", False)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SpaceError(f"the plan is damaged ({error}); make it again with nas.elastic") from error

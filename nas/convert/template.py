@@ -19,12 +19,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from nas.convert.emission import Reference
 from nas.convert.plan import Plan
 from nas.convert.resize import Axes, named_axes, shared_with, without_weights
 from nas.errors import SpaceError
 from nas.space.model import ModelFunction, model
 from nas.supernet import attributes
 from nas.supernet.constructor import structure
+from nas.supernet.inputs import Inputs, describe, zeros
 from nas.supernet.skeleton import STATE, parameters_of, parameters_on_meta, quiet
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -54,6 +56,10 @@ class Template:
         self._skeleton = skeleton
         self._weights: nn.Module | None = None  # in the process that made it, where nothing builds it
         self._axes: tuple[Plan, Axes] | None = None
+        self.captured_with: tuple[Any, Any] | None = (
+            None  # description of the example, and options, of a captured graph
+        )
+        self._reference: Reference | None = None
 
     @classmethod
     def of(cls, module: nn.Module, build: Any = None) -> Template:
@@ -108,6 +114,34 @@ class Template:
             )
         return self._weights
 
+    def capture_with(self, example: Inputs, options: Any, reference: Reference) -> None:
+        """Archs are captured graphs: what another process captures the graph with again, and the graph for this one."""
+        self.captured_with = describe(example), options
+        self._reference = reference
+
+    def reference(self, plan: Plan) -> Reference:
+        """The captured graph of archs of `plan`.
+
+        Raises:
+            SpaceError: this process would have to capture it, and what it captures is another one.
+        """
+        if self._reference is None:
+            from nas.convert.converting import convert_graph
+
+            if self.captured_with is None:
+                raise SpaceError(
+                    f"archs of this {self.cls.__name__} are captured graphs, which only nas.elastic makes; write the network as "
+                    "pt2 or ONNX with 'nas export'"
+                )
+            described, options = self.captured_with
+            found = convert_graph(self.skeleton(), zeros(described), options)
+            if {**found.names.tensors} != {**plan.tensors}:
+                raise SpaceError(
+                    "the graph that was captured here has other atoms than the plan; use the same version of torch"
+                )
+            self._reference = found.reference(plan, samples=True)
+        return self._reference
+
     # -- as a constant of a space
 
     def _nas_described(self) -> dict[str, Any]:
@@ -141,7 +175,7 @@ class Template:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        state = vars(self) | {"_weights": None, "_axes": None}
+        state = vars(self) | {"_weights": None, "_axes": None, "_reference": None}
         return state | {"_skeleton": None} if self.build is not None else state
 
     def __repr__(self) -> str:

@@ -148,6 +148,19 @@ def plain(inputs: Inputs) -> Any:
     return inputs.inputs if isinstance(inputs, Example) else inputs
 
 
+def sample_axes(inputs: Inputs) -> dict[int, int]:
+    """Axis of samples of each tensor of `inputs` that has one, by its `id`."""
+    found: dict[int, int] = {}
+
+    def note(tensor: Tensor, axis: int | None) -> Tensor:
+        if axis is not None and axis < tensor.dim():
+            found[id(tensor)] = axis
+        return tensor
+
+    _converted(inputs, note)
+    return found
+
+
 def has_batch(inputs: Inputs) -> bool:
     """Whether any tensor has an axis of the batch."""
     return bool(_lengths(inputs))

@@ -43,11 +43,12 @@ def recurrent(call: Call) -> Any:
                 call.unify(group[-1].axes[1], hidden)
                 call.unify(group[-1].axes[0], state)
         source, clean = joined([state] * directions), True
-    _states(call, hidden, state)
-    axes = (*(fixed(size) for size in call.shape[:-1]), norm(source))
+    samples = value.axes[0 if call["batch_first"] else 1] if len(value.axes) > 2 else ()
+    _states(call, hidden, state, samples)
+    axes = (*map(norm, value.axes[:-1]), norm(source))
     output = Value(axes, (True,) * len(axes))
     finals = [
-        Value((*(fixed(size) for size in fake.shape[:-1]), norm(axis)), (True,) * fake.dim())
+        Value((fixed(fake.shape[0]), *((norm(samples),) if fake.dim() > 2 else ()), norm(axis)), (True,) * fake.dim())
         for fake, axis in zip(call.fakes[1:], (state, hidden), strict=False)
     ]
     return [output, *finals]
@@ -60,7 +61,7 @@ def _hidden(call: Call, axis: Axis, gates: int) -> Axis:
     return units
 
 
-def _states(call: Call, hidden: Axis, state: Axis) -> None:
+def _states(call: Call, hidden: Axis, state: Axis, samples: Axis) -> None:
     """Initial states."""
     given = call["hx"]
     nodes = given if isinstance(given, (list, tuple)) else [given]
@@ -68,6 +69,8 @@ def _states(call: Call, hidden: Axis, state: Axis) -> None:
         value = call.value(node)
         call.unify(value.axes[-1], axis)
         call.freeze(value.axes[0], "layers")
+        if len(value.axes) > 2:
+            call.unify(value.axes[1], samples)
 
 
 @rule("lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell _thnn_fused_lstm_cell _thnn_fused_gru_cell")
@@ -85,7 +88,10 @@ def cell(call: Call) -> Any:
             call.unify(_hidden(call, call.value(name).axes[0], gates), hidden)
     given = call["hx"]
     for node in given if isinstance(given, (list, tuple)) else [given]:
-        call.unify(call.value(node).axes[-1], hidden)
+        state = call.value(node)
+        call.unify(state.axes[-1], hidden)
+        for ours, theirs in zip(value.axes[:-1], state.axes[:-1], strict=True):
+            call.unify(ours, theirs)
     axes = (*map(norm, value.axes[:-1]), norm(hidden))
     result = Value(axes, (True,) * len(axes))
     return result if isinstance(call.node.meta["val"], Tensor) else [result] * len(call.fakes)

@@ -1,0 +1,168 @@
+"""Archs whose forward is the captured graph: where the class has sizes as numbers in its source, or takes them for equal.
+
+Such a module is still of the user's class, with the names, ties, layers and buffers of the original: only `forward` is the
+graph, which takes its tensors from the module at every call.  The number of samples is no number of the graph: it is an atom as
+others are, so that every argument that follows from it is computed from the inputs.  What the Python code of the class decides by
+`self.training` is decided as in evaluation, but for dropout and normalisations, which follow the module's mode.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from nas.convert.emission import Reference, by_name, set_argument
+from nas.errors import SupernetError
+from nas.supernet.inputs import Inputs, arguments, call, tensors_in
+from nas.supernet.parts import Sizes
+
+_MODES = ("train", "training")
+
+
+class Graphed:
+    """The forward of `owner`, as a graph.
+
+    Args:
+        owner: module of the user's class, resized; its tensors are looked up at every call.
+        reference: the captured graph, with the number of samples open.
+        sizes: lengths of atoms in the arch.
+        left_out: units of depth that it has not.
+    """
+
+    def __init__(self, owner: nn.Module, reference: Reference, sizes: Sizes, left_out: Collection[str]) -> None:
+        capture = reference.at(sizes, left_out)
+        self.owner = owner
+        self.programs = {False: capture.module, True: _in_training(capture.module)}
+        self.structure, self.order = capture.structure, capture.order
+        used = {node.name for node in capture.module.graph.nodes if node.op == "placeholder" and node.users}
+        self.sources = [
+            (
+                source.kind,
+                source.names[0],
+                source.tensor if source.kind == "constant" else None,
+                source.node.name in used,
+            )
+            for source in capture.sources
+        ]
+        inputs = [source for source in capture.sources if source.kind == "input"]
+        open_axes = {
+            source.node.name: reference.samples[source.node] for source in inputs if source.node in reference.samples
+        }
+        self.expected = [
+            (tuple(source.tensor.shape), open_axes.get(source.node.name)) if isinstance(source.tensor, Tensor) else None
+            for source in inputs
+        ]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module gives."""
+        given = self._flat(args, kwargs)
+        self._check(given)
+        inputs = iter(given)
+        values = []
+        for kind, name, constant, used in self.sources:
+            if kind == "input":
+                values.append(next(inputs))
+            elif not used:
+                values.append(None)
+            else:
+                values.append(self._constant(constant) if kind == "constant" else _tensor(self.owner, name))
+        program = self.programs[self.owner.training]
+        return pytree.tree_unflatten(list(program(*values)), self.structure)
+
+    def _flat(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        if self.order is not None:
+            names = self.order.children()[1].context
+            if set(names) != set(kwargs):
+                raise SupernetError(
+                    f"arguments {sorted(kwargs)} were given by name, and this network was captured with {sorted(names)}; "
+                    "call it as the example of nas.elastic was given"
+                )
+            kwargs = {name: kwargs[name] for name in names}
+        return pytree.tree_leaves((args, kwargs))
+
+    def _check(self, given: list[Any]) -> None:
+        if len(given) != len(self.expected):
+            raise SupernetError(
+                f"{len(given)} inputs were given, and this network was captured with {len(self.expected)}"
+            )
+        for value, expected in zip(given, self.expected, strict=True):
+            if expected is None:
+                continue
+            shape, samples = expected
+            found = list(value.shape)
+            if samples is not None and samples < len(found):
+                found[samples] = shape[samples]
+            if tuple(found) != shape:
+                raise SupernetError(
+                    f"an input of shape {tuple(value.shape)} was given to a captured graph of inputs {shape}; only the number "
+                    "of samples may differ: give inputs of that size, or write sizes of the model as attributes, so that its "
+                    "own class can be resized"
+                )
+
+    def _constant(self, constant: Any) -> Any:
+        if not isinstance(constant, Tensor):
+            return constant
+        first = next(self.owner.parameters(), None)
+        return constant if first is None else constant.to(first.device)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Graphed:
+        copied = copy.copy(self)
+        copied.owner = memo.get(id(self.owner), self.owner)
+        return copied
+
+
+def _tensor(owner: nn.Module, name: str) -> Tensor:
+    """A parameter or buffer as it is now: a supernet hangs its own there."""
+    path, _, key = name.rpartition(".")
+    module = owner.get_submodule(path)
+    held = (module._parameters.get(key), module._buffers.get(key), getattr(module, key, None))
+    return next(each for each in held if each is not None)
+
+
+def _in_training(module: fx.GraphModule) -> fx.GraphModule:
+    """The same graph with dropout and normalisations as in training."""
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(module.graph, {}))
+    for node in graph.nodes:
+        target = node.target
+        given = by_name(target, node.args, node.kwargs) if isinstance(target, torch._ops.OpOverload) else {}
+        for name in _MODES:
+            if given.get(name) is False:
+                set_argument(node, (name,), True)
+    return fx.GraphModule(module, graph)
+
+
+def install(module: nn.Module, reference: Reference, sizes: Sizes, left_out: Collection[str]) -> None:
+    """Let the forward of a resized module be the graph."""
+    vars(module)["forward"] = Graphed(module, reference, sizes, left_out)
+
+
+@torch.no_grad()
+def same_at_other_sizes(model: nn.Module, reference: Reference, inputs: Iterable[Inputs]) -> float:
+    """Largest difference between a model and its graph, relative to the largest output; infinite for other shapes.
+
+    Args:
+        model: in evaluation mode.
+        reference: of it.
+        inputs: of several numbers of samples.
+    """
+    worst = 0.0
+    graphed = Graphed(model, reference, reference.whole, ())
+    for each in inputs:
+        positional, keywords = arguments(each)
+        try:
+            ours, theirs = tensors_in(graphed(*positional, **keywords)), tensors_in(call(model, each))
+        except Exception:  # whatever an operator says to another size
+            return math.inf
+        for one, other in zip(ours, theirs, strict=True):
+            if one.shape != other.shape:
+                return math.inf
+            if one.numel():
+                worst = max(worst, float((one - other).abs().max()) / max(float(other.abs().max()), 1e-12))
+    return worst
