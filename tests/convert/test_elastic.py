@@ -11,6 +11,7 @@ from torch import nn
 
 import nas
 from nas import elastic
+from nas.convert.converting import Conversion
 from nas.convert.elastic import cost
 from nas.errors import SpaceError
 from tests.convert import planned
@@ -118,7 +119,18 @@ def test_a_conversion_is_proved_and_says_so():
     assert "proofs" in space.report.seconds
 
 
-def test_what_a_proof_refuses_stays_whole_with_the_reason():
+def test_a_class_that_takes_no_other_size_is_replaced_by_its_graph():
+    space = elastic(Odd(), X)
+    assert space.report.execution == "graph"
+    assert "cut, the output is off by" in space.report.because
+    assert [decision.size for decision in space.plan.decisions] == [32, 40]
+
+
+def test_what_a_proof_refuses_stays_whole_with_the_reason(monkeypatch):
+    def refuse(_self):
+        raise SpaceError("no graph")
+
+    monkeypatch.setattr(Conversion, "check_graph", refuse)
     space = elastic(Odd(), X)
     assert [decision.size for decision in space.plan.decisions] == [40]
     failed = [kept for kept in space.report.kept if kept.reason == "proof failed"]
