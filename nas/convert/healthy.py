@@ -99,10 +99,19 @@ def _parameter(module: nn.Module, name: str, own: Tensor, generator: torch.Gener
     if fan is not None and strength == "fresh":
         return GAIN / math.sqrt(fan) * noise
     scale = float(own.abs().max()) if own.numel() else 0.0
+    if fan is None and strength == "fresh" and _is_small_gain(module.get_submodule(name.rpartition(".")[0]), name, own):
+        return 1 + 0.3 * noise.to(own.dtype)
     if fan is None and strength == "fresh":
         # Vectors near zero scale a branch or shift it: at their own values the branch would not be seen.
         return own + 0.1 * noise if scale >= 1e-2 else 0.3 * noise
     return own * (1 + 0.3 * noise) + (0.02 if scale < 1e-2 else 0.02 * scale) * noise
+
+
+def _is_small_gain(owner: nn.Module, name: str, own: Tensor) -> bool:
+    """Whether a vector is what a norm or a scale multiplies with, and so small that deep networks give nothing any more."""
+    if "bias" in name.rpartition(".")[2] or any(one.dim() > 1 for one in owner.parameters(recurse=False)):
+        return False
+    return own.numel() > 1 and float(own.square().mean()) < 0.25 if not own.is_complex() else False
 
 
 def _fan(owner: nn.Module, tensor: Tensor) -> int | None:
