@@ -11,11 +11,14 @@ from torch import fx
 from nas.convert.analysis import Analysis
 from nas.convert.decisions import Names
 from nas.convert.equations import Equation, Solution, solve
+from nas.convert.refusing import place_of
 from nas.convert.rules import Path, name_of
 from nas.convert.rules.base import arguments
-from nas.convert.tracking import Expression, replaced, unknowns
+from nas.convert.tracking import UNKNOWN, Expression, evaluate, replaced, unknowns
 
 _SIGNS = frozenset({"+", "-", "*", "//", "%"})
+_FACTORS = frozenset({("other",), ("scale",), ("value",), ("alpha",), ("beta",), ("exponent",)})
+"""Arguments that are numbers to compute with, and no sizes."""
 
 
 def couple(analysis: Analysis, names: Names, decided: Collection[str], *, tie: bool = True) -> Solution:
@@ -42,17 +45,50 @@ def equations(analysis: Analysis, names: Names) -> Iterator[Equation]:
         for path, (axis, sign) in derived.items():
             right: Expression = ("axis", names.axis(axis))
             left = _of_axes(analysis, names, tracked[path]) if path in tracked else None
-            if left is None:
-                left = _literal(
-                    node, path
-                )  # a number in the source, or one whose way was not seen: it stays what it is
+            why = where
+            if left is None:  # a number in the source, or one whose way was not seen: it stays what it is
+                left, why = _literal(node, path), _with_line(where, node)
             if left is not None:
-                yield Equation(left, right if sign > 0 else ("-", 0, right), where)
+                yield Equation(left, right if sign > 0 else ("-", 0, right), why)
+    yield from _factors(analysis, names)
     for first, second in capture.equal:
         left, other = _of_axes(analysis, names, first), _of_axes(analysis, names, second)
         if left is not None and other is not None:
             swapped = not (isinstance(left, tuple) and left[0] == "attr")
             yield Equation(*((other, left) if swapped else (left, other)), ("comparison", _module(first, second)))
+
+
+def _factors(analysis: Analysis, names: Names) -> Iterator[Equation]:
+    """Lengths that a factor was computed from, such as the scale of attention, must stay: it would be another function."""
+    for node, tracked in analysis.capture.tracked.items():
+        for path, expression in tracked.items():
+            if path in _FACTORS:
+                where = _with_line((name_of(node), analysis.capture.paths.get(node, "")), node)
+                for part in _whole_parts(expression):
+                    left = _of_axes(analysis, names, part)
+                    if left is not None:
+                        yield Equation(left, _value(analysis, part), where)
+
+
+def _whole_parts(expression: Expression) -> Iterator[Expression]:
+    """The largest parts of an expression that are whole numbers."""
+    if _whole(expression):
+        yield expression
+    elif isinstance(expression, tuple) and expression[0] not in UNKNOWN:
+        for part in expression[1:]:
+            yield from _whole_parts(part)
+
+
+def _value(analysis: Analysis, expression: Expression) -> int:
+    def value(one: tuple[Any, ...]) -> Any:
+        return analysis.capture.attributes[one] if one[0] == "attr" else one[1].meta["val"].shape[one[2]]
+
+    return int(evaluate(expression, value))
+
+
+def _with_line(where: tuple[str, str], node: fx.Node) -> tuple[str, str]:
+    place = place_of(node)
+    return where if place is None else (f"{where[0]} ({place[0]}:{place[1]})", where[1])
 
 
 def _module(*expressions: Expression) -> str:

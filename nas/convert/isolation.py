@@ -6,8 +6,10 @@ import contextlib
 import functools
 import io
 import logging
+import math
 import random
 import sys
+import types
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,8 +19,14 @@ import numpy as np
 import torch
 from torch import nn
 
-_FOREIGN = frozenset({"torch", "numpy", "sympy", "mpmath", "networkx", *sys.stdlib_module_names})
+from nas.convert.tracking import square_root
+
+_FOREIGN = frozenset({"nas", "torch", "numpy", "sympy", "mpmath", "networkx", *sys.stdlib_module_names})
 """Packages whose functions keep no tensors or sizes of a model."""
+
+
+_MATH = types.ModuleType("math")
+_MATH.__dict__.update(vars(math) | {"sqrt": square_root})
 
 
 @contextmanager
@@ -76,7 +84,8 @@ def _replaced(owner: Any, name: str, function: Any) -> Iterator[None]:
 def _caching(model: nn.Module) -> Iterator[tuple[Any, str, Any]]:
     """Functions with `functools.lru_cache` of modules and of the model's classes: owner, name, function without the cache.
 
-    It takes tracked numbers of equal values for the same, and would keep tensors without values.
+    It takes tracked numbers of equal values for the same, and would keep tensors without values.  And `math.sqrt`,
+    which forgets where numbers come from.
     """
     modules = [one for name, one in list(sys.modules.items()) if name.partition(".")[0] not in _FOREIGN]
     classes = {kind for module in model.modules() for kind in type(module).__mro__}
@@ -85,6 +94,10 @@ def _caching(model: nn.Module) -> Iterator[tuple[Any, str, Any]]:
         for name, value in list(getattr(owner, "__dict__", {}).items()):
             if type(value) is functools._lru_cache_wrapper:
                 yield owner, name, value.__wrapped__
+            elif value is math:
+                yield owner, name, _MATH
+            elif value is math.sqrt:
+                yield owner, name, square_root
 
 
 def _is_causal(*given: Any, is_causal: bool | None = None, **_: Any) -> bool:

@@ -155,9 +155,15 @@ def memory_of(node: fx.Node) -> Any:
 
 def _line_of(node: fx.Node) -> str:
     """The last line of the model in a node's stack, as text."""
+    place = place_of(node)
+    return "" if place is None else f" at {place[0]}, line {place[1]} (`{brief(place[2], 80)}`)"
+
+
+def place_of(node: fx.Node) -> tuple[str, int, str] | None:
+    """File, line and code of the model's last call on the way to an operator."""
     lines = re.findall(r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]*)', node.meta.get("stack_trace") or "")
-    own = [line for line in lines if _TORCHS not in FilePath(line[0]).parents and _OWN not in FilePath(line[0]).parents]
-    if not own:
-        return ""
-    file, number, code = own[-1]
-    return f" at {FilePath(file).name}, line {number} (`{brief(code, 80)}`)"
+    for name, number, code in reversed(lines):
+        file = FilePath(name)
+        if _TORCHS not in file.parents and _OWN not in file.parents:
+            return file.name, int(number), code
+    return None

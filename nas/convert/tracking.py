@@ -137,6 +137,13 @@ for _name, _sign in (
         setattr(_class, "__neg__", _negated)  # noqa: B010  # as the others are set
 
 
+def square_root(value: Any) -> float:
+    """`math.sqrt` that keeps where a number came from."""
+    found = math.sqrt(value)
+    tracked = isinstance(value, (TrackedInt, TrackedFloat))
+    return TrackedFloat(found, ("**", value.expression, 0.5)) if tracked else found
+
+
 @contextmanager
 def comparing() -> Iterator[dict[tuple[Expression, Expression], None]]:
     """Notes which tracked whole numbers were compared with others and found to be equal."""
