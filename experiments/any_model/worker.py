@@ -62,4 +62,5 @@ def _waited(child: int, result: Path, log: Path, seconds: float) -> Any:
     os.waitpid(child, 0)
     where = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     frames = [line.strip() for line in where if line.strip().startswith("File ")]
-    return f"hangs after {seconds:.0f} s: {next((f for f in frames if '/torch/' not in f), '')}"
+    ours = [frame for frame in frames if "/nas/" in frame or "/any_model/" in frame]
+    return f"hangs after {seconds:.0f} s: {(ours or frames or [''])[0]}"
