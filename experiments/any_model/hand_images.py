@@ -546,7 +546,7 @@ class PixelUnshuffle(nn.Module):
 
 @on(floats(2, 784))
 def autoencoder() -> nn.Module:
-    sizes = [784, 128, 48, 8]
+    sizes = [784, 512, 256, 8]
     down = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
     up = [layer for a, b in pairwise(sizes[::-1]) for layer in (nn.Linear(a, b), nn.ReLU())]
     return nn.Sequential(*down[:-1], *up[:-1], nn.Sigmoid())
@@ -849,7 +849,7 @@ class RepVgg(nn.Module):
 class Highway(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Linear(3 * 32 * 32, 48)
+        self.shrink, self.first = nn.AvgPool2d(4), nn.Linear(3 * 8 * 8, 48)
         self.gates, self.paths = (
             nn.ModuleList(nn.Linear(48, 48) for _ in range(2)),
             nn.ModuleList(nn.Linear(48, 48) for _ in range(2)),
@@ -857,7 +857,7 @@ class Highway(nn.Module):
         self.head = nn.Linear(48, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x.flatten(1))
+        x = self.first(self.shrink(x).flatten(1))
         for gate, path in zip(self.gates, self.paths, strict=True):
             g = torch.sigmoid(gate(x))
             x = g * F.relu(path(x)) + (1 - g) * x

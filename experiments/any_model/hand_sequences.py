@@ -459,10 +459,12 @@ class LinearAttentionDecay(nn.Module):
         super().__init__()
         self.mix = nn.Parameter(torch.full((32,), 0.5))
         self.decay = nn.Parameter(torch.zeros(32))
+        self.first = nn.Linear(32, 32)
         self.key, self.value, self.gate, self.out = (nn.Linear(32, 32, bias=False) for _ in range(4))
         self.head = nn.Linear(32, 4)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
         before = F.pad(x, (0, 0, 1, -1))
         mixed = x * self.mix + before * (1 - self.mix)
         k, v, r = self.key(mixed).exp(), self.value(mixed), self.gate(x).sigmoid()
@@ -484,12 +486,12 @@ class DilatedGlu(nn.Module):
         self.v = nn.Parameter(torch.randn(24, 12, 3) / 6)
         self.g = nn.Parameter(torch.ones(24, 1, 1))
         self.gate = nn.Conv1d(12, 24, 3, padding=1)
-        self.head = nn.Conv1d(24, 4, 1)
+        self.middle, self.head = nn.Conv1d(24, 32, 3, padding=1), nn.Conv1d(32, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.transpose(1, 2)
         weight = self.g * self.v / self.v.norm(dim=(1, 2), keepdim=True)
-        return self.head(F.conv1d(x, weight, padding=1) * torch.sigmoid(self.gate(x)))
+        return self.head(F.relu(self.middle(F.conv1d(x, weight, padding=1) * torch.sigmoid(self.gate(x)))))
 
 
 @on(floats(2, 8, 12))

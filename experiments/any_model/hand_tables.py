@@ -58,11 +58,11 @@ class Functional(nn.Module):
         super().__init__()
         self.w1, self.b1 = nn.Parameter(torch.randn(20, 48) * 0.1), nn.Parameter(torch.zeros(48))
         self.w2, self.b2 = nn.Parameter(torch.randn(3, 48) * 0.1), nn.Parameter(torch.zeros(3))
-        self.mask = nn.Parameter(torch.ones(48))
+        self.w3, self.mask = nn.Parameter(torch.randn(48, 48) * 0.1), nn.Parameter(torch.ones(48))
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = torch.relu(x @ self.w1 + self.b1) * torch.sigmoid(self.mask)
-        return torch.addmm(self.b2, hidden, self.w2.t())
+        return torch.addmm(self.b2, torch.relu(hidden.mm(self.w3)), self.w2.t())
 
 
 @on(rows)
@@ -70,11 +70,17 @@ class ParameterDictionary(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weights = nn.ParameterDict(
-            {"a": torch.randn(48, 20) * 0.1, "b": torch.randn(48) * 0.1, "c": torch.randn(3, 48) * 0.1}
+            {
+                "a": torch.randn(48, 20) * 0.1,
+                "b": torch.randn(48) * 0.1,
+                "c": torch.randn(3, 32) * 0.1,
+                "d": torch.randn(32, 48) * 0.1,
+            }
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(F.gelu(F.linear(x, self.weights["a"], self.weights["b"])), self.weights["c"])
+        hidden = F.gelu(F.linear(x, self.weights["a"], self.weights["b"]))
+        return F.linear(F.gelu(F.linear(hidden, self.weights["d"])), self.weights["c"])
 
 
 @on(rows)
@@ -83,12 +89,13 @@ class MaskedWeights(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.last = nn.Linear(20, 48), nn.Linear(48, 3)
+        self.first, self.middle, self.last = nn.Linear(20, 48), nn.Linear(48, 48), nn.Linear(48, 3)
         self.register_buffer("mask", (torch.rand(48, 20) > 0.3).float())
         self.register_buffer("scale", torch.rand(48))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(torch.relu(F.linear(x, self.first.weight * self.mask, self.first.bias)) * self.scale)
+        x = torch.relu(F.linear(x, self.first.weight * self.mask, self.first.bias)) * self.scale
+        return self.last(torch.relu(self.middle(x)))
 
 
 @on(rows)
@@ -111,10 +118,12 @@ class TransposedTie(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder, self.bias = nn.Linear(20, 48), nn.Parameter(torch.zeros(20))
+        self.encoder, self.inner, self.bias = nn.Linear(20, 48), nn.Linear(48, 32), nn.Parameter(torch.zeros(20))
+        self.middle = nn.Parameter(torch.zeros(48))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(torch.relu(self.encoder(x)), self.encoder.weight.t(), self.bias)
+        x = torch.relu(self.inner(torch.relu(self.encoder(x))))
+        return F.linear(torch.relu(F.linear(x, self.inner.weight.t(), self.middle)), self.encoder.weight.t(), self.bias)
 
 
 @on(rows)
@@ -123,7 +132,7 @@ class HyperNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.make = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 16 * 20))
+        self.make = nn.Sequential(nn.Linear(20, 96), nn.ReLU(), nn.Linear(96, 96), nn.ReLU(), nn.Linear(96, 16 * 20))
         self.last = nn.Linear(16, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -154,10 +163,11 @@ class Polynomial(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.c = nn.Linear(20, 32), nn.Linear(20, 32), nn.Linear(32, 3)
+        self.a, self.b, self.c, self.d = nn.Linear(20, 32), nn.Linear(20, 32), nn.Linear(32, 3), nn.Linear(32, 32)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c(self.a(x) * self.b(x))
+        x = self.a(x) * self.b(x)
+        return self.c(x * self.d(x))
 
 
 @on(floats(4, 8), floats(4, 8))
@@ -294,10 +304,11 @@ class GraphConvolution(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.w1, self.w2 = nn.Parameter(torch.randn(12, 32) * 0.2), nn.Parameter(torch.randn(32, 4) * 0.2)
-        self.b1 = nn.Parameter(torch.zeros(32))
+        self.b1, self.w3 = nn.Parameter(torch.zeros(32)), nn.Parameter(torch.randn(32, 32) * 0.2)
 
     def forward(self, x: Tensor, a: Tensor) -> Tensor:
-        return F.log_softmax(a @ torch.relu(a @ (x @ self.w1) + self.b1) @ self.w2, dim=-1)
+        x = torch.relu(a @ (x @ self.w1) + self.b1)
+        return F.log_softmax(a @ torch.relu(a @ (x @ self.w3)) @ self.w2, dim=-1)
 
 
 @on(floats(10, 12), adjacency)
@@ -385,7 +396,8 @@ class BagMaximum(nn.Module):
 class WeightedBag(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.bag, self.head = nn.EmbeddingBag(30, 32, mode="sum"), nn.Linear(32, 4)
+        self.bag = nn.EmbeddingBag(30, 32, mode="sum")
+        self.head = nn.Sequential(nn.Linear(32, 48), nn.ReLU(), nn.Linear(48, 4))
 
     def forward(self, text: Tensor, weights: Tensor) -> Tensor:
         return self.head(self.bag(text, per_sample_weights=weights))
@@ -542,7 +554,8 @@ class NBeats(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Linear(108, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU()) for _ in range(3)
+            nn.Sequential(nn.Linear(108, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 32), nn.ReLU())
+            for _ in range(3)
         )
         self.back, self.fore = (
             nn.ModuleList(nn.Linear(32, 108) for _ in range(3)),
@@ -579,9 +592,11 @@ class DuelingEnsemble(nn.Module):
         super().__init__()
         self.w1, self.b1 = nn.Parameter(torch.randn(3, 8, 32) * 0.2), nn.Parameter(torch.zeros(3, 1, 32))
         self.w2, self.b2 = nn.Parameter(torch.randn(3, 32, 6) * 0.2), nn.Parameter(torch.zeros(3, 1, 6))
+        self.w3 = nn.Parameter(torch.randn(3, 32, 32) * 0.2)
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.relu(torch.baddbmm(self.b1, x.expand(3, -1, -1), self.w1))
+        h = torch.relu(h @ self.w3)
         y = torch.baddbmm(self.b2, h, self.w2)
         value, advantage = y[..., :1], y[..., 1:]
         return (value + advantage - advantage.mean(-1, keepdim=True)).mean(0)
@@ -593,7 +608,9 @@ class Coupling(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.nets = nn.ModuleList(nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 8)) for _ in range(3))
+        self.nets = nn.ModuleList(
+            nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 8)) for _ in range(3)
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         total = torch.zeros(x.shape[0])
@@ -647,7 +664,8 @@ class SoftTree(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.gates, self.leaves = nn.Linear(20, 32), nn.Linear(32, 7), nn.Parameter(torch.randn(8, 3))
+        self.embed = nn.Sequential(nn.Linear(20, 48), nn.ReLU(), nn.Linear(48, 32))
+        self.gates, self.leaves = nn.Linear(32, 7), nn.Parameter(torch.randn(8, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         g = torch.sigmoid(self.gates(torch.relu(self.embed(x))))
@@ -700,7 +718,8 @@ class MixtureDensity(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hidden, self.out = nn.Linear(20, 48), nn.Linear(48, 5 + 5 * 2 + 5)
+        self.hidden = nn.Sequential(nn.Linear(20, 64), nn.Tanh(), nn.Linear(64, 64))
+        self.out = nn.Linear(64, 5 + 5 * 2 + 5)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         weight, mean, deviation = self.out(torch.tanh(self.hidden(x))).split([5, 10, 5], dim=-1)

@@ -48,6 +48,9 @@ def main() -> None:
     parser.add_argument("--gib", type=float, default=6, help="limit of each model")
     parser.add_argument("--repeat", default="", help="verdicts to judge again: a regular expression")
     parser.add_argument("--one", help="judge this model in the foreground and print its row")
+    parser.add_argument(
+        "--report", action="store_true", help="judge nothing: print and write the figures of all rows there are"
+    )
     parser.add_argument("--smoke", action="store_true")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -65,12 +68,15 @@ def main() -> None:
         return
     names = [n for n in catalogue if n.split("/")[0] in arguments.source and re.search(arguments.filter, n)]
     folder = arguments.rows / arguments.tool
+    if arguments.report:
+        report(arguments.tool, folder, catalogue)
+        return
     folder.mkdir(parents=True, exist_ok=True)
     preload()
 
     def one(name: str) -> Row:
         return remembered(
-            folder / f"{name.replace('/', '__')}.json",
+            folder / file_of(name),
             arguments.repeat,
             lambda: forked(
                 lambda: judged(catalogue[name], convert, arguments.archs), seconds=arguments.seconds, gib=arguments.gib
@@ -81,6 +87,23 @@ def main() -> None:
     with ThreadPoolExecutor(arguments.jobs) as pool:
         rows = dict(zip(names, pool.map(one, names), strict=True))
     print(json.dumps(figures(arguments.tool, rows)))
+
+
+def file_of(name: str) -> str:
+    return f"{name.replace('/', '__')}.json"
+
+
+def report(tool: str, folder: Path, names: Iterable[str]) -> None:
+    """Print the figures of the rows in `folder`, and put both beside this file."""
+    rows = {
+        name: json.loads((folder / file_of(name)).read_text(encoding="utf-8"))
+        for name in names
+        if (folder / file_of(name)).exists()
+    }
+    found = figures(tool, rows)
+    lines = [json.dumps({"name": name, **row}) for name, row in rows.items()]
+    files.write(Path(__file__).parent / "results.jsonl", "\n".join(lines) + "\n")
+    print(json.dumps(found))
 
 
 def preload() -> None:
