@@ -19,6 +19,7 @@ from tags import Origins, Tags, healthy, refill
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+ATEN = torch.ops.aten
 TOLERANCE = 3e-4  # of the largest output; float32 where a model's code forces it
 SENSITIVE = 1e-5
 
@@ -131,7 +132,7 @@ class Recorded(TorchFunctionMode):
         norm = _NORMS.get(func)
         if norm is not None:
             return norm(self, *args, **kwargs)
-        if func is F.scaled_dot_product_attention and kwargs.get("scale") is None:
+        if func in _ATTENTIONS and kwargs.get("scale") is None:
             kwargs = {**kwargs, "scale": 0.25}
         if func in _REDUCTIONS and args and isinstance(args[0], Tensor) and args[0].is_floating_point():
             return self.reduced(func, args, kwargs)
@@ -161,7 +162,7 @@ class Recorded(TorchFunctionMode):
             return result
         if all(a.shape == b.shape for a, b in zip(known, results, strict=True)):
             return known if isinstance(result, tuple) else known[0]
-        if func not in (torch.mean, Tensor.mean):
+        if func not in _MEANS:
             raise AssertionError(f"{func.__name__} over an axis that was cut")
         return result * (elements / before)
 
@@ -190,6 +191,11 @@ def _group_norm(
     return each.norm(x, weight, bias, 1)
 
 
+def _batch_norm_of_graph(each: Recorded, *given: Any, **named: Any) -> Tensor:
+    x, weight, bias, mean, var, training, momentum, eps, *_ = given
+    return _batch_norm(each, x, mean, var, weight, bias, training, momentum, eps, **named)
+
+
 def _batch_norm(_: Recorded, *given: Any, **named: Any) -> Tensor:
     names = ("x", "mean", "var", "weight", "bias", "training", "momentum", "eps")
     renamed = {"input": "x", "running_mean": "mean", "running_var": "var"}
@@ -207,5 +213,14 @@ _NORMS: dict[Any, Callable[..., Tensor]] = {
     F.group_norm: _group_norm,
     torch.group_norm: _group_norm,
     F.batch_norm: _batch_norm,
+    ATEN.layer_norm.default: _layer_norm,  # captured graphs call operators
+    ATEN.rms_norm.default: _rms_norm,
+    ATEN.group_norm.default: _group_norm,
+    ATEN.batch_norm.default: _batch_norm_of_graph,
 }
-_REDUCTIONS = {torch.mean, Tensor.mean, torch.var, Tensor.var, torch.std, Tensor.std, torch.var_mean, torch.std_mean}
+_ATTENTIONS = {F.scaled_dot_product_attention, ATEN.scaled_dot_product_attention.default}
+_REDUCTIONS = {
+    *(torch.mean, Tensor.mean, torch.var, Tensor.var, torch.std, Tensor.std, torch.var_mean, torch.std_mean),
+    *(ATEN.mean.default, ATEN.mean.dim, ATEN.var.correction, ATEN.std.correction, ATEN.var_mean.correction),
+}
+_MEANS = {torch.mean, Tensor.mean, ATEN.mean.default, ATEN.mean.dim}
