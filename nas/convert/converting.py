@@ -154,7 +154,7 @@ class Conversion:
         with timed(self.seconds, "graph"):
             patient = healthy_copy(self.model, self.example, samples=None)
             reference = self.reference(self.plan, samples=True)
-            if not reference.samples:
+            if not reference.samples and has_batch(self.example):
                 raise SpaceError(
                     f"the graph of {type(self.model).__name__} is one of {batch_size(self.example)} samples alone, so that "
                     "nothing else could be computed with it; write sizes as attributes, from which nas.elastic resizes the class"
@@ -234,20 +234,36 @@ def convert(model: nn.Module, example: Inputs, options: Options) -> Conversion:
     return _converted(model, example, options, {})
 
 
-def convert_graph(model: nn.Module, example: Inputs, options: Options) -> Conversion:
+def convert_graph(model: nn.Module, example: Inputs, options: Options, *, samples: bool = True) -> Conversion:
     """The same without what the class asks for, and with the number of samples open: archs are captured graphs.
+
+    Args:
+        model: the user's own.
+        example: inputs.
+        options: of the conversion.
+        samples: let their number be open; without it the graph is one of inputs of these sizes alone.
 
     Raises:
         SpaceError: as `convert`.
     """
     several: Any = example
-    try:
-        check_batch(example)
-        if has_batch(example):
-            several = repeated(few_samples(example, 1), SEVERAL)
-    except SupernetError:
-        pass  # tensors of several lengths: the graph is of these inputs only
-    return _converted(model, several, dataclasses.replace(options, mode="free"), sample_axes(several))
+    if samples:
+        try:
+            check_batch(example)
+        except SupernetError as error:
+            raise SpaceError(str(error)) from error
+        several = repeated(few_samples(example, 1), SEVERAL) if has_batch(example) else example
+    found = graph_of(model, several, options, samples=samples)
+    if samples:
+        found.check_graph()
+    return found
+
+
+def graph_of(model: nn.Module, several: Inputs, options: Options, *, samples: bool) -> Conversion:
+    """The conversion by the graph, of an example of as many samples as it is to be captured with, without a check."""
+    return _converted(
+        model, several, dataclasses.replace(options, mode="free"), sample_axes(several) if samples else {}
+    )
 
 
 def _converted(model: nn.Module, example: Inputs, options: Options, samples: Mapping[int, int]) -> Conversion:

@@ -144,7 +144,7 @@ def elastic(
         notes += [f"{name}: {why}" for name, why in proved.unshown.items() if plan.atoms[name].decision]
         notes += proved.notes
     if plan.graph:
-        template.capture_with(found.example, found.options, found.reference(plan, samples=True))
+        template.capture_with(found, found.reference(plan, samples=True))
     report = describe(
         model,
         plan,
@@ -168,20 +168,21 @@ def _converted(
     """The conversion by the class, or by the graph where the class leaves much less elastic; why it is the graph; and proofs."""
     if options.mode == "free":
         found = convert_graph(model, example, options)
-        found.check_graph()
         return found, "mode='free' was asked for", _proved(found, check=check)
     found = convert(model, example, options)
     proved = _proved(found, check=check) if found.plan.decisions or found.plan.units else None
     why = _shortfall(found, proved)
     if not why:
         return found, "", proved
-    graph = convert_graph(model, example, options)
     plan = proved.plan if proved is not None else found.plan
-    if plan.decisions and found.left(plan) < MUCH * graph.left(graph.plan):
-        return found, "", proved
     try:
-        graph.check_graph()
-    except SpaceError:
+        graph = convert_graph(model, example, options)
+    except SpaceError:  # as for inputs whose first axis is no batch
+        if plan.decisions:
+            return found, "", proved
+        graph = convert_graph(model, example, options, samples=False)
+        why = f"{why}; it takes inputs of the example's sizes alone"
+    if plan.decisions and found.left(plan) < MUCH * graph.left(graph.plan):
         return found, "", proved
     graph.seconds = {stage: found.seconds.get(stage, 0.0) + took for stage, took in graph.seconds.items()}
     return graph, why, _proved(graph, check=check)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from nas.convert.emission import Reference, by_name, set_argument
@@ -23,6 +24,41 @@ from nas.supernet.inputs import Inputs, arguments, call, tensors_in
 from nas.supernet.parts import Sizes
 
 _MODES = ("train", "training")
+
+
+def _layer_norm(
+    x: Any, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, _cudnn: bool = True
+) -> Any:
+    return functional.layer_norm(x, shape, weight, bias, eps)
+
+
+def _group_norm(
+    x: Any, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, _cudnn: bool = True
+) -> Any:
+    return functional.group_norm(x, groups, weight, bias, eps)
+
+
+def _rms_norm(x: Any, shape: Any, weight: Any = None, eps: float | None = None) -> Any:
+    return functional.rms_norm(x, shape, weight, eps)
+
+
+def _batch_norm(x: Any, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any) -> Any:
+    training, momentum, eps = rest[:3]
+    return functional.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
+
+
+def _attention(*args: Any, **kwargs: Any) -> Any:
+    return functional.scaled_dot_product_attention(*args, **kwargs)
+
+
+_LOOKED_UP = {
+    torch.ops.aten.layer_norm.default: _layer_norm,
+    torch.ops.aten.group_norm.default: _group_norm,
+    torch.ops.aten.rms_norm.default: _rms_norm,
+    torch.ops.aten.batch_norm.default: _batch_norm,
+    torch.ops.aten.scaled_dot_product_attention.default: _attention,
+}
+"""What programs replace in `torch.nn.functional` (synchronised statistics, kernels of their own) is looked up at each call."""
 
 
 class Graphed:
@@ -38,7 +74,7 @@ class Graphed:
     def __init__(self, owner: nn.Module, reference: Reference, sizes: Sizes, left_out: Collection[str]) -> None:
         capture = reference.at(sizes, left_out)
         self.owner = owner
-        self.programs = {False: capture.module, True: _in_training(capture.module)}
+        self.programs = {mode: _program(capture.module, training=mode) for mode in (False, True)}
         self.structure, self.order = capture.structure, capture.order
         used = {node.name for node in capture.module.graph.nodes if node.op == "placeholder" and node.users}
         self.sources = [
@@ -125,16 +161,17 @@ def _tensor(owner: nn.Module, name: str) -> Tensor:
     return next(each for each in held if each is not None)
 
 
-def _in_training(module: fx.GraphModule) -> fx.GraphModule:
-    """The same graph with dropout and normalisations as in training."""
+def _program(module: fx.GraphModule, *, training: bool) -> fx.GraphModule:
+    """The graph, in training with dropout and normalisations as in training, and with norms and attention of `functional`."""
     graph = fx.Graph()
     graph.output(graph.graph_copy(module.graph, {}))
     for node in graph.nodes:
         target = node.target
         given = by_name(target, node.args, node.kwargs) if isinstance(target, torch._ops.OpOverload) else {}
-        for name in _MODES:
+        for name in _MODES if training else ():
             if given.get(name) is False:
                 set_argument(node, (name,), True)
+        node.target = _LOOKED_UP.get(target, target)
     return fx.GraphModule(module, graph)
 
 

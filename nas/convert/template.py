@@ -15,7 +15,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sized
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -26,8 +26,11 @@ from nas.errors import SpaceError
 from nas.space.model import ModelFunction, model
 from nas.supernet import attributes
 from nas.supernet.constructor import structure
-from nas.supernet.inputs import Inputs, describe, zeros
+from nas.supernet.inputs import describe, zeros
 from nas.supernet.skeleton import STATE, parameters_of, parameters_on_meta, quiet
+
+if TYPE_CHECKING:
+    from nas.convert.converting import Conversion
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
@@ -114,9 +117,9 @@ class Template:
             )
         return self._weights
 
-    def capture_with(self, example: Inputs, options: Any, reference: Reference) -> None:
+    def capture_with(self, found: Conversion, reference: Reference) -> None:
         """Archs are captured graphs: what another process captures the graph with again, and the graph for this one."""
-        self.captured_with = describe(example), options
+        self.captured_with = describe(found.example), found.options, bool(found.samples)
         self._reference = reference
 
     def reference(self, plan: Plan) -> Reference:
@@ -126,15 +129,15 @@ class Template:
             SpaceError: this process would have to capture it, and what it captures is another one.
         """
         if self._reference is None:
-            from nas.convert.converting import convert_graph
+            from nas.convert.converting import graph_of
 
             if self.captured_with is None:
                 raise SpaceError(
                     f"archs of this {self.cls.__name__} are captured graphs, which only nas.elastic makes; write the network as "
                     "pt2 or ONNX with 'nas export'"
                 )
-            described, options = self.captured_with
-            found = convert_graph(self.skeleton(), zeros(described), options)
+            described, options, samples = self.captured_with
+            found = graph_of(self.skeleton(), zeros(described), options, samples=samples)
             if {**found.names.tensors} != {**plan.tensors}:
                 raise SpaceError(
                     "the graph that was captured here has other atoms than the plan; use the same version of torch"
