@@ -228,7 +228,7 @@ def digits_space(build: Any = None) -> tuple[nn.Module, ElasticSpace, Any]:
     return model, ElasticSpace(Template.of(model, build), planned.digits_plan()), task
 
 
-def searched(folder: Path, build: Any, workers: int = 0, trials: int = 4) -> nas.Study:
+def searched(folder: Path, build: Any, workers: int = 0, trials: int = 4, ray: bool = False) -> nas.Study:
     model, space, task = digits_space(build)
     net = nas.Supernet(space, example=task.example, weights=model)
     training = nas.Training(net, task, path=folder / "trained", steps=2)
@@ -243,7 +243,7 @@ def searched(folder: Path, build: Any, workers: int = 0, trials: int = 4) -> nas
         store=folder / "nas.db",
         trials=trials,
     )
-    study.run(workers=workers, progress=False)
+    study.run(workers=workers, ray=ray, progress=False)
     return study
 
 
@@ -277,6 +277,26 @@ def test_a_winner_whose_model_nobody_can_build_is_a_sentence_and_is_exported(tmp
 def test_workers_get_the_model_without_its_weights(tmp_path: Path):
     study = searched(tmp_path, None, workers=1)
     assert set(study.trials().state) == {"COMPLETED"}
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("build", [None, nas.model(planned.Digits)()])
+def test_workers_of_ray_find_what_this_process_does(tmp_path: Path, build: Any):
+    pytest.importorskip("ray")
+    there = searched(tmp_path / "there", build, workers=1, ray=True).trials()
+    here = searched(tmp_path / "here", build).trials()
+    assert set(there.state) == {"COMPLETED"}
+    columns = ["accuracy", "macs", "choices"]
+    assert there[columns].to_dict("records") == here[columns].to_dict("records")
+
+
+def test_a_winner_is_exported_to_onnx(tmp_path: Path):
+    pytest.importorskip("onnxscript")
+    model, space, task = digits_space()
+    net = nas.Supernet(space, example=task.example, weights=model)
+    done = export(net.extract(space.smallest), tmp_path / "net.onnx", None, task.example)
+    assert done.difference < 1e-4
 
 
 @pytest.mark.slow
