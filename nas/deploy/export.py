@@ -22,6 +22,7 @@ from nas.checking import checked
 from nas.errors import DeployError, suggest
 from nas.sealed import Damaged
 from nas.supernet import Inputs, tensors
+from nas.supernet.configuring import fitted
 from nas.supernet.inputs import arguments, batch_axes, call, convert, has_batch, plain, repeated, tensors_in
 from nas.supernet.rounding import first_difference, gap
 
@@ -196,7 +197,7 @@ def _pretrained(module: nn.Module, path: Path, example: Inputs, _any_batch: bool
             f"{type(module).__name__} has no save_pretrained and from_pretrained of its own; export it as "
             "safetensors, pt2 or onnx"
         )
-    with tensors.writing(path):
+    with tensors.writing(path), fitted(module):
         save(path)
     try:
         again = load(path).eval()

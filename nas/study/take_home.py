@@ -99,12 +99,15 @@ class Winner:
 
     def _write_pretrained(self, folder: Path) -> None:
         """The class's own files, only where they read back: no configuration says that blocks have sizes of their own."""
+        from nas.supernet.configuring import fitted
+
         module: Any = self.module
         log = logging.getLogger("transformers")  # tells of a mismatch with a table
         level = log.level
         log.setLevel(logging.CRITICAL)
         try:
-            module.save_pretrained(folder)
+            with fitted(module):
+                module.save_pretrained(folder)
             same = _difference(module, type(module).from_pretrained(folder).eval(), self.example) is None
         except (AttributeError, KeyError, RuntimeError, ValueError):
             same = False
