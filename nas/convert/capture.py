@@ -26,7 +26,7 @@ from nas.convert.calls import Called, watch_calls
 from nas.convert.copying import computed, forget, named_tensors, tied
 from nas.convert.isolation import isolated
 from nas.convert.observing import MARK, Arguments, Observer
-from nas.convert.refusing import check_modules, check_parameters, refusal, written
+from nas.convert.refusing import check_modules, check_parameters, check_sizes, refusal, written
 from nas.convert.tracking import Expression, comparing, plain, replaced, track_attributes
 from nas.errors import SpaceError, brief, glimpse, text_of
 from nas.supernet.attributes import tensors as kept_tensors
@@ -353,6 +353,7 @@ def _captured(
     for node in list(graph.nodes):
         if node.op == "call_function" and _base(node).startswith("_assert_"):
             graph.erase_node(node)
+    check_sizes(graph)
     sources = _sources(model, program, graph, given)
     read = _drop_dead(graph, sources)
     module.recompile()

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from torch.utils._pytree import tree_leaves
 
 from nas.errors import SpaceError, brief
 
@@ -133,6 +134,21 @@ def written(graph: fx.Graph, sources: Mapping[fx.Node, tuple[str, str]]) -> tupl
             if kind == "buffer":
                 found[name] = None
     return tuple(found)
+
+
+def check_sizes(graph: fx.Graph) -> None:
+    """Whether all tensors of a graph have sizes that follow from those of its inputs.
+
+    Raises:
+        SpaceError: some depend on values, as those of `nonzero` and of a mask as an index do.
+    """
+    for node in graph.nodes:
+        for value in tree_leaves(node.meta.get("val")):
+            if isinstance(value, Tensor) and not all(type(size) is int for size in value.shape):
+                raise SpaceError(
+                    f"how large a tensor is depends on the numbers in it{_line_of(node)}, so that no rule says what can be cut; "
+                    "choose with torch.where or a mask that is multiplied, which keep sizes, or convert the modules around it"
+                )
 
 
 def written_by(node: fx.Node) -> Iterator[fx.Node]:

@@ -478,6 +478,10 @@ def replaces(self: Any, x: Tensor) -> Tensor:
     return self.linear(x)
 
 
+def chooses_rows(self: Any, x: Tensor) -> Tensor:
+    return self.linear(x[x[:, 0] > 0])
+
+
 def returns_nothing(self: Any, x: Tensor) -> None:
     self.linear(x)
 
@@ -499,6 +503,7 @@ def does_not_fit(self: Any, x: Tensor) -> Tensor:
         (writes_data, r"changes its parameter 'linear.weight' when it is called at test_capture.py"),
         (gives_data, r"other data when it is called"),
         (replaces, r"replaces its parameter 'linear.weight' when it is called"),
+        (chooses_rows, r"depends on the numbers in it at test_capture.py, line \d+ \(`return self.linear\(x\[x"),
         (returns_nothing, r"returns no tensor, but None"),
         (does_not_fit, r"cannot be called with the example: RuntimeError: mat1 and mat2"),
     ],
