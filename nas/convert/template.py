@@ -59,7 +59,7 @@ class Template:
         self._skeleton = skeleton
         self._weights: nn.Module | None = None  # in the process that made it, where nothing builds it
         self._axes: tuple[Plan, Axes] | None = None
-        self.captured_with: tuple[Any, Any] | None = None  # of a graph: the example, options, open samples
+        self.captured_with: tuple[Any, Any, bool] | None = None  # of a graph: the example, options, open samples
         self._reference: Reference | None = None
 
     @classmethod
