@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from nas.convert.emission import Reference
 from nas.convert.plan import Plan
+from nas.convert.refusing import check_modules
 from nas.convert.resize import Axes, named_axes, shared_with, without_weights
 from nas.errors import SpaceError
 from nas.space.model import ModelFunction, model
@@ -74,15 +75,16 @@ class Template:
         Raises:
             SpaceError: it builds another module, or the model cannot be copied.
         """
+        check_modules(module)
         skeleton = _apart(module, without_weights(module))
         if build is not None:
             return _same(module, skeleton, _call(build))
-        found = configured(module)
-        if found is not None:
-            try:
+        try:
+            found = configured(module)
+            if found is not None:
                 return _same(module, skeleton, found)
-            except SpaceError:
-                pass  # the configuration does not say all that was done to the model
+        except (SpaceError, AttributeError, KeyError, TypeError, ValueError):
+            pass  # the configuration does not say all that was done to the model
         template = cls(type(module), digest(module), skeleton=skeleton)
         template._weights = module
         return template
@@ -112,6 +114,12 @@ class Template:
             raise SpaceError(
                 f"this process got the {self.cls.__name__} without its weights, which only the process has that called "
                 "nas.elastic; build archs through a nas.Supernet, or give build= to nas.elastic"
+            )
+        name = next((name for name, parameter in self._weights.named_parameters() if parameter.is_meta), None)
+        if name is not None:
+            raise SpaceError(
+                f"{name!r} of this {self.cls.__name__} is on the meta device, so that no arch can be built with weights; give "
+                "build= to nas.elastic, or a model with weights"
             )
         return self._weights
 

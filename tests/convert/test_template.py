@@ -185,3 +185,18 @@ def test_what_a_copy_cannot_follow_is_refused(build: Any):
         SpaceError, match="'act.layer.weight' of Closed refers to a tensor of the model where a copy cannot"
     ):
         Template.of(Closed(), build)
+
+
+def test_a_model_without_weights_has_skeletons_alone_unless_a_builder_gives_some():
+    with torch.device("meta"):
+        model = planned.Mlp()
+    template = Template.of(model)
+    assert template.skeleton().head.weight.is_meta
+    with pytest.raises(SpaceError, match="'first.weight' of this Mlp is on the meta device, .* give build="):
+        template.real()
+    assert not Template.of(model, build=net()).real().head.weight.is_meta
+
+
+def test_lazy_layers_are_refused():
+    with pytest.raises(SpaceError, match="'weight' has no shape yet; call the model once"):
+        Template.of(nn.LazyLinear(3))
