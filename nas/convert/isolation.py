@@ -73,7 +73,7 @@ def _replace_functions(model: nn.Module, stack: ExitStack) -> None:
 
 @contextmanager
 def _replaced(owner: Any, name: str, function: Any) -> Iterator[None]:
-    before = vars(owner)[name]
+    before = owner.cell_contents if isinstance(owner, types.CellType) else vars(owner)[name]
     setattr(owner, name, function)
     try:
         yield
@@ -94,10 +94,20 @@ def _caching(model: nn.Module) -> Iterator[tuple[Any, str, Any]]:
         for name, value in list(getattr(owner, "__dict__", {}).items()):
             if type(value) is functools._lru_cache_wrapper:
                 yield owner, name, value.__wrapped__
+            elif isinstance(value, types.FunctionType):
+                yield from _in_closure(value)
             elif value is math:
                 yield owner, name, _MATH
             elif value is math.sqrt:
                 yield owner, name, square_root
+
+
+def _in_closure(function: types.FunctionType) -> Iterator[tuple[Any, str, Any]]:
+    """Functions with a cache that a decorator keeps: where, and the function without the cache."""
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # it is empty
+            if type(cell.cell_contents) is functools._lru_cache_wrapper:
+                yield cell, "cell_contents", cell.cell_contents.__wrapped__
 
 
 def _is_causal(*given: Any, is_causal: bool | None = None, **_: Any) -> bool:

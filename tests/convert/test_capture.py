@@ -347,18 +347,35 @@ def positions(length: int) -> Tensor:
     return torch.arange(length).float()
 
 
-def test_functions_that_remember_tensors_forget_those_without_values() -> None:
+def decorated(function: Any) -> Any:
+    remembering = functools.lru_cache(function)
+
+    @functools.wraps(function)
+    def wrapper(length: int) -> Tensor:
+        return remembering(length)
+
+    return wrapper
+
+
+inner_positions = decorated(positions.__wrapped__)
+
+
+@pytest.mark.parametrize("name", ["positions", "inner_positions"])
+def test_functions_that_remember_tensors_forget_those_without_values(name: str) -> None:
+    remember = globals()[name]
+
     class Remembering(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.length = 4
 
         def forward(self, x: Tensor) -> Tensor:
-            return x + positions(self.length)
+            return x + globals()[name](self.length)
 
     model, x = Remembering(), torch.randn(2, 4)
     assert torch.equal(capture(model, x)(x), model(x))
-    assert type(positions(4)) is Tensor
+    assert globals()[name] is remember
+    assert type(remember(4)) is Tensor
     assert torch.equal(capture(model, x)(x), model(x))
 
 
