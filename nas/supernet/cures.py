@@ -57,7 +57,8 @@ def _candidates(union: Union, mixed: Difference, small: Probe) -> Iterator[dict[
         summed = _sum(union, small.shapes, mixed.reader, mixed.writers)
         if summed is not None:
             yield from _layouts(union, small, [(mixed.reader, summed)])
-    for places in (writers, reader, [*writers, *reader]):
+    several = [writers, reader, [*writers, *reader], *([one] for one in writers if len(writers) > 1)]
+    for places in several:
         if not places:
             continue
         lengths = [(union.shapes[name][dim], small.shapes[name][dim]) for name, dim in places]

@@ -10,7 +10,7 @@ of the activations, not of the weights.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -64,6 +64,7 @@ class Probe:
         made: the random numbers.
         outputs: floating-point tensors of the network's output.
         last: what attention was computed between the last layer and the output.
+        attended: the queries, keys and values of attention, in order.
         foreign: those of `made` that the other probe does not have, or has in another shape.
 
     Args:
@@ -106,7 +107,7 @@ class Probe:
         generator = torch.Generator().manual_seed(draw)
         with torch.enable_grad(), self._mode:
             output = call(module, convert(inputs, lambda tensor: _given(tensor, generator)))
-        self.last = self._mode.taken()
+        self.last, self.attended = self._mode.taken(), self._mode.attended
         self.outputs = [one for one in tree_leaves(output) if isinstance(one, Tensor) and one.is_floating_point()]
 
     def _roles(self, module: nn.Module) -> dict[str, tuple[nn.Module, Role]]:
@@ -282,6 +283,8 @@ class _Steady(TorchFunctionMode):
         super().__init__()
         self._flat = flat
         self._attention: list[tuple[str, Any]] = []
+        self.attended: list[tuple[str, Tensor]] = []
+        self._weighted = False
         self._paused = 0
 
     def taken(self) -> Attention:
@@ -310,16 +313,23 @@ class _Steady(TorchFunctionMode):
             self._attention.append((name, str([each for each in args if not isinstance(each, Tensor)])))
         elif name in ("matmul", "bmm", "baddbmm", "__matmul__"):
             self._attention.append(("product", given[-2].shape[-1]))
+            self._attend_to(name, given)
         elif name == "scaled_dot_product_attention":
+            self._attend_to(name, given)
             self._attention.append(("attention", given[0].shape[-1]))
             if given[0].dim() > 3:
                 self._attention.append(("groups", given[0].shape[-3] // max(1, given[1].shape[-3])))
             return self._attend(func, *args, **kwargs)
         elif name == "softmax":
+            self._weighted = True
             self._attention.append(("attention", None))
             if self._flat:
                 return torch.full(given[0].shape, 1 / given[0].shape[-1])
         return func(*args, **kwargs)
+
+    def _attend_to(self, name: str, given: list[Tensor]) -> None:
+        self.attended += _operands(name, given, weighted=self._weighted)
+        self._weighted = False
 
     def _attend(
         self, func: Callable[..., Any], query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
@@ -327,6 +337,23 @@ class _Steady(TorchFunctionMode):
         if self._flat:
             query, key = torch.zeros_like(query), torch.zeros_like(key)
         return func(query, key, value, *args, **{**kwargs, "scale": 0.3})
+
+
+def _operands(name: str, given: Sequence[Tensor], *, weighted: bool) -> list[tuple[str, Tensor]]:
+    """Queries, keys and values among the arguments of a function.
+
+    Args:
+        name: of the function.
+        given: its tensors.
+        weighted: whether a softmax was computed since the product before, so that this one weights values.
+    """
+    if name == "scaled_dot_product_attention":
+        return list(zip(("queries", "keys", "values"), given[:3], strict=False))
+    if len(given) < 2 or min(given[-1].dim(), given[-2].dim()) < 4:
+        return []
+    if weighted:
+        return [("values", given[-1])]
+    return [("queries", given[-2]), ("keys", given[-1].mT)]
 
 
 class _Paused:

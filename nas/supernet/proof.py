@@ -25,6 +25,7 @@ from nas.space import Arch, Space
 from nas.supernet.atomic import Parts
 from nas.supernet.comparing import OUTPUT, Difference, Place, Sides, differences, reached
 from nas.supernet.cures import Cure, cures
+from nas.supernet.heads import foreign
 from nas.supernet.inputs import Inputs
 from nas.supernet.parts import Shape
 from nas.supernet.probing import Attention, Probe
@@ -125,7 +126,7 @@ class _Pair:
         """What is found of it.
 
         Raises:
-            LayoutError: it mixes units, and a layout ends that.
+            LayoutError: it mixes units, and a layout ends that; or attention is given what no head has.
         """
         try:
             sides = self._sides(self.union)
@@ -135,13 +136,14 @@ class _Pair:
             mixed = self._confirmed(sides, [each for each in found if each.kind == "mixed"])
             flat = bool(mixed) and _heads_differ(sides, mixed[0])
             cure = cures(self.union, mixed[0], sides.small, partial(self._mixed_with, flat=flat)) if mixed else None
+            strange = self._foreign(sides) if found and not cure else ""
         except Exception as error:  # a model may do anything on numbers that it was not made for
             reason = f"it does not run on random numbers ({type(error).__name__}: {error})"
             return Verdict(self.choices, "unproven", (reason,))
         if clash:
             raise LayoutError(f"in archs with {self.choices}, {clash}")
-        if cure:
-            raise LayoutError(self._sentence(mixed[0], cure))
+        if cure or strange:
+            raise LayoutError(self._sentence(mixed[0], cure) if cure else strange)
         regrouped = [each for each in mixed if _attention_differs(sides, each)]
         reasons = _reasons(sides, found)
         state: State = "unproven" if found else "proven"
@@ -149,6 +151,23 @@ class _Pair:
             state = "mixed"
             reasons = [self._sentence(next(each for each in mixed if each not in regrouped), {})]
         return Verdict(self.choices, state, tuple(dict.fromkeys(reasons)))
+
+    def _foreign(self, sides: Sides) -> str:
+        """A sentence about queries, keys or values that no head of the largest network has; "" where there are none."""
+        if self.union.indices or not any(foreign(sides)):
+            return ""
+        again = [(each.what, each.writers) for each in foreign(self._sides(self.union, draw=1))]
+        for what, writers in foreign(sides):
+            if (what, writers) in again and not any(self.union.cuts.get(place.name) == CORNER for place in writers):
+                cut = [place for place in writers if _is_cut_at(self.union, place, self.arch)] or list(writers)
+                axes = " and ".join(f"axis {place.dim} of {place.name!r}" for place in cut)
+                declare = ", ".join(f"{place.name!r}: nas.Layout(...)" for place in cut)
+                return (
+                    f"archs with {self.choices} mix units: the {what} of an attention are those of no head of the largest "
+                    f"network, because the leading corner of {axes} has other parts of it; declare layouts={{{declare}}} with "
+                    "the parts that it has, or nas.Corner() for it if that is meant"
+                )
+        return ""
 
     def _sides(self, union: Union, *, draw: int = 0, flat: bool = False) -> Sides:
         try:

@@ -106,6 +106,7 @@ def _survey(space: Space, layouts: Mapping[str, Cut]) -> Union:
     buffers: list[dict[str, Tensor]] = []
     convolutions: list[dict[str, Channels]] = []
     persistent: set[str] = set()
+    supposed: set[str] = set()
     for arch in _looked_at(space):
         module = build_skeleton(space, arch)
         check_sizes(space, module)
@@ -123,6 +124,8 @@ def _survey(space: Space, layouts: Mapping[str, Cut]) -> Union:
             if name not in union.cuts:
                 known = None if atoms.inside(name) else known_layout(name, owners)
                 union.cuts[name] = declared.parameter(entry.names) or known or CORNER
+                if union.cuts[name] is known:
+                    supposed.add(name)
         convolutions.append(channels_of(module))
         found = drawn(space, arch, module, lambda name: declared.buffer(name) is not None)
         union.numbers.update(found.numbers)
@@ -145,7 +148,7 @@ def _survey(space: Space, layouts: Mapping[str, Cut]) -> Union:
     # A corner that somebody declared stays on record: it is meant, whatever is proven of it.
     union.cuts = {name: cut for name, cut in union.cuts.items() if cut != CORNER or name in declared.names}
     declared.check(space, union)
-    _check_cuts(union)
+    _check_cuts(union, supposed)
     return union
 
 
@@ -279,16 +282,22 @@ def _grow(union: Union, name: str, tensor: Tensor) -> None:
     union.shapes[name] = tuple(map(max, known, shape))
 
 
-def _check_cuts(union: Union) -> None:
-    """Try each declared cut on the shapes of each arch: errors belong here, with the parameter's name."""
-    for name, cut in union.cuts.items():
+def _check_cuts(union: Union, supposed: Set[str]) -> None:
+    """Try each cut on the shapes of each arch: errors belong here, with the parameter's name.
+
+    What was only `supposed`, from a layer's name, and does not fit is the corner after all, which is proved like any other.
+    """
+    for name, cut in list(union.cuts.items()):
         whole = torch.empty(union.shapes[name], device="meta")
         for _, shapes in union.archs:
             if name in shapes:
                 try:
                     cut.placed(name, union.shapes, shapes).windows(whole, shapes[name])
                 except LayoutError as error:
-                    raise LayoutError(f"parameter {name!r}: {error}") from error
+                    if name not in supposed:
+                        raise LayoutError(f"parameter {name!r}: {error}") from error
+                    del union.cuts[name]
+                    break
 
 
 def initialise(space: Space, union: Union, seed: int) -> dict[str, Tensor]:

@@ -115,6 +115,77 @@ class Grouped(nn.Module):
         return self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
+class GroupedTogether(Grouped):
+    """Twice as many queries as keys in every arch."""
+
+    def __init__(self, keys: int) -> None:
+        super().__init__(2 * keys, keys)
+
+
+class PackedKv(nn.Module):
+    """Keys and values from one projection."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.q, self.kv, self.out = nn.Linear(5, 4 * heads), nn.Linear(5, 8 * heads), nn.Linear(4 * heads, 3)
+
+    def forward(self, x):
+        q, k, v = (y.unflatten(-1, (-1, 4)).transpose(1, 2) for y in (self.q(x), *self.kv(x).chunk(2, -1)))
+        return self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class PackedQkv(nn.Module):
+    """Grouped-query attention of one projection: queries, keys, values, one after the other."""
+
+    def __init__(self, queries: int, keys: int, fast: bool = False, name: str = "mix") -> None:
+        super().__init__()
+        self.name = name
+        self.sizes, self.groups, self.fast = [4 * queries, 4 * keys, 4 * keys], queries // keys, fast
+        self.add_module(name, nn.Linear(5, sum(self.sizes)))
+        self.out = nn.Linear(4 * queries, 3)
+
+    def forward(self, x):
+        mixed = self.get_submodule(self.name)(x)
+        q, k, v = (y.unflatten(-1, (-1, 4)).transpose(1, 2) for y in mixed.split(self.sizes, -1))
+        k, v = (part.repeat_interleave(self.groups, 1) for part in (k, v))
+        y = (
+            functional.scaled_dot_product_attention(q, k, v)
+            if self.fast
+            else (q @ k.transpose(-1, -2) / 2).softmax(-1) @ v
+        )
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class OwnGates(nn.Module):
+    """An LSTM as people write it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inputs, self.state, self.head = nn.Linear(5, 4 * width), nn.Linear(width, 4 * width), nn.Linear(width, 3)
+        self.width = width
+
+    def forward(self, x):
+        hidden = cell = x.new_zeros(len(x), self.width)
+        for step in x.unbind(1):
+            i, f, g, o = (self.inputs(step) + self.state(hidden)).chunk(4, -1)
+            cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+            hidden = o.sigmoid() * cell.tanh()
+        return self.head(hidden)
+
+
+class Highway(nn.Module):
+    """A gate and what it lets through from one projection, beside what goes around both."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inputs, self.both, self.head = nn.Linear(5, width), nn.Linear(width, 2 * width), nn.Linear(width, 3)
+
+    def forward(self, x):
+        x = self.inputs(x)
+        through, gate = self.both(x).chunk(2, -1)
+        return self.head(gate.sigmoid() * through.tanh() + (1 - gate.sigmoid()) * x)
+
+
 class StateSpace(nn.Module):
     """The projections of a state-space block: z, x, B, C and dt in one layer, dt's rank and two states in another."""
 
@@ -302,6 +373,65 @@ def test_fewer_keys_over_as_many_queries_have_no_zeros_that_prove_them():
     proof = nas.Supernet(space(Grouped, 8, width(2, 4)), example=SEQUENCE).proof
     assert proof is not None
     assert [verdict.state for verdict in proof.verdicts] == ["unproven"]
+
+
+def test_as_many_query_heads_over_each_of_fewer_keys_are_proven():
+    net = nas.Supernet(space(GroupedTogether, width(2, 4)), example=SEQUENCE)
+    assert net.proof is not None
+    assert net.proof.proven
+    assert_right(net, SEQUENCE)
+
+
+def test_keys_and_values_of_one_projection():
+    packed = space(PackedKv, width(2, 4))
+    with pytest.raises(LayoutError, match=r"heads=2 mix units.*'kv.weight': nas.Layout\('\(parts out\) in', parts=2\)"):
+        nas.Supernet(packed, example=SEQUENCE)
+    layouts = {"kv.weight": Layout("(kv heads) in", kv=2), "kv.bias": Layout("(kv heads)", kv=2)}
+    assert_right(nas.Supernet(packed, example=SEQUENCE, layouts=layouts), SEQUENCE)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize(
+    ("heads", "given", "axis"),
+    [
+        ((width(4, 8), 4), "keys", "(kv group dim + kv dim + kv dim)"),
+        ((8, width(2, 4)), "values", "(queries + kv dim + kv dim)"),
+    ],
+)
+def test_a_projection_of_queries_keys_and_values_is_not_cut_across_its_parts(fast, heads, given, axis):
+    """Other heads come together in either case, which excuses what comes out of attention, not what goes in."""
+    packed = space(PackedQkv, *heads, fast)
+    with pytest.raises(LayoutError, match=rf"=\d mix units: the {given} of an attention .*axis 0 of 'mix.weight'"):
+        nas.Supernet(packed, example=SEQUENCE)
+    sizes = {"dim": 4} | ({"kv": 4} if "group" in axis else {"queries": 32})
+    layouts = {"mix.weight": Layout(f"{axis} in", **sizes), "mix.bias": Layout(axis, **sizes)}
+    if "group" in axis:
+        layouts["out.weight"] = Layout("out (kv group dim)", **sizes)
+    proof = nas.Supernet(packed, example=SEQUENCE, layouts=layouts).proof
+    assert proof is not None
+    assert [verdict.state for verdict in proof.verdicts] == ["proven" if "group" in axis else "unproven"]
+
+
+def test_a_name_that_promises_three_parts_is_not_believed():
+    with pytest.raises(LayoutError, match=r"declare layouts=\{'qkv.weight'"):
+        nas.Supernet(space(PackedQkv, width(4, 8), 4, True, "qkv"), example=SEQUENCE)
+
+
+def test_gates_of_a_cell_written_by_hand():
+    cell = space(OwnGates, width(4, 8))
+    with pytest.raises(LayoutError, match=r"'inputs.weight': nas.Layout.*parts=4.*'state.weight': nas.Layout.*parts=4"):
+        nas.Supernet(cell, example=SEQUENCE)
+    layouts = {
+        f"{name}.{leaf}": Layout("(gates out) in" if leaf == "weight" else "(gates out)", gates=4)
+        for name in ("inputs", "state")
+        for leaf in ("weight", "bias")
+    }
+    assert_right(nas.Supernet(cell, example=SEQUENCE, layouts=layouts), SEQUENCE)
+
+
+def test_halves_beside_what_goes_around_them():
+    with pytest.raises(LayoutError, match=r"'both.weight': nas.Layout\('\(parts out\) in', parts=2\)"):
+        nas.Supernet(space(Highway, width(4, 8)), example=SEQUENCE)
 
 
 def test_projections_of_a_state_space_block():
