@@ -280,6 +280,22 @@ def test_square_roots_are_forgotten_after_a_capture() -> None:
     assert math is sys.modules["math"]
 
 
+def test_copies_of_the_last_axes_are_set_where_the_class_says_them() -> None:
+    class Tiled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last, self.times = nn.Linear(3, 16), nn.Linear(32, 2), 2
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.first(x).tile(self.times))
+
+    model, x = Tiled(), torch.randn(2, 5, 3)
+    found = convert(model, x, Options(granule=1))
+    graph = found.reference(found.plan).at(found.plan.whole)
+    assert torch.equal(graph(x), model(x))
+    assert ("dims", 0) in {path for derived in found.analysis.derived.values() for path in derived}
+
+
 def test_comparisons_of_a_model_stay_true() -> None:
     class Checked(nn.Module):
         def __init__(self) -> None:

@@ -133,14 +133,15 @@ def repeated(call: Call) -> Value:
     """Copies one after the other: the number of copies is the major factor."""
     value, shape = call.value("self"), call.shape
     counts = list(call["repeats"] if call["repeats"] is not None else call["dims"])
-    counts = [1] * (len(shape) - len(counts)) + counts
+    missing = len(shape) - len(counts)  # tile may be given fewer than the tensor has axes
+    counts = [1] * missing + counts
     offset = len(shape) - len(value.axes)
     axes = []
     for dim, count in enumerate(counts):
         source = value.axes[dim - offset] if dim >= offset else ()
         copies = fresh(count) if not rigid(source) or size_of(source) == 1 else fixed(count)
         if count > 1:
-            call.derive((("repeats" if call["repeats"] is not None else "dims"), dim), copies)
+            call.derive((("repeats" if call["repeats"] is not None else "dims"), dim - missing), copies)
         axes.append(norm((*copies, *source)))
     flags = (True,) * offset + value.clean
     return Value(tuple(axes), tuple(flag and count == 1 for flag, count in zip(flags, counts, strict=True)))
