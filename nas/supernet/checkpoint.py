@@ -258,7 +258,8 @@ def _check_constants(path: Path, saved: Mapping[str, list[Any]] | None, space: S
 def _read_weights(path: Path, recorded: Mapping[str, Any], *, verify: bool) -> dict[str, Tensor]:
     try:
         size = path.stat().st_size
-    except OSError:
+        digest = sealed.digest(path) if verify and size == recorded["bytes"] else None
+    except OSError:  # a save may take it away at any time
         raise CheckpointError(
             f"weights {str(path)!r} are missing; copy the whole folder, or save the supernet again"
         ) from None
@@ -266,7 +267,7 @@ def _read_weights(path: Path, recorded: Mapping[str, Any], *, verify: bool) -> d
         raise CheckpointError(
             f"weights {str(path)!r} have {size} bytes and were saved with {recorded['bytes']}; copy the folder again"
         )
-    if verify and sealed.digest(path) != recorded["sha256"]:
+    if verify and digest != recorded["sha256"]:
         raise CheckpointError(
             f"weights {str(path)!r} are not those that were saved (their hash differs); copy the folder again"
         )

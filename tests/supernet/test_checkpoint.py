@@ -153,6 +153,19 @@ def test_a_checkpoint_replaced_while_it_is_read_is_read_again(saved, space, monk
     assert Supernet.load(saved, space).source[1] == digests[0]
 
 
+def test_weights_taken_away_while_they_are_hashed_are_looked_for_again(saved, space, monkeypatch):
+    digest, digests = sealed.digest, []
+
+    def late(path):
+        if not digests:
+            digests.append("")
+            digests.append(Supernet(space, seed=7).save(saved))
+        return digest(path)
+
+    monkeypatch.setattr(checkpoint.sealed, "digest", late)
+    assert Supernet.load(saved, space).source[1] == digests[1]
+
+
 # -- what is wrong with it
 
 
