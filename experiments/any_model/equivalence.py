@@ -44,8 +44,16 @@ def equivalence(
         initial: the original's own weights, by name.
         case: the original's inputs.
     """
+    found = _compared(tags, full, subnet, initial, case, 0.0)
+    # A row of zeros has no direction: weights that are divided by their length need some that hardly differ.
+    return _compared(tags, full, subnet, initial, case, 1e-30) if found[0] == "not finite" else found
+
+
+def _compared(
+    tags: Tags, full: nn.Module, subnet: nn.Module, initial: Mapping[str, Tensor], case: Case, *rest: float
+) -> tuple[str, float]:
     full, subnet = copy.deepcopy(full), copy.deepcopy(subnet)
-    refill(tags, full, Origins.of(tags, subnet), healthy(tags, initial))
+    refill(tags, full, Origins.of(tags, subnet), healthy(tags, initial), *rest)
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its scale could not be held fixed
     try:
@@ -162,9 +170,24 @@ class Recorded(TorchFunctionMode):
             return result
         if all(a.shape == b.shape for a, b in zip(known, results, strict=True)):
             return known if isinstance(result, tuple) else known[0]
-        if func not in _MEANS:
-            raise AssertionError(f"{func.__name__} over an axis that was cut")
-        return result * (elements / before)
+        if func in _MEANS:
+            return result * (elements / before)
+        return moments(args[0], results[0], before, func, kwargs)
+
+
+def moments(x: Tensor, like: Tensor, count: float, func: Any, kwargs: Any) -> Any:
+    """The variance, deviation or both with the mean, of `count` elements of which those beyond `x` are 0."""
+    kept = like.dim() == x.dim()
+    axes = kwargs.get("dim")
+    if axes is None:
+        raise AssertionError(f"{func.__name__} over an axis that was cut, given by place")
+    mean = x.sum(axes, keepdim=True) / count
+    given = kwargs.get("correction", kwargs.get("unbiased"))
+    spread = (x.square().sum(axes, keepdim=True) - count * mean.square()) / (count - (1 if given is None else given))
+    shape = [*mean.shape] if kept else [*like.shape]
+    name = str(getattr(func, "__name__", func))
+    first = (spread.sqrt() if "std" in name else spread).reshape(shape)
+    return (first, mean.reshape(shape)) if "mean" in name else first
 
 
 def affine(x: Tensor, weight: Tensor | None, bias: Tensor | None, axis: int) -> Tensor:

@@ -705,8 +705,8 @@ class CrossAttention(nn.Module):
         self.first, self.head = nn.Linear(32, 32), nn.Linear(32, 5)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        y, weights = self.attention(self.first(x), memory, memory)
-        return self.head(x + y) + weights.sum()
+        x = self.first(x)
+        return self.head(x + self.attention(x, memory, memory, need_weights=False)[0])
 
 
 @on(input_ids=tokens, attention_mask=lambda: torch.tensor([[1] * 9, [1] * 6 + [0] * 3]))

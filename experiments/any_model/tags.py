@@ -138,8 +138,8 @@ class Origins:
         return all(bool((origin.ids >= 0).all()) for _, origin in self.tensors)
 
 
-def refill(tags: Tags, full: nn.Module, subnet: Origins, weights: Mapping[str, Tensor]) -> None:
-    """Put `weights`, by name, into both: of the full model everything that the subnet does not keep becomes 0."""
+def refill(tags: Tags, full: nn.Module, subnet: Origins, weights: Mapping[str, Tensor], rest: float = 0.0) -> None:
+    """Put `weights`, by name, into both: of the full model everything that the subnet does not keep times `rest`."""
     values = torch.cat([weights[name].reshape(-1) for name in tags.names])
     kept = torch.zeros(len(values), dtype=torch.bool)
     present = set()
@@ -151,7 +151,7 @@ def refill(tags: Tags, full: nn.Module, subnet: Origins, weights: Mapping[str, T
         for name, tensor, _ in tagged(full):
             place = tags.names.index(name)
             part = slice(int(tags.starts[place]), int(tags.starts[place + 1]))
-            whole = values[part] if name not in present else torch.where(kept[part], values[part], 0.0)
+            whole = values[part] if name not in present else torch.where(kept[part], values[part], rest * values[part])
             tensor.data.copy_(whole.view(tensor.shape))
 
 
