@@ -108,20 +108,22 @@ class Reference:
         """What an arch has of each of `tensors`, by the same names."""
         return {name: _cut(tensor, self.tensors.get(name, ()), self.whole, sizes) for name, tensor in tensors.items()}
 
-    def masked(self, tensors: Mapping[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
-        """`tensors` with zeros at all indices that an arch has not got."""
+    def masked(self, tensors: Mapping[str, Tensor], sizes: Sizes, rest: float = 0.0) -> dict[str, Tensor]:
+        """`tensors` with zeros at all indices that an arch has not got, or with `rest` of what is there."""
         return {
-            name: _masked(tensor, self.tensors.get(name, ()), self.whole, sizes) for name, tensor in tensors.items()
+            name: _masked(tensor, self.tensors.get(name, ()), (self.whole, sizes), rest)
+            for name, tensor in tensors.items()
         }
 
 
-def _masked(tensor: Tensor, axes: Sequence[Axis], whole: Sizes, sizes: Sizes) -> Tensor:
+def _masked(tensor: Tensor, axes: Sequence[Axis], lengths: tuple[Sizes, Sizes], rest: float) -> Tensor:
+    whole, sizes = lengths
     found = tensor
     for dim, axis in enumerate(axes):
         kept = parts.indices(axis, whole, sizes)
         if len(kept) < tensor.shape[dim]:
-            zeros = torch.zeros_like(tensor)
-            found = zeros.index_copy(dim, kept.to(tensor.device), found.index_select(dim, kept.to(tensor.device)))
+            hidden = found * rest if rest else torch.zeros_like(tensor)
+            found = hidden.index_copy(dim, kept.to(tensor.device), found.index_select(dim, kept.to(tensor.device)))
     return found
 
 

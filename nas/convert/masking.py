@@ -16,12 +16,17 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves, tree_map
 
+from nas.convert.capture import Capture
 from nas.convert.emission import SOURCE, Reference, by_name, name_of
 from nas.convert.healthy import same_draws
 from nas.supernet.inputs import Inputs, tensors_in
 from nas.supernet.parts import Sizes
 
 Given = Mapping[str, Any]
+
+ALMOST_ZERO = 1e-18
+"""In the place of zeros where they give nothing finite: a row of zeros that is divided by its own length has no direction.  The
+square of it is still a number in single precision."""
 
 
 @torch.no_grad()
@@ -45,12 +50,22 @@ def masked(
     scales: dict[fx.Node, float] = {}
     outputs = []
     for at, given in ((sizes, reference.cut(tensors, sizes)), (reference.whole, reference.masked(tensors, sizes))):
-        graph = reference.at(at, left_out)
-        runner = _Plain(graph.module, scales, dtype)
-        with same_draws():
-            found = runner.run(*graph.values(inputs, given))
-        outputs.append(tensors_in(tree_leaves(found)))
+        outputs.append(_run(reference.at(at, left_out), inputs, given, scales, dtype))
+    if all(map(_finite, outputs[0])) and not all(map(_finite, outputs[1])):
+        almost = reference.masked(tensors, sizes, rest=ALMOST_ZERO)
+        outputs[1] = _run(reference.at(reference.whole, left_out), inputs, almost, scales, dtype)
     return outputs[0], outputs[1]
+
+
+def _run(
+    graph: Capture, inputs: Inputs, given: Mapping[str, Tensor], scales: dict[fx.Node, float], dtype: torch.dtype
+) -> list[Tensor]:
+    with same_draws():
+        return tensors_in(tree_leaves(_Plain(graph.module, scales, dtype).run(*graph.values(inputs, given))))
+
+
+def _finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
 
 
 class _Plain(fx.Interpreter):

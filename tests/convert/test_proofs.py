@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import nas
 from nas.convert.emission import Length, Reference
 from nas.convert.healthy import healthy_copy
 from nas.convert.masking import masked
@@ -200,3 +201,22 @@ def test_every_unit_is_left_out() -> None:
     plan = replace(elastic(NETS["conv"]()[1], *CHOICES["conv"]), units=tuple(map(Unit, "xyz")))
     found = list(archs(plan))
     assert [sorted(set("xyz") & arch.keys()) for arch in found[:3]] == [["x", "z"], ["y"], ["x", "y", "z"]]
+
+
+class Direction(nn.Module):
+    """Weight normalisation, written out and torch's own: a row of zeros has no direction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v, self.g = nn.Parameter(torch.randn(16, 4)), nn.Parameter(torch.ones(16, 1))
+        self.middle = nn.utils.parametrizations.weight_norm(nn.Linear(16, 12))
+        self.last = nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(x @ (self.g * self.v / self.v.norm(dim=1, keepdim=True)).T)
+        return self.last(torch.tanh(self.middle(x)))
+
+
+def test_weights_that_are_divided_by_their_length_are_cut() -> None:
+    plan = nas.elastic(Direction(), torch.randn(3, 4)).plan
+    assert sorted(decision.size for decision in plan.decisions) == [12, 16]
