@@ -142,7 +142,7 @@ SAMPLES = 2
 Called = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments."""
 
-DOUBLE = 2**25
+DOUBLE = 2**24
 """Parameters up to which all is computed in double precision: it takes twice the time and memory."""
 
 

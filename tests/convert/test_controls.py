@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nas.convert import controls
+from nas.convert.elastic import elastic
 from tests.convert.nets import NETS
 
 
@@ -29,3 +30,12 @@ def test_an_axis_left_out_differs_in_that_place_alone() -> None:
     assert one.plan.tensors["lstm.weight_ih_l0"] == ((4, "control"), ("g",))
     assert {name for name, axes in plan.tensors.items() if one.plan.tensors[name] != axes} == {"lstm.weight_ih_l0"}
     assert one.plan.atoms["control"].size == 5
+
+
+@pytest.mark.parametrize("name", ["attention", "conv", "branches"])
+def test_wrong_plans_made_from_a_conversion_are_refused(name: str) -> None:
+    module, _, example = NETS[name]()
+    plan = elastic(module, example, granule=1).plan
+    every = controls.sample(plan, 12)
+    assert len(every) >= 8
+    assert [(one.kind, one.what) for one in every if not controls.tried(module, one, example)] == []
