@@ -156,6 +156,7 @@ def test_templates_are_equal_where_the_models_are_whatever_their_weights():
     assert digest(planned.Mlp().double()) != digest(planned.Mlp())
 
 
+@pytest.mark.slow  # tests/convert/test_model.py asks another process for a space
 def test_the_digest_is_the_same_in_another_process():
     model = planned.Mlp()
     model.act = lambda x: x  # its repr would have an address
