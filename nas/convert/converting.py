@@ -271,6 +271,7 @@ def _converted(model: nn.Module, example: Inputs, options: Options, samples: Map
     held = _held(model, options)
     with timed(seconds, "capture"):
         captured = capture(model, example)
+    _check_caches(captured)
     nodes = {
         one.node: samples[id(one.tensor)]
         for one in captured.sources
@@ -289,6 +290,16 @@ def _converted(model: nn.Module, example: Inputs, options: Options, samples: Map
                 and (not options.include or _matches(residual.unit.name, options.include))
             ]
     return conversion
+
+
+def _check_caches(captured: Capture) -> None:
+    """Refuse what a model computed from its parameters and keeps: subnets of other weights would compute with it."""
+    if captured.caches:
+        path, key = captured.caches[0]
+        raise SpaceError(
+            f"the model keeps in {f'{path}.{key}'.lstrip('.')!r} what it computes from parameters, and train() and eval() do not "
+            "drop it, so that it would compute with it after the parameters changed; compute it in forward, or drop it in train()"
+        )
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -15,7 +15,7 @@ from nas.convert.plan import Plan
 from nas.convert.proofs import Proofs, prove
 from nas.convert.report import Proof, Report, describe
 from nas.convert.template import Template
-from nas.errors import SpaceError, SupernetError
+from nas.errors import NasError, SpaceError, SupernetError, brief
 from nas.space import Arch, Space
 from nas.space.restricting import Rule
 from nas.supernet import costs
@@ -193,14 +193,22 @@ def _proved(found: Conversion, *, check: bool) -> Proofs | None:
         return None
     plan = found.plan
     with timed(found.seconds, "proofs"):
-        return prove(
-            found.model,
-            plan,
-            found.example,
-            found.reference(plan),
-            zeros=not found.options.soft,
-            classes=not plan.graph,
-        )
+        try:
+            return prove(
+                found.model,
+                plan,
+                found.example,
+                found.reference(plan),
+                zeros=not found.options.soft,
+                classes=not plan.graph,
+            )
+        except NasError:
+            raise
+        except Exception as error:  # of the user's code: it keeps something of the weights that it had before, for one
+            raise SpaceError(
+                f"{type(found.model).__name__} fails on other weights ({type(error).__name__}: {brief(error, 200)}), so that "
+                "nothing of it can be proved; let it compute in forward what follows from its parameters, or give check=False"
+            ) from error
 
 
 def _shortfall(found: Conversion, proved: Proofs | None) -> str:

@@ -154,3 +154,26 @@ def test_what_is_no_model_and_what_it_does_not_take_are_a_sentence():
         elastic(Net(), torch.randn(2, 5))
     with pytest.raises(nas.NasError, match="example"):
         elastic(Net(), "x")  # type: ignore[arg-type]
+
+
+class Remembering(nn.Module):
+    """Keeps what it computes from its weights, whatever they are later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(4, 32), nn.Linear(32, 3)
+        self.kept: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.kept is None:
+            self.kept = self.first.weight.detach() * 2
+        return self.head((x @ self.kept.T).relu())  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("called", [True, False])
+def test_a_model_that_remembers_weights_is_refused_with_the_reason(called):
+    model = Remembering().eval()
+    if called:
+        model(X)
+    with pytest.raises(SpaceError, match="what it computes from parameters|what follows from its parameters"):
+        elastic(model, X)
