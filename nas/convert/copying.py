@@ -129,3 +129,9 @@ def forget(module: nn.Module) -> None:
     """Drop what an earlier forward left in attributes, which libraries do when the mode changes; eval mode after that."""
     module.train()
     module.eval()
+
+
+def restores_itself(module: nn.Module) -> bool:
+    """Whether the class of `module` says what a copy is made of, which may not be all that the module has."""
+    names = ("__getstate__", "__reduce__", "__reduce_ex__", "__deepcopy__")
+    return any(getattr(type(module), name, None) is not getattr(nn.Module, name, None) for name in names)

@@ -10,6 +10,7 @@ What fails is halved to the decisions that do it; they are taken from the plan, 
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 import time
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from nas.convert.copying import forget, named_tensors, tied, with_tensors
+from nas.convert.copying import forget, named_tensors, restores_itself, tied, with_tensors
 from nas.convert.emission import Reference
 from nas.convert.healthy import SAMPLES, Patient, healthy_copy, outputs_of, same_draws
 from nas.convert.masking import masked
@@ -258,6 +259,8 @@ class _Referee:
         sizes, left_out = self._split(chosen)
         kept = [unit.name for unit in self.plan.units if unit.name not in left_out]
         module = resize(self.own.module, self.plan, sizes, kept, meta=False)
+        if any(map(restores_itself, module.modules())):  # a copy of it may be another network
+            module = copy.deepcopy(module)
         forget(module)
         return outputs_of(module, self.own.inputs)
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.convert.copying import deep_copied
+from nas.convert.copying import deep_copied, restores_itself
 from nas.convert.plan import Number, Path, Plan
 from nas.errors import Infeasible, SpaceError, suggest
 from nas.supernet import parts
@@ -55,6 +55,9 @@ def resize(
     for number in plan.numbers:
         if number.module in copies and not isinstance(copies[number.module], Dropped):
             _set_number(copies[number.module], number, plan.whole, sizes)
+    for number in plan.numbers:
+        if number.module in copies and not isinstance(copies[number.module], Dropped):
+            _keep_in_copies(copies[number.module], number, originals[number.module])
     for name, layer in copies.items():
         if name in originals and type(layer) is type(originals[name]):
             _own_sizes(layer, originals[name], {number.path for number in plan.numbers if number.module == name})
@@ -215,6 +218,44 @@ def _set_number(module: nn.Module, number: Number, whole: Sizes, sizes: Sizes) -
 
 def _spelled(path: Path) -> str:
     return "".join(f"[{key!r}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
+
+
+def _keep_in_copies(module: nn.Module, number: Number, original: nn.Module) -> None:
+    """Let copies of a module keep a number: one that is restored from other numbers of its own forgets it otherwise."""
+    if not restores_itself(module):
+        return
+    at = f"{number.module}.{_spelled(number.path)}".lstrip(".")
+    old, new = _look_up(original, number.path, at), _look_up(module, number.path, at)
+    if old == new or _kept(module, number, at) == new:
+        return
+    for key, value in list(vars(module).items()):
+        for path in _places_of(value, old):
+            before = vars(module)[key]
+            _assign(module, key, _replaced(before, path, new) if path else new)
+            if _kept(module, number, at) == new:
+                return
+            _assign(module, key, before)
+
+
+def _kept(module: nn.Module, number: Number, at: str) -> int | None:
+    """The number in a copy; None where there is none."""
+    try:
+        return _look_up(copy.deepcopy(module), number.path, at)
+    except Exception:  # whatever a class says to another number of its own
+        return None
+
+
+def _places_of(value: Any, wanted: int, path: Path = ()) -> Iterator[Path]:
+    """Where a number is in tuples, lists and dicts."""
+    if type(value) is int and value == wanted:
+        yield path
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(key, (str, int)):
+                yield from _places_of(item, wanted, (*path, key))
+    elif isinstance(value, (tuple, list)):
+        for place, item in enumerate(value):
+            yield from _places_of(item, wanted, (*path, place))
 
 
 def _look_up(value: Any, path: Path, at: str) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -177,3 +180,45 @@ def test_a_model_that_remembers_weights_is_refused_with_the_reason(called):
         model(X)
     with pytest.raises(SpaceError, match="what it computes from parameters|what follows from its parameters"):
         elastic(model, X)
+
+
+class Folding(nn.Module):
+    """Takes heads apart, as layers of einops do: a copy is made from what it was given, not from what it computed of that."""
+
+    def __init__(self, **lengths: int) -> None:
+        super().__init__()
+        self.lengths = lengths
+        self.computed = tuple(lengths.items())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"lengths": self.lengths}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state["lengths"])  # type: ignore[misc]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(x.shape[0], x.shape[1], self.computed[0][1], -1).transpose(1, 2)
+
+
+class Heads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries, self.keys, self.values = (nn.Linear(8, 32) for _ in range(3))
+        self.fold = Folding(heads=4)
+        self.out = nn.Linear(32, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (self.fold(layer(x)) for layer in (self.queries, self.keys, self.values))
+        found = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.out(found.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def test_a_copy_of_a_layer_that_restores_itself_is_the_same_network():
+    model, x = Heads().eval(), torch.randn(2, 5, 8)
+    space = elastic(model, x)
+    small = space.build(space.smallest)
+    assert [decision.kind for decision in space.plan.decisions] == ["heads"]
+    assert small.fold.computed == (("heads", 1),)
+    for copied in (copy.deepcopy(small), pickle.loads(pickle.dumps(small))):
+        assert torch.equal(copied(x), small(x))
+    assert model.fold.lengths == {"heads": 4}
