@@ -16,7 +16,7 @@ from nas.convert.rules import Value, name_of
 from nas.supernet import parts
 
 MOST_CHOICES = 12
-"""Choices of a width, spread evenly; more would make a space larger and no network better."""
+"""Choices of a width; where there are more, the granule is doubled: they would make a space larger and no network better."""
 
 _BATCHED = {"aten.matmul", "aten.bmm", "aten.baddbmm", "aten.scaled_dot_product_attention"}
 _GROUPED = {("groups",), ("num_groups",)}
@@ -200,7 +200,8 @@ def choices(
 ) -> tuple[int, ...]:
     """What may be chosen of `size` units, rising; the last is `size`, even where `width` ends below it.
 
-    Heads and groups are counted one by one, channels in multiples of a granule that is at most an eighth of them.
+    Heads and groups are counted one by one, channels in multiples of a granule that is at most an eighth of them.  A granule
+    that makes more than `MOST_CHOICES` is doubled.
     """
     step = 1
     if kind not in ("heads", "groups"):
@@ -212,18 +213,10 @@ def choices(
     step = math.lcm(step, unit) if math.lcm(step, unit) <= size // 2 else unit
     low, high = max(1, -(-int(size * width[0] * 1000) // 1000)), int(size * width[1])
     multiples = [count for count in range(step, size, step) if low <= count <= high]
-    found = _spread(multiples, size)
-    return tuple(dict.fromkeys([*found, size]))
-
-
-def _spread(multiples: list[int], size: int) -> list[int]:
-    """At most `MOST_CHOICES` of them, evenly, with the ends and the one closest to half."""
-    if len(multiples) < MOST_CHOICES:
-        return multiples
-    last = len(multiples) - 1
-    picked = {multiples[round(place * last / (MOST_CHOICES - 2))] for place in range(MOST_CHOICES - 1)}
-    picked.add(min(multiples, key=lambda count: (abs(2 * count - size), count)))
-    return sorted(picked)
+    while len(multiples) >= MOST_CHOICES:
+        step *= 2
+        multiples = [count for count in range(step, size, step) if low <= count <= high]
+    return (*multiples, size)
 
 
 def shared(name: str, share: str) -> str:

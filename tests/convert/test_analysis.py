@@ -168,6 +168,7 @@ def test_choices_rise_to_the_original_and_have_its_half() -> None:
     assert choices(64, "width", (0.25, 1.0), 8) == (16, 24, 32, 40, 48, 56, 64)
     assert choices(12, "heads", (0.25, 1.0), 8) == tuple(range(3, 13))
     assert choices(10, "hidden", (0.25, 1.0), 8) == tuple(range(3, 11))
+    assert choices(1536, "hidden", (0.25, 1.0), 8) == tuple(range(384, 1537, 128))
     many = choices(4096, "hidden", (0.25, 1.0), 8)
     assert 2048 in many
     assert many[0] == 1024
