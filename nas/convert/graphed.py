@@ -95,7 +95,7 @@ class Graphed:
             for source in inputs
         ]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module gives."""
         given = self._flat(args, kwargs)
         self._check(given)
@@ -177,7 +177,7 @@ def _program(module: fx.GraphModule, *, training: bool) -> fx.GraphModule:
 
 def install(module: nn.Module, reference: Reference, sizes: Sizes, left_out: Collection[str]) -> None:
     """Let the forward of a resized module be the graph."""
-    vars(module)["forward"] = Graphed(module, reference, sizes, left_out)
+    vars(module)["forward"] = Graphed(module, reference, sizes, left_out).forward
 
 
 @torch.no_grad()
@@ -194,7 +194,7 @@ def same_at_other_sizes(model: nn.Module, reference: Reference, inputs: Iterable
     for each in inputs:
         positional, keywords = arguments(each)
         try:
-            ours, theirs = tensors_in(graphed(*positional, **keywords)), tensors_in(call(model, each))
+            ours, theirs = tensors_in(graphed.forward(*positional, **keywords)), tensors_in(call(model, each))
         except Exception:  # whatever an operator says to another size
             return math.inf
         for one, other in zip(ours, theirs, strict=True):

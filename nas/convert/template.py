@@ -158,6 +158,11 @@ class Template:
 
     def _nas_source(self, expression: Any, _files: dict[str, bytes]) -> str:
         """How `load.py` writes it: the builder's call."""
+        if self.captured_with is not None:
+            raise SpaceError(
+                f"archs of this {self.cls.__name__} are captured graphs, which are no source; write the network as pt2 or ONNX "
+                "with 'nas export', or write sizes as attributes, from which nas.elastic resizes the class"
+            )
         if self.build is None:
             raise SpaceError(
                 f"nobody else can build this {self.cls.__name__}: it was given to nas.elastic as an object; give build= "

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import nas
-from nas.errors import SupernetError
+from nas.errors import SpaceError, SupernetError
 
 
 class Literal(nn.Module):
@@ -113,3 +113,15 @@ def test_free_mode_makes_graphs_of_any_model() -> None:
     assert space.report.execution == "graph"
     rows = torch.randn(5, 4)
     torch.testing.assert_close(nas.Supernet(space, weights=model).extract(space.largest)(rows), model(rows))
+
+
+def test_source_of_a_graph_is_refused_with_the_way_out(space: nas.ElasticSpace) -> None:
+    with pytest.raises(SpaceError, match="captured graphs, which are no source; write the network as pt2"):
+        space.template._nas_source(repr, {})
+
+
+def test_a_graph_is_exported_as_any_network(model: nn.Module, space: nas.ElasticSpace) -> None:
+    small = nas.Supernet(space, weights=model).extract(space.smallest)
+    steps = torch.randn(3, 4, 12)
+    program = torch.export.export(small, (steps,))
+    torch.testing.assert_close(program.module()(steps), small(steps))
