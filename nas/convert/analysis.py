@@ -189,8 +189,6 @@ def _result(analysis: Analysis, call: Call) -> Result:
         return frozen(call)  # type: ignore[no-any-return]
     try:
         result = found(call)
-    except NotImplementedError:
-        result = elementwise(call) if is_pointwise(call.node) else frozen(call)
     except (Conflict, IndexError, KeyError, TypeError, ValueError, AttributeError):
         call.derived.clear()
         result = frozen(call)

@@ -16,12 +16,10 @@ import torch
 from torch import Tensor, fx
 
 from nas.convert.capture import Capture
+from nas.convert.rules import Path
 from nas.errors import SpaceError
 from nas.supernet import parts
 from nas.supernet.parts import Axis, Sizes
-
-Path = tuple[str | int, ...]
-"""An argument of an operator by its name in the schema, and the position in it if it is a list."""
 
 SOURCE = "nas_source"
 """Key of the captured node in the `meta` of its copy."""

@@ -175,3 +175,13 @@ def test_choices_rise_to_the_original_and_have_its_half() -> None:
     assert many[-1] == 4096
     assert len(many) <= 14
     assert choices(1, "width", (0.25, 1.0), 8) == (1,)
+
+
+def test_the_larger_of_two_is_taken_element_by_element() -> None:
+    model = Called(
+        lambda self, x: self.out(torch.max(self.first(x), self.second(x))),
+        first=nn.Linear(4, 16), second=nn.Linear(4, 16), out=nn.Linear(16, 2),
+    )  # fmt: skip
+    _, names = names_of(model, torch.zeros(1, 4))
+    assert len(names.decided) == 1
+    assert names.tensors["first.weight"][0] == names.tensors["second.weight"][0] == tuple(names.decided)

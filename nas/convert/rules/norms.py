@@ -9,6 +9,7 @@ from torch import Tensor, fx
 
 from nas.convert.axes import cause_of, cut, fixed, norm, prod_split, rigid, size_of
 from nas.convert.rules.base import Call, Value, name_of, rule, words
+from nas.convert.rules.pointwise import pointwise
 from nas.convert.rules.shapes import frozen, trailing
 
 
@@ -150,7 +151,7 @@ def extreme(call: Call) -> Any:
     """What is gone would count as zero, or as nothing: the axis stays."""
     value = call.value("self")
     if call.has("other"):
-        raise NotImplementedError  # elementwise: pointwise by its tag
+        return pointwise(call)  # the larger of each two
     dims = _dims(call, value)
     call.reduce(value, dims, "max")
     result = _reduced(call, value, dims)
