@@ -53,7 +53,7 @@ EXPLAINED: Mapping[str, str] = {
     "constant": "meets a constant",
     "joined with a rigid axis": "has to be as long as another axis that stays whole",
     "class arithmetic": "is computed by the class in a way that leaves no smaller size",
-    "unknown op": "goes through an operation that no rule is known for",
+    "unknown op": "goes through an operation that no rule is known for, or none that fits its shapes",
     "proof failed": "was cut, and the model then computed something else",
     "excluded": "was to stay whole",
     "unused": "is not used for the example",

@@ -143,9 +143,12 @@ def _candidates(one: _Try, module: nn.Module) -> Iterator[Any]:
                 inner = inner[key]
             inner[path[-1]] = other
             try:
-                yield type(one.config).from_dict(changed)
-            except Exception:
+                configuration = type(one.config).from_dict(changed)
+            except (
+                Exception
+            ):  # of any kind: a configuration refuses numbers that do not go together, and is then none of ours
                 continue
+            yield configuration
 
 
 def _related(value: int, length: int) -> bool:
