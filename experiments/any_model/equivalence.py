@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 ATEN = torch.ops.aten
 TOLERANCE = 3e-4  # of the largest output; float32 where a model's code forces it
 SENSITIVE = 1e-5
+SCALE = 0.25
 
 
 def tensors_of(output: Any) -> list[Tensor]:
@@ -52,7 +54,7 @@ def equivalence(
 def _compared(
     tags: Tags, full: nn.Module, subnet: nn.Module, initial: Mapping[str, Tensor], case: Case, *rest: float
 ) -> tuple[str, float]:
-    full, subnet = copy.deepcopy(full), copy.deepcopy(subnet)
+    full, subnet = forgetful(full), forgetful(subnet)
     refill(tags, full, Origins.of(tags, subnet), healthy(tags, initial), *rest)
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its scale could not be held fixed
@@ -71,6 +73,13 @@ def _compared(
     return ("insensitive" if _relative(cut, other) < SENSITIVE else "yes"), error
 
 
+def forgetful(module: nn.Module) -> nn.Module:
+    """A copy without what earlier calls computed from its weights: models drop that in train()."""
+    copied = copy.deepcopy(module)
+    copied.train()
+    return copied.eval()
+
+
 def _relative(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max()) / (float(a.abs().max()) + 1e-12)
 
@@ -81,7 +90,7 @@ def _outputs(full: nn.Module, subnet: nn.Module, case: Case, dtype: torch.dtype)
     found = []
     for module, inputs, repeats in ((full, varied, False), (subnet, varied, True), (subnet, case.inputs, True)):
         scalars.start(repeats)
-        with torch.no_grad(), scalars:
+        with torch.no_grad(), _scaled(), scalars:
             outputs = tensors_of(Case(module, cast(inputs, dtype))())
         if repeats and scalars.place != len(scalars.values):
             raise AssertionError(f"{scalars.place} normalisations, the full model has {len(scalars.values)}")
@@ -121,6 +130,21 @@ def varied_inputs(case: Case) -> Any:
     return vary(case.inputs)
 
 
+@contextmanager
+def _scaled() -> Iterator[None]:
+    """Attention with a constant scale where functions of torch call it themselves: no mode reaches inside them."""
+    attention = F.scaled_dot_product_attention
+
+    def scaled(*given: Any, **named: Any) -> Tensor:
+        return attention(*given, **({"scale": SCALE} | {k: v for k, v in named.items() if v is not None}))
+
+    F.scaled_dot_product_attention = scaled
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = attention
+
+
 class Recorded(TorchFunctionMode):
     """Normalisations by recorded scalars; attention with a constant scale."""
 
@@ -141,7 +165,7 @@ class Recorded(TorchFunctionMode):
         if norm is not None:
             return norm(self, *args, **kwargs)
         if func in _ATTENTIONS and kwargs.get("scale") is None:
-            kwargs = {**kwargs, "scale": 0.25}
+            kwargs = {**kwargs, "scale": SCALE}
         if func in _REDUCTIONS and args and isinstance(args[0], Tensor) and args[0].is_floating_point():
             return self.reduced(func, args, kwargs)
         return func(*args, **kwargs)
@@ -172,7 +196,16 @@ class Recorded(TorchFunctionMode):
             return known if isinstance(result, tuple) else known[0]
         if func in _MEANS:
             return result * (elements / before)
-        return moments(args[0], results[0], before, func, kwargs)
+        return moments(args[0], results[0], before, func, by_name(func, args, kwargs))
+
+
+def by_name(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+    """Arguments of a variance but the tensor, by name."""
+    if isinstance(func, torch._ops.OpOverload):
+        names = [argument.name for argument in func._schema.arguments[1:]]
+    else:
+        names = ["unbiased"] if len(args) > 1 and isinstance(args[1], bool) else ["dim", "unbiased", "keepdim"]
+    return {**dict(zip(names, args[1:], strict=False)), **kwargs}
 
 
 def moments(x: Tensor, like: Tensor, count: float, func: Any, kwargs: Any) -> Any:
@@ -180,7 +213,7 @@ def moments(x: Tensor, like: Tensor, count: float, func: Any, kwargs: Any) -> An
     kept = like.dim() == x.dim()
     axes = kwargs.get("dim")
     if axes is None:
-        raise AssertionError(f"{func.__name__} over an axis that was cut, given by place")
+        raise AssertionError(f"{func.__name__} over all axes, of which one was cut")
     mean = x.sum(axes, keepdim=True) / count
     given = kwargs.get("correction", kwargs.get("unbiased"))
     spread = (x.square().sum(axes, keepdim=True) - count * mean.square()) / (count - (1 if given is None else given))
@@ -242,8 +275,9 @@ _NORMS: dict[Any, Callable[..., Tensor]] = {
     ATEN.batch_norm.default: _batch_norm_of_graph,
 }
 _ATTENTIONS = {F.scaled_dot_product_attention, ATEN.scaled_dot_product_attention.default}
+_OPERATORS = (ATEN.mean, ATEN.var, ATEN.std, ATEN.var_mean, ATEN.std_mean)
 _REDUCTIONS = {
     *(torch.mean, Tensor.mean, torch.var, Tensor.var, torch.std, Tensor.std, torch.var_mean, torch.std_mean),
-    *(ATEN.mean.default, ATEN.mean.dim, ATEN.var.correction, ATEN.std.correction, ATEN.var_mean.correction),
+    *(getattr(each, overload) for each in _OPERATORS for overload in each.overloads()),
 }
-_MEANS = {torch.mean, Tensor.mean, ATEN.mean.default, ATEN.mean.dim}
+_MEANS = {torch.mean, Tensor.mean, *(getattr(ATEN.mean, overload) for overload in ATEN.mean.overloads())}

@@ -128,3 +128,68 @@ def test_the_control_leaves_every_network_of_the_smoke_mode_whole(judge: Any) ->
     for name in ("hand/mlp", "hand/lstm_tagger", "hand/weight_standardisation", "hand/grouped_expand"):
         row = judge.judged(cases.catalogue()[name], convert.noop, 1)
         assert (row["verdict"], row["equivalence"], row["error"], row["archs"]) == ("whole", "yes", 0.0, 1)
+
+
+class Remembering(nn.Module):
+    """Attention by torch's own function, and a bias that is kept between calls until train()."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.a = nn.Linear(6, width)
+        self.attend, self.bias, self.c = (
+            nn.MultiheadAttention(width, 1),
+            nn.Parameter(torch.zeros(1)),
+            nn.Linear(width, 3),
+        )
+        self.cache: dict[str, Tensor] = {}
+
+    def train(self, mode: bool = True) -> Remembering:
+        self.cache = {} if mode else self.cache
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        found, _ = self.attend(x, x, x, need_weights=False)
+        return self.c(found) + self.cache.setdefault("bias", 2 * self.bias)
+
+
+def half_of(model: Any) -> nn.Module:
+    """Of a `Remembering`, with half the width, which is that of its only head."""
+    subnet = Remembering(4)
+    rows = torch.cat([torch.arange(4) + 8 * third for third in range(3)])
+    with torch.no_grad():
+        for name, own in subnet.named_parameters():
+            given = dict(model.named_parameters())[name]
+            given = given[rows] if "in_proj" in name else given
+            own.copy_(given[tuple(slice(size) for size in own.shape)])
+    return subnet.eval()
+
+
+def test_neither_what_a_model_remembers_nor_a_scale_inside_torch_is_taken_for_an_error(judge: Any) -> None:
+    import case  # type: ignore[import-not-found]
+    import convert  # type: ignore[import-not-found]
+
+    def converted(model: nn.Module, _: Any) -> Any:
+        return convert.Converted({"w": (4, 8)}, (), {}, lambda _: half_of(model))
+
+    row = judge.judged(lambda: case.Case(Remembering(), (torch.randn(5, 2, 6),)), converted, 0)
+    assert (row["verdict"], row["equivalence"]) == ("correct", "yes")
+    assert row["error"] < 1e-12
+
+
+@pytest.mark.parametrize("call", ["torch.var_mean(x, [1], False)", "torch.var_mean(x, dim=1, unbiased=False)"])
+def test_variances_of_an_axis_that_was_cut_count_what_is_not_there(judge: Any, call: str) -> None:
+    import equivalence  # type: ignore[import-not-found]
+
+    whole = torch.tensor([[1.0, 2, 0, 0], [5, 1, 0, 0]])
+    mode = equivalence.Recorded()
+    found = []
+    for x in (whole, whole[:, :2]):
+        mode.start(x is not whole)
+        with mode:
+            found.append(eval(call))  # of this file
+    assert torch.allclose(torch.stack(found[0]), torch.stack(found[1]))
+    mode.start(True)
+    with mode:
+        graph = torch.ops.aten.var_mean.dim(whole[:, :2], [1], False)
+    assert torch.allclose(torch.stack(found[0]), torch.stack(graph))
