@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from nas.train import AttentionTransfer as AttentionTransfer
     from nas.train import Attentive as Attentive
     from nas.train import BatchScore as BatchScore
+    from nas.train import Binary as Binary
     from nas.train import Bucketed as Bucketed
     from nas.train import Classification as Classification
     from nas.train import Delayed as Delayed
@@ -84,10 +85,12 @@ if TYPE_CHECKING:
     from nas.train import InPlace as InPlace
     from nas.train import Interpolated as Interpolated
     from nas.train import Labels as Labels
+    from nas.train import MeanSquares as MeanSquares
     from nas.train import Phase as Phase
     from nas.train import Progressive as Progressive
     from nas.train import Ramped as Ramped
     from nas.train import Sandwich as Sandwich
+    from nas.train import Similarities as Similarities
     from nas.train import SimilarityPreserving as SimilarityPreserving
     from nas.train import Snapshots as Snapshots
     from nas.train import SortedExits as SortedExits
@@ -137,6 +140,9 @@ _HOME = {
     "Ramped": "nas.train",
     "KL": "nas.train",
     "Hard": "nas.train",
+    "Similarities": "nas.train",
+    "MeanSquares": "nas.train",
+    "Binary": "nas.train",
     "AdaptiveAlpha": "nas.train",
     "DIST": "nas.train",
     "Features": "nas.train",

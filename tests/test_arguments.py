@@ -167,6 +167,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "Ramped": (nas.Ramped, lambda: {"loss": nas.InPlace(), "start": 1, "steps": 2, "least": 0.1}),
     "KL": (nas.KL, lambda: {"direction": "forward", "temperature": 1.0}),
     "AdaptiveAlpha": (nas.AdaptiveAlpha, lambda: {"negative": -1.0, "positive": 1.0, "clip": 5.0}),
+    "Binary": (nas.Binary, lambda: {"temperature": 1.0}),
     "DIST": (nas.DIST, lambda: {"beta": 1.0, "gamma": 1.0, "temperature": 1.0}),
     "Features": (
         nas.Features,
@@ -333,6 +334,8 @@ ELSEWHERE = {
     "Labels": "no arguments",
     "Corner": "no arguments",
     "Hard": "no arguments",
+    "MeanSquares": "no arguments",
+    "Similarities": "no arguments",
     "AttentionTransfer": "no arguments",
     "SimilarityPreserving": "no arguments",
     "Exhaustive": "no arguments",

@@ -7,7 +7,7 @@ Task:       Task, Batch, Classification, recipe, digits, Shift
 Samplers:   Sampler, Uniform, Sandwich, Bucketed
             Progressive, Phase (once-for-all's shrinking), Delayed (delayed shrinking), Attentive, BatchScore
 Losses:     Loss, Step, Labels, Teacher, InPlace, Interpolated, Ramped, Snapshots, distillation
-Divergences: Divergence, KL, Hard, AdaptiveAlpha, DIST (what InPlace and Teacher minimise)
+Divergences: Divergence, KL, Hard, AdaptiveAlpha, DIST, MeanSquares, Binary, Similarities (what InPlace and Teacher minimise)
 Features:   Features (loss; layers by name), Comparison, Hint, AttentionTransfer, RKD, SimilarityPreserving
 Modules:    train_modules (Deep Incubation, m2mKD), Hybrid, as_supernet (any ordinary module)
 Nested:     AllGranularities, FixedList, TwoDimensional (samplers), Granular (loss), Nested (models that share a trunk)
@@ -23,13 +23,14 @@ from nas.train.buckets import Bucketed
 from nas.train.comparisons import RKD, AttentionTransfer, Comparison, Hint, SimilarityPreserving
 from nas.train.data import Shift, digits
 from nas.train.delayed import Delayed, Ramped
-from nas.train.divergences import DIST, KL, AdaptiveAlpha, Divergence, Hard
+from nas.train.divergences import DIST, KL, AdaptiveAlpha, Binary, Divergence, Hard, MeanSquares, Similarities
 from nas.train.dropping import Dropped, Similarity, drop, importance, similarities
 from nas.train.exits import ExitMean, SortedExits
 from nas.train.features import Features
+from nas.train.fitting import distillation
 from nas.train.granularities import AllGranularities, FixedList, Granular, TwoDimensional
 from nas.train.images import class_names, image_folder
-from nas.train.losses import InPlace, Interpolated, Labels, Loss, Step, Teacher, distillation
+from nas.train.losses import InPlace, Interpolated, Labels, Loss, Step, Teacher
 from nas.train.modules import Hybrid, as_supernet, train_modules
 from nas.train.samplers import Sampler, Sandwich, Uniform
 from nas.train.schedule import Schedule
@@ -52,6 +53,7 @@ __all__ = [
     "Attentive",
     "Batch",
     "BatchScore",
+    "Binary",
     "Bucketed",
     "BytePairs",
     "Classification",
@@ -71,6 +73,7 @@ __all__ = [
     "Labels",
     "LanguageModelling",
     "Loss",
+    "MeanSquares",
     "Nested",
     "Phase",
     "Progressive",
@@ -79,6 +82,7 @@ __all__ = [
     "Sandwich",
     "Schedule",
     "Shift",
+    "Similarities",
     "Similarity",
     "SimilarityPreserving",
     "Snapshots",

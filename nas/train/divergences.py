@@ -1,7 +1,9 @@
-"""How far a student's outputs are from a teacher's: what `InPlace` and `Teacher` may minimise instead of the forward KL.
+"""How far a student's outputs are from a teacher's: what `InPlace`, `Teacher` and the other losses with a teacher minimise.
 
-Every divergence maps (…, classes) logits of both to a scalar, the mean over all but the last dimension; no gradient goes to the
-teacher.
+A task says what its outputs are by its own `Task.divergence`: `KL()` of classes, `MeanSquares()` of numbers, `Binary()` of labels
+that exclude no other, `Similarities()` of embeddings.  A divergence says in `compares` which of these it is made for; a loss with
+one that does not fit its task is refused, since a softmax over what are no classes is a number that means nothing.  No gradient
+goes to the teacher.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,25 +24,34 @@ from nas.train.synced import whole
 
 Direction: TypeAlias = Literal["forward", "reverse", "symmetric"]
 DIRECTIONS = ("forward", "reverse", "symmetric")
+Kind: TypeAlias = Literal["classes", "values", "labels", "embeddings"]
+"""What outputs are: logits of exclusive classes, numbers, logits of labels of which several may be true, or embeddings."""
 
 
 class Divergence(ABC):
-    """Compares logits.  It holds no state."""
+    """Compares outputs.  It holds no state.
+
+    Attributes:
+        compares: kinds of outputs that it is made for; the first is that of a task which has it as its own.
+    """
+
+    compares: ClassVar[tuple[Kind, ...]] = ("classes",)
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Mean divergence: a scalar.
+        """Mean divergence over all but the last dimension: a scalar.
 
         Args:
             student: (…, classes) logits.
             teacher: the same shape; no gradient goes to it.
 
         Raises:
-            TrainError: the shapes differ.
+            TrainError: the shapes differ, or there is no axis of classes.
         """
-        if student.shape != teacher.shape:
+        _check_shapes(student, teacher)
+        if student.ndim < 2:
             raise TrainError(
-                f"the student's logits are {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}; "
-                "they must agree"
+                f"{type(self).__name__} compares (…, classes) and got outputs of shape {tuple(student.shape)}, whose last axis "
+                "is the batch's; numbers are compared by MeanSquares()"
             )
         classes = student.shape[-1]
         return self._compare(student.float().reshape(-1, classes), teacher.detach().float().reshape(-1, classes))
@@ -178,6 +189,86 @@ class DIST(Divergence):
                 raise TrainError("DIST correlates the samples of a batch and got 1; give it gamma=0 or larger batches")
             total = total + self.gamma * (1.0 - _correlation(q.T, p.T).mean())
         return total * self.temperature**2
+
+
+@checked(TrainError)
+@dataclass(frozen=True)
+class MeanSquares(Divergence):
+    """Mean squared difference of the outputs: of a regression's numbers, or of logits (Ba & Caruana 2014)."""
+
+    compares: ClassVar[tuple[Kind, ...]] = ("values", "classes", "labels")
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Of two tensors of one shape: a scalar."""
+        _check_shapes(student, teacher)
+        return self._compare(student.float(), teacher.detach().float())
+
+    def _compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return functional.mse_loss(student, teacher)
+
+
+@checked(TrainError)
+@dataclass(frozen=True)
+class Binary(Divergence):
+    """T² times the Kullback–Leibler divergence KL(teacher ‖ student) of each label's Bernoulli distribution, averaged.
+
+    Args:
+        temperature: divides the logits of both.
+    """
+
+    compares: ClassVar[tuple[Kind, ...]] = ("labels",)
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive("Binary", "temperature", self.temperature)
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Of two tensors of one shape, a logit for each label: a scalar."""
+        _check_shapes(student, teacher)
+        return self._compare(student.float(), teacher.detach().float())
+
+    def _compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        p, q = teacher / self.temperature, student / self.temperature
+        entropy = functional.binary_cross_entropy_with_logits(p, p.sigmoid())
+        return (functional.binary_cross_entropy_with_logits(q, p.sigmoid()) - entropy) * self.temperature**2
+
+
+@checked(TrainError)
+@dataclass(frozen=True)
+class Similarities(Divergence):
+    """Mean squared difference of the cosine similarities between the samples of a batch; lengths of embeddings may differ.
+
+    As Tung & Mori 2019, "Similarity-Preserving Knowledge Distillation", with cosines.  The similarity of a sample with itself is
+    left out.
+    """
+
+    compares: ClassVar[tuple[Kind, ...]] = ("embeddings",)
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Of (n, d) and (n, e): a scalar.
+
+        Raises:
+            TrainError: they are no embeddings of as many samples, two or more.
+        """
+        if student.ndim != 2 or teacher.ndim != 2 or len(student) != len(teacher):
+            raise TrainError(
+                f"embeddings are (n, dim), and the student's are {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}"
+            )
+        return self._compare(whole(student.float()), whole(teacher.detach().float()))
+
+    def _compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        count = len(student)
+        if count < 2:
+            raise TrainError("Similarities relates the samples of a batch and got 1; give larger batches")
+        ours, theirs = (one @ one.T for one in (functional.normalize(student), functional.normalize(teacher)))
+        return (ours - theirs).square().sum() / (count * (count - 1))  # the diagonals are ones
+
+
+def _check_shapes(student: Tensor, teacher: Tensor) -> None:
+    if student.shape != teacher.shape:
+        raise TrainError(
+            f"the student's logits are {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}; they must agree"
+        )
 
 
 def _correlation(a: Tensor, b: Tensor) -> Tensor:

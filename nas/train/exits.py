@@ -24,9 +24,10 @@ from torch import Tensor
 
 from nas.checking import checked
 from nas.errors import TrainError, suggest
-from nas.train.losses import Loss, Step, distillation
+from nas.train import fitting
+from nas.train.losses import Loss, Step
 from nas.train.samplers import Sampler
-from nas.train.task import Batch
+from nas.train.task import Batch, Task
 
 if TYPE_CHECKING:
     from nas.space import Arch, Space
@@ -120,6 +121,11 @@ class ExitMean(Loss):
         if self.temperature != 1.0 and not self.distill:
             raise TrainError(f"ExitMean(temperature={self.temperature}) has no effect with distill=0; give distill too")
 
+    def check(self, task: Task) -> None:
+        """Whether outputs of the task are compared so."""
+        if self.distill:
+            fitting.check("ExitMean", task, None, self.temperature)
+
     def __call__(self, output: Any, batch: Batch, step: Step) -> Tensor:
         """This arch's part of the mean."""
         loss = step.task.loss(output, batch)
@@ -128,6 +134,7 @@ class ExitMean(Loss):
             if step.arch == step.archs[0]:
                 step.shared["first"] = scores.detach()
             else:
-                soft = distillation(scores, step.shared["first"], self.temperature)
+                compare = fitting.comparing("ExitMean", step.task, batch, scores, temperature=self.temperature)
+                soft = compare(scores, step.shared["first"])
                 loss = (1.0 - self.distill) * loss + self.distill * soft
         return loss / len(step.archs)

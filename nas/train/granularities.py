@@ -16,9 +16,10 @@ from torch import Tensor
 
 from nas.checking import checked
 from nas.errors import TrainError, suggest
-from nas.train.losses import Loss, Step, distillation
+from nas.train import fitting
+from nas.train.losses import Loss, Step
 from nas.train.samplers import Sampler
-from nas.train.task import Batch
+from nas.train.task import Batch, Task
 
 if TYPE_CHECKING:
     from nas.space import Arch, Space
@@ -128,7 +129,7 @@ class Granular(Loss):
 
     Args:
         kl: weight of the distillation; a positive one adds the largest arch to the step, first.
-        temperature: softens both distributions.  `distillation` multiplies by T², the paper does not: the same at T = 1.
+        temperature: softens both distributions.  the comparison multiplies by T², the paper does not: the same at T = 1.
         axis: decision whose value the weights go by.
         weights: c_g of each value of `axis`; None is 1 for each.
     """
@@ -168,6 +169,11 @@ class Granular(Loss):
             return list(archs)
         return [space.largest, *(arch for arch in archs if arch != space.largest)]
 
+    def check(self, task: Task) -> None:
+        """Whether outputs of the task are compared so."""
+        if self.kl:
+            fitting.check("Granular", task, None, self.temperature)
+
     def __call__(self, output: Any, batch: Batch, step: Step) -> Tensor:
         """Labels, and distillation for all but the largest."""
         loss = step.task.loss(output, batch)
@@ -176,7 +182,8 @@ class Granular(Loss):
             if step.arch == step.space.largest:
                 step.shared["full"] = scores.detach()
             else:
-                loss = loss + self.kl * distillation(scores, step.shared["full"], self.temperature)
+                compare = fitting.comparing("Granular", step.task, batch, scores, temperature=self.temperature)
+                loss = loss + self.kl * compare(scores, step.shared["full"])
         return loss if self.weights is None else self._weight(step.arch) * loss
 
     def _weight(self, arch: Arch) -> float:

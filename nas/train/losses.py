@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from nas.checking import Count, Positive, Probability, checked
 from nas.errors import TrainError
 from nas.identity import described
 from nas.supernet.inputs import call
 from nas.supernet.skeleton import statistics_of
+from nas.train import fitting
 from nas.train.divergences import Divergence
+from nas.train.fitting import comparing
 from nas.train.taps import tapped
 from nas.train.task import Batch, Task
 
@@ -75,6 +75,13 @@ class Loss(ABC):
         """The archs of a step, in the order and with the additions that this loss needs."""
         return list(archs)
 
+    def check(self, task: Task) -> None:  # noqa: B027 (most losses fit any task)
+        """Whether the loss fits what is trained: asked when a training is made.
+
+        Raises:
+            TrainError: its numbers would mean nothing, as a softmax of what are no classes.
+        """
+
     def prepare(self, device: torch.device) -> None:  # noqa: B027 (most losses have nothing to move)
         """Called once before a training: move what the loss computes with to `device`."""
 
@@ -94,25 +101,6 @@ class Loss(ABC):
     def describe(self) -> dict[str, Any]:
         """JSON-able name and options."""
         return described(self)
-
-
-def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """T² · KL(softmax(teacher / T) ‖ softmax(student / T)), mean over all but the last dimension.
-
-    T² keeps the gradient's size independent of T (Hinton et al. 2015, "Distilling the Knowledge in a Neural Network").
-
-    Args:
-        student: (…, classes) logits.
-        teacher: the same shape; no gradient goes to it.
-    """
-    if student.shape != teacher.shape:
-        raise TrainError(
-            f"the student's logits are {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}; they must agree"
-        )
-    classes = student.shape[-1]
-    log_q = functional.log_softmax(student.float() / temperature, -1).reshape(-1, classes)
-    log_p = functional.log_softmax(teacher.detach().float() / temperature, -1).reshape(-1, classes)
-    return functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2
 
 
 def _check(name: str, temperature: float, divergence: Divergence | None) -> None:
@@ -142,7 +130,7 @@ class Teacher(Loss):
         module: takes the task's inputs; is put in eval mode and never trained.
         weight: of the teacher.
         temperature: softens both distributions.
-        divergence: how far student and teacher are apart; None is the forward KL at `temperature`.
+        divergence: how far student and teacher are apart; None is the task's own: for classes the forward KL at `temperature`.
     """
 
     module: nn.Module
@@ -155,15 +143,22 @@ class Teacher(Loss):
         if self.divergence is not None and not self.weight:
             raise TrainError("Teacher has weight=0.0, so that its divergence has no effect; use Labels")
 
+    def check(self, task: Task) -> None:
+        """Whether outputs of the task are compared so."""
+        if self.weight:
+            fitting.check("Teacher", task, self.divergence, self.temperature)
+
     def prepare(self, device: torch.device) -> None:
         """The module goes to `device`, in eval mode."""
         self.module.to(device).eval()
 
     def __call__(self, output: Any, batch: Batch, step: Step) -> Tensor:
         """The teacher looks at each batch once, however many archs the step has."""
-        taught = _taught(self.module, batch, step)
-        soft = _divergence(self.divergence, self.temperature)(step.task.logits(output), taught)
-        return (1.0 - self.weight) * step.task.loss(output, batch) + self.weight * soft
+        taught, student = _taught(self.module, batch, step), step.task.logits(output)
+        if not self.weight:
+            return step.task.loss(output, batch)
+        compare = comparing("Teacher", step.task, batch, student, chosen=self.divergence, temperature=self.temperature)
+        return (1.0 - self.weight) * step.task.loss(output, batch) + self.weight * compare(student, taught)
 
     def describe(self) -> dict[str, Any]:
         """Options and a digest of the teacher's weights."""
@@ -177,8 +172,9 @@ class Interpolated(Loss):
     """A teacher that begins near the student and moves away from it (Shing et al. 2025, "TAID").
 
     KL(softmax((1 − t) · student + t · teacher) ‖ softmax(student)), the student's logits in the target held fixed, t rising from
-    `start` at the first step to 1 at step `steps` and after.  The paper adapts the pace of t to the loss's improvement; here it
-    is linear in the step, its own baseline, because a loss holds no state.
+    `start` at the first step to 1 at step `steps` and after.  Outputs that are no classes are compared as the task says.  The
+    paper adapts the pace of t to the loss's improvement; here it is linear in the step, its own baseline, because a loss holds no
+    state.
 
     Args:
         module: takes the task's inputs; is put in eval mode and never trained.
@@ -198,6 +194,14 @@ class Interpolated(Loss):
         if not 0.0 < self.weight <= 1.0:
             raise TrainError(f"Interpolated has a weight of {self.weight}; it is above 0 and at most 1")
 
+    def check(self, task: Task) -> None:
+        """Whether outputs can be interpolated: embeddings of two networks have no axes in common."""
+        if task.divergence is not None and task.divergence.compares[0] == "embeddings":
+            raise TrainError(
+                f"Interpolated takes the mean of two networks' outputs, and those of {type(task).__name__} are embeddings, whose "
+                "axes differ from network to network; use nas.Teacher"
+            )
+
     def prepare(self, device: torch.device) -> None:
         """The module goes to `device`, in eval mode."""
         self.module.to(device).eval()
@@ -214,7 +218,8 @@ class Interpolated(Loss):
                 f"the student's logits are {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}; "
                 "they must agree"
             )
-        soft = distillation(student, torch.lerp(student.detach().float(), teacher.float(), self.share(step.number)))
+        compare = comparing("Interpolated", step.task, batch, student)
+        soft = compare(student, torch.lerp(student.detach().float(), teacher.float(), self.share(step.number)))
         return (1.0 - self.weight) * step.task.loss(output, batch) + self.weight * soft
 
     def describe(self) -> dict[str, Any]:
@@ -251,10 +256,6 @@ def _taught(module: nn.Module, batch: Batch, step: Step) -> Tensor:
     return step.task.logits(look(module, batch, step)[0])
 
 
-def _divergence(chosen: Divergence | None, temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
-    return chosen or functools.partial(distillation, temperature=temperature)
-
-
 def _described(divergence: Divergence | None) -> dict[str, Any]:
     """Nothing without one, so that trainings of before there were any still resume."""
     return {} if divergence is None else {"divergence": divergence.describe()}
@@ -283,11 +284,13 @@ class InPlace(Loss):
     """The largest arch learns from the labels, the others from its detached soft outputs of the same step.
 
     Yu & Huang 2019, "Universally Slimmable Networks"; BigNAS (Yu et al. 2020) gives the others no labels, the default here.
+    Outputs are compared as fits the task: distributions over classes, numbers by mean squares (see `Task.divergence`).
 
     Args:
         temperature: softens both distributions.
         labels: weight of the labels in the loss of the others; the rest is the distillation's.
-        divergence: how far the others are from the largest; None is the forward KL at `temperature`.
+        divergence: how far the others are from the largest; None is the task's own: for classes the forward KL at
+            `temperature`.
     """
 
     temperature: Positive = 1.0
@@ -299,6 +302,11 @@ class InPlace(Loss):
         if self.divergence is not None and self.labels == 1.0:
             raise TrainError("InPlace has labels=1.0, so that its divergence has no effect; use Labels")
 
+    def check(self, task: Task) -> None:
+        """Whether outputs of the task are compared so."""
+        if self.labels < 1.0:
+            fitting.check("InPlace", task, self.divergence, self.temperature)
+
     def archs(self, archs: Sequence[Arch], space: Space) -> list[Arch]:
         """The largest arch first: it is added where the sampler did not choose it."""
         return [space.largest, *(arch for arch in archs if arch != space.largest)]
@@ -309,7 +317,10 @@ class InPlace(Loss):
         if step.arch == step.space.largest:
             step.shared["largest"] = scores.detach()
             return step.task.loss(output, batch)
-        soft = _divergence(self.divergence, self.temperature)(scores, step.shared["largest"])
+        if self.labels == 1.0:
+            return step.task.loss(output, batch)
+        compare = comparing("InPlace", step.task, batch, scores, chosen=self.divergence, temperature=self.temperature)
+        soft = compare(scores, step.shared["largest"])
         if not self.labels:
             return soft
         return self.labels * step.task.loss(output, batch) + (1.0 - self.labels) * soft

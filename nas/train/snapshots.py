@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from nas.checking import checked
 from nas.errors import TrainError
 from nas.supernet.inputs import call
-from nas.train.losses import Loss, Step, distillation
-from nas.train.task import Batch
+from nas.train import fitting
+from nas.train.fitting import distillation
+from nas.train.losses import Loss, Step
+from nas.train.task import Batch, Task
 from nas.train.validate import calibrated
 
 if TYPE_CHECKING:
@@ -60,6 +62,10 @@ class Snapshots(Loss):
             raise TrainError(f"Snapshots has temperature={self.temperature}; it is a positive number")
         object.__setattr__(self, "steps", given)
 
+    def check(self, task: Task) -> None:
+        """Whether outputs of the task are compared so."""
+        fitting.check("Snapshots", task, None, self.temperature)
+
     def archs(self, archs: Sequence[Arch], space: Space) -> list[Arch]:
         """The largest arch first: it is added where the sampler did not choose it."""
         return [space.largest, *(arch for arch in archs if arch != space.largest)]
@@ -90,24 +96,31 @@ class Snapshots(Loss):
         if step.arch == step.space.largest:
             step.shared["present"] = scores.detach()
             return step.task.loss(output, batch)
-        soft = distillation(scores, self._target(batch, step), self.temperature)
+        soft = self._soft(scores, batch, step)
         return self.labels * step.task.loss(output, batch) + (1.0 - self.labels) * soft if self.labels else soft
 
-    def _target(self, batch: Batch, step: Step) -> Tensor:
-        """Logits whose softened distribution is the mean of the teachers'."""
+    def _soft(self, scores: Tensor, batch: Batch, step: Step) -> Tensor:
+        """How far the outputs are from the mean teacher's; of what are no classes, the mean distance from the teachers'."""
+        if "teachers" not in step.shared:
+            step.shared["teachers"] = self._teachers(batch, step)
+        teachers: list[Tensor] = step.shared["teachers"]
+        if fitting.kind_of(step.task, batch, scores) != "classes":
+            compare = fitting.comparing("Snapshots", step.task, batch, scores, temperature=self.temperature)
+            return torch.stack([compare(scores, one) for one in teachers]).mean()
         if "target" not in step.shared:
-            kept = step.kept.get(self)
-            copies = (
-                list(kept)[: sum(taken <= step.number for taken in self.steps)]
-                if isinstance(kept, nn.ModuleList)
-                else []
-            )
-            with torch.no_grad():
-                taught = [step.task.logits(call(copy, batch.inputs)) for copy in copies]
-            logs = [torch.log_softmax(one.float() / self.temperature, -1) for one in (step.shared["present"], *taught)]
+            # Logits whose softened distribution is the mean of the teachers'.
+            logs = [torch.log_softmax(one.float() / self.temperature, -1) for one in teachers]
             step.shared["target"] = self.temperature * torch.stack(logs).logsumexp(0)
-        target: Tensor = step.shared["target"]
-        return target
+        return distillation(scores, step.shared["target"], self.temperature)
+
+    def _teachers(self, batch: Batch, step: Step) -> list[Tensor]:
+        """Outputs of the present largest arch, and of the copies so far."""
+        kept = step.kept.get(self)
+        copies = (
+            list(kept)[: sum(taken <= step.number for taken in self.steps)] if isinstance(kept, nn.ModuleList) else []
+        )
+        with torch.no_grad():
+            return [step.shared["present"], *(step.task.logits(call(copy, batch.inputs)) for copy in copies)]
 
 
 def _copy(net: Supernet, training: Training) -> nn.Module:

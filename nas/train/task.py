@@ -7,7 +7,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, ParamSpec, SupportsIndex, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, SupportsIndex, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from nas.checking import checked
 from nas.errors import TrainError, suggest
 from nas.identity import added, described, identity
 from nas.supernet.inputs import Example, Inputs, batch_size, convert, like
+
+if TYPE_CHECKING:
+    from nas.train.divergences import Divergence
 
 Forward: TypeAlias = Callable[[Any], Any]
 Split: TypeAlias = Literal["valid", "test"]
@@ -129,8 +132,18 @@ class Task(ABC):
         return ("accuracy", "loss")
 
     def logits(self, output: Any) -> Tensor:
-        """The part of an output that distillation compares: (..., classes)."""
+        """The part of an output that losses with a teacher compare; logits of classes have these last: (..., classes)."""
         return logits(output)
+
+    @property
+    def divergence(self) -> Divergence | None:
+        """How far the outputs of two networks are apart, for the losses that compare them (`InPlace`, `Teacher`, …).
+
+        `nas.KL()` for classes, `nas.MeanSquares()` for numbers, `nas.Binary()` for labels of which several may be true,
+        `nas.Similarities()` for embeddings.  None leaves it to the shapes of the first batch: integers of the shape of all but
+        the last axis are classes, floats of the outputs' shape are numbers, and anything else is refused.
+        """
+        return None
 
     def describe(self) -> dict[str, Any]:
         """JSON-able facts that tell two tasks apart; a training refuses to resume with a different one."""
@@ -216,6 +229,8 @@ class Classification(Task):
                 raise TrainError(
                     f"{name} has {len(data[0])} inputs and {len(data[1])} classes; give one class an input"
                 )
+            if data is not None:
+                _check_classes(name, data[1])
         if not 1 <= self.batch <= len(self.train[0]):
             raise TrainError(
                 f"batch={self.batch} does not fit {len(self.train[0])} training samples; choose 1 to that many"
@@ -268,13 +283,20 @@ class Classification(Task):
 
     def loss(self, output: Any, batch: Batch) -> Tensor:
         """Cross entropy with label smoothing."""
-        return functional.cross_entropy(self.logits(output), batch.targets, label_smoothing=self.smoothing)
+        return functional.cross_entropy(self._scores(output, batch), batch.targets, label_smoothing=self.smoothing)
 
     def metrics(self, output: Any, batch: Batch) -> dict[str, Tensor]:
         """Fraction that is right, and the cross entropy without smoothing."""
-        scores = self.logits(output).float()
+        scores = self._scores(output, batch).float()
         right = (scores.argmax(-1) == batch.targets).float().mean()
         return {"accuracy": right, "loss": functional.cross_entropy(scores, batch.targets)}
+
+    @property
+    def divergence(self) -> Divergence:
+        """Of distributions over classes."""
+        from nas.train.divergences import KL  # which needs tasks itself
+
+        return KL()
 
     def describe(self) -> dict[str, Any]:
         """Sizes, options and a digest of the data."""
@@ -298,6 +320,32 @@ class Classification(Task):
             digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
+    def _scores(self, output: Any, batch: Batch) -> Tensor:
+        """(n, classes) logits.
+
+        Raises:
+            TrainError: they have another shape, or fewer classes than the data.
+        """
+        scores = self.logits(output)
+        if scores.ndim != 2 or len(scores) != len(batch.targets):
+            other = "; nas.Segmentation takes classes of pixels, (n, classes, h, w)" if scores.ndim > 2 else ""
+            raise TrainError(
+                f"the model gives logits of shape {tuple(scores.shape)} for {len(batch.targets)} samples with one class each; "
+                f"expected are (n, classes){other}"
+            )
+        if scores.shape[1] < self._classes:
+            raise TrainError(
+                f"the data have class {self._classes - 1} and the model gives logits of {scores.shape[1]} classes; classes are "
+                "numbered from 0, and the model needs one output for each"
+            )
+        return scores
+
+    @functools.cached_property
+    def _classes(self) -> int:
+        """Number of classes of the data."""
+        splits = [data[1] for data in (self.train, self.valid, self.test) if data is not None and len(data[1])]
+        return 1 + max(int(classes.max()) for classes in splits)
+
     def _in_order(self, data: Data) -> Iterator[Batch]:
         size = max(self.batch, 256)  # without gradients larger batches cost less
         for rows in pieces(torch.arange(len(data[0])), size):
@@ -307,6 +355,18 @@ class Classification(Task):
     def _placed(self, inputs: Tensor) -> Tensor:
         """(n, …) with the samples on the axis of the model's batch."""
         return inputs.movedim(0, self.batch_axis).contiguous() if self.batch_axis else inputs
+
+
+def _check_classes(name: str, classes: Tensor) -> None:
+    if classes.ndim != 1 or classes.is_floating_point() or classes.dtype != torch.int64:
+        raise TrainError(
+            f"{name} has classes of type {str(classes.dtype).removeprefix('torch.')} and shape {tuple(classes.shape)}; give (n,) "
+            "int64, or use nas.Regression for numbers and nas.MultiLabel for several labels a sample"
+        )
+    if len(classes) and int(classes.min()) < 0:
+        raise TrainError(
+            f"{name} has class {int(classes.min())}; classes are numbered from 0, so leave such samples out"
+        )
 
 
 def pieces(rows: Tensor, size: int) -> list[Tensor]:

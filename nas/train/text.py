@@ -25,6 +25,7 @@ from nas import files
 from nas.checking import checked
 from nas.errors import TrainError
 from nas.identity import added
+from nas.train.divergences import KL, Divergence
 from nas.train.task import Batch, Forward, Split, Task, mixed, pieces, recipe
 
 PIECES = re.compile(r"\n+ *| ?[^\W\d]+| ?\d{1,3}| ?[^\s\w]+|\s")
@@ -245,6 +246,11 @@ class LanguageModelling(Task):
         windows = (len(tokens) - 1) // self.context
         each = float(self._bytes(tokens[1 : 1 + windows * self.context]))
         return {"bits_per_byte": measured["loss"] / math.log(2) / each, "loss": measured["loss"]}
+
+    @property
+    def divergence(self) -> Divergence:
+        """Of distributions over tokens."""
+        return KL()
 
     def describe(self) -> dict[str, Any]:
         """Sizes, options and a digest of the data."""

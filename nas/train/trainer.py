@@ -102,6 +102,8 @@ class Training:
         self.supernet, self.task, self.seed = supernet, task, seed
         self.path = Path(path) if path is not None else None
         self.sampler, self.loss = sampler or Sandwich(2), loss or InPlace()
+        for one in self.loss.within():
+            one.check(task)
         self.schedule = Schedule(lr, steps, min(steps - 1, steps // 20) if warmup is None else warmup, floor)
         self.steps, self.weight_decay, self.clip, self.divergence = steps, weight_decay, clip, divergence
         self.checkpoint_every = _period("checkpoint_every", checkpoint_every, steps)

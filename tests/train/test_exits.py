@@ -10,7 +10,8 @@ import torch
 from nas.errors import TrainError
 from nas.train import Labels, Training, trunk
 from nas.train.exits import ExitMean, SortedExits
-from nas.train.losses import Step, distillation
+from nas.train.fitting import distillation
+from nas.train.losses import Step
 from nas.train.task import Batch
 from nas.train.text import BytePairs, LanguageModelling
 from searchspaces import sorted_lm, vit

@@ -174,6 +174,30 @@ def test_data_that_does_not_fit_is_refused(change: dict[str, object], sentence: 
         Classification(**{"train": task.train, "valid": task.valid, "batch": 16, **change})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("classes", "sentence"),
+    [
+        (torch.zeros(64), "train has classes of type float32 and shape .64,.; give .n,. int64, or use nas.Regression"),
+        (torch.zeros(64, 1).long(), "and shape .64, 1."),
+        (torch.arange(64) - 1, "train has class -1; classes are numbered from 0"),
+    ],
+)
+def test_targets_that_are_no_classes_are_refused(classes: torch.Tensor, sentence: str) -> None:
+    task = blobs()
+    with pytest.raises(TrainError, match=sentence):
+        Classification((task.train[0], classes), task.valid, batch=16)
+
+
+def test_logits_that_do_not_fit_the_classes_are_refused() -> None:
+    task = blobs()
+    batch = next(task.train_batches(0))
+    for judge in (task.loss, task.metrics):
+        with pytest.raises(TrainError, match=r"expected are \(n, classes\); nas.Segmentation takes classes of pixels"):
+            judge(torch.zeros(16, 10, 4, 4), batch)
+        with pytest.raises(TrainError, match="the data have class 9 and the model gives logits of 9 classes"):
+            judge(torch.zeros(16, 9), batch)
+
+
 def test_splits_that_are_not_there_are_refused() -> None:
     task = blobs()
     with pytest.raises(TrainError, match="split 'vali' is not one of 'valid', 'test'; did you mean 'valid'"):
