@@ -12,6 +12,7 @@ from nas import lazy
 if TYPE_CHECKING:
     from nas.convert.elastic import ElasticSpace as ElasticSpace
     from nas.convert.elastic import elastic as elastic
+    from nas.convert.ordering import order_depth as order_depth
     from nas.deploy import ElasticModel as ElasticModel
     from nas.deploy.export import export as export
     from nas.errors import Infeasible as Infeasible
@@ -114,6 +115,7 @@ _HOME = {
     "Arch": "nas.space",
     "elastic": "nas.convert.elastic",
     "ElasticSpace": "nas.convert.elastic",
+    "order_depth": "nas.convert.ordering",
     "Supernet": "nas.supernet",
     "Example": "nas.supernet",
     "Corner": "nas.supernet",

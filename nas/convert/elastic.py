@@ -14,6 +14,7 @@ from nas.convert.model import conditions, value
 from nas.convert.plan import Plan
 from nas.convert.proofs import Proofs, prove
 from nas.convert.report import Proof, Report, describe
+from nas.convert.spelling import spelled
 from nas.convert.template import Template
 from nas.errors import NasError, SpaceError, SupernetError, brief
 from nas.space import Arch, Space
@@ -52,7 +53,12 @@ class ElasticSpace(Space):
 
     def representatives(self) -> list[Arch]:
         """The largest arch, and the narrowest that leaves out nothing: the plan says what lies between them."""
-        whole = {decision.name: True for decision in self.decisions if decision.candidates == (True, False)}
+        depths = {spelled(depth.name) for depth in self.plan.depths}
+        whole = {
+            one.name: max(one.candidates)
+            for one in self.decisions
+            if one.candidates == (True, False) or one.name in depths
+        }
         narrow = {decision.name: min(decision.candidates) for decision in self.decisions if decision.name not in whole}
         return list(dict.fromkeys(filter(self.allows, (self.largest, self.arch(whole | narrow)))))
 

@@ -21,18 +21,18 @@ from nas.supernet.skeleton import values_wanted
 
 
 @model
-def resized(*, template: Template, plan: Plan, widths: Mapping[str, int], depth: Mapping[str, bool]) -> nn.Module:
+def resized(*, template: Template, plan: Plan, widths: Mapping[str, int], depth: Mapping[str, int]) -> nn.Module:
     """The user's own module at the sizes of an arch.
 
     Args:
         template: gives the module.
         plan: says what of it an arch has.
         widths: decision of the plan -> what is chosen; those that are not there are whole.
-        depth: unit of the plan -> whether it is there.
+        depth: unit of the plan -> whether it is there; run of units -> how many of them are.
     """
     meta = not values_wanted()
     original = template.skeleton() if meta else template.real()
-    kept = {unit.name for unit in plan.units if depth.get(unit.name, True)}
+    kept = plan.kept(depth)
     axes = template.axes(plan) if meta else None
     module = resize(original, plan, plan.sizes(widths), kept, meta=meta, axes=axes)
     if plan.graph:
@@ -63,23 +63,33 @@ def value(template: Template, plan: Plan) -> Any:
             else decision.choices[0]
             for decision in plan.decisions
         },
-        depth={unit.name: pg.oneof([True, False], name=keep(unit.name)) for unit in plan.units},
+        depth={unit.name: pg.oneof([True, False], name=keep(unit.name)) for unit in plan.alone}
+        | {depth.name: pg.oneof(list(depth.choices), name=spelled(depth.name)) for depth in plan.depths},
     )
 
 
-def conditions(module: nn.Module, plan: Plan) -> dict[str, tuple[str, tuple[bool]]]:
+def conditions(module: nn.Module, plan: Plan) -> dict[str, tuple[str, tuple[int, ...]]]:
     """`active_when` of a space: what concerns the inside of a unit alone is not asked where the unit is left out."""
-    units = [unit.name for unit in plan.units]
+    there: dict[str, tuple[str, tuple[int, ...]]] = {unit.name: (keep(unit.name), (True,)) for unit in plan.alone}
+    for depth in plan.depths:
+        for place, name in enumerate(depth.order):
+            if place >= depth.choices[0]:
+                there[name] = (spelled(depth.name), tuple(choice for choice in depth.choices if choice > place))
     open_names = [spelled(decision.name) for decision in plan.decisions if len(decision.choices) > 1]
-    found = {}
+    found: dict[str, str] = {}
     for decision, places in _places(plan, named_axes(module, plan)).items():
-        unit = _inside(places, units)
+        unit = _inside(places, there)
         if unit is not None and spelled(decision) in open_names:
             found[spelled(decision)] = unit
-    found |= {keep(name): unit for name in units if (unit := _inside([name], units)) is not None}
-    names = [*open_names, *map(keep, units)]
+    depths = {keep(unit.name): [unit.name] for unit in plan.alone}
+    depths |= {spelled(depth.name): list(depth.order) for depth in plan.depths}
+    for name, of in depths.items():
+        unit = _inside(of, there)
+        if unit is not None:
+            found[name] = unit
+    names = [*open_names, *depths]
     return {
-        name: (keep(unit), (True,))
+        name: there[unit]
         for name, unit in found.items()
         if not any(other != name and matches(other, name) for other in names)
     }
@@ -97,7 +107,7 @@ def _places(plan: Plan, axes: Mapping[str, Sequence[Axis]]) -> dict[str, list[st
     return found
 
 
-def _inside(places: Iterable[str], units: Sequence[str]) -> str | None:
+def _inside(places: Iterable[str], units: Iterable[str]) -> str | None:
     """The innermost unit that all places are inside of."""
     places = list(places)
     around = [unit for unit in units if all(place.startswith(f"{unit}.") for place in places)]

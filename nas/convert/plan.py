@@ -82,6 +82,21 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class Depth:
+    """How many units of a run of equal ones there are: a choice of d keeps the first d of `order`.
+
+    Attributes:
+        name: path of the run and "depth", as in `encoder.layer.depth`.
+        order: names of the units, the most important first.
+        choices: rising; the last is the number of units.
+    """
+
+    name: str
+    order: tuple[str, ...]
+    choices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     """See the module's text.  Names of tensors are those of `named_parameters` and `named_buffers`, one for tied ones."""
 
@@ -91,6 +106,7 @@ class Plan:
     numbers: tuple[Number, ...] = ()
     units: tuple[Unit, ...] = ()
     graph: bool = False
+    depths: tuple[Depth, ...] = ()
 
     @property
     def whole(self) -> dict[str, int]:
@@ -106,6 +122,19 @@ class Plan:
             for name, atom in self.atoms.items()
         }
 
+    @property
+    def alone(self) -> tuple[Unit, ...]:
+        """Units about each of which there is a decision of its own."""
+        ordered = {name for depth in self.depths for name in depth.order}
+        return tuple(unit for unit in self.units if unit.name not in ordered)
+
+    def kept(self, chosen: Mapping[str, int]) -> set[str]:
+        """Names of the units that are there where units and depths are as `chosen`, by name; all others are there."""
+        gone = {unit.name for unit in self.alone if not chosen.get(unit.name, True)}
+        for depth in self.depths:
+            gone.update(depth.order[chosen.get(depth.name, len(depth.order)) :])
+        return {unit.name for unit in self.units} - gone
+
     def to_json(self) -> dict[str, Any]:
         """As JSON."""
         return {
@@ -116,6 +145,7 @@ class Plan:
             "numbers": [[n.module, list(n.path), parts.to_json(n.axis), n.expression] for n in self.numbers],
             "units": [[u.name, u.extras] for u in self.units],
             **({"graph": True} if self.graph else {}),
+            **({"depths": [[d.name, list(d.order), list(d.choices)] for d in self.depths]} if self.depths else {}),
         }
 
     @staticmethod
@@ -138,6 +168,7 @@ class Plan:
                 ),
                 tuple(Unit(*values) for values in data["units"]),
                 bool(data.get("graph", False)),
+                tuple(Depth(name, tuple(order), tuple(choices)) for name, order, choices in data.get("depths", [])),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SpaceError(f"the plan is damaged ({error}); make it again with nas.elastic") from error
@@ -151,7 +182,9 @@ class Plan:
         """
         cuts = {name: [self._effect(axis) for axis in axes] for name, axes in self.tensors.items()}
         elastic = {name: axes for name, axes in cuts.items() if not all(_rigid(axis) for axis in axes)}
-        content = json.dumps([elastic, sorted(unit.name for unit in self.units)], sort_keys=True, ensure_ascii=False)
+        depths = [[[depth.name, depth.order, depth.choices] for depth in self.depths]] if self.depths else []
+        units = sorted(unit.name for unit in self.units)
+        content = json.dumps([elastic, units, *depths], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def _effect(self, axis: Axis) -> list[Any]:

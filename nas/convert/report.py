@@ -150,7 +150,7 @@ class Report:
         model: name of its class.
         params: numbers in all parameters, tied ones once.
         rows: decisions.
-        units: modules that can be left out -> numbers in their parameters.
+        units: modules that can be left out, each by a decision of its own -> numbers in their parameters.
         kept: what stays whole, the largest first.
         fixed: modules that cannot be left out.
         parts: of the model, from its front to its back.
@@ -334,11 +334,18 @@ def describe(
         for name in _deciding(plan, axes.get(entry.names[0], ())):
             governed[name] = governed.get(name, 0) + entry.tensor.numel()
     held = sorted(kept, key=lambda each: -each.params)
+    units = {unit.name: sum(p.numel() for p in module.get_submodule(unit.name).parameters()) for unit in plan.units}
     return Report(
         type(module).__name__,
         sum(entry.tensor.numel() for entry in parameters_of(module)),
-        tuple(Row(spelled(d.name), d.kind, d.size, d.choices, governed.get(d.name, 0)) for d in plan.decisions),
-        {unit.name: sum(p.numel() for p in module.get_submodule(unit.name).parameters()) for unit in plan.units},
+        (
+            *(Row(spelled(d.name), d.kind, d.size, d.choices, governed.get(d.name, 0)) for d in plan.decisions),
+            *(
+                Row(spelled(d.name), "depth", len(d.order), d.choices, sum(units[name] for name in d.order))
+                for d in plan.depths
+            ),
+        ),
+        {unit.name: units[unit.name] for unit in plan.alone},
         tuple(held),
         tuple(fixed),
         tuple(_parts(module, plan, axes, {each.tensor for each in held})),

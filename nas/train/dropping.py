@@ -72,7 +72,7 @@ def similarities(
     module: nn.Module,
     batches: Iterable[Inputs],
     *,
-    blocks: str | None = None,
+    blocks: str | Sequence[str] | None = None,
     branches: Sequence[tuple[str, str]] = (),
 ) -> list[Similarity]:
     """Similarity of blocks and of residual branches of `module`, in eval mode, over all tokens of `batches`.
@@ -80,7 +80,7 @@ def similarities(
     Args:
         module: is left as it is.
         batches: inputs; padded tokens count like others, so give full ones.
-        blocks: name pattern of the blocks, `*` for one part of a name: `"blocks.*"`, `"model.layers.*"`.
+        blocks: name patterns of the blocks, `*` for one part of a name: `"blocks.*"`, `"model.layers.*"`.
         branches: (norm, branch) name patterns: what goes into the norm is the stream, what the branch gives is added to
             it: `("blocks.*.norm1", "blocks.*.attention")`.
 
@@ -88,7 +88,9 @@ def similarities(
         TrainError: a pattern matches nothing, a pair not the same number, there is no batch, or a block gives another shape
             than it gets.
     """
-    found = [_Meter(name, "block", name) for name in _matching(module, blocks)] if blocks is not None else []
+    patterns = [blocks] if isinstance(blocks, str) else blocks or ()
+    names = dict.fromkeys(name for pattern in patterns for name in _matching(module, pattern))
+    found = [_Meter(name, "block", name) for name in names]
     for norm, branch in branches:
         streams, adds = _matching(module, norm), _matching(module, branch)
         if len(streams) != len(adds):
