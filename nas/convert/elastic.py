@@ -12,8 +12,8 @@ from nas.checking import Range, checked
 from nas.convert.converting import Conversion, Options, convert, convert_graph, nothing_elastic, timed
 from nas.convert.model import conditions, value
 from nas.convert.plan import Plan
-from nas.convert.proofs import Proofs, prove
-from nas.convert.report import Proof, Report, describe
+from nas.convert.proofs import ZEROS, Proofs, prove
+from nas.convert.report import Fixed, Proof, Report, describe
 from nas.convert.spelling import spelled
 from nas.convert.template import Template
 from nas.errors import NasError, SpaceError, SupernetError, brief
@@ -50,6 +50,7 @@ class ElasticSpace(Space):
         self.template, self.plan = template, plan
         self.report = describe(skeleton, plan) if report is None else report
         self.is_checked = bool(self.report.proofs)
+        self.unproved = tuple(self.report.skipped)
 
     def representatives(self) -> list[Arch]:
         """The largest arch, and the narrowest that leaves out nothing: the plan says what lies between them."""
@@ -143,10 +144,13 @@ def elastic(
         raise nothing_elastic(found)
     kept, notes = found.kept(), list[str]()
     proofs: tuple[Proof, ...] = ()
+    fixed: tuple[Fixed, ...] = ()
     if proved is not None:
         kept += found.failed(found.plan, proved.frozen)
         proofs = tuple(Proof(each.what, each.worst, each.count) for each in proved.findings)
-        notes = [f"{name} stays whole: {why}" for name, why in proved.frozen.items()]
+        units = {unit.name for unit in found.plan.units}
+        fixed = tuple(Fixed(name, why) for name, why in proved.frozen.items() if name in units)
+        notes = [f"{name} stays whole: {why}" for name, why in proved.frozen.items() if name not in units]
         notes += [f"{name}: {why}" for name, why in proved.unshown.items() if plan.atoms[name].decision]
         notes += proved.notes
     if plan.graph:
@@ -160,10 +164,13 @@ def elastic(
         proofs=proofs,
         seconds={"template": copied, **found.seconds},
         notes=notes,
+        fixed=fixed,
+        skipped={ZEROS: UNMASKED} if soft and check else {},
     )
     return ElasticSpace(template, plan, report, name=name)
 
 
+UNMASKED = "soft=True cuts under means and maxima, where a narrower network is another one than the masked network"
 MUCH = 1.5
 """Times as many parameters that the class must leave, at half of all widths, for archs to be graphs."""
 

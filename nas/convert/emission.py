@@ -16,15 +16,13 @@ import torch
 from torch import Tensor, fx
 
 from nas.convert.capture import Capture
-from nas.convert.rules import Path
+from nas.convert.rules import SPLITS, Path, name_of
 from nas.errors import SpaceError
 from nas.supernet import parts
 from nas.supernet.parts import Axis, Sizes
 
 SOURCE = "nas_source"
 """Key of the captured node in the `meta` of its copy."""
-
-_SPLITS = frozenset({"chunk", "split", "tensor_split", "unsafe_chunk", "unsafe_split", "split_with_sizes"})
 
 
 SAMPLES = "@samples"
@@ -75,7 +73,7 @@ class Reference:
             copy = copies[node] = graph.node_copy(node, copies.__getitem__)
             copy.meta = {**node.meta, SOURCE: node}
             pieces = [parts.length(axis, sizes) for axis in self.pieces.get(node, ())]
-            if pieces and name_of(node) in _SPLITS:
+            if pieces and name_of(node) in SPLITS:
                 _set_pieces(copy, pieces)
             else:
                 for path, (axis, sign) in self.lengths.get(node, {}).items():
@@ -131,12 +129,6 @@ def _cut(tensor: Tensor, axes: Sequence[Axis], whole: Sizes, sizes: Sizes) -> Te
         if len(kept) < tensor.shape[dim]:
             tensor = tensor.index_select(dim, kept.to(tensor.device))
     return tensor
-
-
-def name_of(node: fx.Node) -> str:
-    """Name of a node's operator, without namespace and overload."""
-    packet = getattr(node.target, "overloadpacket", None)
-    return getattr(packet, "__name__", "")
 
 
 def set_argument(node: fx.Node, path: Path, value: Any) -> None:

@@ -17,8 +17,9 @@ from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves, tree_map
 
 from nas.convert.capture import Capture
-from nas.convert.emission import SOURCE, Reference, by_name, name_of
+from nas.convert.emission import SOURCE, Reference, by_name
 from nas.convert.healthy import same_draws
+from nas.convert.rules import name_of
 from nas.supernet.inputs import Inputs, tensors_in
 from nas.supernet.parts import Sizes
 
@@ -81,7 +82,7 @@ class _Plain(fx.Interpreter):
             return self._cast(super().run_node(n))
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         args, kwargs = (tree_map(self._wider, each) for each in (args, kwargs))
-        handler = _HANDLERS.get(name_of(n))
+        handler = _HANDLERS.get(_name(n))
         if handler is not None:
             given = by_name(n.target, args, kwargs)
             found = handler(self, n.meta[SOURCE], given)
@@ -108,11 +109,16 @@ def _is_real(one: Any) -> bool:
     return isinstance(one, Tensor) and one.is_floating_point()
 
 
+def _name(node: fx.Node) -> str:
+    """Of its operation, without the namespace."""
+    return name_of(node).removeprefix("aten.")
+
+
 def _norm(axis: int) -> Callable[[_Plain, fx.Node, Given], Any]:
     """A normalisation whose weight and bias run along `axis` as its affine part; None leaves the operator as it is."""
 
     def handle(run: _Plain, node: fx.Node, given: Given) -> Any:
-        if name_of(node).endswith("batch_norm") and not (given.get("training") or given.get("running_mean") is None):
+        if _name(node).endswith("batch_norm") and not (given.get("training") or given.get("running_mean") is None):
             return None
         tensor = given["input"]
         found = tensor * run.scale(node, tensor)
@@ -143,7 +149,7 @@ def _average(run: _Plain, node: fx.Node, given: Given) -> Any:
     run.scales.setdefault(node, 1.0)
     count = math.prod(before[dim] for dim in dims)
     keep = bool(given.get("keepdim", False))
-    name = name_of(node)
+    name = _name(node)
     if name == "mean":
         mean = tensor.sum(dims, keepdim=keep) / count
         return mean if _is_square(node.args[0]) else torch.zeros_like(mean)
@@ -156,7 +162,7 @@ def _average(run: _Plain, node: fx.Node, given: Given) -> Any:
 def _is_square(node: Any) -> bool:
     """Is it x², |x|, or what is made of it without another number? Then its mean is a size, not a centre."""
     while isinstance(node, fx.Node):
-        name = name_of(node)
+        name = _name(node)
         if name in ("pow", "square", "abs", "float_power"):
             return True
         if name == "mul" and node.args[0] is node.args[1]:

@@ -65,6 +65,9 @@ class Finding:
     seconds: float
 
 
+ZEROS = "narrower graphs, beside the whole one with zeros"
+
+
 @dataclass(frozen=True)
 class Proofs:
     """What was proved of a plan.
@@ -226,7 +229,7 @@ class _Referee:
     def zeros(self) -> tuple[Finding, dict[str, str]]:
         """A narrower graph beside the whole one with zeros in it."""
         allowed = TOLERANCE[True] if self.patient.dtype == torch.float64 else CLOSE
-        return self._looked("narrower graphs, beside the whole one with zeros", self._masked, allowed, RANDOM // 2)
+        return self._looked(ZEROS, self._masked, allowed, RANDOM // 2)
 
     def _masked(self, chosen: Chosen) -> float:
         sizes, left_out = self._split(chosen)

@@ -152,13 +152,14 @@ class Report:
         rows: decisions.
         units: modules that can be left out, each by a decision of its own -> numbers in their parameters.
         kept: what stays whole, the largest first.
-        fixed: modules that cannot be left out.
+        fixed: modules that look like units, and cannot be left out.
         parts: of the model, from its front to its back.
         execution: "class" or "graph": what archs are made of.
         because: why it is the graph.
         proofs: what was computed twice; none with check=False.
         seconds: of each stage.
         notes: further sentences.
+        skipped: proofs that were left out because of an option -> why.
     """
 
     model: str
@@ -173,6 +174,7 @@ class Report:
     proofs: tuple[Proof, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def elastic(self) -> int:
@@ -229,6 +231,7 @@ class Report:
         found = _listed("proved", ("what", "times", "largest difference"), rows, "<>>")
         if not rows:
             found = ["", "not proved (check=False)"]
+        found += [f"not proved: {what}, since {why}" for what, why in self.skipped.items()]
         if self.seconds:
             stages = ", ".join(f"{stage} {took:.2g}" for stage, took in self.seconds.items())
             found += ["", f"seconds: {stages}; {sum(self.seconds.values()):.2g} in all"]
@@ -314,6 +317,7 @@ def describe(
     proofs: Iterable[Proof] = (),
     seconds: Mapping[str, float] | None = None,
     notes: Iterable[str] = (),
+    skipped: Mapping[str, str] | None = None,
 ) -> Report:
     """The report about `module`, of what its plan says and what the analysis found besides.
 
@@ -327,6 +331,7 @@ def describe(
         proofs: what was computed twice.
         seconds: of each stage.
         notes: further sentences.
+        skipped: proofs that were left out because of an option -> why.
     """
     axes = named_axes(module, plan)
     governed: dict[str, int] = {}
@@ -354,6 +359,7 @@ def describe(
         tuple(proofs),
         dict(seconds or {}),
         tuple(notes),
+        dict(skipped or {}),
     )
 
 

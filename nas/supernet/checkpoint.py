@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,7 @@ def save(
     example: Inputs | None,
     *,
     checked: bool = True,
+    unproved: Sequence[str] = (),
     force: bool = False,
 ) -> str:
     """Write the folder `path`; the hash of the weights.
@@ -66,6 +67,7 @@ def save(
         digest, weights = _write_weights(path, state)
         index = _index(space, union, state, example) | {
             "checked": checked,
+            **({"unproved": list(unproved)} if unproved else {}),
             "weights": {"file": weights.name, "sha256": digest, "bytes": weights.stat().st_size},
         }
         _write(path / INDEX, sealed.seal(index, indent=1))

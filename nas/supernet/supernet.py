@@ -355,6 +355,7 @@ class Supernet(nn.Module):
             self._shared.state(),
             self.example,
             checked=self.is_checked,
+            unproved=getattr(self.space, "unproved", ()),
             force=force,
         )
 

@@ -150,6 +150,72 @@ def test_without_a_check_the_report_and_the_checkpoint_say_so(tmp_path):
     assert not nas.Supernet.load(tmp_path / "net", space).is_checked
 
 
+class Averaged(nn.Module):
+    """A mean over channels, that of an elastic width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(4, 32), nn.Linear(32, 24), nn.Linear(24, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.second(self.first(x).relu())
+        return self.head(found * found.sigmoid().mean(-1, keepdim=True))  # type: ignore[no-any-return]
+
+
+def test_a_proof_that_soft_leaves_out_is_named_in_the_report_and_the_checkpoint(tmp_path):
+    space = elastic(Averaged(), X, soft=True)
+    assert [decision.size for decision in space.plan.decisions] == [32, 24]
+    assert "not proved: narrower graphs, beside the whole one with zeros, since soft=True" in str(space.report)
+    restricted = space.restricted(lambda arch: True)
+    for name, one in {"own": space, "restricted": restricted}.items():
+        nas.Supernet(one, example=X).save(tmp_path / name)
+        recorded = json.loads((tmp_path / name / "supernet.json").read_text())
+        assert recorded["unproved"] == ["narrower graphs, beside the whole one with zeros"]
+        assert recorded["checked"] is True
+    hard = elastic(Averaged(), X)
+    assert [decision.size for decision in hard.plan.decisions] == [32]
+    nas.Supernet(hard, example=X).save(tmp_path / "hard")
+    assert "unproved" not in json.loads((tmp_path / "hard" / "supernet.json").read_text())
+
+
+class Guarded(nn.Module):
+    """A residual unit that something outside needs to have run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.block, self.head = nn.Linear(4, 16), Adding(), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.block.has_run = False
+        found = self.block(self.stem(x))
+        if not self.block.has_run:
+            raise RuntimeError("the block did not run")
+        return self.head(found)  # type: ignore[no-any-return]
+
+
+class Adding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.has_run = nn.Linear(16, 16), False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.has_run = True
+        return x + self.inner(x).relu()
+
+
+def test_a_unit_that_cannot_be_left_out_is_told_with_the_reason(monkeypatch):
+    def refuse(_self):
+        raise SpaceError("no graph")
+
+    monkeypatch.setattr(Conversion, "check_graph", refuse)
+    space = elastic(Guarded(), X)
+    assert not space.plan.units
+    ((name, why),) = [(each.name, each.why) for each in space.report.fixed]
+    assert name == "block"
+    assert "the block did not run" in why
+    assert "not to be left out" in str(space.report)
+
+
 def test_what_is_no_model_and_what_it_does_not_take_are_a_sentence():
     with pytest.raises(SpaceError, match="model=the class Net"):
         elastic(Net, X)  # type: ignore[arg-type]
