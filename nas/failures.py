@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -36,6 +36,23 @@ def verdict(error: BaseException) -> tuple[Literal["INFEASIBLE", "FAILED"], dict
         return "INFEASIBLE", usable(error.measurements)[0], text_of(error.reason)
     except Exception:
         return "INFEASIBLE", {}, brief(error) or "no reason given"
+
+
+def outcome(
+    evaluate: Callable[[], Mapping[str, Any]],
+) -> tuple[Literal["COMPLETED", "INFEASIBLE", "FAILED"], dict[str, float], str]:
+    """What a call of an evaluation says of its trial: state, what was measured, and why it is not COMPLETED.
+
+    Whatever the call raises is an outcome too, unless a signal has raised it.
+    """
+    with interrupts() as is_interrupt:
+        try:
+            measured, fault = usable(evaluate())
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
+            return verdict(error)
+    return ("COMPLETED", measured, "") if fault is None else ("FAILED", measured, fault)
 
 
 @contextmanager

@@ -3,12 +3,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
 
 import pytest
 
 from nas.errors import LONGEST, EvaluationError, Infeasible, text_of
-from nas.failures import describe, interrupts, verdict
+from nas.failures import describe, interrupts, outcome, verdict
 
 
 class Mute(Exception):
@@ -94,6 +95,28 @@ def test_an_infeasible_that_is_no_whole_one_is_infeasible() -> None:
 def test_measurements_of_an_infeasible_arch_that_are_none_are_left_out() -> None:
     error = Infeasible("slow", {"params": 3, "accuracy": float("nan"), "a b": 1.0})
     assert verdict(raised(error)) == ("INFEASIBLE", {"params": 3}, "slow")
+
+
+def test_an_evaluation_ends_with_an_outcome_whatever_it_does() -> None:
+    def refuse() -> dict[str, float]:
+        raise Infeasible("slow", {"params": 3})
+
+    assert outcome(lambda: {"accuracy": 1}) == ("COMPLETED", {"accuracy": 1.0}, "")
+    state, measured, reason = outcome(lambda: {"accuracy": float("nan"), "params": 3})
+    assert (state, measured) == ("FAILED", {"params": 3.0})
+    assert "'accuracy'" in reason
+    assert outcome(refuse) == ("INFEASIBLE", {"params": 3.0}, "slow")
+    assert outcome(lambda: next(iter(())))[0] == "FAILED"
+    assert outcome(lambda: sys.exit(0))[0] == "FAILED"
+
+
+def test_an_evaluation_that_a_signal_breaks_off_has_no_outcome() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            outcome(lambda: {"sent": float(os.kill(os.getpid(), signal.SIGINT) or 0)})
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(0), GeneratorExit()])

@@ -19,9 +19,8 @@ from typing import Any, Protocol
 
 from nas.carried import Folder, collecting
 from nas.errors import NasError, RunnerError
-from nas.failures import interrupts, verdict
-from nas.measurements import usable
-from nas.runners.base import BATCH_SECONDS, Outcome, OutcomeState, Task
+from nas.failures import outcome
+from nas.runners.base import BATCH_SECONDS, Outcome, Task
 
 Evaluate = Callable[[Any], Mapping[str, float]]
 
@@ -239,15 +238,7 @@ class Work:
     def __call__(self, task: Task) -> Outcome:
         """The outcome of one task: whatever the evaluation raises is one too, unless a signal has raised it."""
         started, clock = time.time(), time.perf_counter()
-        state: OutcomeState
-        with interrupts() as is_interrupt:
-            try:
-                measured, fault = usable(self._evaluate(self._space.rows_to_archs([task.row])[0]))
-                state, reason = ("COMPLETED", "") if fault is None else ("FAILED", fault)
-            except BaseException as error:
-                if is_interrupt(error):
-                    raise
-                state, measured, reason = verdict(error)
+        state, measured, reason = outcome(lambda: self._evaluate(self._space.rows_to_archs([task.row])[0]))
         return Outcome(task.number, state, measured, reason, started, time.perf_counter() - clock, self._worker)
 
 

@@ -17,8 +17,7 @@ from ray.tune.result import (
 
 from nas.errors import EvaluationError, StudyError
 from nas.evaluate import Evaluation
-from nas.failures import describe, interrupts, verdict
-from nas.measurements import usable
+from nas.failures import describe, outcome
 from nas.runners.work import Payload
 
 if TYPE_CHECKING:
@@ -96,16 +95,9 @@ class Candidate(tune.Trainable):
         """One epoch: trained, or read where it had finished before.  A trial that cannot go on ends with why."""
         if self._broken:
             return self._end("FAILED", self._broken, {})
-        with interrupts() as is_interrupt:
-            try:
-                measured, fault = usable(next(self._steps))
-            except BaseException as error:
-                if is_interrupt(error):
-                    raise
-                state, measured, reason = verdict(error)
-                return self._end(state, reason, measured)
-        if fault is not None:
-            return self._end("FAILED", fault, measured)
+        state, measured, reason = outcome(lambda: next(self._steps))
+        if state != "COMPLETED":
+            return self._end(state, reason, measured)
         done = self.iteration + 1 >= self._epochs.last
         return {
             **{name: value for name, value in measured.items() if name not in _TUNES},
