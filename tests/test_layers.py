@@ -209,6 +209,7 @@ def test_search_spaces_use_nas_and_not_the_reverse(path: Path) -> None:
         ("import nas.store", {"torch", "pyglove", "ray"}),
         ("from nas.cli import app", {"torch", "pyglove", "ray", "sqlalchemy", "pandas", "numpy"}),
         ("import nas.search", {"torch", "ray", "sqlalchemy", "pyglove", "optuna"}),
+        ("import nas.study", {"torch", "ray", "pyglove", "pandas", "optuna", "scipy.stats", "scipy.optimize"}),
         ("from nas.evaluate import Evaluation", {"torch", "ray", "sqlalchemy", "pandas"}),
     ],
 )

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy  # a part of it, as scipy.special, is imported when it is first used
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from nas.search.archive import Seen
 from nas.search.encoding import Encoding
@@ -140,7 +140,8 @@ class Candidates:
         self._feasible: Floats = np.ones(count)
         if feasibility is not None:
             over = beliefs.over
-            self._feasible = norm.cdf((over.goal - feasibility.mean(over.targets)) / np.sqrt(feasibility.variances))
+            room = over.goal - feasibility.mean(over.targets)
+            self._feasible = scipy.special.ndtr(room / np.sqrt(feasibility.variances))
 
     def gains(self) -> Floats:
         """(n,) expected gain in hypervolume times the probability of being feasible, or only that while nothing is."""

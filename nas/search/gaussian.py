@@ -14,9 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # a part of it, as scipy.linalg, is imported when it is first used
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, solve_triangular
-from scipy.optimize import minimize
 
 from nas.search.encoding import Encoding, Points
 
@@ -92,7 +91,7 @@ class Process:
         In closed form from one inverse (Rasmussen, Williams 2006, 5.4.2).  Typical is what 68 % of the points keep to: a mean
         square would be that of the few that no smooth function explains.
         """
-        inverse = cho_solve((self.root, True), np.eye(len(targets)))
+        inverse = scipy.linalg.cho_solve((self.root, True), np.eye(len(targets)))
         off = (inverse @ targets) / np.sqrt(np.diag(inverse))
         return float(np.clip(np.quantile(np.abs(off), 0.68), 1.0, 2.0))
 
@@ -112,13 +111,15 @@ class View:
     def __init__(self, process: Process, points: Points) -> None:
         self._process, self._points = process, points
         # (seen, n): with it mean and variance are sums of columns.
-        self.whitened: Floats = solve_triangular(process.root, process.covariance(process.points, points), lower=True)
+        self.whitened: Floats = scipy.linalg.solve_triangular(
+            process.root, process.covariance(process.points, points), lower=True
+        )
         self.variances: Floats = np.maximum(process.variance(points) - (self.whitened**2).sum(0), 1e-10)
         self._asked: list[Floats] = []
 
     def mean(self, targets: Floats) -> Floats:
         """(n,) means, given the (seen,) targets; what was asked without an answer changes no mean (a believer's fantasy)."""
-        return np.asarray(solve_triangular(self._process.root, targets, lower=True) @ self.whitened)
+        return np.asarray(scipy.linalg.solve_triangular(self._process.root, targets, lower=True) @ self.whitened)
 
     def ask(self, at: int) -> None:
         """Candidate `at` is being measured: near it, less is left to learn (kriging believer, Ginsbourger et al. 2010)."""
@@ -144,7 +145,9 @@ def fit(encoding: Encoding, prior: Prior, points: Points, targets: Floats) -> Fl
         Logarithms of θ, φ, the amplitudes and the noise.
     """
     likelihood = _Likelihood(encoding, prior, points, targets)
-    found = minimize(likelihood, prior.mean.copy(), jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})
+    found = scipy.optimize.minimize(
+        likelihood, prior.mean.copy(), jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS}
+    )
     return np.asarray(found.x)
 
 
@@ -173,8 +176,8 @@ class _Likelihood:
             root = np.linalg.cholesky(covariance)
         except np.linalg.LinAlgError:
             return TOO_FAR, np.zeros_like(parameters)
-        weights = cho_solve((root, True), targets)
-        rest = cho_solve((root, True), np.eye(len(targets))) - np.outer(weights, weights)
+        weights = scipy.linalg.cho_solve((root, True), targets)
+        rest = scipy.linalg.cho_solve((root, True), np.eye(len(targets))) - np.outer(weights, weights)
         gradient = np.zeros_like(parameters)
         near_rest, alike_rest = near * rest, alike * rest
         gradient[: len(theta)] = -0.5 * theta * np.tensordot(self._apart, near_rest, 2)

@@ -11,8 +11,8 @@ import functools
 from math import gamma, pi
 
 import numpy as np
+import scipy  # a part of it, as scipy.stats, is imported when it is first used
 from numpy.typing import NDArray
-from scipy.stats import norm, qmc
 
 Floats = NDArray[np.float64]
 
@@ -87,15 +87,15 @@ def gain_scalarised(points: Floats, front: Floats, reference: Floats) -> Floats:
 @functools.cache
 def normals(objectives: int) -> Floats:
     """(s, m) quasi-random standard normal numbers, always the same."""
-    uniform = qmc.Sobol(objectives, seed=0).random(SAMPLES if objectives < 3 else SAMPLES // 2)
-    return np.asarray(norm.ppf(0.001 + 0.998 * uniform))
+    uniform = scipy.stats.qmc.Sobol(objectives, seed=0).random(SAMPLES if objectives < 3 else SAMPLES // 2)
+    return np.asarray(scipy.special.ndtri(0.001 + 0.998 * uniform))
 
 
 @functools.cache
 def _directions(objectives: int) -> tuple[Floats, float]:
     """(DIRECTIONS, m) unit vectors, evenly over the positive part of the sphere, and the constant c_m."""
-    uniform = qmc.Sobol(objectives, seed=1).random(DIRECTIONS)
-    vectors = np.abs(norm.ppf(0.5 + 0.4995 * uniform + 1e-4))
+    uniform = scipy.stats.qmc.Sobol(objectives, seed=1).random(DIRECTIONS)
+    vectors = np.abs(scipy.special.ndtri(0.5 + 0.4995 * uniform + 1e-4))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     half = objectives / 2.0
     return vectors, pi**half / (2.0**objectives * gamma(half + 1.0))

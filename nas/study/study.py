@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from nas import signals
 from nas.checking import Count, Natural, Positive, checked
 from nas.errors import EvaluationError, MetricError, SpaceError, StoreError, StudyError, suggest
@@ -32,6 +30,7 @@ from nas.study.spaces import follow
 from nas.study.transferring import ready, sources_for
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import nn
 
     from nas.space import Arch, Space
