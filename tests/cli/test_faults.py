@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -68,6 +69,14 @@ def _nothing(folder: Path) -> None:
     pass
 
 
+@pytest.fixture(scope="module")
+def supernet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the job's space."""
+    folder = tmp_path_factory.mktemp("made") / "supernet"
+    conv.supernet().save(folder)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("spoil", "device", "text"),
     [
@@ -85,12 +94,13 @@ def test_a_broken_checkpoint_or_device_is_found_before_work_starts(
     spoil: Callable[[Path], None],
     device: str,
     text: str,
+    supernet: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    conv.supernet().save(tmp_path / "supernet")
+    shutil.copytree(supernet, tmp_path / "supernet")
     spoil(tmp_path / "supernet")
     (tmp_path / "faulty.py").write_text(JOB.format(device=device))
     assert run(["run", str(tmp_path / "faulty.py"), "--workers", "1"]) == 2

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import TrainError
+from nas.supernet import Supernet
 from nas.train import (
     RKD,
     AttentionTransfer,
@@ -184,27 +186,44 @@ def test_layers_that_a_shallow_arch_lacks_are_not_taught_it() -> None:
     assert [one.item() for one in both] == [one.item() for one in plain]
 
 
+@pytest.fixture(scope="module")
+def family() -> tuple[Supernet, nn.Module]:
+    """Untrained, and another one's largest network."""
+    space = conv.space(widths=((8,), (8, 12)), depths=(1, 2), kernels=(3,), ratios=(1, 2), stem=8)
+    return conv.supernet(space), conv.supernet(space, seed=5).extract(space.largest)
+
+
+def taught(family: tuple[Supernet, nn.Module], loss: Loss) -> Supernet:
+    """A copy, trained by `loss`, which leaves nothing behind."""
+    net, teacher = copy.deepcopy(family[0]), family[1]
+    torch_state = torch.get_rng_state()
+    train(net, blobs(), sampler=Sandwich(1), loss=loss, steps=25, lr=5e-3, progress=False)
+    assert torch.equal(torch_state, torch.get_rng_state())
+    assert hooks(net.bind(net.space.largest).module) == hooks(teacher) == 0
+    return net.train()
+
+
+@pytest.fixture(scope="module")
+def untaught(family: tuple[Supernet, nn.Module]) -> Supernet:
+    return taught(family, InPlace())
+
+
 @pytest.mark.parametrize(
     ("compare", "weight"), [(AttentionTransfer(), 1000.0), (RKD(), 1.0), (SimilarityPreserving(), 3000.0)]
 )
 @pytest.mark.parametrize("outer", [False, True])
-def test_training_with_features_teaches_features(compare: Comparison, weight: float, outer: bool) -> None:
+def test_training_with_features_teaches_features(
+    compare: Comparison, weight: float, outer: bool, family: tuple[Supernet, nn.Module], untaught: Supernet
+) -> None:
     """The weights are the authors'."""
-    space = conv.space(widths=((8,), (8, 12)), depths=(1, 2), kernels=(3,), ratios=(1, 2), stem=8)
+    teacher: Any = family[1]
     distances = []
-    for taught in (False, True):
-        net, task, torch_state = conv.supernet(space), blobs(), torch.get_rng_state()
-        teacher = conv.supernet(space, seed=5).extract(space.largest)
-        loss = Features("stages.1", compare, InPlace(), weight, teacher if outer else None) if taught else InPlace()
-        train(net, task, sampler=Sandwich(1), loss=loss, steps=25, lr=5e-3, progress=False)
-        assert torch.equal(torch_state, torch.get_rng_state())
-        assert hooks(net.bind(space.largest).module) == hooks(teacher) == 0
-        batch = next(task.train_batches(1))
-        net.train()
+    for net in (untaught, taught(family, Features("stages.1", compare, InPlace(), weight, teacher if outer else None))):
+        batch = next(blobs().train_batches(1))
         with torch.no_grad():
             ours, theirs = (
                 next(featured(net, [arch], batch.inputs, ["stages.1"]))[2]["stages.1"]
-                for arch in (space.smallest, space.largest)
+                for arch in (net.space.smallest, net.space.largest)
             )
             distances.append(compare(ours, teacher.stages(teacher.stem(batch.inputs)) if outer else theirs).item())
     assert distances[1] < 0.9 * distances[0]
