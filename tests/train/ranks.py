@@ -12,11 +12,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 Found = dict[str, Tensor]
+IMPORTED = ["torch._dynamo", "safetensors.torch", "pandas", "nas.convert.elastic", "nas.train", "searchspaces.conv"]
+"""Once for all processes, which are forks of one that has no threads; they would take seconds each."""
 
 
 def in_ranks(size: int, function: Callable[[], Found], folder: Path) -> list[Found]:
     """What `function` gives in each of `size` processes."""
-    context = mp.get_context("spawn")
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
     processes = [context.Process(target=_join, args=(function, rank, size, str(folder))) for rank in range(size)]
     for process in processes:
         process.start()
