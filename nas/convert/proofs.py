@@ -326,6 +326,12 @@ class _Referee:
             return far if far > allowed else 0.0
 
         if not narrower or breaks([]):
+            written = self.reference.capture.written
+            if written:
+                raise SpaceError(
+                    f"the model changes its buffer {written[0]!r} in evaluation mode and computes with it, so that outputs "
+                    "depend on earlier calls and nothing can be proved; change buffers under `if self.training:`"
+                )
             raise SpaceError(
                 "the captured graph does not compute what the model does, so that nothing can be proved by it; this is an "
                 "error of the conversion, and check=False converts the model without proof"
