@@ -5,8 +5,8 @@ channels of an axis changes nothing as long as every tensor that has the axis is
 elastic model says by the atoms of its axes, inside products and sums too; of other models it is read off skeletons: change
 one decision, and see which dimensions of which tensors move together.
 
-The importance of a channel is the sum of |w| over what reads it, and channels never leave a bracket that is trained already
-(Cai et al. 2020, "Once-for-All").
+The importance of a channel is the sum of |w| over what reads it, or its mean |activation| on data, and channels never leave a
+bracket that is trained already (Cai et al. 2020, "Once-for-All").
 """
 
 from __future__ import annotations
@@ -130,6 +130,27 @@ def importance(supernet: Supernet, axis: Axis, readers: Sequence[str] = ()) -> T
     return total
 
 
+def _activations(supernet: Supernet, found: Sequence[Axis], batches: Iterable[Inputs]) -> dict[Axis, Tensor]:
+    """(axis.length,) mean |activation| of each channel in the largest arch, of the axes that a layer is known to write."""
+    union = supernet._shared.union
+    called = {axis: axis.atom or f"#{number}" for number, axis in enumerate(found)}
+    whole = {name: axis.length for axis, name in called.items()}
+    along: dict[str, list[parts.Axis]] = {}
+    for axis, name in called.items():
+        for tensor, dim in axis.places:
+            cut = union.cuts.get(tensor)
+            if isinstance(cut, Parts):
+                along[tensor] = list(cut.axes)
+                whole.update(cut.whole)
+            else:
+                sizes: list[parts.Axis] = [(size,) for size in supernet._shared.tensor(tensor).shape]
+                along.setdefault(tensor, sizes)[dim] = (name,)
+    named = {name: along[canonical] for name, canonical in union.ties.items() if canonical in along}
+    module = supernet.extract(supernet.space.largest).eval()
+    scores = ranking.by_activation(module, named, whole, batches)
+    return {axis: scores[name] for axis, name in called.items() if name in scores}
+
+
 def _parts(supernet: Supernet, name: str) -> Parts:
     cut = supernet._shared.union.cuts[name]
     assert isinstance(cut, Parts), "places of an atom are of tensors that are cut by atoms"
@@ -142,6 +163,7 @@ def reorder(
     *,
     trained: Iterable[Arch] = (),
     readers: Sequence[str] = (),
+    batches: Iterable[Inputs] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> dict[Axis, Tensor]:
     """Renumber the channels of every axis by falling importance, in place; the largest arch computes what it did.
@@ -153,6 +175,8 @@ def reorder(
         supernet: with an `example`, by which the largest arch's output is compared.
         trained: archs whose channels stay theirs.
         readers: as in `importance`.
+        batches: inputs of the model; channels then count by the mean |activation| that the largest arch's layers write to them,
+            where layers are known to write them, and by weights elsewhere.
         optimizer: its state of the supernet's parameters is renumbered with them.
 
     Returns:
@@ -168,12 +192,15 @@ def reorder(
     before = _outputs(supernet, inputs)
     kept = [_shapes(supernet, arch) for arch in trained]
     orders: dict[Axis, Tensor] = {}
-    for axis in axes(supernet):
+    found = axes(supernet)
+    written = _activations(supernet, found, batches) if batches is not None else {}
+    for axis in found:
         if axis.atom:
             bounds = {shapes.sizes[axis.atom] for shapes in kept}
         else:
             bounds = {shapes[name][dim] for shapes in kept for name, dim in axis.places if name in shapes}
-        orders[axis] = ranking.order(importance(supernet, axis, readers), sorted(bounds - {axis.length}))
+        scores = written[axis] if axis in written else importance(supernet, axis, readers)
+        orders[axis] = ranking.order(scores, sorted(bounds - {axis.length}))
     _renumber(supernet, orders, optimizer)
     if not _equal(before, _outputs(supernet, inputs)):
         _renumber(supernet, {axis: order.argsort() for axis, order in orders.items()}, optimizer)

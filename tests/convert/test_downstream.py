@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import random
 
@@ -149,6 +150,34 @@ def test_a_front_of_it_is_deployed(net):
     for arch in chosen:
         model.switch_to(arch)
         assert torch.equal(model(X), model.extract()(X))
+
+
+@pytest.mark.parametrize("make", [joined, tokens])
+def test_units_in_order_of_their_activations_change_nothing_but_which_come_first(make):
+    example = torch.zeros(2, 3, 6) if make is joined else torch.zeros(2, 5, dtype=torch.int64)
+    net = nas.Supernet(make(), example=example).eval()
+    draw = torch.Generator().manual_seed(2)
+    inputs = X if make is joined else torch.randint(17, (4, 5), generator=draw)
+    others = [inputs.flip(0), inputs.roll(1, 1)]
+    before, by_weight = net(inputs, net.space.largest).detach(), copy.deepcopy(net.state_dict())
+    orders = nas.reorder(net, batches=[inputs, *others])
+    after = net(inputs, net.space.largest).detach()
+    torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-6)
+    assert any(not torch.equal(order, order.sort().values) for order in orders.values())
+    net.load_state_dict(by_weight)
+    assert any(not torch.equal(order, orders[axis]) for axis, order in nas.reorder(net).items())
+
+
+def test_the_order_by_activations_is_that_of_what_a_layer_gives():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 24), nn.ReLU(), nn.Linear(24, 3)).eval()
+    net = nas.Supernet(elastic(model, X[0, :, :4]), example=X[0, :, :4], weights=model)
+    with torch.no_grad():
+        expected = model[0](X[:, 0, :4]).abs().mean(0).argsort(descending=True, stable=True)
+    (order,) = nas.reorder(net, batches=[X[:, 0, :4]]).values()
+    assert torch.equal(order, expected)
+    small = net.extract(net.space.smallest)
+    assert torch.equal(small[0].weight, model[0].weight[expected[: len(small[0].weight)]])
 
 
 def test_its_units_are_put_in_order_and_trained_archs_keep_theirs(net):

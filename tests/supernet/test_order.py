@@ -49,8 +49,9 @@ FAMILIES = {
 }
 
 
+@pytest.mark.parametrize("by", ["weights", "activations"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_largest_arch_computes_what_it_did(family):
+def test_the_largest_arch_computes_what_it_did(family, by):
     net = FAMILIES[family]()
     torch.manual_seed(0)
     net.load_state_dict(
@@ -66,7 +67,7 @@ def test_the_largest_arch_computes_what_it_did(family):
     weights = {key: value.clone() for key, value in net.state_dict().items()}
     bound = net.bind(net.space.largest)
 
-    orders = order.reorder(net)
+    orders = order.reorder(net, batches=[inputs] if by == "activations" else None)
 
     assert len(orders) >= 3
     assert sum(not torch.equal(found, found.sort().values) for found in orders.values()) >= 3
@@ -137,6 +138,20 @@ def test_readers_say_which_tensors_count():
     assert not torch.allclose(order.importance(net, hidden), narrow)
     with pytest.raises(SupernetError, match=r"reader pattern 'nothing\.\*' matches no parameter"):
         order.reorder(net, readers=["nothing.*"])
+
+
+def test_with_inputs_channels_count_by_what_layers_give():
+    net = chain_net()
+    inputs = torch.randn(5, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    largest = net.extract(net.space.largest).eval()
+    with torch.no_grad():
+        norm = largest[:2](inputs)
+        scores = [
+            largest[0](inputs).abs().mean((0, 2, 3)) + norm.abs().mean((0, 2, 3)),
+            largest[2:4](norm).abs().mean((0, 2, 3)),
+        ]
+    found = list(order.reorder(net, batches=[inputs]).values())
+    assert [one.tolist() for one in found] == [one.argsort(descending=True, stable=True).tolist() for one in scores]
 
 
 def test_channels_fall_in_importance_within_brackets_and_never_leave_one():
