@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from nas.train import Bucketed as Bucketed
     from nas.train import Classification as Classification
     from nas.train import Delayed as Delayed
+    from nas.train import Embedding as Embedding
     from nas.train import ExitMean as ExitMean
     from nas.train import Features as Features
     from nas.train import FixedList as FixedList
@@ -86,20 +87,26 @@ if TYPE_CHECKING:
     from nas.train import InPlace as InPlace
     from nas.train import Interpolated as Interpolated
     from nas.train import Labels as Labels
+    from nas.train import LanguageModel as LanguageModel
     from nas.train import MeanSquares as MeanSquares
+    from nas.train import MultiLabel as MultiLabel
     from nas.train import Phase as Phase
     from nas.train import Progressive as Progressive
     from nas.train import Ramped as Ramped
+    from nas.train import Regression as Regression
     from nas.train import Sandwich as Sandwich
+    from nas.train import Segmentation as Segmentation
     from nas.train import Similarities as Similarities
     from nas.train import SimilarityPreserving as SimilarityPreserving
     from nas.train import Snapshots as Snapshots
     from nas.train import SortedExits as SortedExits
+    from nas.train import Task as Task
     from nas.train import Teacher as Teacher
     from nas.train import Training as Training
     from nas.train import TwoDimensional as TwoDimensional
     from nas.train import Uniform as Uniform
     from nas.train import as_supernet as as_supernet
+    from nas.train import averaged as averaged
     from nas.train import digits as digits
     from nas.train import image_folder as image_folder
     from nas.train import python_corpus as python_corpus
@@ -125,6 +132,13 @@ _HOME = {
     "reorder": "nas.supernet",
     "Training": "nas.train",
     "Classification": "nas.train",
+    "averaged": "nas.train",
+    "Task": "nas.train",
+    "Segmentation": "nas.train",
+    "Regression": "nas.train",
+    "MultiLabel": "nas.train",
+    "LanguageModel": "nas.train",
+    "Embedding": "nas.train",
     "digits": "nas.train",
     "Uniform": "nas.train",
     "Sandwich": "nas.train",

@@ -103,6 +103,20 @@ def supernet() -> nas.Supernet:
 
 
 @functools.cache
+def own_data(name: str) -> dict[str, Any]:
+    """Two splits for a task."""
+    if name == "LanguageModel":
+        return {"train": torch.arange(900), "valid": torch.arange(300), "context": 8}
+    x = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    targets = {"Regression": x.sum(1), "MultiLabel": x > 0, "Embedding": x}.get(name)
+    if targets is None:
+        return {
+            "train": (x.view(12, 3, 1, 1), torch.arange(12).view(12, 1, 1) % 3),
+            "valid": (x.view(12, 3, 1, 1) + 1, torch.arange(12).view(12, 1, 1) % 3),
+        }
+    return {"train": (x, targets), "valid": (x + 1, targets)}
+
+
 def task() -> nas.Classification:
     data = torch.zeros(8, 4), torch.zeros(8, dtype=torch.long)
     return nas.Classification(train=data, valid=data, batch=4)
@@ -151,6 +165,13 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
         nas.Classification,
         lambda: {"train": task().train, "valid": task().valid, "test": None, "batch": 4, "smoothing": 0.0, "seed": 0},
     ),
+    **{
+        name: (
+            getattr(nas, name),
+            lambda name=name: {**own_data(name), "batch": 4, "seed": 0, "calibration": 8, "num_workers": 0},
+        )
+        for name in ("Regression", "MultiLabel", "Segmentation", "LanguageModel", "Embedding")
+    },
     "digits": (nas.digits, lambda: {"batch": 64, "valid": 297, "test": 500, "seed": 0, "smoothing": 0.0, "shift": 0}),
     "Uniform": (nas.Uniform, lambda: {"n": 1}),
     "Sandwich": (nas.Sandwich, lambda: {"n": 2}),
@@ -327,6 +348,8 @@ ELSEWHERE = {
     "__version__": "a string",
     "model": "takes anything that can be called; tests/space/test_model.py",
     "Arch": "made by a space",
+    "Task": "Task.of takes what nas.train.Supervised does; tests/train/test_given.py",
+    "averaged": "takes any function",
     "Store": "made by open_store",
     "Infeasible": "raised by users, and judged where it is caught",
     "NasError": "an exception",

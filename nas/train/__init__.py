@@ -4,6 +4,7 @@
 the two are independent and any pair works.
 
 Task:       Task, Batch, Classification, recipe, digits, Shift
+Own data:   Regression, Segmentation, MultiLabel, LanguageModel, Embedding; Task.of (Supervised), DataTask, averaged
 Samplers:   Sampler, Uniform, Sandwich, Bucketed
             Progressive, Phase (once-for-all's shrinking), Delayed (delayed shrinking), Attentive, BatchScore
 Losses:     Loss, Step, Labels, Teacher, InPlace, Interpolated, Ramped, Snapshots, distillation
@@ -28,6 +29,7 @@ from nas.train.dropping import Dropped, Similarity, drop, importance, similariti
 from nas.train.exits import ExitMean, SortedExits
 from nas.train.features import Features
 from nas.train.fitting import distillation
+from nas.train.given import DataTask
 from nas.train.granularities import AllGranularities, FixedList, Granular, TwoDimensional
 from nas.train.images import class_names, image_folder
 from nas.train.losses import InPlace, Interpolated, Labels, Loss, Step, Teacher
@@ -36,8 +38,10 @@ from nas.train.samplers import Sampler, Sandwich, Uniform
 from nas.train.schedule import Schedule
 from nas.train.shrinking import Phase, Progressive
 from nas.train.snapshots import Snapshots
+from nas.train.supervised import Supervised, averaged
 from nas.train.synced import whole
 from nas.train.task import Batch, Classification, Task, recipe
+from nas.train.tasks import Embedding, LanguageModel, MultiLabel, Regression, Segmentation
 from nas.train.text import BytePairs, LanguageModelling, python_corpus, text_files
 from nas.train.trainer import Training, TrainResult, train
 from nas.train.trunk import Nested
@@ -58,9 +62,11 @@ __all__ = [
     "BytePairs",
     "Classification",
     "Comparison",
+    "DataTask",
     "Delayed",
     "Divergence",
     "Dropped",
+    "Embedding",
     "ExitMean",
     "Features",
     "FixedList",
@@ -71,16 +77,20 @@ __all__ = [
     "InPlace",
     "Interpolated",
     "Labels",
+    "LanguageModel",
     "LanguageModelling",
     "Loss",
     "MeanSquares",
+    "MultiLabel",
     "Nested",
     "Phase",
     "Progressive",
     "Ramped",
+    "Regression",
     "Sampler",
     "Sandwich",
     "Schedule",
+    "Segmentation",
     "Shift",
     "Similarities",
     "Similarity",
@@ -88,6 +98,7 @@ __all__ = [
     "Snapshots",
     "SortedExits",
     "Step",
+    "Supervised",
     "Task",
     "Teacher",
     "TrainResult",
@@ -95,6 +106,7 @@ __all__ = [
     "TwoDimensional",
     "Uniform",
     "as_supernet",
+    "averaged",
     "class_names",
     "digits",
     "distillation",

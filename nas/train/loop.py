@@ -46,6 +46,11 @@ class Run:
     def __init__(self, training: Training, found: state.State | None, ranks: Ranks) -> None:
         self.ranks, self.stopping = ranks, False
         self.training, self.supernet, self.task = training, training.supernet, training.task
+        if ranks.size > 1 and not self.task.repeatable:
+            raise TrainError(
+                f"{ranks.size} processes share every batch, and each would get other batches from training data with an order of "
+                "their own; give a data set, or exact=True if an epoch is the same each time that it is read"
+            )
         self.supernet.to(training.device)
         self.kept = keep(training)
         modules = nn.ModuleList(self.kept.values())

@@ -30,7 +30,7 @@ T = TypeVar("T")
 def to_device(value: Any, device: torch.device | str) -> Any:
     """`value` with every tensor in it on `device`: tensors, tuples, lists and mappings of such; the rest as it is."""
     if isinstance(value, Tensor):
-        return value.to(device)
+        return value.to(device, non_blocking=torch.device(device).type == "cuda")  # which matters for pinned memory
     if isinstance(value, Example):
         return convert(value, lambda tensor: tensor.to(device))
     if isinstance(value, Mapping):
@@ -145,6 +145,58 @@ class Task(ABC):
         """
         return None
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether an epoch's batches can be asked again; several processes can share only such."""
+        return True
+
+    def batches_of(self, split: Split) -> Iterator[Batch]:
+        """The batches of a split that is not trained on.
+
+        Raises:
+            TrainError: there is no such split.
+        """
+        batches = {"valid": self.valid_batches, "test": self.test_batches}
+        if split not in batches:
+            raise TrainError(f"split {split!r} is not one of 'valid', 'test'{suggest(split, batches)}")
+        return batches[split]()
+
+    @staticmethod
+    def of(
+        train: Any,
+        valid: Any,
+        *,
+        loss: Any,
+        metrics: Any = (),
+        test: Any = None,
+        divergence: Divergence | None = None,
+        **options: Any,
+    ) -> Task:
+        """A task of your own data, loss and metrics.
+
+        >>> task = nas.Task.of((x, y), (u, v), loss="mse", metrics="mae")  # doctest: +SKIP
+
+        Args:
+            train: tensors or arrays (inputs, targets), a `Dataset`, a `DataLoader`, a function that makes an iterable of batches;
+                see `nas.train.DataTask` for all forms and for how each resumes.
+            valid: the same, of other samples.
+            loss: "cross_entropy", "mse", "mae", "huber", "smooth_l1", "binary_cross_entropy" (of logits); a loss of torch with
+                means; or a function (output, targets) -> mean over the batch.
+            metrics: names ("accuracy", "f1", "mean_iou", "mse", "rmse", "mae", "r2") and functions (output, targets) -> number:
+                one, several, or name -> either.  A function is called once with all outputs and targets of a split, on the CPU,
+                which is right for any metric; `nas.averaged(function)` averages one that is a mean over samples batch by batch.
+                The loss is a metric too, the last.  The first is the one to watch.
+            test: the same as `valid`, for the end.
+            divergence: how far outputs of two networks are apart, where a loss of your own does not tell: see `Task.divergence`.
+            options: others of `nas.train.DataTask`: batch, seed, name, collate_fn, num_workers, …
+
+        Raises:
+            TrainError: see `nas.train.DataTask`; or the loss takes other targets.
+        """
+        from nas.train.supervised import Supervised  # which needs tasks itself
+
+        return Supervised(train, valid, test, loss_of=loss, metrics_of=metrics, compares=divergence, **options)
+
     def describe(self) -> dict[str, Any]:
         """JSON-able facts that tell two tasks apart; a training refuses to resume with a different one."""
         return described(self)
@@ -170,12 +222,9 @@ class Task(ABC):
         Raises:
             TrainError: there is no such split, or it is empty.
         """
-        batches = {"valid": self.valid_batches, "test": self.test_batches}
-        if split not in batches:
-            raise TrainError(f"split {split!r} is not one of 'valid', 'test'{suggest(split, batches)}")
         totals: dict[str, Tensor] = {}
         count = 0
-        for batch in batches[split]():
+        for batch in self.batches_of(split):
             moved, size = batch.to(device), self.samples(batch)
             count += size
             for name, value in self.metrics(forward(moved.inputs), moved).items():
