@@ -8,7 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -58,9 +58,9 @@ def noop(model: nn.Module, inputs: Any) -> Converted:
     return Converted({}, (), Counter(), lambda _: copy.deepcopy(model))
 
 
-def elastic(model: nn.Module, inputs: Any) -> Converted:
+def elastic(model: nn.Module, inputs: Any, mode: Literal["class", "free"] = "class") -> Converted:
     """`nas.elastic`."""
-    space = convert(model, inputs)
+    space = convert(model, inputs, mode=mode)
     plan, report = space.plan, space.report
     widths = {spelled(d.name): d.choices for d in plan.decisions if len(d.choices) > 1}
     kinds = Counter(decision.kind for decision in plan.decisions if len(decision.choices) > 1)

@@ -23,7 +23,7 @@ from nas.convert.depth import Residual, residual_units
 from nas.convert.emission import SAMPLES, Length, Reference
 from nas.convert.equations import Solution
 from nas.convert.graphed import same_at_other_sizes
-from nas.convert.healthy import healthy_copy
+from nas.convert.healthy import healthy_copy, too_large
 from nas.convert.plan import Plan
 from nas.convert.report import Kept
 from nas.convert.rules import SPLITS, Path, name_of, split_dim
@@ -151,6 +151,8 @@ class Conversion:
         Raises:
             SpaceError: it does not, or is one of a fixed number of samples.
         """
+        if too_large(self.model):
+            raise SpaceError(f"the graph of {type(self.model).__name__} cannot be looked at: {too_large(self.model)}")
         with timed(self.seconds, "graph"):
             patient = healthy_copy(self.model, self.example, samples=None)
             reference = self.reference(self.plan, samples=True)

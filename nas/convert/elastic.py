@@ -12,7 +12,7 @@ from nas.checking import Range, checked
 from nas.convert.converting import Conversion, Options, convert, convert_graph, nothing_elastic, timed
 from nas.convert.model import conditions, value
 from nas.convert.plan import Plan
-from nas.convert.proofs import ZEROS, Proofs, prove
+from nas.convert.proofs import CLASSES, RENUMBERED, ZEROS, Proofs, prove
 from nas.convert.report import Fixed, Proof, Report, describe
 from nas.convert.spelling import spelled
 from nas.convert.template import Template
@@ -50,7 +50,7 @@ class ElasticSpace(Space):
         self.template, self.plan = template, plan
         self.report = describe(skeleton, plan) if report is None else report
         self.is_checked = bool(self.report.proofs)
-        self.unproved = tuple(self.report.skipped)
+        self.unproved = tuple(f"{what}, since {why}" for what, why in self.report.skipped.items())
 
     def representatives(self) -> list[Arch]:
         """The largest arch, and the narrowest that leaves out nothing: the plan says what lies between them."""
@@ -122,8 +122,8 @@ def elastic(
         exclude: name patterns of those that stay whole, with everything that has to be as wide.
         build: a call that builds the model (`nas.model(Net)(…)`), with which other processes need no copy of it and
             `nas extract` writes a network that loads by itself; found out for models with a Hugging Face config.
-        check: prove that what is cut is cut rightly, on random weights; without it the report and checkpoints say that nothing
-            was proved.
+        check: prove that what is cut is cut rightly, on random weights; without it, and of parameters on the meta device that are
+            too many to be given values, the report and checkpoints say that nothing was proved, and why.
         name: of the space; the model's class by default.
 
     Returns:
@@ -165,9 +165,18 @@ def elastic(
         seconds={"template": copied, **found.seconds},
         notes=notes,
         fixed=fixed,
-        skipped={ZEROS: UNMASKED} if soft and check else {},
+        skipped=_skipped(options, proved),
     )
     return ElasticSpace(template, plan, report, name=name)
+
+
+def _skipped(options: Options, proved: Proofs | None) -> dict[str, str]:
+    """Proofs that were not made though they were asked for -> why."""
+    if proved is None:
+        return {}
+    if proved.skipped:
+        return dict.fromkeys((RENUMBERED, ZEROS, CLASSES), proved.skipped)
+    return {ZEROS: UNMASKED} if options.soft else {}
 
 
 UNMASKED = "soft=True cuts under means and maxima, where a narrower network is another one than the masked network"

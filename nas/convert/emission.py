@@ -53,6 +53,7 @@ class Reference:
         pieces: of nodes that take an axis apart, the axes of the pieces.
         units: of depth, the node that goes into one and the node that comes out, by name.
         samples: of inputs, the axis of samples, where their number is the atom `SAMPLES`.
+        values: of nodes, tensors of the form that each gives, where that is on other inputs than those of the capture.
     """
 
     capture: Capture
@@ -62,6 +63,11 @@ class Reference:
     pieces: Mapping[fx.Node, Sequence[Axis]] = field(default_factory=dict)
     units: Mapping[str, tuple[fx.Node, fx.Node]] = field(default_factory=dict)
     samples: Mapping[fx.Node, int] = field(default_factory=dict)
+    values: Mapping[fx.Node, Any] = field(default_factory=dict)
+
+    def value(self, node: Any) -> Any:
+        """A tensor, or several, of the form that a node gives in the whole network."""
+        return self.values[node] if node in self.values else node.meta["val"]
 
     def at(self, sizes: Sizes, left_out: Collection[str] = ()) -> Capture:
         """The graph where atoms have `sizes`, without some of its units.

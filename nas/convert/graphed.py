@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -80,7 +80,7 @@ class Graphed:
         self.sources = [
             (
                 source.kind,
-                source.names[0],
+                source.names[0].split("."),
                 source.tensor if source.kind == "constant" else None,
                 source.node.name in used,
             )
@@ -101,13 +101,13 @@ class Graphed:
         self._check(given)
         inputs = iter(given)
         values = []
-        for kind, name, constant, used in self.sources:
+        for kind, path, constant, used in self.sources:
             if kind == "input":
                 values.append(next(inputs))
             elif not used:
                 values.append(None)
             else:
-                values.append(self._constant(constant) if kind == "constant" else _tensor(self.owner, name))
+                values.append(self._constant(constant) if kind == "constant" else _tensor(self.owner, path))
         program = self.programs[self.owner.training]
         return pytree.tree_unflatten(list(program(*values)), self.structure)
 
@@ -153,12 +153,17 @@ class Graphed:
         return copied
 
 
-def _tensor(owner: nn.Module, name: str) -> Tensor:
-    """A parameter or buffer as it is now: a supernet hangs its own there."""
-    path, _, key = name.rpartition(".")
-    module = owner.get_submodule(path)
-    held = (module._parameters.get(key), module._buffers.get(key), getattr(module, key, None))
-    return next(each for each in held if each is not None)
+def _tensor(owner: nn.Module, path: Sequence[str]) -> Tensor:
+    """A parameter or buffer as it is now: a supernet hangs its own there.  Many at each call, so that tables are read."""
+    *modules, key = path
+    module: Any = owner
+    for name in modules:
+        module = module._modules[name]
+    found = module._parameters.get(key)
+    if found is None:
+        found = module._buffers.get(key)
+    tensor: Tensor = getattr(module, key) if found is None else found
+    return tensor
 
 
 def _program(module: fx.GraphModule, *, training: bool) -> fx.GraphModule:

@@ -31,6 +31,21 @@ GAIN = 1.4
 """Standard deviation of a sum over `fan` inputs of deviation 1: √2 keeps it through ReLU (He et al. 2015)."""
 
 
+MOST = 2**27
+"""Parameters without values (meta) that a proof gives values to, at most: a model may be there because no memory holds it."""
+
+
+def too_large(module: nn.Module) -> str:
+    """Why a model whose parameters have no values is not proved; "" where it is."""
+    count = sum(one.numel() for one in module.parameters() if one.is_meta)
+    if count <= MOST:
+        return ""
+    return (
+        f"{count:,} parameters of {type(module).__name__} have no values "
+        f"(meta device), and proofs make up at most {MOST:,}; convert the model with its weights, or one of fewer blocks"
+    )
+
+
 def healthy(
     module: nn.Module, seed: int = 0, dtype: torch.dtype | None = None, strength: Strength = "fresh"
 ) -> dict[str, Tensor]:
@@ -142,6 +157,9 @@ SAMPLES = 2
 Called = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments."""
 
+Operators = tuple[tuple[Any, tuple[torch.Size, ...]], ...]
+"""Operators in order, with the shapes of the tensors that each gave."""
+
 DOUBLE = 2**24
 """Parameters up to which all is computed in double precision: it takes twice the time and memory."""
 
@@ -157,6 +175,7 @@ class Patient:
         dtype: of values and inputs.
         first: the tensors that it gave when it was run first.
         single: whether it computes anything in less than double precision.
+        operators: that it called then.
     """
 
     module: nn.Module
@@ -165,6 +184,7 @@ class Patient:
     dtype: torch.dtype
     first: list[Tensor] = field(default_factory=list)
     single: bool = True
+    operators: Operators = ()
 
     @property
     def example(self) -> Inputs:
@@ -227,15 +247,23 @@ def healthy_copy(module: nn.Module, example: Inputs, seed: int = 0, *, samples: 
             for inputs in _variants(example, dtype, samples):
                 patient = Patient(copied, buffers, inputs, dtype)
                 try:
-                    with _Precision() as precision:  # type: ignore[no-untyped-call]
-                        outputs = patient.outputs()
+                    found = run_first(patient)
                 except Exception as error:  # a model may do anything on numbers that it was not made for
                     reason = reason or f"{type(error).__name__}: {error}"
                     continue
-                if _sound(outputs):
-                    return replace(patient, first=outputs, single=precision.single)
+                if found is not None:
+                    return found
                 reason = reason or "it gives no finite numbers"
     raise SupernetError(f"{type(module).__name__} does not run on random weights and its example ({reason})")
+
+
+def run_first(patient: Patient) -> Patient | None:
+    """`patient` with what its first run gave; None where that are no finite numbers."""
+    with _Watching() as watching:
+        outputs = patient.outputs()
+    if not _sound(outputs):
+        return None
+    return replace(patient, first=outputs, single=watching.single, operators=tuple(watching.operators))
 
 
 def _variants(example: Inputs, dtype: torch.dtype, samples: int | None) -> Iterator[Called]:
@@ -249,16 +277,19 @@ def _variants(example: Inputs, dtype: torch.dtype, samples: int | None) -> Itera
             yield tree_map(lambda leaf, n=lively: _lively(leaf, dtype, n), (positional, keywords))
 
 
-class _Precision(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes whether anything but double precision is computed."""
+class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes operators, and whether anything but double precision is computed."""
 
-    single = False
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.single = False
+        self.operators: list[tuple[Any, tuple[torch.Size, ...]]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
-        for one in found if isinstance(found, (tuple, list)) else (found,):
-            if isinstance(one, Tensor) and one.is_floating_point() and one.dtype != torch.float64:
-                self.single = True
+        given = [one for one in (found if isinstance(found, (tuple, list)) else (found,)) if isinstance(one, Tensor)]
+        self.single |= any(one.is_floating_point() and one.dtype != torch.float64 for one in given)
+        self.operators.append((func, tuple(one.shape for one in given)))
         return found
 
 

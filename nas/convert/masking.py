@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves, tree_map
 
-from nas.convert.capture import Capture
 from nas.convert.emission import SOURCE, Reference, by_name
 from nas.convert.healthy import same_draws
 from nas.convert.rules import name_of
@@ -49,20 +48,18 @@ def masked(
     """
     dtype = next((one.dtype for one in tensors.values() if one.is_floating_point()), torch.float64)
     scales: dict[fx.Node, float] = {}
-    outputs = []
-    for at, given in ((sizes, reference.cut(tensors, sizes)), (reference.whole, reference.masked(tensors, sizes))):
-        outputs.append(_run(reference.at(at, left_out), inputs, given, scales, dtype))
-    if all(map(_finite, outputs[0])) and not all(map(_finite, outputs[1])):
-        almost = reference.masked(tensors, sizes, rest=ALMOST_ZERO)
-        outputs[1] = _run(reference.at(reference.whole, left_out), inputs, almost, scales, dtype)
-    return outputs[0], outputs[1]
 
+    def run(at: Sizes, given: Mapping[str, Tensor]) -> list[Tensor]:
+        graph = reference.at(at, left_out)
+        plain = _Plain(reference, graph.module, scales, dtype)
+        with same_draws():
+            return tensors_in(tree_leaves(plain.run(*graph.values(inputs, given))))
 
-def _run(
-    graph: Capture, inputs: Inputs, given: Mapping[str, Tensor], scales: dict[fx.Node, float], dtype: torch.dtype
-) -> list[Tensor]:
-    with same_draws():
-        return tensors_in(tree_leaves(_Plain(graph.module, scales, dtype).run(*graph.values(inputs, given))))
+    ours = run(sizes, reference.cut(tensors, sizes))
+    theirs = run(reference.whole, reference.masked(tensors, sizes))
+    if all(map(_finite, ours)) and not all(map(_finite, theirs)):
+        theirs = run(reference.whole, reference.masked(tensors, sizes, rest=ALMOST_ZERO))
+    return ours, theirs
 
 
 def _finite(tensor: Tensor) -> bool:
@@ -72,9 +69,11 @@ def _finite(tensor: Tensor) -> bool:
 class _Plain(fx.Interpreter):
     """Runs a graph in one precision, with normalisations and averages that do not count."""
 
-    def __init__(self, module: fx.GraphModule, scales: dict[fx.Node, float], dtype: torch.dtype) -> None:
+    def __init__(
+        self, whole: Reference, module: fx.GraphModule, scales: dict[fx.Node, float], dtype: torch.dtype
+    ) -> None:
         super().__init__(module)
-        self.scales, self.dtype = scales, dtype
+        self.whole, self.scales, self.dtype = whole, scales, dtype
 
     def run_node(self, n: fx.Node) -> Any:
         """As `fx.Interpreter.run_node`."""
@@ -140,7 +139,7 @@ def _along(tensor: Tensor, axis: int, rank: int) -> Tensor:
 
 def _average(run: _Plain, node: fx.Node, given: Given) -> Any:
     """A mean or variance over an axis that got shorter, as one of the original's length; that of others as it is."""
-    tensor, before = given["self"], node.args[0].meta["val"].shape  # type: ignore[union-attr]
+    tensor, before = given["self"], run.whole.value(node.args[0]).shape
     dims = given.get("dim")
     dims = list(range(len(before))) if dims is None or dims == [] else [dims] if isinstance(dims, int) else list(dims)
     shorter = any(tensor.shape[dim] != before[dim] for dim in dims)
@@ -173,11 +172,11 @@ def _is_square(node: Any) -> bool:
     return False
 
 
-def _attention(_run: _Plain, node: fx.Node, given: Given) -> Any:
+def _attention(run: _Plain, node: fx.Node, given: Given) -> Any:
     """With the scale that it has in the original."""
     if given.get("scale") is not None:
         return None
-    width = node.args[0].meta["val"].shape[-1]  # type: ignore[union-attr]
+    width = run.whole.value(node.args[0]).shape[-1]
     mask = given.get("attn_mask")
     return torch.nn.functional.scaled_dot_product_attention(
         given["query"],

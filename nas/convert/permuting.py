@@ -38,7 +38,9 @@ MOST = 1e-2
 FEW = 4
 """Units of which there are so few orders that two atoms may get the same one by chance."""
 ALONE = 64
-"""Places looked at one by one, at most, where the gradient shows nothing."""
+"""Places of an atom looked at one by one, at most, where the gradient shows nothing."""
+HALVINGS = 16
+"""Runs, at most, in which places that show nothing are told from those that show little: no claim hangs on them."""
 
 Permutations = Mapping[str, Tensor]
 
@@ -323,9 +325,21 @@ def _sensitivity(
                 for place in places
                 if place not in shown and isinstance(trial.tensors[place.tensor], nn.Parameter)
             ]
-    if suspects and trial.differs(trial.error(permutations, set(suspects))):
-        suspects = [place for place in suspects[:ALONE] if not _shows(trial, permutations, place)]
-    return unshown, tuple(suspects)
+    return unshown, tuple(_silent(trial, permutations, suspects))
+
+
+def _silent(trial: Trial, permutations: Permutations, suspects: Sequence[Place]) -> list[Place]:
+    """Places that show nothing together with others: by halving, as far as a few runs go."""
+    found, groups = set[Place](), [list(suspects)] if suspects else []
+    for _ in range(HALVINGS):
+        if not groups:
+            break
+        group = groups.pop(0)
+        if not trial.differs(trial.error(permutations, set(group))):
+            found.update(group)
+        elif len(group) > 1:
+            groups += [group[: len(group) // 2], group[len(group) // 2 :]]
+    return [place for place in suspects if place in found]
 
 
 def _shows(trial: Trial, permutations: Permutations, place: Place) -> bool:

@@ -24,11 +24,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from nas.convert.copying import forget, named_tensors, restores_itself, tied, with_tensors
 from nas.convert.emission import Reference
-from nas.convert.healthy import SAMPLES, Patient, healthy_copy, outputs_of, same_draws
+from nas.convert.healthy import SAMPLES, Patient, healthy_copy, outputs_of, same_draws, too_large
 from nas.convert.masking import masked
 from nas.convert.permuting import TOLERANCE, Permuted, guilty, permute
 from nas.convert.plan import AtomPlan, Plan
 from nas.convert.resize import resize
+from nas.convert.smaller import of_few, reference_on, smaller
 from nas.errors import Infeasible, SpaceError, SupernetError
 from nas.supernet.inputs import Inputs, batch_size, tensors_in
 from nas.supernet.parts import Sizes
@@ -65,6 +66,8 @@ class Finding:
     seconds: float
 
 
+RENUMBERED = "units renumbered in the model itself"
+CLASSES = "the resized class, beside the graph"
 ZEROS = "narrower graphs, beside the whole one with zeros"
 
 
@@ -79,6 +82,7 @@ class Proofs:
         unshown: atoms of which renumbering shows nothing -> why.
         unread: (tensor, axis, atom) of what no output depends on, of atoms that are shown elsewhere.
         notes: what could not be looked at.
+        skipped: why nothing was proved at all; "" where it was.
     """
 
     plan: Plan
@@ -87,6 +91,7 @@ class Proofs:
     unshown: Mapping[str, str] = field(default_factory=dict)
     unread: tuple[tuple[str, int, str], ...] = ()
     notes: tuple[str, ...] = ()
+    skipped: str = ""
 
     @property
     def seconds(self) -> float:
@@ -101,7 +106,7 @@ class Proofs:
         ]
         lines += [f"{name} stays whole: {why}" for name, why in self.frozen.items()]
         lines += [f"{name}: {why}" for name, why in self.unshown.items()]
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*lines, *self.notes, *([self.skipped] if self.skipped else [])])
 
     def to_json(self) -> dict[str, Any]:
         """As JSON, without what is long."""
@@ -137,19 +142,24 @@ def prove(
         SpaceError: something is still wrong after a few rounds; or the module does not run on random weights, or gives other
             outputs each time.
     """
+    skipped = too_large(module)
+    if skipped:
+        return Proofs(plan, skipped=skipped)
     try:
         patient = healthy_copy(module, example, seed, samples=None)
-        permuted = permute(module, plan, example, seed, patient if batch_size(example) <= SAMPLES else None)
+        small = smaller(patient)
+        few = small if batch_size(example) <= SAMPLES else of_few(small, example, SAMPLES)
+        permuted = permute(module, plan, example, seed, few)
     except SupernetError as error:
         raise SpaceError(f"{error}; check=False converts it without proof") from error
     frozen = {plan.atoms[atom].decision or atom: why for atom, why in permuted.frozen.items()}
     findings = [_renumbered(permuted, len(plan.atoms))]
-    notes: list[str] = []
+    notes = [_on(small)] if small is not patient else []
     plan = without(plan, frozen)
     if reference is None:
         notes.append("no graph was given, so that cutting was not proved")
     else:
-        referee = _Referee(module, plan, patient, reference, seed)
+        referee = _referee(module, plan, (small, patient), reference, seed)
         for looked in ((referee.zeros,) if zeros else ()) + ((referee.classes,) if classes else ()):
             finding, more = looked()
             findings.append(finding)
@@ -160,8 +170,32 @@ def prove(
     return Proofs(plan, tuple(findings), frozen, permuted.unshown, silent, tuple(notes))
 
 
+def _on(small: Patient) -> str:
+    """What is said of smaller images."""
+    height, width = next(
+        leaf.shape[-2:] for leaf in tree_leaves(small.inputs) if isinstance(leaf, Tensor) and leaf.dim() > 3
+    )
+    return f"proved on images of {height} x {width}, on which the model calls the same operators in the same order"
+
+
+def _referee(module: nn.Module, plan: Plan, patients: Sequence[Patient], reference: Reference, seed: int) -> _Referee:
+    """What compares with the graph: on smaller images if the graph computes there what the model does."""
+    small, patient = patients
+    if small is not patient:
+        own = _in(small, module)
+        found = reference_on(reference, own)
+        if found is not None and distance(own.first, found[1]) <= _allowed(own):
+            return _Referee(module, plan, (small, own), found[0], seed)
+    return _Referee(module, plan, (patient, _in(patient, module)), reference, seed)
+
+
+def _allowed(own: Patient) -> float:
+    """How far the class and the graph may be apart."""
+    return max(CLOSE, 8 * torch.finfo(own.dtype).eps)
+
+
 def _renumbered(found: Permuted, atoms: int) -> Finding:
-    return Finding("units renumbered in the model itself", found.worst, found.allowed, atoms, found.seconds)
+    return Finding(RENUMBERED, found.worst, found.allowed, atoms, found.seconds)
 
 
 def without(plan: Plan, names: Iterable[str]) -> Plan:
@@ -205,15 +239,16 @@ def archs(plan: Plan, seed: int = 0, drawn: int = RANDOM) -> Iterator[dict[str, 
 class _Referee:
     """A module and its graph on healthy weights, compared at other sizes."""
 
-    def __init__(self, module: nn.Module, plan: Plan, patient: Patient, reference: Reference, seed: int) -> None:
+    def __init__(
+        self, module: nn.Module, plan: Plan, patients: tuple[Patient, Patient], reference: Reference, seed: int
+    ) -> None:
         self.plan, self.seed = plan, seed
         self.notes: dict[str, None] = {}
-        self.patient = patient
+        self.patient, self.own = patients  # in high precision, and in the module's own
         names = tied(module)
         self.names = dict.fromkeys(names.values())
         axes = {names[name]: axes for name, axes in reference.tensors.items()}
         self.reference = replace(reference, tensors=axes)
-        self.own = _in(self.patient, module)
         unknown = [unit.name for unit in plan.units if unit.name not in reference.units]
         if unknown:
             self.notes[
@@ -244,8 +279,7 @@ class _Referee:
 
     def classes(self) -> tuple[Finding, dict[str, str]]:
         """The class beside the graph."""
-        allowed = max(CLOSE, 8 * torch.finfo(self.own.dtype).eps)
-        return self._looked("the resized class, beside the graph", self._class, allowed, RANDOM, {})
+        return self._looked(CLASSES, self._class, _allowed(self.own), RANDOM, {})
 
     def _class(self, chosen: Chosen) -> float:
         return distance(self._graph(chosen), self._resized(chosen))
@@ -349,6 +383,8 @@ def _why(what: str, far: float, reason: str, *, is_unit: bool) -> str:
 def _in(patient: Patient, module: nn.Module) -> Patient:
     """The same in the precision that the module has, in which its graph was captured."""
     dtypes = {name: tensor.dtype for name, tensor in named_tensors(module)}
+    if all(tensor.dtype == dtypes[name] for name, tensor in named_tensors(patient.module)):
+        return patient
     own = next((one.dtype for one in module.parameters() if one.is_floating_point()), torch.float32)
     values = {name: tensor.detach().to(dtypes[name], copy=True) for name, tensor in named_tensors(patient.module)}
     copied = with_tensors(patient.module, values)

@@ -159,7 +159,7 @@ class Report:
         proofs: what was computed twice; none with check=False.
         seconds: of each stage.
         notes: further sentences.
-        skipped: proofs that were left out because of an option -> why.
+        skipped: proofs that were not made though they were asked for -> why.
     """
 
     model: str
@@ -230,7 +230,7 @@ class Report:
         rows = [(proof.what, str(proof.count), f"{proof.error:.1e}") for proof in self.proofs]
         found = _listed("proved", ("what", "times", "largest difference"), rows, "<>>")
         if not rows:
-            found = ["", "not proved (check=False)"]
+            found = ["", "not proved" if self.skipped else "not proved (check=False)"]
         found += [f"not proved: {what}, since {why}" for what, why in self.skipped.items()]
         if self.seconds:
             stages = ", ".join(f"{stage} {took:.2g}" for stage, took in self.seconds.items())
@@ -331,7 +331,7 @@ def describe(
         proofs: what was computed twice.
         seconds: of each stage.
         notes: further sentences.
-        skipped: proofs that were left out because of an option -> why.
+        skipped: proofs that were not made though they were asked for -> why.
     """
     axes = named_axes(module, plan)
     governed: dict[str, int] = {}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from nas.errors import SupernetError, suggest
 from nas.space import Space
 from nas.supernet.parts import Shape
-from nas.supernet.skeleton import Slot, buffers_of, build, parameters_of, quiet
+from nas.supernet.skeleton import Slot, buffers_of, build_skeleton, parameters_of
 from nas.supernet.union import Union
 
 UNITS = 16
@@ -32,8 +32,7 @@ def fill_from(space: Space, union: Union, values: dict[str, Tensor], weights: nn
             name: buffer for name, buffer in weights.named_buffers(remove_duplicate=False) if name in union.buffers
         }
         given = others | given
-    with quiet():
-        largest = build(space, space.largest)
+    largest = build_skeleton(space, space.largest)  # its names, shapes and buffers are needed, and none of its weights
     shapes = union.shapes_of(largest)
     for entry in parameters_of(largest):
         alias = next((alias for alias in entry.names if alias in given), None)

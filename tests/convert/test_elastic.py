@@ -16,6 +16,7 @@ import nas
 from nas import elastic
 from nas.convert.converting import Conversion
 from nas.convert.elastic import cost
+from nas.convert.proofs import CLASSES, RENUMBERED, ZEROS
 from nas.errors import SpaceError
 from tests.convert import planned
 
@@ -170,7 +171,7 @@ def test_a_proof_that_soft_leaves_out_is_named_in_the_report_and_the_checkpoint(
     for name, one in {"own": space, "restricted": restricted}.items():
         nas.Supernet(one, example=X).save(tmp_path / name)
         recorded = json.loads((tmp_path / name / "supernet.json").read_text())
-        assert recorded["unproved"] == ["narrower graphs, beside the whole one with zeros"]
+        assert [each.partition(", since soft=True")[0] for each in recorded["unproved"]] == [ZEROS]
         assert recorded["checked"] is True
     hard = elastic(Averaged(), X)
     assert [decision.size for decision in hard.plan.decisions] == [32]
@@ -214,6 +215,27 @@ def test_a_unit_that_cannot_be_left_out_is_told_with_the_reason(monkeypatch):
     assert name == "block"
     assert "the block did not run" in why
     assert "not to be left out" in str(space.report)
+
+
+def test_a_model_without_values_that_is_too_large_is_not_given_any_and_that_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("nas.convert.healthy.MOST", 100)
+    with torch.device("meta"):
+        model = Net()
+    space = elastic(model, X, build=nas.model(Net)())
+    assert space.plan.decisions
+    assert not space.is_checked
+    nas.Supernet(space, example=X).save(tmp_path / "net")
+    recorded = json.loads((tmp_path / "net" / "supernet.json").read_text())
+    count = sum(one.numel() for one in model.parameters())
+    why = f"{count} parameters of Net have no values (meta device), and proofs make up at most 100"
+    for what, told in zip((RENUMBERED, ZEROS, CLASSES), recorded["unproved"], strict=True):
+        assert f"not proved: {what}, since {why}" in str(space.report)
+        assert told.startswith(f"{what}, since {why}")
+    assert not nas.Supernet.load(tmp_path / "net", space).is_checked
+    with pytest.raises(SpaceError, match="the graph of Net cannot be looked at.*no values"):
+        elastic(model, X, mode="free")
+    monkeypatch.undo()
+    assert elastic(model, X).is_checked
 
 
 def test_what_is_no_model_and_what_it_does_not_take_are_a_sentence():
