@@ -95,8 +95,8 @@ def fixed(size: int, cause: Cause | None = None) -> Axis:
 
 
 def fresh(size: int) -> Axis:
-    """An axis that nothing is known of."""
-    return (Atom(size),) if size != 1 else ()
+    """An axis that nothing is known of; of none there is nothing to cut."""
+    return (Atom(size),) if size > 1 else fixed(size)
 
 
 def norm(axis: Iterable[Factor]) -> Axis:

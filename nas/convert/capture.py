@@ -24,9 +24,9 @@ from torch.utils import _pytree as pytree
 
 from nas.convert.calls import Called, watch_calls
 from nas.convert.copying import computed, forget, named_tensors, tied
-from nas.convert.isolation import isolated
+from nas.convert.isolation import compiled, isolated
 from nas.convert.observing import MARK, Arguments, Observer
-from nas.convert.refusing import check_modules, check_parameters, check_sizes, refusal, written
+from nas.convert.refusing import BY_VALUE, check_modules, check_parameters, check_sizes, refusal, written
 from nas.convert.tracking import Expression, comparing, plain, replaced, track_attributes
 from nas.errors import SpaceError, brief, glimpse, text_of
 from nas.supernet.attributes import tensors as kept_tensors
@@ -150,31 +150,50 @@ def capture(model: nn.Module, example: Inputs) -> Capture:
 def _attempt(model: nn.Module, example: Inputs, forgotten: Sequence[Place] = (), absent: Any = None) -> Capture:
     """One capture of a copy in which these attributes have been replaced or deleted."""
     with isolated(model):
-        try:
-            return _observed(model, example, forgotten, absent, track=True)
-        except SpaceError:
-            raise
-        except Exception as error:
-            first = error
-        try:  # code that asks for `type(x) is int` does not take tracked numbers
-            return _observed(model, example, forgotten, absent, track=False)
-        except SpaceError:
-            raise
-        except Exception as error:
-            _check_example(model, example)
-            raise refusal(error) from first
+        errors: dict[_Manner, Exception] = {}
+        for manner in _MANNERS:
+            if not manner.track and all(isinstance(error, BY_VALUE) for error in errors.values()):
+                break  # which does not depend on what the numbers are
+            try:
+                return _observed(model, example, forgotten, absent, manner)
+            except SpaceError:
+                raise
+            except Exception as error:
+                errors[manner] = error
+        _check_example(model, example)
+        plainest = [error for manner, error in errors.items() if not manner.compiling][-1]
+        raise refusal(plainest) from next(iter(errors.values()))
 
 
-def _observed(model: nn.Module, example: Inputs, forgotten: Sequence[Place], absent: Any, *, track: bool) -> Capture:
+@dataclass(frozen=True)
+class _Manner:
+    """How a model is captured.
+
+    Attributes:
+        track: its numbers are tracked.
+        compiling: it is told so if it asks (`torch.compiler.is_compiling()`).
+    """
+
+    track: bool
+    compiling: bool
+
+
+_MANNERS = (_Manner(True, False), _Manner(True, True), _Manner(False, False), _Manner(False, True))
+"""Models take other ways where they are compiled, and not always right ones: how they are called otherwise is what counts.
+But it may be the only way around a question that no graph answers.  Code that asks for `type(x) is int` does not take tracked
+numbers."""
+
+
+def _observed(model: nn.Module, example: Inputs, forgotten: Sequence[Place], absent: Any, manner: _Manner) -> Capture:
     copied, given = _copy(model), arguments(example)
     if any(tensor.is_meta for _, tensor in named_tensors(model)):
         copied, given = _with_shapes_only(model, given)
     for path, key in forgotten:
         _forget(copied.get_submodule(path), key, absent)
     observer = Observer()
-    attributes = track_attributes(copied) if track else {}
+    attributes = track_attributes(copied) if manner.track else {}
     calls = watch_calls(copied)
-    program = _export(copied, *given, observer)
+    program = _export(copied, *given, observer, compiling=manner.compiling)
     return replace(_captured(model, program, observer, given, attributes), calls=calls)
 
 
@@ -299,13 +318,15 @@ def _forget(module: nn.Module, key: str, absent: Any) -> None:
 # -- the export
 
 
-def _export(model: nn.Module, positional: tuple[Any, ...], keywords: dict[str, Any], observer: Observer) -> Any:
+def _export(
+    model: nn.Module, positional: tuple[Any, ...], keywords: dict[str, Any], observer: Observer, *, compiling: bool
+) -> Any:
     forward = model.forward
 
     @functools.wraps(forward)
     def observed(*args: Any, **kwargs: Any) -> Any:
         before = dict(model.named_parameters(remove_duplicate=False))
-        with observer, comparing() as observer.equal:
+        with observer, comparing() as observer.equal, compiled(compiling):
             given = forward(*args, **kwargs)
         check_parameters(before, dict(model.named_parameters(remove_duplicate=False)))
         return _returned(given)

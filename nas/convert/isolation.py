@@ -49,6 +49,18 @@ def isolated(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def compiled(told: bool) -> Iterator[None]:
+    """What `torch.compiler.is_compiling()` and `is_exporting()` say inside."""
+    names = ("_is_compiling_flag", "_is_exporting_flag")
+    before = {name: getattr(torch.compiler, name) for name in names}
+    vars(torch.compiler).update(dict.fromkeys(names, told))
+    try:
+        yield
+    finally:
+        vars(torch.compiler).update(before)
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
     """Without the warnings, logs and graphs that the export writes about things that are looked at here."""
     loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("torch")]

@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_leaves
 
 from nas.errors import SpaceError, brief
 
-_BY_VALUE = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
+BY_VALUE = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
+"""What `torch.export` raises where a model decides by numbers that it computes."""
 _ADAPTER = re.compile(r"(^|\.)lora_", re.IGNORECASE)
 _OWN = FilePath(__file__).parent
 _TORCHS = FilePath(torch.__file__).parent
@@ -72,7 +73,7 @@ def _check_tensor(name: str, tensor: Tensor) -> None:
 def refusal(error: BaseException) -> SpaceError:
     """What an exception of `torch.export` says, with the line of the model that it passed through."""
     where = _line(error)
-    if isinstance(error, _BY_VALUE):
+    if isinstance(error, BY_VALUE):
         return SpaceError(
             f"the model decides by numbers that it computes{where}, so that it is no one graph; choose with torch.where there, "
             "or decide outside of the model"

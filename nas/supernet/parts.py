@@ -215,8 +215,8 @@ def _axis(data: Any, depth: int) -> Axis:
 
 
 def _factor(data: Any, depth: int) -> Factor:
-    if isinstance(data, str) or (isinstance(data, int) and not isinstance(data, bool) and data > 0):
+    if isinstance(data, str) or (isinstance(data, int) and not isinstance(data, bool) and data >= 0):
         return data
     if isinstance(data, dict) and data.keys() == {"sum"} and isinstance(data["sum"], list):
         return Sum(tuple(_axis(term, depth + 1) for term in data["sum"]))
-    raise LayoutError(f"a factor of an axis is a positive number, an atom's name or a sum, not {data!r}")
+    raise LayoutError(f"a factor of an axis is a whole number, an atom's name or a sum, not {data!r}")

@@ -579,6 +579,27 @@ def sparse() -> nn.Module:
     return layer
 
 
+class Wary(nn.Module):
+    """Takes another way where it is told that it is compiled; `asks` for a number of a tensor on the way without."""
+
+    def __init__(self, *, asks: bool = False) -> None:
+        super().__init__()
+        self.layer, self.asks = nn.Linear(4, 4), asks
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer(x)
+        if torch.compiler.is_compiling() or torch.compiler.is_exporting():
+            return x.relu() if self.asks else x + None
+        return x.relu() if not self.asks or bool((x < 0).any()) else x
+
+
+def test_models_are_captured_as_they_run_and_as_compiled_ones_only_where_that_has_no_graph() -> None:
+    x = torch.randn(2, 4)
+    for model in (Wary(), Wary(asks=True)):
+        assert torch.equal(capture(model, x)(x), model(x).relu())
+    assert not torch.compiler.is_compiling()
+
+
 class Locked(nn.Linear):
     def __init__(self) -> None:
         super().__init__(4, 4)

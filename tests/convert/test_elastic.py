@@ -310,3 +310,27 @@ def test_a_copy_of_a_layer_that_restores_itself_is_the_same_network():
     for copied in (copy.deepcopy(small), pickle.loads(pickle.dumps(small))):
         assert torch.equal(copied(x), small(x))
     assert model.fold.lengths == {"heads": 4}
+
+
+class Registers(nn.Module):
+    """As many tokens of its own before those of the input as it is told to have."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.tokens = nn.Parameter(torch.randn(1, tokens, 32))
+        self.embed, self.mix, self.head = nn.Linear(4, 32), nn.Linear(32, 32), nn.Linear(32, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.cat([self.tokens.expand(len(x), -1, -1), self.embed(x)], 1)
+        return self.head((x + self.mix(x).relu())[:, -1])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("tokens", [0, 2])
+def test_tensors_without_elements_are_cut_along_their_other_axes(tokens):
+    model, x = Registers(tokens).eval(), torch.randn(2, 5, 4)
+    space = elastic(model, x)
+    net = nas.Supernet(space, example=x, weights=model).eval()
+    arch = space.smallest
+    assert net.extract(arch).tokens.shape == (1, tokens, 8)
+    assert torch.equal(net.extract(arch)(x), net(x, arch))
+    assert type(space.plan).from_json(json.loads(json.dumps(space.plan.to_json()))) == space.plan

@@ -47,7 +47,7 @@ def test_axes_travel_as_json():
     assert parts.from_json(parts.to_json(axis)) == axis
 
 
-@pytest.mark.parametrize("data", ["a", {"sum": []}, [0], [True], [1.5], [{"sum": "a"}], [{"sum": [1]}], [None]])
+@pytest.mark.parametrize("data", ["a", {"sum": []}, [-1], [True], [1.5], [{"sum": "a"}], [{"sum": [1]}], [None]])
 def test_what_is_no_axis_is_refused(data):
     with pytest.raises(LayoutError, match="an axis is a list|a factor of an axis is"):
         parts.from_json(data)
