@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from nas.evaluate import Accuracy as Accuracy
     from nas.evaluate import Costs as Costs
     from nas.evaluate import Evaluation as Evaluation
+    from nas.evaluate import Evaluator as Evaluator
     from nas.evaluate import Function as Function
     from nas.evaluate import Latency as Latency
     from nas.evaluate import Once as Once
     from nas.evaluate import Predicted as Predicted
     from nas.evaluate import Trained as Trained
+    from nas.evaluate import evaluator as evaluator
     from nas.hardware import Command as Command
     from nas.hardware import Custom as Custom
     from nas.hardware import Device as Device
@@ -186,6 +188,8 @@ _HOME = {
     "Latency": "nas.evaluate",
     "Predicted": "nas.evaluate",
     "Evaluation": "nas.evaluate",
+    "Evaluator": "nas.evaluate",
+    "evaluator": "nas.evaluate",
     "needs": "nas.placement",
     "Once": "nas.evaluate",
     "Trained": "nas.evaluate",

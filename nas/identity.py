@@ -168,6 +168,10 @@ def _functions(was: Json, now: Json) -> Iterator[tuple[Mapping[str, Any], Mappin
             yield from _functions(old, new)
     if not (isinstance(was, dict) and isinstance(now, dict)):
         return
+    if "kind" not in was and "kind" not in now:  # what an object says of itself
+        for name, old in was.items():
+            yield from _functions(old, now.get(name))
+        return
     if (
         was.get("kind") == now.get("kind") == "function"
         and was["name"] == now["name"]
@@ -249,6 +253,9 @@ class _Describer:
             return {"kind": "value", "class": "", "text": _named(value)}
         if (item := _scalar(value)) is not None:
             return _plain(item)
+        held = vars(type(value)).get("identified_by")  # of a wrapper: what a user gave
+        if isinstance(held, str):
+            return self(getattr(value, held), depth - 1)
         return _array(value) or self._object(value, depth)
 
     def _object(self, value: Any, depth: int) -> Json:

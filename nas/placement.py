@@ -70,9 +70,3 @@ def needs(
             f"evaluator is a {type(evaluator).__name__}, which cannot say what it needs; wrap it in a function of your own"
         ) from None
     return evaluator
-
-
-def needs_of(evaluator: Any) -> Needs | None:
-    """What an evaluator said; None when it said nothing."""
-    found = getattr(evaluator, "needs", None)
-    return found if isinstance(found, Needs) else None

@@ -28,9 +28,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "placement": {"errors"},
     "signals": set(),
     "lazy": {"errors"},
-    "supernet": {"files", "sealed", "carried", "errors", "space"},
-    "train": {"files", "sealed", "errors", "signals", "space", "supernet", "identity"},
-    "proxies": {"errors", "space", "supernet", "train"},
+    "reading": set(),
+    "supernet": {"reading", "files", "sealed", "carried", "errors", "space"},
+    "train": {"reading", "files", "sealed", "errors", "signals", "space", "supernet", "identity"},
+    "proxies": {"errors", "evaluate", "space", "supernet", "train"},
     "convert": {"errors", "space", "supernet", "train"},
     "decode": {"errors"},
     "hardware": {
@@ -45,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "search": {"errors", "metrics", "pareto", "space", "failures", "measurements"},
     "store": {"errors", "metrics", "pareto", "measurements", "identity"},
     "evaluate": {
+        "reading",
         "files",
         "sealed",
         "errors",

@@ -8,7 +8,8 @@ import pytest
 
 import nas
 from nas.errors import EvaluationError, Infeasible
-from nas.placement import Needs, needs_of
+from nas.evaluate.base import adapted, subject
+from nas.placement import Needs
 
 
 def quality(arch: Any) -> dict[str, float]:
@@ -30,9 +31,10 @@ class Size:
 
 def test_an_evaluator_says_what_it_needs_and_stays_itself() -> None:
     speed = Speed()
-    assert needs_of(speed) is None
+    assert adapted(speed).needs is None
     assert nas.needs(speed, gpus=0.5, resources={"bench": 1}, whole_node=True, workers=1) is speed
-    said = needs_of(speed)
+    said = adapted(speed).needs
+    assert said is not None
     assert said == Needs(1.0, 0.5, (("bench", 1),), True, 1)
     assert said.reserved == {"CPU": 1.0, "GPU": 0.5, "bench": 1}
 
@@ -42,7 +44,7 @@ def test_an_evaluation_falls_into_one_part_for_each_place() -> None:
     whole = nas.Evaluation([speed, quality, other], constraints=["size <= 6", "speed <= 3"])
     parts = whole.stages()
     assert [needs for needs, _ in parts] == [None, Needs(gpus=1.0)]
-    assert [list(part.evaluators) for _, part in parts] == [[other, quality], [speed]]
+    assert [list(map(subject, part.evaluators)) for _, part in parts] == [[other, quality], [speed]]
     assert parts[0][1](1) | parts[1][1](1) == whole(1)
     with pytest.raises(Infeasible, match="size is 9"):
         parts[0][1](3)

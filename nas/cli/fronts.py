@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nas.errors import DeployError, JobError
+from nas.evaluate.base import every
 
 if TYPE_CHECKING:
     from nas.study import Study
@@ -27,9 +28,7 @@ def write_elastic(study: Study, output: Path, where: str | None = None, *, force
     front = study.front(where)
     if not len(front):
         raise DeployError(f"the front of study {study.name!r} has no points; run the study first, or relax its filter")
-    source: Any = next(
-        (each for each in study.evaluators if hasattr(each, "extract") and hasattr(each, "weights")), None
-    )
+    source = next((each for each in every(study.evaluators) if each.has_networks and each.weights is not None), None)
     if source is None:
         raise JobError(f"no evaluator of study {study.name!r} holds a supernet; write its front from your own program")
     model = ElasticModel(

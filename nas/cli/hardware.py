@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nas.cli import own
 from nas.cli.output import print_json, print_table, print_text
 from nas.errors import DeviceError, NasError, suggest
+from nas.evaluate.base import every
 from nas.text import printable
 
 if TYPE_CHECKING:
@@ -158,7 +159,9 @@ def resolve(device: str, command: str | None, study: Study, store: Store, *, run
     from nas.hardware import parse_device
 
     own_devices: dict[str, Target] = {
-        one.device.label: one.device for one in study.evaluators if hasattr(one, "device")
+        one.device.label: one.device
+        for one in every(study.evaluators)
+        if one.device is not None and not isinstance(one.device, str)
     }
     stored = {one.name: one.description for one in store.hardware.devices()}
     found = stored.get(device)

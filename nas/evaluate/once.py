@@ -11,15 +11,16 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from nas import checking, files, sealed
 from nas.errors import EvaluationError, Infeasible
-from nas.evaluate.compose import Evaluator, checked
+from nas.evaluate.base import Evaluator, EvaluatorLike, adapted, identity_of
+from nas.evaluate.compose import checked
 from nas.failures import verdict
 from nas.identity import identity
 from nas.measurements import usable
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 NAMES = 10_000  # of archs that are remembered
 
 
-class Once:
+class Once(Evaluator):
     """`evaluator`, run once for each name that `function` gives: equal archs get the first one's measurements.
 
     The metric `reused` says 1 for an arch that was answered so, 0 for one that was evaluated; it is stored with the trial, and
@@ -51,32 +52,23 @@ class Once:
         EvaluationError: something that cannot be called, an evaluator that measures time, or one that is shared already.
     """
 
-    exclusive = False
-
     @checking.checked(EvaluationError)
-    def __init__(self, evaluator: Evaluator, function: Callable[[Arch], str], folder: Path | str) -> None:
+    def __init__(self, evaluator: EvaluatorLike, function: Callable[[Arch], str], folder: Path | str) -> None:
         for what, given in (("evaluator", evaluator), ("function", function)):
             if not callable(given):
                 raise EvaluationError(f"{what} {given!r} cannot be called; give a function of an arch")
-        if getattr(evaluator, "exclusive", False):
+        self.evaluator = adapted(evaluator)
+        if self.evaluator.exclusive:
             raise EvaluationError(
                 f"{type(evaluator).__name__} measures time, which archs that compute the same do not share; leave it outside"
             )
         if isinstance(evaluator, Once):
             raise EvaluationError("the evaluator is shared already; wrap it once")
-        self.evaluator, self.function, self.folder = evaluator, function, Path(folder)
+        self.function, self.folder = function, Path(folder)
+        self.cost = self.evaluator.cost
+        own = self.evaluator.metrics
+        self.metrics = None if own is None else (*own, "reused")
         self._names: dict[str, str] = {}  # by arch key: a search asks for the same candidates again and again
-
-    @property
-    def cost(self) -> Literal["cheap", "dear"]:
-        """The evaluator's."""
-        return getattr(self.evaluator, "cost", "dear")
-
-    @property
-    def metrics(self) -> tuple[str, ...] | None:
-        """The evaluator's, and `reused`; None when it does not say."""
-        own = getattr(self.evaluator, "metrics", None)
-        return None if own is None else (*own, "reused")
 
     def __call__(self, arch: Arch) -> dict[str, float]:
         """The measurements of `arch` or of one that computes the same, and `reused`.
@@ -110,15 +102,23 @@ class Once:
 
     def check(self, space: Space) -> None:
         """Whether the evaluator and the function can evaluate archs of `space`."""
-        for one in (self.evaluator, self.function):
-            check: Callable[[Space], None] | None = getattr(one, "check", None)
-            if check is not None:
-                check(space)
+        self.evaluator.check(space)
+        if hasattr(self.function, "check"):
+            self.function.check(space)
         self.function(space.smallest)
 
     def describe(self) -> dict[str, Any]:
         """JSON-able: the evaluator and the function; the folder may be another on another machine."""
-        return {"name": "Once", "evaluator": _described(self.evaluator), "function": _described(self.function)}
+        return {"name": "Once", "evaluator": identity_of(self.evaluator), "function": _described(self.function)}
+
+    def inner(self) -> Sequence[Evaluator]:
+        """What is run once."""
+        return (self.evaluator,)
+
+    def bound(self, source: Any, task: Any) -> Once:
+        """As the evaluator is."""
+        evaluator = self.evaluator.bound(source, task)
+        return self if evaluator is self.evaluator else Once(evaluator, self.function, self.folder)
 
     @functools.cached_property
     def _what(self) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any
 
 from nas.checking import checked
 from nas.errors import EvaluationError
+from nas.evaluate.base import Cost, Evaluator
 from nas.predict import Predictor
 from nas.predict.predictor import Packed
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from nas.space import Arch, Space
 
 
-class Predicted:
+class Predicted(Evaluator):
     """What a predictor says that an arch takes on a device, and how sure it is.
 
     The metric is called `latency_ms`, as if it had been measured: objectives and constraints stay the same.  The front of such
@@ -31,9 +32,9 @@ class Predicted:
         EvaluationError: `predictor` is none of the three.
     """
 
-    cost: ClassVar[Literal["cheap", "dear"]] = "cheap"
-    exclusive: ClassVar[bool] = False
-    metrics: ClassVar[tuple[str, ...]] = ("latency_ms", "latency_sd_ms")
+    device: Target
+    cost: Cost = "cheap"
+    metrics = ("latency_ms", "latency_sd_ms")
 
     @checked(EvaluationError)
     def __init__(self, predictor: Predictor | Path | str, device: Target | str = "cpu") -> None:
@@ -44,7 +45,7 @@ class Predicted:
                 f"a {type(predictor).__name__} predicts nothing; give a Predictor, its file, or the database that keeps it"
             )
         self.source = predictor if isinstance(predictor, Predictor) else str(predictor)
-        self.device: Target = parse_device(device) if isinstance(device, str) else device
+        self.device = parse_device(device) if isinstance(device, str) else device
         self._loaded: Predictor | None = predictor if isinstance(predictor, Predictor) else None
 
     def get(self, space: Space) -> Predictor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor, nn
 
+from nas import reading
 from nas.checking import checked
 from nas.errors import EvaluationError
+from nas.evaluate.base import Cost, Evaluator
 from nas.hardware import Device, Target, exclusive, measure
 from nas.supernet import Supernet, checkpoint
 from nas.supernet.inputs import Inputs, batch_size, call, some
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from nas.space import Arch, Space
 
 Source: TypeAlias = Supernet | Training | Path | str
-Cost: TypeAlias = Literal["cheap", "dear"]
 
 
 class Weights:
@@ -41,6 +42,11 @@ class Weights:
             )
         self.source, self._described = source, described
         self._loaded: Supernet | None = source if isinstance(source, Supernet) else None
+
+    @property
+    def loaded(self) -> Supernet | None:
+        """The supernet, if it is there already."""
+        return self._loaded
 
     def get(self, space: Space) -> Supernet:
         """The supernet of `space`.
@@ -82,50 +88,32 @@ class Weights:
         return self.source.supernet if self.source.path is None else self.source.load()
 
 
-class Accuracy:
-    """Quality of the subnet of an arch, with BatchNorm statistics of its own: what the task's `evaluate` gives.
+class OfSubnets(Evaluator):
+    """An evaluator of subnets of a supernet, with BatchNorm statistics of their own."""
 
-    Args:
-        source: a supernet, a training or a checkpoint's folder.
-        task: gives data and metrics.
-        split: "valid" for a search; "test" for its end.
-        calibrate: False keeps the supernet's BatchNorm statistics, to see what recalibration is worth.
-    """
-
-    cost: ClassVar[Cost] = "dear"
-    exclusive: ClassVar[bool] = False
-
-    @checked(EvaluationError)
-    def __init__(self, source: Source, task: Task, *, split: Split = "valid", calibrate: bool = True) -> None:
-        self.weights, self.task, self.split, self.calibrate = Weights(source), task, split, calibrate
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Those of the task: ("accuracy", "loss")."""
-        return self.task.metric_names
+    weights: Weights | None = None
+    task: Task | None = None
+    calibrate: bool = True
 
     @property
     def example(self) -> Inputs:
         """Inputs that every subnet takes."""
+        assert self.task is not None
         return self.task.example
 
-    def __call__(self, arch: Arch) -> dict[str, float]:
-        """Measurements on the split; the same for the same arch, whatever was evaluated before."""
-        return subnet_metrics(self.weights.get(arch.space), arch, self.task, self.split, calibrate=self.calibrate)
+    def supernet(self, space: Space) -> Supernet:
+        """Whose subnets are evaluated."""
+        assert self.weights is not None
+        return self.weights.get(space)
 
     def extract(self, arch: Arch) -> nn.Module:
         """The evaluated subnet as an ordinary module that shares nothing with the supernet, calibrated, in eval mode."""
-        supernet = self.weights.get(arch.space)
+        supernet = self.supernet(arch.space)
         return supernet.extract(arch, self._buffers(supernet, arch))
-
-    def measure_module(self, module: nn.Module) -> dict[str, float]:
-        """Metrics of an ordinary module on the same split."""
-        with evaluating(module):
-            return self.task.evaluate(lambda inputs: call(module, inputs), self.split, device=device_of(module))
 
     def difference(self, module: nn.Module, arch: Arch) -> Gap:
         """How far the outputs of `module` are from those of the supernet's subnet on the example."""
-        supernet = self.weights.get(arch.space)
+        supernet = self.supernet(arch.space)
         with evaluating(supernet), evaluating(module):
             buffers = self._buffers(supernet, arch)
             return gap(
@@ -135,25 +123,56 @@ class Accuracy:
             )
 
     def check(self, space: Space) -> None:
-        """Whether the weights are there, and subnets made of the units that they claim."""
+        """Whether the weights are there and trained, and subnets made of the units that they claim."""
+        assert self.weights is not None
         self.weights.check(space)
-        self.weights.get(space).prove_once(self.task.example)
+        supernet = self.supernet(space)
+        supernet.check_trained()
+        supernet.prove_once(self.example)
+
+    def _buffers(self, supernet: Supernet, arch: Arch) -> dict[str, Tensor] | None:
+        return calibrated(supernet, arch, self.task) if self.calibrate and self.task is not None else None
+
+
+class Accuracy(OfSubnets):
+    """Quality of the subnet of an arch, with BatchNorm statistics of its own: what the task's `evaluate` gives.
+
+    Args:
+        source: a supernet, a training or a checkpoint's folder.
+        task: gives data and metrics.
+        split: "valid" for a search; "test" for its end.
+        calibrate: False keeps the supernet's BatchNorm statistics, to see what recalibration is worth.
+    """
+
+    weights: Weights
+    task: Task
+
+    @checked(EvaluationError)
+    def __init__(self, source: Source, task: Task, *, split: Split = "valid", calibrate: bool = True) -> None:
+        self.weights, self.task, self.split, self.calibrate = Weights(source), task, split, calibrate
+        self.metrics = tuple(task.metric_names)
+
+    def __call__(self, arch: Arch) -> dict[str, float]:
+        """Measurements on the split; the same for the same arch, whatever was evaluated before."""
+        return subnet_metrics(self.weights.get(arch.space), arch, self.task, self.split, calibrate=self.calibrate)
+
+    def measure_module(self, module: nn.Module, arch: Arch | None = None) -> dict[str, float]:  # noqa: ARG002
+        """Metrics of an ordinary module on the same split."""
+        with evaluating(module):
+            return self.task.evaluate(lambda inputs: call(module, inputs), self.split, device=device_of(module))
 
     def describe(self) -> dict[str, Any]:
         """JSON-able name, weights and options."""
         options = {"split": self.split, "calibrate": self.calibrate}
         return {"name": "Accuracy", "supernet": self.weights.describe(), "task": self.task.describe(), **options}
 
-    def _buffers(self, supernet: Supernet, arch: Arch) -> dict[str, Tensor] | None:
-        return calibrated(supernet, arch, self.task) if self.calibrate else None
 
-
-class Costs:
+class Costs(Evaluator):
     """Exact counts: parameters (ties once) and multiply-accumulates of one sample."""
 
-    cost: ClassVar[Cost] = "cheap"
-    exclusive: ClassVar[bool] = False
-    metrics: ClassVar[tuple[str, ...]] = ("params", "macs")
+    weights: Weights
+    cost: Cost = "cheap"
+    metrics = ("params", "macs")
 
     @checked(EvaluationError)
     def __init__(self, source: Source) -> None:
@@ -173,7 +192,7 @@ class Costs:
         return {"name": "Costs"}
 
 
-class Latency:
+class Latency(Evaluator):
     """Time of one call of the extracted subnet on a device, alone on the machine.
 
     Args:
@@ -183,16 +202,17 @@ class Latency:
         budget_s: time for the timed runs.
     """
 
-    cost: ClassVar[Cost] = "dear"
-    exclusive: ClassVar[bool] = True
-    metrics: ClassVar[tuple[str, ...]] = ("latency_ms", "latency_p10_ms", "latency_spread_ms", "latency_noisy", "load")
+    weights: Weights
+    device: Target
+    exclusive = True
+    metrics = ("latency_ms", "latency_p10_ms", "latency_spread_ms", "latency_noisy", "load")
 
     @checked(EvaluationError)
     def __init__(
         self, source: Source, device: Target | None = None, *, repeats: int | None = None, budget_s: float = 0.08
     ) -> None:
-        self.weights: Weights = Weights(source)
-        self.device: Target = Device() if device is None else device
+        self.weights = Weights(source)
+        self.device = Device() if device is None else device
         self.repeats, self.budget_s = repeats, budget_s
 
     def __call__(self, arch: Arch) -> dict[str, float]:
@@ -200,7 +220,8 @@ class Latency:
         supernet = self.weights.get(arch.space)
         if supernet.example is None:
             raise EvaluationError("latency needs inputs to measure with; give the supernet an example=")
-        module = supernet.extract(arch)
+        with reading.any_weights():
+            module = supernet.extract(arch)
         with exclusive():
             found = measure(
                 module, sample_for(supernet, arch), self.device, repeats=self.repeats, budget_s=self.budget_s

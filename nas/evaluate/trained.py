@@ -14,13 +14,14 @@ import json
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from nas.checking import Count, checked
 from nas.errors import EvaluationError, SpaceError, suggest
-from nas.evaluate.subnets import Accuracy, Cost, Source, Weights
+from nas.evaluate.base import Evaluator
+from nas.evaluate.subnets import Accuracy, Source, Weights
 from nas.space import Space, model
 from nas.supernet import Supernet
 from nas.supernet.inputs import Inputs
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 _OURS = {"supernet", "task", "path", "sampler", "loss", "steps", "device", "seed", "checkpoint_every", "validate_every"}
 
 
-class Trained:
+class Trained(Evaluator):
     """Quality of an arch that is trained by itself for `epochs` epochs, measured after each.
 
     `each_epoch(arch)` gives the measurements one epoch after the other, so that a scheduler can stop what does not deserve the
@@ -59,8 +60,8 @@ class Trained:
         EvaluationError: an option is unknown, has no effect beside another, or is not what it must be.
     """
 
-    cost: ClassVar[Cost] = "dear"
-    exclusive: ClassVar[bool] = False
+    task: Task
+    device: str
 
     @checked(EvaluationError)
     def __init__(
@@ -91,16 +92,8 @@ class Trained:
         self._weight = 0.5 if weight is None else weight
         self._temperature = 1.0 if temperature is None else temperature
         self._loss, self.device, self.seed, self.options = loss, device, seed, options
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Those of the task on the validation split, and how many epochs they are of."""
-        return (*self.task.metric_names, "epochs")
-
-    @property
-    def fidelity(self) -> tuple[str, float]:
-        """The metric that says how far a candidate was trained, and how far is all the way."""
-        return "epochs", float(self.epochs)
+        self.metrics = (*task.metric_names, "epochs")  # how many epochs the others are of
+        self.fidelity = ("epochs", float(epochs))
 
     @property
     def example(self) -> Inputs:
@@ -177,7 +170,7 @@ class Trained:
         quality = self._quality(arch)
         return quality.extract(_only(quality))
 
-    def measure_module(self, module: nn.Module) -> dict[str, float]:
+    def measure_module(self, module: nn.Module, arch: Arch | None = None) -> dict[str, float]:  # noqa: ARG002
         """Metrics of an ordinary module on the validation split."""
         return self._measuring(module).measure_module(module)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import nn
 
 from nas.checking import checked
 from nas.errors import EvaluationError, suggest
+from nas.evaluate.base import Cost, Evaluator
 from nas.proxies.diswot import diswot
 from nas.proxies.gradients import fisher, grad_norm, grasp, snip, synflow
 from nas.proxies.kernels import jacob_cov, naswot
@@ -50,7 +51,7 @@ UNDEFINED = -1e8
 a finite number below all others, so that such an arch is stored and never preferred."""
 
 
-class Proxies:
+class Proxies(Evaluator):
     """An evaluator that trains nothing: scores of each arch at initialisation, higher is meant to be better.
 
     Every arch is built by its own constructor with the random state of `seed`, so equal archs get equal weights in every
@@ -70,8 +71,9 @@ class Proxies:
         EvaluationError: no or unknown names, one of them twice, a batch that the task does not have, or a teacher without diswot.
     """
 
-    cost: ClassVar[Literal["cheap", "dear"]] = "cheap"
-    exclusive: ClassVar[bool] = False
+    task: Task
+    device: str
+    cost: Cost = "cheap"
 
     @checked(EvaluationError)
     def __init__(
@@ -103,12 +105,8 @@ class Proxies:
         self.task, self.batch, self.seed, self.teacher, self.device = task, batch, seed, teacher, device
         self._data: Batch | None = None
         self._taught_by: tuple[str, nn.Module] | None = None
+        self.metrics = self.names
         self._samples()
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The names."""
-        return self.names
 
     def __call__(self, arch: Arch) -> dict[str, float]:
         """The scores of `arch`; the same in every process.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nas.errors import StoreError
+from nas.evaluate.base import Evaluator
 from nas.measurements import usable
 
 if TYPE_CHECKING:
@@ -25,12 +26,12 @@ class Curves:
 
     Args:
         record: of the study.
-        evaluation: `nas.evaluate.Evaluation`, or anything else, which then has no epochs.
+        evaluation: tells the epochs of archs, if it has any.
     """
 
-    def __init__(self, record: StudyRecord, evaluation: Any) -> None:
+    def __init__(self, record: StudyRecord, evaluation: Evaluator) -> None:
         self._record, self._evaluation = record, evaluation
-        self._on = bool(getattr(evaluation, "has_progress", False))
+        self._on = evaluation.has_progress
         self._kept: dict[int, int] = {}  # epochs in the record, of the trials that run
         self._next = 0.0
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nas.errors import PredictorError, StudyError
 from nas.evaluate import Predicted, Weights
+from nas.evaluate.base import every
 from nas.evaluate.subnets import sample_for
 from nas.hardware import Device, exclusive, measure, resources
 from nas.predict import FewShot, Known, Learned, LookUp, Predictor
@@ -56,10 +57,9 @@ def supernet_of(study: Study) -> Supernet:
     Raises:
         StudyError: none of them has one, or it has no example inputs.
     """
-    for evaluator in study.evaluators:
-        weights = getattr(evaluator, "weights", None)
-        if isinstance(weights, Weights):
-            found = weights.get(study.space)
+    for evaluator in every(study.evaluators):
+        if isinstance(evaluator.weights, Weights):
+            found = evaluator.weights.get(study.space)
             if found.example is None:
                 raise StudyError(f"the supernet of study {study.name!r} has no example inputs; build it with example=")
             return found

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import StudyError
-from nas.identity import IDENTITY, changes, code_changes, identity, jsonable, unknown
+from nas.evaluate import base
+from nas.evaluate.base import Evaluator, subject
+from nas.identity import IDENTITY, changes, code_changes, identity, unknown
 
 if TYPE_CHECKING:
     from nas.search import Algorithm
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
 NOTE = IDENTITY
 
 
-def identity_of(evaluators: Sequence[Callable[..., Any]], algorithm: Algorithm) -> dict[str, Any]:
+def identity_of(evaluators: Sequence[Evaluator], algorithm: Algorithm) -> dict[str, Any]:
     """What decides a study's measurements and proposals, JSON-able: a `describe()` of an evaluator has the word."""
-    told = [{"name": _name(one), "is": _evaluator(one)} for one in evaluators]
+    told = [{"name": _name(subject(one)), "is": base.identity_of(one)} for one in evaluators]
     options = [name for name in inspect.signature(type(algorithm)).parameters if hasattr(algorithm, name)]
     return {"evaluators": told, "algorithm": {name: identity(getattr(algorithm, name)) for name in options}}
 
@@ -72,10 +74,6 @@ def check(record: StudyRecord, now: Mapping[str, Any], finished: int) -> list[st
     if was != now:
         record.annotate({NOTE: now})
     return said
-
-
-def _evaluator(one: Any) -> Any:
-    return jsonable(one.describe()) if hasattr(one, "describe") else identity(one)
 
 
 def _name(one: Any) -> str:

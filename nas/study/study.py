@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from nas import signals
 from nas.checking import Count, Natural, Positive, checked
 from nas.errors import EvaluationError, MetricError, SpaceError, StoreError, StudyError, suggest
+from nas.evaluate import Evaluation
+from nas.evaluate.base import Evaluator, EvaluatorLike, adapted, settings_of
 from nas.identity import same
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
 from nas.runners import Outcome, Task
@@ -23,6 +25,7 @@ from nas.store import Store, StudyRecord, open_store
 from nas.store.damage import sentence
 from nas.store.database import locate, shown
 from nas.store.settle import missing, study_name_fault
+from nas.study.binding import bound
 from nas.study.driver import Driver, Options, Summary
 from nas.study.progress import reporter
 from nas.study.resuming import NOTE, check, identity_of
@@ -35,8 +38,6 @@ if TYPE_CHECKING:
 
     from nas.space import Arch, Space
     from nas.train import Training
-
-Evaluator = Callable[["Arch"], Mapping[str, float]]
 
 _REHEARSED = 8  # archs that a dry run tries until one is feasible
 
@@ -80,7 +81,7 @@ class Study:
         *,
         space: Space,
         objectives: Sequence[str | Metric],
-        evaluators: Sequence[Evaluator] = (),
+        evaluators: Sequence[EvaluatorLike] = (),
         constraints: Sequence[str | Constraint] = (),
         algorithm: str | Algorithm | None = None,
         training: Training | None = None,
@@ -92,8 +93,8 @@ class Study:
         self.space = space
         self.objectives = tuple(parse_objective(objective) for objective in objectives)
         self.constraints = tuple(parse_constraint(constraint) for constraint in constraints)
-        self.evaluators: tuple[Any, ...] = tuple(evaluators)
         self.training = training
+        self.evaluators: tuple[Evaluator, ...] = bound([adapted(one) for one in evaluators], training, name)
         self.trials_wanted = trials
         self.max_failures = max_failures
         self.algorithm = make(algorithm) if isinstance(algorithm, str) else algorithm or Surrogate()
@@ -250,7 +251,7 @@ class Study:
             "seconds": found.duration_s,
         }
 
-    def _tried(self, evaluation: Any) -> tuple[Arch, Outcome]:
+    def _tried(self, evaluation: Evaluation) -> tuple[Arch, Outcome]:
         """The smallest arch and what became of it; where it is infeasible, the first of a few others that is not."""
         work = Work(self.space, evaluation, "rehearsal")
         tried = ((arch, work(Task(0, tuple(arch.row())))) for arch in self._examples())
@@ -335,11 +336,9 @@ class Study:
         """
         self._hand_driver().tell(number, measurements, reason)
 
-    def evaluation(self) -> Any:
+    def evaluation(self) -> Evaluation:
         """All evaluators as one callable, cheap ones first, stopping at a violated constraint."""
-        from nas.evaluate import Evaluation
-
-        return Evaluation(self.evaluators, constraints=self.constraints)
+        return Evaluation(self.evaluators, constraints=self.constraints, in_study=True)
 
     def driver(self) -> Driver:
         """A new driver of the study, for an engine that runs its trials: the one place where its algorithm is made ready.
@@ -355,14 +354,14 @@ class Study:
 
     def _insight(self) -> Insight:
         """What is known of archs without evaluating them; nothing where all objectives are cheap, since an evaluation is, too."""
-        remembering = [evaluator for evaluator in self.evaluators if hasattr(evaluator, "known")]
+        remembering = [evaluator for evaluator in self.evaluators if evaluator.remembers]
         cheap: dict[str, Any] = {}
         for evaluator in self.evaluators:
-            if getattr(evaluator, "cost", "dear") == "cheap" and evaluator not in remembering:
-                cheap |= dict.fromkeys(getattr(evaluator, "metrics", None) or (), evaluator)
+            if evaluator.cost == "cheap" and evaluator not in remembering:
+                cheap |= dict.fromkeys(evaluator.metrics or (), evaluator)
         if all(metric.name in cheap for metric in self.objectives):
             return Insight()
-        fidelity = next((getattr(one, "fidelity", None) for one in self.evaluators if hasattr(one, "fidelity")), None)
+        fidelity = next((one.fidelity for one in self.evaluators if one.fidelity is not None), None)
         return Insight(cheap, [one.known for one in remembering], self._measured, fidelity)
 
     def _measured(self, arch: Arch) -> Mapping[str, float]:
@@ -384,7 +383,7 @@ class Study:
         return self._driver
 
     def _settings(self) -> dict[str, Any]:
-        described = [getattr(evaluator, "describe", lambda e=evaluator: _plain(e))() for evaluator in self.evaluators]
+        described = [settings_of(evaluator) for evaluator in self.evaluators]
         return {"algorithm": self.algorithm.describe(), "evaluators": described, "job": self.job}
 
     def _open(self) -> StudyRecord:
@@ -449,7 +448,7 @@ class Study:
             raise StudyError(f"study {self.name!r} has an objective twice: {', '.join(names)}")
         if self.evaluators:
             self.evaluation()  # checks the names that evaluators announce
-        declared = [getattr(evaluator, "metrics", None) for evaluator in self.evaluators]
+        declared = [evaluator.metrics for evaluator in self.evaluators]
         if not declared or any(metrics is None for metrics in declared):
             return  # a plain function does not say what it yields; its first result will
         yielded = [name for metrics in declared for name in metrics or ()]
@@ -457,11 +456,6 @@ class Study:
         for name in [*names, *(constraint.metric for constraint in self.constraints)]:
             if name not in yielded:
                 raise MetricError(f"{yields} {name!r}; they yield {', '.join(yielded)}{suggest(name, yielded)}")
-
-
-def _plain(evaluator: Evaluator) -> dict[str, Any]:
-    kind = evaluator if hasattr(evaluator, "__qualname__") else type(evaluator)
-    return {"name": getattr(kind, "__qualname__", str(kind))}
 
 
 def _checked_name(name: str) -> str:

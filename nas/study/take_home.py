@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas import files, sealed
 from nas.errors import StudyError
+from nas.evaluate.base import Evaluator, every
 
 if TYPE_CHECKING:
     from torch import nn
@@ -216,16 +217,24 @@ def take_home(study: Study, number: int) -> Winner:
     trial = study.record.trial(number)
     if trial.state not in ("COMPLETED", "INFEASIBLE"):
         raise StudyError(f"trial {number} of study {study.name!r} is {trial.state}; take one that 'nas front' lists")
-    source = next((evaluator for evaluator in study.evaluators if hasattr(evaluator, "extract")), None)
-    if source is None:
+    sources = [evaluator for evaluator in every(study.evaluators) if evaluator.has_networks]
+    if not sources:
         raise StudyError(
             f"no evaluator of study {study.name!r} holds a supernet; take the module from your own evaluator"
         )
     arch = study.arch(number)
+    source = sources[0]
     module = source.extract(arch)
-    again = source.measure_module(module)
-    checked = {name: value for name, value in again.items() if name in trial.measurements}
-    wrong = _wrong(source, module, checked, trial.measurements)
+    checked: dict[str, float] = {}
+    wrong: list[str] = []
+    for one in sources:
+        if one.measures_modules and not one.exclusive:
+            found = {
+                name: float(v) for name, v in one.measure_module(module, arch).items() if name in trial.measurements
+            }
+            differ = _wrong(one, module, arch, found, trial.measurements)
+            wrong += differ or ()
+            checked |= {} if differ is None else found
     if wrong:
         raise StudyError(
             f"trial {number} of study {study.name!r} is not what was evaluated: {', '.join(wrong)}; "
@@ -264,8 +273,12 @@ def _listed(folder: Path) -> list[str] | None:
     return [_DESCRIBED, *names, *compiled] if "arch" in described else None
 
 
-def _wrong(source: Any, module: nn.Module, again: dict[str, float], record: dict[str, float]) -> list[str]:
+def _wrong(
+    source: Evaluator, module: nn.Module, arch: Arch, again: dict[str, float], record: dict[str, float]
+) -> list[str] | None:
     """The measurements that differ from the record by more than rounding on another machine explains, each in words.
+
+    None where they cannot be compared, because two measurements of one module differ as well.
 
     A metric such as accuracy moves in steps: a sample near the border between two classes may fall on either side.  How far
     the metrics go by rounding is seen on copies of the module whose weights are moved by as much.
@@ -275,7 +288,10 @@ def _wrong(source: Any, module: nn.Module, again: dict[str, float], record: dict
         return []
     from nas.supernet.rounding import nudged
 
-    others = [source.measure_module(nudged(module, draw)) for draw in range(_DRAWS)]
+    twice = source.measure_module(module, arch)
+    if any(not _near(twice[name], again[name]) for name in far):
+        return None
+    others = [source.measure_module(nudged(module, draw), arch) for draw in range(_DRAWS)]
     allowed = {name: 2 * max(abs(other[name] - again[name]) for other in others) for name in far}
     return [
         f"{name} is {again[name]:.6g} where the record has {record[name]:.6g}, and rounding on another machine "

@@ -43,6 +43,7 @@ class Loaded:
     example: Inputs | None
     digest: str
     checked: bool
+    trained: bool
 
 
 def save(
@@ -54,6 +55,7 @@ def save(
     *,
     checked: bool = True,
     unproved: Sequence[str] = (),
+    trained: bool = True,
     force: bool = False,
 ) -> str:
     """Write the folder `path`; the hash of the weights.
@@ -68,6 +70,7 @@ def save(
         index = _index(space, union, state, example) | {
             "checked": checked,
             **({"unproved": list(unproved)} if unproved else {}),
+            **({} if trained else {"trained": False}),
             "weights": {"file": weights.name, "sha256": digest, "bytes": weights.stat().st_size},
         }
         _write(path / INDEX, sealed.seal(index, indent=1))
@@ -188,7 +191,14 @@ def _load(path: Path, index: dict[str, Any], space: Space, *, verify: bool, dige
         union.dtypes[name] = values[name].dtype
     _check_constants(path, index.get("constants"), space, union)
     example = None if index["example"] is None else zeros(index["example"])
-    return Loaded(union, values, example, recorded["sha256"], index.get("checked", True) is True)
+    return Loaded(
+        union,
+        values,
+        example,
+        recorded["sha256"],
+        index.get("checked", True) is True,
+        index.get("trained", True) is True,
+    )
 
 
 def listed(path: Path) -> list[str]:

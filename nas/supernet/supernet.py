@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from nas import carried
+from nas import carried, reading
 from nas.checking import checked
 from nas.errors import Infeasible, SupernetError
 from nas.space import Arch, Space
@@ -94,6 +94,7 @@ class Supernet(nn.Module):
         if weights is not None:
             fill_from(space, union, values, weights)
         self._assemble(space, union, values, example)
+        self.trained = weights is not None
         self.is_checked = self.is_checked and check
         self.proof, self._unproven = proof, proof is None and check
         if example is not None:
@@ -110,6 +111,8 @@ class Supernet(nn.Module):
         self._log = Log()
         self._origin: tuple[Path, str] | None = None
         self._stamp: checkpoint.Stamp | None = None
+        self._initial: dict[str, int] | None = None
+        self._made_in_study = reading.is_strict()
 
     def forbid_unbuildable(self) -> None:
         """From now on `space` has only archs that can be built: for models that raise `Infeasible` for some.
@@ -117,6 +120,36 @@ class Supernet(nn.Module):
         A supernet does so by itself where one of the archs that it is made from is such.  Others are found when they are drawn.
         """
         self.space = without_unbuildable(self.space)
+
+    # -- do the weights mean something?
+
+    @property
+    def trained(self) -> bool:
+        """Whether the weights are others than the constructors drew: trained, loaded or given.
+
+        Assign True where initial weights are meant, or where weights were set in a way that PyTorch does not count.
+        """
+        initial = self._initial
+        return initial is None or any(one._version != initial.get(name) for name, one in self.named_parameters())
+
+    @trained.setter
+    def trained(self, trained: bool) -> None:
+        self._initial = None if trained else {name: one._version for name, one in self.named_parameters()}
+
+    def check_trained(self) -> None:
+        """Refuse to read initial weights in a study; elsewhere everybody may.
+
+        A supernet that an evaluation of a study has made itself may be read.
+
+        Raises:
+            SupernetError: so it is.
+        """
+        if reading.is_strict() and not self._made_in_study and not self.trained:
+            raise SupernetError(
+                f"the supernet of space {self.space.name!r} was never trained or loaded: its subnets have initial weights; "
+                "train it first ('nas train JOB', or Training.run), load a checkpoint (Supernet.load), give it weights=, or set "
+                "supernet.trained = True if these weights are meant"
+            )
 
     # -- calling a subnet
 
@@ -131,6 +164,7 @@ class Supernet(nn.Module):
         Raises:
             SupernetError: as `bind`, or `buffers` are of another arch.
         """
+        self.check_trained()
         binding = self._binding(arch)
         if not torch.is_grad_enabled():
             return binding(inputs, buffers)
@@ -158,6 +192,7 @@ class Supernet(nn.Module):
             SupernetError: `arch` is of another space, or has a parameter that the supernet does not hold.
             LayoutError: a layout does not fit a parameter of `arch`.
         """
+        self.check_trained()
         binding = self._binding(arch)
         binding.refresh()
         return binding
@@ -210,12 +245,15 @@ class Supernet(nn.Module):
         more = state_dict.keys() - self.state_dict().keys()
         if more:
             self.hold(more & set(self.own_buffers()))
-        return super().load_state_dict(state_dict, strict, assign)
+        found = super().load_state_dict(state_dict, strict, assign)
+        self.trained = True
+        return found
 
     # -- taking a subnet out
 
     def cut(self, arch: Arch) -> dict[str, Tensor]:
         """The parameters of `arch`, as differentiable functions of the supernet's; tied ones under each name."""
+        self.check_trained()
         return self._parts(self._binding(arch))
 
     def _parts(self, binding: Binding) -> dict[str, Tensor]:
@@ -233,6 +271,7 @@ class Supernet(nn.Module):
             SupernetError: as `bind`, or `buffers` are of another arch.
         """
         self._check(arch)
+        self.check_trained()
         with torch.inference_mode(False), torch.no_grad():
             module = build_skeleton(self.space, arch)
             shapes = self._shared.union.shapes_of(module)
@@ -356,6 +395,7 @@ class Supernet(nn.Module):
             self.example,
             checked=self.is_checked,
             unproved=getattr(self.space, "unproved", ()),
+            trained=self.trained,
             force=force,
         )
 
@@ -400,6 +440,7 @@ class Supernet(nn.Module):
         known = all(map(can_build, (space.largest, space.smallest)))
         self._assemble(space if known else without_unbuildable(space), loaded.union, loaded.values, loaded.example)
         self.is_checked = self.is_checked and loaded.checked
+        self.trained = loaded.trained
         self._origin = (path.absolute(), loaded.digest)
         self._stamp = checkpoint.stamp(self._shared.state())
 
@@ -448,6 +489,7 @@ class Supernet(nn.Module):
         for name, parameter in copy.named_parameters():
             parameter.requires_grad_(self.get_parameter(name).requires_grad)
         copy.training = self.training
+        copy.trained = self.trained
         memo[id(self)] = copy
         return copy
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 from torch import nn
 
-from nas import signals
+from nas import reading, signals
 from nas.checking import NonNegative, Positive, checked
 from nas.errors import DeviceError, TrainError, suggest
 from nas.identity import IDENTITY, differing, same
@@ -108,7 +108,7 @@ class Training:
         self.steps, self.weight_decay, self.clip, self.divergence = steps, weight_decay, clip, divergence
         self.checkpoint_every = _period("checkpoint_every", checkpoint_every, steps)
         self.validate_every = _period("validate_every", validate_every, steps)
-        self.optimizer_name, self.device = optimizer, _device(device)
+        self.optimizer_name, self.device = optimizer, device_named(device)
         self.precision = _precision(precision, self.device)
 
     @property
@@ -195,7 +195,9 @@ class Training:
             pressed = stack.enter_context(signals.noting())
             run = Run(self, self._found_by(ranks), ranks)
             last = self.steps if until is None else min(until, self.steps)
-            run.finish(progress, lambda: pressed() or ranks.asked(), last)
+            with reading.any_weights():
+                run.finish(progress, lambda: pressed() or ranks.asked(), last)
+        self.supernet.trained = True
         history = pd.DataFrame(run.state.history)
         return TrainResult(self.supernet, history, run.state.step, run.state.seconds)
 
@@ -262,7 +264,12 @@ def _period(name: str, given: int | None, steps: int) -> int:
     return period
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """Where to train or evaluate.
+
+    Raises:
+        DeviceError: it is not there.
+    """
     there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
     if name not in (*there, *["cuda"][: len(there) - 1]):
         raise DeviceError(f"device {name!r} is not there; there are: {', '.join(there)}{suggest(name, there)}")

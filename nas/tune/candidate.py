@@ -38,7 +38,7 @@ class Epochs:
     """
 
     def __init__(self, evaluation: Evaluation) -> None:
-        trains = [one for one in evaluation.evaluators if hasattr(one, "each_epoch")]
+        trains = [one for one in evaluation.evaluators if one.has_epochs]
         if len(trains) != 1:
             raise StudyError(
                 f"{len(trains)} of the study's evaluators train in epochs, and Tune runs exactly one; "
@@ -46,7 +46,7 @@ class Epochs:
             )
         self._trained: Any = trains[0]
         others = [one for one in evaluation.evaluators if one is not trains[0]]
-        self._others = Evaluation(others, evaluation.constraints) if others else None
+        self._others = evaluation.of(others) if others else None
 
     @property
     def last(self) -> int:
