@@ -201,7 +201,7 @@ def test_a_model_that_it_changes_is_its_own(trained: Training, tmp_path: Path) -
     first = evaluator(space().largest)
     assert evaluator(space().largest) == first
     module = evaluator.extract(space().largest)
-    assert evaluator.measure_module(module, space().largest) == first
+    assert evaluator.measure_again(module, space().largest) == first
     assert not module.training
     assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in before.items())
 

@@ -79,10 +79,18 @@ class NetworkEvaluator(OfSubnets):
         """What the function gives, for a copy of the subnet that is its own."""
         return self._measured(self.extract(arch) if self.reads_network else None, arch)
 
-    def measure_module(self, module: nn.Module, arch: Arch | None = None) -> dict[str, float]:
-        """What the function gives for an ordinary module, that of `arch`; the module stays as it is."""
-        if arch is None and "arch" in self.takes:
-            raise self._error("takes the arch", "give it beside the module")
+    def measure_module(self, module: nn.Module) -> dict[str, float]:
+        """What the function gives for an ordinary module, which stays as it is.
+
+        Raises:
+            EvaluationError: the function takes the arch, too.
+        """
+        if "arch" in self.takes:
+            raise self._error("takes the arch", "use measure_again(module, arch)")
+        return self._measured(copy.deepcopy(module), None)
+
+    def measure_again(self, module: nn.Module, arch: Arch) -> dict[str, float]:
+        """What the function gives for the module of `arch`, which stays as it is."""
         return self._measured(copy.deepcopy(module), arch)
 
     def extract(self, arch: Arch) -> nn.Module:

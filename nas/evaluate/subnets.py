@@ -156,7 +156,7 @@ class Accuracy(OfSubnets):
         """Measurements on the split; the same for the same arch, whatever was evaluated before."""
         return subnet_metrics(self.weights.get(arch.space), arch, self.task, self.split, calibrate=self.calibrate)
 
-    def measure_module(self, module: nn.Module, arch: Arch | None = None) -> dict[str, float]:  # noqa: ARG002
+    def measure_module(self, module: nn.Module) -> dict[str, float]:
         """Metrics of an ordinary module on the same split."""
         with evaluating(module):
             return self.task.evaluate(lambda inputs: call(module, inputs), self.split, device=device_of(module))

@@ -170,7 +170,7 @@ class Trained(Evaluator):
         quality = self._quality(arch)
         return quality.extract(_only(quality))
 
-    def measure_module(self, module: nn.Module, arch: Arch | None = None) -> dict[str, float]:  # noqa: ARG002
+    def measure_module(self, module: nn.Module) -> dict[str, float]:
         """Metrics of an ordinary module on the validation split."""
         return self._measuring(module).measure_module(module)
 
