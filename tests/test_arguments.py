@@ -226,6 +226,19 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
         nas.needs,
         lambda: {"evaluator": evaluate, "cpus": 1.0, "gpus": 0.0, "resources": None, "whole_node": False, "workers": 1},
     ),
+    "evaluator": (
+        nas.evaluator,
+        lambda: {
+            "metrics": ("score",),
+            "cost": "dear",
+            "exclusive": False,
+            "source": supernet(),
+            "task": task(),
+            "split": "valid",
+            "calibrate": True,
+            "device": None,
+        },
+    ),
     "Once": (nas.Once, lambda: {"evaluator": evaluate, "function": str, "folder": "nowhere"}),
     "Trained": (
         nas.Trained,
@@ -345,6 +358,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
 }
 # Public names without arguments of their own to check, and why.
 ELSEWHERE = {
+    "Evaluator": "the base class of evaluators, which takes nothing",
     "__version__": "a string",
     "model": "takes anything that can be called; tests/space/test_model.py",
     "Arch": "made by a space",
