@@ -34,6 +34,7 @@ from tests.conformance.algorithm import (
     flat,
     trade_off,
 )
+from tests.conformance.patience import Clock
 
 
 class TestSurrogate(LearnerConformance):
@@ -586,8 +587,9 @@ def test_features_are_read_from_what_is_stored_before_they_are_computed() -> Non
     np.testing.assert_array_equal(knowledge.features(some), [[2, 3], [1, np.nan], [1, np.nan], [np.nan, np.nan]])
 
 
-def test_slow_features_are_computed_of_few_archs() -> None:
+def test_slow_features_are_computed_of_few_archs(monkeypatch: pytest.MonkeyPatch) -> None:
     """An evaluator of 10 ms of the processor: one look or two are the time that a wave has, after a second's worth at first."""
+    Clock(monkeypatch, step=0.02)
     asked = []
 
     def slow(arch: nas.Arch) -> dict[str, float]:
