@@ -59,7 +59,8 @@ def make_steps(order: Order, device: str) -> None:
         except PeerLost:
             raise
         except BaseException as error:
-            if not is_interrupt(error):
+            asked = isinstance(error, KeyboardInterrupt) and (folder / STOP).exists()  # by the driver, without a signal
+            if not asked and not is_interrupt(error):
                 leave(folder, error)
             raise
 

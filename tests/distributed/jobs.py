@@ -12,13 +12,17 @@ from typing import Any
 from torch import distributed
 
 import nas
-from nas.train import Sandwich, Training
+from nas.distributed.work import STOP
+from nas.train import Sandwich, Training, state
 from tests.train import family
 
 
 @dataclass(frozen=True)
 class Mortal(Sandwich):
-    """Before step `at` the process whose number ends the name of a file in `folder` is killed, once a file."""
+    """Before step `at` the process whose number ends the name of a file in `folder` is killed, once a file.
+
+    From the step in file `hold` on, all wait until they are asked to stop: no training is over before a test interferes.
+    """
 
     folder: str = "."
     at: int = 7
@@ -29,6 +33,12 @@ class Mortal(Sandwich):
             if step == self.at:
                 mark.unlink()
                 os.kill(os.getpid(), signal.SIGKILL)
+        hold = Path(self.folder) / "hold"
+        if hold.exists() and step >= int(hold.read_text()):
+            stop = Path(self.folder) / "supernet" / state.LAUNCH / STOP
+            while not stop.exists():
+                time.sleep(0.02)
+            time.sleep(0.25)  # processes look for it five times a second
 
     def describe(self) -> dict[str, Any]:
         return {"class": "Mortal"}

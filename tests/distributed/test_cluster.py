@@ -114,6 +114,7 @@ def test_a_folder_that_a_machine_does_not_see_is_named(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_command_is_interrupted_on_ray_and_goes_on_without(tmp_path: Path) -> None:
     where = tmp_path / "supernet"
+    (tmp_path / "hold").write_text("40")
     with command(tmp_path, 400, "--workers", "2", "--ray") as process:
         started = wait_for(where / "log.csv", process)
         os.killpg(process.pid, signal.SIGINT)
@@ -122,4 +123,5 @@ def test_the_command_is_interrupted_on_ray_and_goes_on_without(tmp_path: Path) -
     assert "interrupted after step" in said
     assert psutil.wait_procs(started, timeout=PATIENCE_S)[1] == []
     assert 0 < state.read(where).step < 400
+    (tmp_path / "hold").unlink()
     assert nas.distributed.run(study(tmp_path, steps=400).training, 2, progress=False).steps == 400

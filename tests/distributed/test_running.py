@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -18,7 +19,7 @@ import torch
 
 import nas
 import nas.distributed
-from nas.distributed.work import ROOM, ROOM_BYTES, failure, leave
+from nas.distributed.work import ROOM, ROOM_BYTES, STOP, TOKEN, Order, failure, leave, make_steps
 from nas.errors import DeviceError, RunnerError, TrainError
 from nas.train import Training, TrainResult, state
 from tests.conformance.patience import PATIENCE_S, until
@@ -142,16 +143,17 @@ def test_the_command_leaves_a_checkpoint_when_everything_is_told_to_end(
     tmp_path: Path, number: signal.Signals, workers: int
 ) -> None:
     where = tmp_path / "supernet"
+    (tmp_path / "hold").write_text("40")
     with command(tmp_path, 300, "--workers", str(workers)) as process:
         ranks = wait_for(where / "state.json", process)  # all ranks make steps
         for one in (process, *ranks):  # as systemd and Slurm do
             with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
                 one.send_signal(number)
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == 128 + number, said
     assert "Traceback" not in said
     assert f"nas: ended by {number.name}; the same command goes on" in said
-    assert psutil.wait_procs(ranks, timeout=10)[1] == []
+    assert psutil.wait_procs(ranks, timeout=PATIENCE_S)[1] == []
     stopped = json.loads((where / "state.json").read_text())["step"]
     assert f"interrupted after step {stopped} of 300" in said
 
@@ -159,6 +161,7 @@ def test_the_command_leaves_a_checkpoint_when_everything_is_told_to_end(
 @pytest.mark.slow
 def test_the_command_is_interrupted_killed_and_goes_on(tmp_path: Path) -> None:
     where = tmp_path / "supernet"
+    (tmp_path / "hold").write_text("40")
     with command(tmp_path, 300, "--workers", "2") as process:
         ranks = wait_for(where / "log.csv", process)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
@@ -168,6 +171,7 @@ def test_the_command_is_interrupted_killed_and_goes_on(tmp_path: Path) -> None:
     assert psutil.wait_procs(ranks, timeout=PATIENCE_S)[1] == []
     stopped = json.loads((where / "state.json").read_text())["step"]
     assert 0 < stopped < 300
+    (tmp_path / "hold").unlink()
     with command(tmp_path, 300, "--workers", "2", "--quiet") as process:
         (where / "log.csv").unlink()
         ranks = wait_for(where / "log.csv", process)
@@ -178,6 +182,25 @@ def test_the_command_is_interrupted_killed_and_goes_on(tmp_path: Path) -> None:
         assert process.wait(timeout=PATIENCE_S) == 0
     undisturbed = run(study(tmp_path / "undisturbed", steps=300).training)
     assert same(study(tmp_path, steps=300).training.run(progress=False), undisturbed)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_process_that_is_asked_to_stop_has_not_failed(
+    tmp_path: Path, asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / TOKEN).write_text("mine")
+    (tmp_path / ROOM).write_bytes(b" " * ROOM_BYTES)
+    monkeypatch.setattr("nas.train.ranks.Group", lambda interrupted: interrupted)
+
+    def stop(**_: Any) -> None:
+        if asked:
+            (tmp_path / STOP).touch()
+        raise KeyboardInterrupt
+
+    payload: Any = SimpleNamespace(unpack=lambda: (None, SimpleNamespace(run=stop)))
+    with pytest.raises(KeyboardInterrupt):
+        make_steps(Order(payload, str(tmp_path), "mine"), "cpu")
+    assert (failure(tmp_path) is None) == asked
 
 
 def test_what_the_first_process_cannot_do_is_kept(tmp_path: Path) -> None:
