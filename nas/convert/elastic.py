@@ -180,7 +180,7 @@ def _skipped(options: Options, proved: Proofs | None) -> dict[str, str]:
 
 
 UNMASKED = "soft=True cuts under means and maxima, where a narrower network is another one than the masked network"
-MUCH = 1.5
+MUCH = 4 / 3
 """Times as many parameters that the class must leave, at half of all widths, for archs to be graphs."""
 
 

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from nas.convert.emission import SOURCE, Reference, by_name
 from nas.convert.healthy import same_draws
 from nas.convert.rules import name_of
+from nas.convert.rules.norms import is_size
 from nas.supernet.inputs import Inputs, tensors_in
 from nas.supernet.parts import Sizes
 
@@ -151,25 +152,11 @@ def _average(run: _Plain, node: fx.Node, given: Given) -> Any:
     name = _name(node)
     if name == "mean":
         mean = tensor.sum(dims, keepdim=keep) / count
-        return mean if _is_square(node.args[0]) else torch.zeros_like(mean)
+        return mean if is_size(node.args[0]) else torch.zeros_like(mean)
     # What a normalisation subtracts is taken for zero, so that a variance is the mean of squares.
     spread = tensor.pow(2).sum(dims, keepdim=keep) / count
     spread = spread.sqrt() if name.startswith("std") else spread
     return (spread, torch.zeros_like(spread)) if name.endswith("_mean") else spread
-
-
-def _is_square(node: Any) -> bool:
-    """Is it x², |x|, or what is made of it without another number? Then its mean is a size, not a centre."""
-    while isinstance(node, fx.Node):
-        name = _name(node)
-        if name in ("pow", "square", "abs", "float_power"):
-            return True
-        if name == "mul" and node.args[0] is node.args[1]:
-            return True
-        if name not in ("to", "_to_copy", "clone", "contiguous", "alias", "detach", "float", "type_as", "add", "clamp"):
-            return False
-        node = node.args[0]
-    return False
 
 
 def _attention(run: _Plain, node: fx.Node, given: Given) -> Any:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import nas
 from nas.convert.analysis import Analysis, analyse
 from nas.convert.axes import cause_of, norm, rigid
 from nas.convert.capture import capture
@@ -72,12 +73,18 @@ def test_concatenated_branches_are_two_widths() -> None:
     assert [term[0] for term in total.terms] == names.decided  # type: ignore[union-attr]
 
 
+def response(size: Tensor) -> Tensor:
+    """Global response normalisation: each channel's length by their mean."""
+    return size / (size.mean(1, keepdim=True) + 1e-6)
+
+
 @pytest.mark.parametrize(
     ("reduce", "expected"),
     [
         (lambda x: x.softmax(1), "softmax"),
         (lambda x: x - x.mean(1, keepdim=True) * 2, "mean"),
         (lambda x: x / x.norm(dim=(2,), keepdim=True).mean(1, keepdim=True), "mean"),  # global response normalisation
+        (lambda x: x.abs().mean(1, keepdim=True) / (1 + x.abs()), "mean"),  # the mean by what it is of
         (lambda x: x.amax(1, keepdim=True) * x, "max"),
         (lambda x: x.sigmoid().sum(1, keepdim=True) * x, "reduction"),
         (lambda x: x.flip(1), "order"),
@@ -104,6 +111,10 @@ def test_reductions_over_channels_keep_them_whole(reduce: Callable[[Tensor], Ten
         lambda x: (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True) + 1e-5).sqrt(),
         lambda x: functional.adaptive_max_pool1d(x, 1) + functional.adaptive_avg_pool1d(x, 1),
         lambda x: functional.glu(torch.cat([x, x], 1), 1),
+        lambda x: x * response(x.norm(dim=2, keepdim=True)) + x,
+        lambda x: x / x.abs().mean(1, keepdim=True),
+        lambda x: torch.divide(torch.multiply(x, x), 3),
+        lambda x: torch.subtract(x, x[..., :1]).absolute(),
     ],
 )
 def test_what_zeros_do_not_change_leaves_channels_elastic(reduce: Callable[[Tensor], Tensor]) -> None:
@@ -185,3 +196,62 @@ def test_the_larger_of_two_is_taken_element_by_element() -> None:
     _, names = names_of(model, torch.zeros(1, 4))
     assert len(names.decided) == 1
     assert names.tensors["first.weight"][0] == names.tensors["second.weight"][0] == tuple(names.decided)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda x: x.type_as(torch.arange(7.0)[: x.shape[0]]),
+        lambda x: functional.avg_pool2d(x[None], (2, 1))[0],
+        lambda x: functional.max_pool2d(x[None], (3, 1), (1, 1), (1, 0))[0],
+        lambda x: x * torch.ones_like(x, dtype=torch.int)[..., 0, None],
+        lambda x: x.masked_fill((x > 0).__and__(x < 1), 0.0),
+        lambda x: torch.negative(torch.multiply(x, torch.greater(x, 0))),
+    ],
+)
+def test_a_narrower_network_is_the_whole_one_without_the_rest(between: Callable[[Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    model = Called(lambda self, x: self.out(between(self.up(x))), up=nn.Linear(4, 16), out=nn.Linear(16, 2)).eval()
+    x = torch.randn(6, 4)
+    space = nas.elastic(model, x)
+    (decision,) = space.plan.decisions
+    narrow = nas.Supernet(space, weights=model).extract(space.arch({decision.name: 8}))
+    with torch.no_grad():
+        model.up.weight[8:], model.up.bias[8:] = 0, 0
+        assert torch.allclose(narrow(x), model(x), atol=1e-6)
+
+
+class Response(nn.Module):
+    """Global response normalisation between two layers."""
+
+    def __init__(self, hidden: int = 16) -> None:
+        super().__init__()
+        self.up, self.down = nn.Conv1d(3, hidden, 3), nn.Conv1d(hidden, 2, 1)
+        self.gain = nn.Parameter(torch.randn(hidden, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.up(x)
+        return self.down(x * response(x.norm(dim=2, keepdim=True)) * self.gain + x)  # type: ignore[no-any-return]
+
+
+def test_response_normalisation_of_a_narrower_network_has_its_own_mean() -> None:
+    model, x = Response().eval(), torch.randn(2, 3, 9)
+    space = nas.elastic(model, x)
+    (decision,) = space.plan.decisions
+    narrow = nas.Supernet(space, weights=model).extract(space.arch({decision.name: 8}))
+    built = Response(8)
+    with torch.no_grad():
+        for name, parameter in built.named_parameters():
+            parameter.copy_(model.get_parameter(name)[tuple(map(slice, parameter.shape))])
+        assert torch.allclose(narrow(x), built(x), atol=1e-6)
+
+
+def test_an_index_of_what_is_not_the_same_everywhere_keeps_the_axis() -> None:
+    def first(self: Any, x: Tensor) -> Tensor:
+        x = self.up(x)
+        ones = torch.ones_like(x)
+        ones[..., 1:] = 2
+        return self.out(x * ones[..., -1, None])  # type: ignore[no-any-return]
+
+    analysis, _ = names_of(Called(first, up=nn.Linear(4, 16), out=nn.Linear(16, 2)), torch.zeros(1, 4))
+    assert rigid(norm(analysis.sources["up.weight"][0]))

@@ -211,14 +211,26 @@ _POOLED = """
     """,
 )
 def pooled(call: Call) -> Any:
-    """Places stay whole, channels pass."""
+    """Places stay whole, channels pass; and so does an axis along which each place is pooled alone."""
     name = "input" if call.has("input") else "self" if call.has("self") else ""
     if not name:
         return frozen(call)
     value = call.value(name)
     spatial = next(int(count) for count in "123" if f"{count}d" in call.name)
-    result = trailing(call, value, spatial)
+    result = trailing(call, value, spatial, [dim for dim in range(spatial) if _alone(call, dim, spatial)])
     return result if isinstance(call.node.meta["val"], Tensor) else [result] * len(call.fakes)
+
+
+def _alone(call: Call, dim: int, spatial: int) -> bool:
+    """Whether windows are one place wide along a spatial axis, and come one after the other."""
+
+    def along(name: str, otherwise: int) -> int:
+        given = call[name]
+        several = [given] * spatial if isinstance(given, int) else list(given or ())
+        return int(several[0 if len(several) == 1 else dim]) if several else otherwise
+
+    size = along("kernel_size", 0)
+    return (size, along("stride", size), along("padding", 0)) == (1, 1, 0)
 
 
 @rule("grid_sampler grid_sampler_2d grid_sampler_3d")
@@ -251,6 +263,8 @@ def normalises(node: fx.Node) -> bool:
     short = _short(node)
     squared = _square_of(argument)
     base = _base(squared if squared is not None else argument)
+    if short == "mean" and squared is None and is_size(argument):
+        return _used_for(node, base | _sized(argument), ("div", "div_", "divide", "divide_"))
     if short == "mean" and squared is None:
         return _used_for(node, base, ("sub", "sub_", "rsub"), centring=True)
     return _used_for(node, base, ("mul", "mul_", "div", "div_"))
@@ -271,6 +285,28 @@ def _square_of(node: fx.Node) -> fx.Node | None:
     if short == "abs":
         return _square_of(node.args[0]) if isinstance(node.args[0], fx.Node) else None
     return None
+
+
+def is_size(node: Any) -> bool:
+    """Is it x², |x|, a length, or what is made of it without another number?  Then its mean is a size, not a centre."""
+    while isinstance(node, fx.Node):
+        short = _short(node)
+        if short in _SIZES or (short == "mul" and node.args[0] is node.args[1]):
+            return True
+        if short not in _OF_SIZES:
+            return False
+        node = node.args[0]
+    return False
+
+
+_SIZES = words("pow square abs float_power linalg_vector_norm norm linalg_norm frobenius_norm")
+_OF_SIZES = words("to _to_copy clone contiguous alias detach float type_as add clamp sum sqrt view reshape")
+
+
+def _sized(node: fx.Node) -> set[fx.Node]:
+    """x of |x|: dividing it by the mean of its size scales it, too."""
+    inner = _through(node)
+    return _base(inner.args[0]) if _short(inner) == "abs" and isinstance(inner.args[0], fx.Node) else set()
 
 
 def _through(node: fx.Node) -> fx.Node:
@@ -328,6 +364,8 @@ def _used_for(node: fx.Node, base: set[fx.Node], last: tuple[str, ...], *, centr
         others = [each for each in user.all_input_nodes if each not in reached]
         short = _short(user)
         if others and short in last and all(bool(_base(other) & base) for other in others):
+            if short.startswith("div") and user.args[0] in reached:
+                return False  # the statistic by what it is of
             ended = True
             continue
         if centring and others and short in ("mul", "mul_", "pow"):

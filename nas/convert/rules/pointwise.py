@@ -46,19 +46,43 @@ def is_pointwise(node: fx.Node) -> bool:
     rsub isclose isfinite isnan isinf _conj _neg_view logical_not_ float_power fake_quantize_per_tensor_affine
     hardswish hardswish_ gelu_ silu_ mish_ softplus rrelu rrelu_ log_sigmoid bitwise_not_ hardsigmoid
     hardsigmoid_
-    """
+    multiply multiply_ divide divide_ floor_divide floor_divide_ subtract subtract_ negative negative_ absolute absolute_
+    arccos arccosh arcsin arcsinh arctan arctan2 arctanh fix fix_ special_ndtr
+    greater greater_equal less less_equal not_equal __and__ __or__ __iand__ __ior__ __ixor__
+    """  # from multiply on: other spellings, which torch does not mark as pointwise
 )
 def pointwise(call: Call) -> Value:
     """Axes of all operands are equal where they are not 1."""
     if call.name == "aten.prelu":
         return _prelu(call)
-    operands = [call.value(node) for node in call.inputs()]
+    operands = [call.value(node) for node in _read(call)]
     axes = broadcast(call, operands, len(call.shape))
     value = Value(axes, _clean(call, operands, axes))
     target = call.node.args[0] if call.node.args else None
-    if call.name.endswith("_") and isinstance(target, fx.Node):
+    if _writes(call) and isinstance(target, fx.Node):
         call.zeroed.append((target, value))
     return value
+
+
+def _plain(call: Call) -> str:
+    """Name of an operation without what says that it writes into its first operand."""
+    name = call.name.removeprefix("aten.")
+    if name.endswith("__"):
+        return name.replace("__i", "__") if _writes(call) else name
+    return name.rstrip("_")
+
+
+def _writes(call: Call) -> bool:
+    """Whether it writes into its first operand."""
+    if call.name.endswith("__"):
+        return call.name in ("aten.__iand__", "aten.__ior__", "aten.__ixor__")
+    return call.name.endswith("_")
+
+
+def _read(call: Call) -> list[fx.Node]:
+    """The operands whose numbers count: of another tensor that only says a type, none do."""
+    inputs = call.inputs()
+    return inputs[:1] if call.name in ("aten.to", "aten.type_as") else inputs
 
 
 def _prelu(call: Call) -> Value:
@@ -70,7 +94,7 @@ def _prelu(call: Call) -> Value:
 
 def _clean(call: Call, operands: list[Value], axes: Any) -> tuple[bool, ...]:
     """Where the result is zero for what an arch has not got."""
-    name = call.name.removeprefix("aten.").rstrip("_")
+    name = _plain(call)
     flags = [spread(operand, axes) for operand in operands]
     none = tuple(rigid(norm(axis)) for axis in axes)
     if name in ("zero", "zeros_like"):

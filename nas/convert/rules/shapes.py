@@ -263,9 +263,27 @@ def selected(call: Call) -> Value | list[Value]:
     """One index of an axis, or each of them: it is no width."""
     value = call.value("self")
     dim = call.dim("dim", len(value.axes))
-    call.freeze(value.axes[dim], "select")
+    if not (call["index"] in (0, -1) and _same_everywhere(call["self"])):
+        call.freeze(value.axes[dim], "select")
     rest = value.moved([place for place in range(len(value.axes)) if place != dim])
     return rest if "select" in call.name else [rest] * len(call.fakes)
+
+
+_FILLED = words(
+    """
+    aten.zeros aten.ones aten.full aten.zeros_like aten.ones_like aten.full_like aten.new_zeros aten.new_ones
+    aten.new_full
+    """
+)
+
+
+def _same_everywhere(node: fx.Node) -> bool:
+    """Whether a tensor was filled with one number, so that each index of it is any other, and nothing was written into it."""
+    while len(node.users) == 1 and (name := name_of(node)) not in _FILLED:
+        if not (is_view(node) or name == "aten._to_copy") or not isinstance(node.args[0], fx.Node):
+            return False
+        node = node.args[0]
+    return len(node.users) == 1 and name_of(node) in _FILLED
 
 
 @rule("cat concat concatenate hstack vstack dstack column_stack")
@@ -351,12 +369,13 @@ def mirrored(call: Call) -> Value:
     return trailing(call, value, spatial)
 
 
-def trailing(call: Call, value: Value, spatial: int) -> Value:
-    """The last axes are rigid, the others pass."""
+def trailing(call: Call, value: Value, spatial: int, passing: Sequence[int] = ()) -> Value:
+    """The last `spatial` axes are rigid but for those of them that are `passing`, as the others are."""
     keep = len(value.axes) - spatial
-    call.freeze_all(value.axes[keep:], "kernel")
+    gone = [keep + place for place in range(spatial) if place not in passing]
+    call.freeze_all((value.axes[dim] for dim in gone), "kernel")
     cause = call.cause("kernel")
-    axes = (*value.axes[:keep], *(fixed(size, cause) for size in call.shape[keep:]))
+    axes = tuple(fixed(call.shape[dim], cause) if dim in gone else axis for dim, axis in enumerate(value.axes))
     return Value(axes, value.clean)
 
 
