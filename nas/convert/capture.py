@@ -24,7 +24,7 @@ from torch.utils import _pytree as pytree
 
 from nas.convert.calls import Called, watch_calls
 from nas.convert.copying import computed, forget, named_tensors, tied
-from nas.convert.isolation import compiled, isolated
+from nas.convert.isolation import compiled, int_callers, isolated, keeping_sources
 from nas.convert.observing import MARK, Arguments, Observer
 from nas.convert.refusing import BY_VALUE, check_modules, check_parameters, check_sizes, refusal, written
 from nas.convert.tracking import Expression, comparing, plain, replaced, track_attributes
@@ -149,13 +149,15 @@ def capture(model: nn.Module, example: Inputs) -> Capture:
 
 def _attempt(model: nn.Module, example: Inputs, forgotten: Sequence[Place] = (), absent: Any = None) -> Capture:
     """One capture of a copy in which these attributes have been replaced or deleted."""
+    callers = int_callers(model)
     with isolated(model):
         errors: dict[_Manner, Exception] = {}
-        for manner in _MANNERS:
+        for manner in _MANNERS if callers else _MANNERS[1:]:
             if not manner.track and all(isinstance(error, BY_VALUE) for error in errors.values()):
                 break  # which does not depend on what the numbers are
             try:
-                return _observed(model, example, forgotten, absent, manner)
+                with keeping_sources(callers if manner.ints else []):
+                    return _observed(model, example, forgotten, absent, manner)
             except SpaceError:
                 raise
             except Exception as error:
@@ -172,16 +174,24 @@ class _Manner:
     Attributes:
         track: its numbers are tracked.
         compiling: it is told so if it asks (`torch.compiler.is_compiling()`).
+        ints: `int` keeps, in the modules of the model's classes, where a number came from.
     """
 
     track: bool
     compiling: bool
+    ints: bool = False
 
 
-_MANNERS = (_Manner(True, False), _Manner(True, True), _Manner(False, False), _Manner(False, True))
+_MANNERS = (
+    _Manner(True, False, ints=True),
+    _Manner(True, False),
+    _Manner(True, True),
+    _Manner(False, False),
+    _Manner(False, True),
+)
 """Models take other ways where they are compiled, and not always right ones: how they are called otherwise is what counts.
-But it may be the only way around a question that no graph answers.  Code that asks for `type(x) is int` does not take tracked
-numbers."""
+But it may be the only way around a question that no graph answers.  Code that asks for `type(x) is int`, or means the
+type of tensors by `int`, does not take what stands for them."""
 
 
 def _observed(model: nn.Module, example: Inputs, forgotten: Sequence[Place], absent: Any, manner: _Manner) -> Capture:

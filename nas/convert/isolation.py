@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import io
 import logging
 import math
@@ -11,7 +12,7 @@ import random
 import sys
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nas.convert.tracking import square_root
+from nas.convert.tracking import Whole, square_root
 
 _FOREIGN = frozenset({"nas", "torch", "numpy", "sympy", "mpmath", "networkx", *sys.stdlib_module_names})
 """Packages whose functions keep no tensors or sizes of a model."""
@@ -112,6 +113,44 @@ def _caching(model: nn.Module) -> Iterator[tuple[Any, str, Any]]:
                 yield owner, name, _MATH
             elif value is math.sqrt:
                 yield owner, name, square_root
+
+
+def int_callers(model: nn.Module) -> list[types.ModuleType]:
+    """Python modules of the model's classes in which some function speaks of `int`."""
+    names = {kind.__module__ for module in model.modules() for kind in type(module).__mro__}
+    modules = [
+        sys.modules[name] for name in sorted(names) if name in sys.modules and name.partition(".")[0] not in _FOREIGN
+    ]
+    return [module for module in modules if "int" not in vars(module) and any(map(_speaks_of_int, _functions(module)))]
+
+
+@contextmanager
+def keeping_sources(modules: Iterable[types.ModuleType]) -> Iterator[None]:
+    """While it is active, `int(...)` in these Python modules keeps where a number came from."""
+    given = list(modules)
+    for module in given:
+        vars(module)["int"] = Whole
+    try:
+        yield
+    finally:
+        for module in given:
+            vars(module).pop("int", None)
+
+
+def _functions(module: types.ModuleType) -> Iterator[types.CodeType]:
+    for value in list(vars(module).values()):
+        if getattr(value, "__module__", None) != module.__name__:
+            continue
+        for one in [value, *vars(value).values()] if isinstance(value, type) else [value]:
+            code = getattr(inspect.unwrap(one) if callable(one) else one, "__code__", None)
+            if isinstance(code, types.CodeType):
+                yield code
+
+
+def _speaks_of_int(code: types.CodeType) -> bool:
+    return "int" in code.co_names or any(
+        isinstance(one, types.CodeType) and _speaks_of_int(one) for one in code.co_consts
+    )
 
 
 def _in_closure(function: types.FunctionType) -> Iterator[tuple[Any, str, Any]]:

@@ -137,6 +137,79 @@ for _name, _sign in (
         setattr(_class, "__neg__", _negated)  # noqa: B010  # as the others are set
 
 
+def whole(value: Any) -> Any:
+    """`value` as a whole number that keeps where it came from; a plain one where that is no computation in whole numbers."""
+    if isinstance(value, TrackedInt):
+        return value
+    exact = _exact(value.expression) if isinstance(value, TrackedFloat) and value.is_integer() else None
+    return int(plain(value)) if exact is None else TrackedInt(int(plain(value)), exact)
+
+
+def _exact(expression: Expression) -> Expression | None:
+    """An expression in whole numbers that has the same value where no division leaves a rest; whoever uses it asks that."""
+    if not isinstance(expression, tuple):
+        return int(expression) if float(expression).is_integer() else None
+    if expression[0] in UNKNOWN:
+        return expression
+    sign, left, right = expression
+    if sign == "*":
+        for share, other in ((left, right), (right, left)):
+            if isinstance(share, float) and 0 < share < 1 and (1 / share).is_integer():
+                return _exact(("/", other, int(1 / share)))
+    ours, theirs = _exact(left), _exact(right)
+    if sign == "**" or ours is None or theirs is None:
+        return None
+    return ("//" if sign == "/" else sign, ours, theirs)
+
+
+def _rounded(self: Any, digits: int | None = None) -> Any:
+    return (
+        whole(self)
+        if isinstance(self, TrackedInt) or (digits is None and self.is_integer())
+        else round(plain(self), digits)
+    )
+
+
+def _floor(self: Any) -> Any:
+    return whole(self) if self.is_integer() else math.floor(plain(self))
+
+
+def _ceil(self: Any) -> Any:
+    return whole(self) if self.is_integer() else math.ceil(plain(self))
+
+
+for _class in (TrackedInt, TrackedFloat):
+    for _name, _function in (("round", _rounded), ("floor", _floor), ("ceil", _ceil)):
+        setattr(_class, f"__{_name}__", _function)
+
+
+class _AsInt(type):
+    """Of a class that is `int` to whoever asks, and keeps where numbers come from when it is called."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return (
+            whole(args[0])
+            if len(args) == 1 and isinstance(args[0], (TrackedInt, TrackedFloat))
+            else int(*args, **kwargs)
+        )
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, int)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, int)
+
+    def __eq__(cls, other: object) -> bool:
+        return other is int or other is cls
+
+    def __hash__(cls) -> int:
+        return hash(int)
+
+
+class Whole(int, metaclass=_AsInt):
+    """What stands for `int` in the modules of a model's classes while it is captured."""
+
+
 def square_root(value: Any) -> float:
     """`math.sqrt` that keeps where a number came from."""
     found = math.sqrt(value)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import nas
 from nas.convert.axes import Cause, cause_of, norm
 from nas.convert.converting import Conversion, Options, convert
 from nas.convert.decisions import Names
@@ -271,6 +272,48 @@ def test_what_a_factor_is_computed_from_stays_whole(root: Any) -> None:
     found = convert(Scaled(), torch.randn(2, 3), Options())
     assert [decision.name for decision in found.plan.decisions] == ["hidden"]
     assert [cause.op.partition(" ")[0] for cause in arithmetic(found)] == ["aten.div"]
+
+
+@pytest.mark.parametrize(
+    "width_of",
+    [
+        lambda x: int(x.shape[-1]),
+        lambda x: int(x.shape[-1] / 2) * 2,
+        lambda x: int(x.shape[-1] * 0.5) * 2,
+        lambda x: math.ceil(x.shape[-1] / 4) * 4,
+        lambda x: round(x.shape[-1] / 2) + math.floor(x.shape[-1] / 2),
+        lambda x: sum(map(int, x.shape[1:])),
+    ],
+)
+def test_sizes_that_are_rounded_follow_the_arch(width_of: Any) -> None:
+    class Rounded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 16), nn.Linear(16, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return self.last(F.layer_norm(x, [width_of(x)]))
+
+    space = nas.elastic(Rounded(), torch.randn(2, 3))
+    assert [decision.size for decision in space.plan.decisions] == [16]
+    assert not space.plan.graph
+    assert type(int(2.0)) is int
+    assert "int" not in vars(sys.modules[__name__])
+
+
+def test_a_model_that_means_the_type_by_int_is_captured() -> None:
+    class Typed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 16), nn.Linear(16, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return self.last(x.view(-1, x.shape[-1]) * torch.ones(x.shape[0], 1).to(int))
+
+    found = convert(Typed(), torch.randn(2, 3), Options())
+    assert [decision.size for decision in found.plan.decisions] == [16]
 
 
 def test_square_roots_are_forgotten_after_a_capture() -> None:

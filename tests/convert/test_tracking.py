@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas.convert.tracking import TrackedInt, evaluate, leaves, plain, track_attributes, unknowns
+from nas.convert.tracking import TrackedInt, Whole, evaluate, leaves, plain, track_attributes, unknowns, whole
 
 HEADS = ("attr", "layer", ("heads",))
 
@@ -46,6 +46,33 @@ def test_floating_point_numbers_computed_from_sizes_are_tracked() -> None:
     assert scale == 0.25
     assert scale.expression == ("**", HEADS, -0.5)
     assert (scale * 2).expression == ("*", scale.expression, 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "expression"),
+    [
+        (heads(), HEADS),
+        (heads() / 2, ("//", HEADS, 2)),
+        (heads() * 0.5, ("//", HEADS, 2)),
+        (heads() * 2.0, ("*", HEADS, 2)),
+        (heads() / 4, None),
+        (heads(16) ** 0.5, None),
+        (7.5, None),
+    ],
+)
+def test_whole_numbers_keep_their_source_where_nothing_is_rounded(value: Any, expression: Any) -> None:
+    found = whole(value)
+    assert found == int(plain(value))
+    assert getattr(found, "expression", None) == expression
+
+
+def test_what_stands_for_int_is_it_to_whoever_asks() -> None:
+    assert isinstance(3, Whole)
+    assert not isinstance(3.0, Whole)
+    assert issubclass(bool, Whole)
+    assert {int: 1}[Whole] == 1
+    assert Whole("11", base=2) == 3
+    assert type(Whole(2.5)) is int
 
 
 def test_a_tensor_or_foreign_number_decides_itself() -> None:
