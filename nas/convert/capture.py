@@ -81,6 +81,7 @@ class Capture:
             absent in the capture, and must be in a module of other parameters.
         attributes: value of each attribute that is tracked, by its expression.
         equal: expressions that the model compared, and found to be equal.
+        unequal: likewise, and found to be different.
         order: of the inputs.
     """
 
@@ -95,6 +96,7 @@ class Capture:
     caches: tuple[tuple[str, str], ...] = ()
     attributes: Mapping[tuple[Any, ...], int | float] = field(default_factory=dict)
     equal: tuple[tuple[Expression, Expression], ...] = ()
+    unequal: tuple[tuple[Expression, Expression], ...] = ()
     calls: Mapping[str, Called] = field(default_factory=dict)
     order: pytree.TreeSpec | None = field(default=None, repr=False)
 
@@ -336,7 +338,7 @@ def _export(
     @functools.wraps(forward)
     def observed(*args: Any, **kwargs: Any) -> Any:
         before = dict(model.named_parameters(remove_duplicate=False))
-        with observer, comparing() as observer.equal, compiled(compiling):
+        with observer, comparing() as observer.compared, compiled(compiling):
             given = forward(*args, **kwargs)
         check_parameters(before, dict(model.named_parameters(remove_duplicate=False)))
         return _returned(given)
@@ -404,7 +406,8 @@ def _captured(
         unused=_unused(sources, read),
         written=written(graph, {source.node: (source.kind, source.names[0]) for source in sources}),
         attributes=attributes,
-        equal=tuple((_named(left, numbers), _named(right, numbers)) for left, right in observer.equal),
+        equal=_compared(observer, numbers, True),
+        unequal=_compared(observer, numbers, False),
         order=program.call_spec.in_spec,
     )
 
@@ -432,6 +435,16 @@ def _unused(sources: Sequence[Source], read: set[fx.Node]) -> tuple[str, ...]:
     names = {source.names[0]: None for source in sources if source.kind == "parameter"}
     found = {source.names[0] for source in sources if source.node in read}
     return tuple(name for name in names if name not in found)
+
+
+def _compared(
+    observer: Observer, numbers: Mapping[int | None, fx.Node], same: bool
+) -> tuple[tuple[Expression, Expression], ...]:
+    return tuple(
+        (_named(left, numbers), _named(right, numbers))
+        for (left, right), equal in observer.compared.items()
+        if equal is same
+    )
 
 
 def _named(expression: Expression, numbers: Mapping[int | None, fx.Node]) -> Expression:

@@ -94,6 +94,7 @@ class Conversion:
             share=options.share,
             aligned=aligned,
             wanted=self._decided(),
+            unequal=self.solution.unequal,
         )
         units = tuple(residual.unit for residual in self.residuals)
         return Plan(decisions, atoms, self.names.tensors, self.solution.numbers, units, self.options.mode == "free")

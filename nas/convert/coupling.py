@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 from torch import fx
 
 from nas.convert.analysis import Analysis
-from nas.convert.decisions import Names
+from nas.convert.decisions import Names, atoms_of
 from nas.convert.equations import Equation, Solution, solve
+from nas.convert.plan import Number
 from nas.convert.refusing import place_of
 from nas.convert.rules import Path, name_of
 from nas.convert.rules.base import arguments
 from nas.convert.tracking import UNKNOWN, Expression, evaluate, replaced, unknowns
+from nas.supernet import parts
 
 _SIGNS = frozenset({"+", "-", "*", "//", "%"})
 _FACTORS = frozenset({("other",), ("scale",), ("value",), ("alpha",), ("beta",), ("exponent",)})
@@ -32,8 +36,49 @@ def couple(analysis: Analysis, names: Names, decided: Collection[str], *, tie: b
     """
     sizes = {name: atom.size for atom, name in names.atoms.items()}
     attributes = {key: value for key, value in analysis.capture.attributes.items() if isinstance(value, int)}
-    found = solve(list(equations(analysis, names)), sizes, decided, attributes)
-    return found if tie else Solution(numbers=found.numbers)
+    asked = list(equations(analysis, names))
+    found = solve(asked, sizes, decided, attributes)
+    if not tie:
+        return Solution(numbers=found.numbers)
+    while not found.whole:
+        unequal = tuple(_unequal(analysis, names, found.numbers))
+        more = [one for one in _proportional(unequal, found, decided, sizes) if one not in asked]
+        if not more:
+            return replace(found, unequal=unequal)
+        asked += more
+        found = solve(asked, sizes, decided, attributes)
+    return found
+
+
+def _unequal(analysis: Analysis, names: Names, numbers: Collection[Number]) -> Iterator[tuple[Expression, Expression]]:
+    """Lengths that the model compared, and found to be different: where they became the same, it would do something else."""
+    axes = {("attr", number.module, number.path): number for number in numbers}
+
+    def length(one: tuple[Any, ...]) -> Expression:
+        number = axes.get(one)
+        if one[0] != "attr":
+            return one
+        return ("axis", number.axis) if number is not None else int(analysis.capture.attributes[one])
+
+    for pair in analysis.capture.unequal:
+        sides = [_of_axes(analysis, names, each) for each in pair]
+        if all(side is not None for side in sides):
+            left, right = (replaced(side, length) for side in sides if side is not None)
+            yield left, right
+
+
+def _proportional(
+    unequal: Collection[tuple[Expression, Expression]], found: Solution, decided: Collection[str], sizes: parts.Sizes
+) -> Iterator[Equation]:
+    """Lengths that several decisions could make the same keep their ratio."""
+    together = {atom: id(tie) for tie in found.ties for atom in tie.times}
+    for left, right in unequal:
+        groups = {together.get(atom, atom) for atom in atoms_of((left, right)) if atom in decided}
+        if len(groups) > 1:
+            one, other = (evaluate(side, lambda axis: parts.length(axis[1], sizes)) for side in (left, right))
+            shared = math.gcd(one, other)
+            if shared:
+                yield Equation(("*", other // shared, left), ("*", one // shared, right), ("comparison", ""))
 
 
 def equations(analysis: Analysis, names: Names) -> Iterator[Equation]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import fx
 
 from nas.convert.analysis import Analysis
 from nas.convert.axes import Atom, Axis, Fixed, Sum, free, norm, rigid
-from nas.convert.plan import AtomPlan, Decision
+from nas.convert.plan import AtomPlan, Decision, Plan
 from nas.convert.rules import Value, name_of
+from nas.convert.tracking import Expression, evaluate, unknowns
 from nas.supernet import parts
 
 MOST_CHOICES = 12
@@ -248,6 +250,7 @@ def decide(
     share: str,
     aligned: Container[str],
     wanted: Container[str],
+    unequal: Collection[tuple[Expression, Expression]] = (),
 ) -> tuple[tuple[Decision, ...], dict[str, AtomPlan]]:
     """Decisions, and every atom with what decides about it.
 
@@ -259,6 +262,7 @@ def decide(
         share: decisions of atoms of one size are made together: of all blocks, of all of a kind, or not.
         aligned: atoms whose rows must be 16 bytes long.
         wanted: names of atoms that are decided about.
+        unequal: lengths that must not become the same.
     """
     sizes = {name: atom.size for atom, name in names.atoms.items()}
     decisions: dict[str, Decision] = {}
@@ -278,7 +282,41 @@ def decide(
         for atom, times in group.times.items():
             shortened = math.gcd(times, unit)
             atoms[atom] = AtomPlan(sizes[atom], together, times // shortened, unit // shortened)
+    for pair in unequal:
+        _keep_apart(pair, decisions, atoms)
     return tuple(decisions.values()), atoms
+
+
+def atoms_of(expressions: Iterable[Expression]) -> Iterator[str]:
+    """Names of the atoms in expressions over axes."""
+    for expression in expressions:
+        for one in unknowns(expression):
+            yield from parts.atoms(one[1])
+
+
+def _keep_apart(
+    pair: tuple[Expression, Expression], decisions: dict[str, Decision], atoms: dict[str, AtomPlan]
+) -> None:
+    """Take from a decision the choices that make two lengths the same, if it is the only one that they depend on."""
+    names = {atoms[atom].decision for atom in atoms_of(pair)} - {None}
+    if len(names) != 1:
+        return
+    decision = decisions[str(names.pop())]
+
+    def same(choice: int) -> bool:
+        sizes = Plan((), atoms).sizes({decision.name: choice})
+        try:
+            left, right = (evaluate(side, lambda one: parts.length(one[1], sizes)) for side in pair)
+        except ZeroDivisionError:
+            return True
+        return bool(left == right)
+
+    left = tuple(choice for choice in decision.choices if choice == decision.size or not same(choice))
+    if len(left) > 1:
+        decisions[decision.name] = dataclasses.replace(decision, choices=left)
+        return
+    del decisions[decision.name]
+    atoms.update({name: AtomPlan(atom.size) for name, atom in atoms.items() if atom.decision == decision.name})
 
 
 def _together(names: Names, ties: Sequence[Mapping[str, int]], wanted: Container[str]) -> Iterator[Together]:

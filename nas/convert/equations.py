@@ -62,11 +62,13 @@ class Solution:
         whole: atoms that must stay as they are, and the operation and module whose equation says so.  Where there are some,
             they are not all, and the rest is of no use: other atoms are decided about then.
         numbers: of modules, which follow from the arch.
+        unequal: lengths, as expressions over axes, that must not become the same: the model would do something else.
     """
 
     ties: list[Tie] = field(default_factory=list)
     whole: dict[str, tuple[str, str]] = field(default_factory=dict)
     numbers: tuple[Number, ...] = ()
+    unequal: tuple[tuple[Expression, Expression], ...] = ()
 
 
 def solve(

@@ -41,13 +41,13 @@ class Observer(TorchFunctionMode):
 
     Attributes:
         found: number of a node -> its tracked arguments.
-        equal: expressions that were compared and are equal; whoever runs the model says which.
+        compared: expressions that were compared -> whether they are equal; whoever runs the model says which.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.found: dict[int, Arguments] = {}
-        self.equal: dict[tuple[Expression, Expression], None] = {}
+        self.compared: dict[tuple[Expression, Expression], bool] = {}
         self._nodes = 0
         self._inside: list[object] = []
         self._bodies: dict[object, Callable[..., Any]] = {}

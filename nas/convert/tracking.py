@@ -38,7 +38,7 @@ ARITHMETIC: Mapping[str, Callable[[Any, Any], Any]] = types.MappingProxyType(
 )
 UNKNOWN = frozenset({"attr", "dim", "axis"})
 """What begins an expression that is no computation; `("axis", axis)` where axes of tensors are known."""
-_listening: list[dict[tuple[Expression, Expression], None]] = []
+_listening: list[dict[tuple[Expression, Expression], bool]] = []
 _INTERNAL = frozenset(vars(nn.Module()))
 _DEPTH = 3
 """How deep numbers are looked for inside an attribute: a list in a field of a configuration is 2 deep."""
@@ -66,12 +66,12 @@ class TrackedInt(int):
     __hash__ = int.__hash__
 
     def _compared(self, other: object, *, same: bool) -> bool:
-        """Whether they are the same, or not; that they are is an equation, for what the model does depends on it."""
+        """Whether they are the same, or not; it is noted, for what the model does depends on it."""
         found = int.__eq__(self, other)
-        if found is True and _listening and not isinstance(other, bool):
-            equation = self.expression, _expression(other)
-            if equation[0] != equation[1]:
-                _listening[-1][equation] = None
+        if found is not NotImplemented and _listening and not isinstance(other, bool):
+            compared = self.expression, _expression(other)
+            if compared[0] != compared[1]:
+                _listening[-1][compared] = found
         return found if same or found is NotImplemented else not found
 
     def __reduce__(self) -> tuple[type[int], tuple[int]]:
@@ -218,9 +218,9 @@ def square_root(value: Any) -> float:
 
 
 @contextmanager
-def comparing() -> Iterator[dict[tuple[Expression, Expression], None]]:
-    """Notes which tracked whole numbers were compared with others and found to be equal."""
-    found: dict[tuple[Expression, Expression], None] = {}
+def comparing() -> Iterator[dict[tuple[Expression, Expression], bool]]:
+    """Notes which tracked whole numbers were compared with others, and whether they were found to be equal."""
+    found: dict[tuple[Expression, Expression], bool] = {}
     _listening.append(found)
     try:
         yield found

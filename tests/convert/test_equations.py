@@ -359,6 +359,50 @@ def test_comparisons_of_a_model_stay_true() -> None:
     assert [(number.module, number.path) for number in solution.numbers] == [("", ("width",))]
 
 
+class Shortcut(nn.Module):
+    """A residual where widths are the same, which says so by numbers that nothing else follows from."""
+
+    def __init__(self, ins: int, outs: int) -> None:
+        super().__init__()
+        self.ins, self.layer = ins, nn.Linear(ins, outs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x).relu()
+        return y if y.shape[-1] != self.ins else x + y
+
+
+class Widening(nn.Module):
+    """A residual where shapes are the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(3, 16), nn.Linear(16, 24), nn.Linear(24, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        y = self.second(x).relu()
+        return self.last(x + y if x.shape == y.shape else y)
+
+
+def test_lengths_that_a_model_found_different_never_become_the_same() -> None:
+    space = nas.elastic(nn.Sequential(Shortcut(3, 16), Shortcut(16, 32), nn.Linear(32, 2)), torch.randn(2, 3))
+    first, second = space.plan.decisions
+    assert (first.size, second.size) == (16, 32)
+    assert 8 in first.choices
+    assert 16 not in second.choices
+    assert {8, 24} < set(second.choices)
+
+
+def test_lengths_of_two_decisions_that_a_model_found_different_keep_their_ratio() -> None:
+    solution, names = coupled(Widening(), torch.randn(2, 3))
+    (tie,) = solution.ties
+    assert sorted(tie.times[name] for name in names.decided) == [2, 3]
+    assert tie.unit == 8
+    space = nas.elastic(Widening(), torch.randn(2, 3))
+    net = nas.Supernet(space, weights=Widening())
+    assert net.extract(space.smallest)(torch.randn(2, 3)).shape == (2, 2)
+
+
 def test_attention_of_torch_keeps_its_own_numbers_right() -> None:
     class Mixed(nn.Module):
         def __init__(self) -> None:
