@@ -46,6 +46,26 @@ def test_any_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     assert "encoder.layer[0].attention.heads" in capsys.readouterr().out
 
 
+def test_your_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = [block for block in BLOCKS if "nas.Regression(" in block]
+    names = vars(_module("readme_data", block, tmp_path, monkeypatch))
+    assert "'rmse': " in capsys.readouterr().out
+    task, inputs = names["task"], torch.as_tensor(names["x_valid"]).float()
+    found = names["module"](inputs).flatten() - torch.as_tensor(names["y_valid"]).float()
+    measured = names["quality"](names["supernet"].space.smallest)
+    assert found.square().mean().sqrt().item() == pytest.approx(measured["rmse"], rel=1e-4)
+    assert list(measured) == ["rmse", "mae", "r2", "loss"]
+    assert measured["r2"] > 0.1
+    (block,) = [block for block in BLOCKS if "nas.Task.of(" in block]
+    images = torch.utils.data.TensorDataset(torch.randn(64, 4), torch.arange(64) % 4)
+    others = torch.utils.data.TensorDataset(torch.randn(40, 4), torch.arange(40) % 4)
+    given = {"images": images, "other_images": others, "nn": torch.nn, "nas": nas}
+    exec(block, given)
+    task = given["task"]
+    assert task.evaluate(lambda one: one)["error_rate"] <= 1.0
+    assert task.metric_names == ("error_rate", "f1", "loss")
+
+
 def test_your_own_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = [block for block in BLOCKS if "def mlp" in block]
     space = _module("readme_space", block, tmp_path, monkeypatch).space

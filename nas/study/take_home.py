@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ class Winner:
         checked: metrics that the module was found to reproduce.
         example: inputs that it takes.
         job: the job file or module, for what it defines.
+        note: what whoever gets the network alone must know of its outputs; "" if nothing.
     """
 
     study: str
@@ -50,6 +52,7 @@ class Winner:
     checked: dict[str, float]
     example: Any
     job: str | None
+    note: str = ""
 
     def __str__(self) -> str:
         same = ", ".join(
@@ -57,7 +60,10 @@ class Winner:
             + ("" if _near(value, self.measurements[name]) else _ELSEWHERE.format(self.measurements[name]))
             for name, value in self.checked.items()
         )
-        return f"trial {self.number} of study {self.study!r}: the extracted module computes what was evaluated ({same})"
+        return (
+            f"trial {self.number} of study {self.study!r}: the extracted module computes what was evaluated ({same})"
+            + (f"; {self.note}" if self.note else "")
+        )
 
     def write(self, folder: Path, *, force: bool = False) -> None:
         """Write `model.safetensors`, `arch.json` and `load.py`, and run the last to see that it gives the same outputs.
@@ -94,6 +100,7 @@ class Winner:
             "arch": self.arch.to_json(),
             "measurements": self.measurements,
             "checked": self.checked,
+            **({"note": self.note} if self.note else {}),
             "files": {str(file.relative_to(folder)): sealed.digest(file) for file in written},
         }
         (folder / _DESCRIBED).write_bytes(sealed.seal(described, indent=2))
@@ -132,6 +139,7 @@ class Winner:
         for module in beside:  # defined in the job file itself: take that along
             shutil.copyfile(str(sys.modules[module].__file__), folder / f"{module}.py")
         return _LOADER.format(
+            note="\n" + textwrap.fill(_quotable(self.note), 110) + "\n" if self.note else "",
             system="import sys\n" if beside else "",
             path="sys.path.insert(0, str(_HERE))\n" if beside else "",
             imports="\n".join(f"import {module}" for module in modules),
@@ -162,7 +170,7 @@ _LOADER = '''"""The network that arch.json describes: which trial of which study
 
     from load import load
     model = load()  # an ordinary torch.nn.Module in eval mode
-"""
+{note}"""
 
 import hashlib
 import json
@@ -246,7 +254,13 @@ def take_home(study: Study, number: int) -> Winner:
             f"trial {number}'s extracted module differs from the supernet by {gap.absolute:.2g}, and rounding explains "
             f"{gap.allowed:.2g}; this is a defect, report it"
         )
-    return Winner(study.name, number, arch, module, dict(trial.measurements), checked, source.example, study.job)
+    note = getattr(getattr(source, "task", None), "note", "")
+    return Winner(study.name, number, arch, module, dict(trial.measurements), checked, source.example, study.job, note)
+
+
+def _quotable(text: str) -> str:
+    """Without what would end or change a string of source."""
+    return "".join(letter for letter in text if letter.isprintable() and letter not in '\\"')
 
 
 def check_folder(folder: Path, *, force: bool = False) -> None:

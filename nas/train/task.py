@@ -146,6 +146,11 @@ class Task(ABC):
         return None
 
     @property
+    def note(self) -> str:
+        """What whoever gets a network alone must know of its outputs: `nas extract` prints it and `load.py` says it."""
+        return ""
+
+    @property
     def repeatable(self) -> bool:
         """Whether an epoch's batches can be asked again; several processes can share only such."""
         return True

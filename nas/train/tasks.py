@@ -66,6 +66,14 @@ class Regression(DataTask):
         )
 
     @property
+    def note(self) -> str:
+        """How outputs become units."""
+        if self.standardise is False:
+            return ""
+        mean, deviation = (one.tolist() for one in self._scale)
+        return f"outputs are standardised: output * {deviation} + {mean} is in the units of the targets"
+
+    @property
     def scale(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the targets, float32: () or (outputs,)."""
         return self._scale

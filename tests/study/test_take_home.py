@@ -122,6 +122,46 @@ def test_names_and_values_of_the_record_are_no_source(searched: nas.Study, tmp_p
     assert json.loads((tmp_path / "winner" / "arch.json").read_text())["study"] == attack
 
 
+def test_a_network_that_gives_no_units_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a regression, which standardises its targets inside."""
+    monkeypatch.chdir(tmp_path)
+    data = "torch.manual_seed(0)\nX = torch.randn(40, 64)\nDATA = [(x, 100 + 7 * x[:, 0]) for x in (X, X + 1)]\n"
+    job = JOB.replace("import nas\n", f"import nas\n{data}", 1).replace(
+        "nas.digits()", "nas.Regression(*DATA, batch=8)"
+    )
+    job = job.replace("max accuracy", "min rmse").replace("nn.Linear(width, 10)", "nn.Linear(width, 1)")
+    Path("units_job.py").write_text(job)
+    assert run(["train", "units_job.py", "--quiet"]) == 0
+    assert run(["run", "units_job.py", "--workers", "0", "--quiet"]) == 0
+    assert run(["extract", "mlp", "0", "--store", "mlp.db", "-o", "winner"]) == 0
+    said = (
+        "outputs are standardised" + capsys.readouterr().out.rpartition("outputs are standardised")[2].splitlines()[0]
+    )
+    told = json.loads(Path("winner/arch.json").read_text())
+    assert told["note"] == said
+    scale, offset = said.removeprefix("outputs are standardised: output * ").split(" is in")[0].split(" + ")
+    torch.manual_seed(0)
+    x = torch.randn(40, 64) + 1
+    with torch.no_grad():
+        error = _load(tmp_path / "winner")(x).flatten() * float(scale) + float(offset) - (100 + 7 * x[:, 0])
+    assert error.square().mean().sqrt().item() == pytest.approx(told["measurements"]["rmse"], rel=1e-3)
+    assert said in " ".join(Path("winner/load.py").read_text(encoding="utf-8").split())
+
+
+def test_a_note_is_text_and_no_source(searched: nas.Study, tmp_path: Path) -> None:
+    winner = take_home(searched, int(searched.front().index[0]))
+    assert winner.note == ""
+    winner.write(tmp_path / "plain")
+    winner_source = (tmp_path / "plain" / "load.py").read_text(encoding="utf-8")
+    hostile = dataclasses.replace(winner, note='in \\ units\n"""\nraise SystemExit("attacked")\n"""')
+    hostile.write(tmp_path / "winner")
+    source = (tmp_path / "winner" / "load.py").read_text(encoding="utf-8")
+    assert "in  units" in source
+    assert source.count('"""\n') == winner_source.count('"""\n')
+
+
 def test_a_trial_whose_record_says_otherwise_is_refused(searched: nas.Study) -> None:
     """As after a supernet was trained on: the module is right, but it is not what was evaluated."""
     accuracy = searched.evaluators[0]
