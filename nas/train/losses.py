@@ -152,6 +152,10 @@ class Teacher(Loss):
         """The module goes to `device`, in eval mode."""
         self.module.to(device).eval()
 
+    def keep(self, training: Training) -> None:
+        """Nothing; whether the module gives what networks of the task do."""
+        _check_teacher(self.module, training)
+
     def __call__(self, output: Any, batch: Batch, step: Step) -> Tensor:
         """The teacher looks at each batch once, however many archs the step has."""
         taught, student = _taught(self.module, batch, step), step.task.logits(output)
@@ -206,6 +210,10 @@ class Interpolated(Loss):
         """The module goes to `device`, in eval mode."""
         self.module.to(device).eval()
 
+    def keep(self, training: Training) -> None:
+        """Nothing; whether the module gives what networks of the task do."""
+        _check_teacher(self.module, training)
+
     def share(self, step: int) -> float:
         """t of step 0, 1, …"""
         return self.start + (1.0 - self.start) * min(1.0, step / self.steps)
@@ -226,6 +234,15 @@ class Interpolated(Loss):
         """Options and a digest of the teacher's weights."""
         options = {"steps": self.steps, "start": self.start, "weight": self.weight}
         return {"class": "Interpolated", "module": digest(self.module), **options}
+
+
+def _check_teacher(module: nn.Module, training: Training) -> None:
+    """Asks the task, where it has something to say, about the module's output for a first batch."""
+    task = training.task
+    if type(task).check_teacher is not Task.check_teacher:
+        batch = next(task.valid_batches()).to(training.device)
+        with torch.no_grad():
+            task.check_teacher(_asked(module, batch), batch)
 
 
 def look(module: nn.Module, batch: Batch, step: Step, names: Sequence[str] = ()) -> tuple[Any, Mapping[str, Tensor]]:

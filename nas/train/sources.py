@@ -392,7 +392,12 @@ def _loader(given: data.DataLoader[Any], whose: str, reading: Reading, steps: in
     for name in ("collate_fn", "num_workers", "pin_memory"):
         if getattr(reading, name):
             raise TrainError(f"{name} is the DataLoader's own for {whose}; give it to the DataLoader")
-    streamed = isinstance(given.dataset, data.IterableDataset)
+    samples: Any = given.dataset
+    streamed = isinstance(samples, data.IterableDataset)
+    if whose != "train" and given.drop_last and (streamed or len(samples) % (given.batch_size or 1)):
+        raise TrainError(
+            f"the DataLoader of {whose} has drop_last=True, so that some samples are not judged; make it with drop_last=False"
+        )
     if steps is None:
         try:
             steps = len(given)

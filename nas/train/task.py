@@ -187,10 +187,10 @@ class Task(ABC):
             valid: the same, of other samples.
             loss: "cross_entropy", "mse", "mae", "huber", "smooth_l1", "binary_cross_entropy" (of logits); a loss of torch with
                 means; or a function (output, targets) -> mean over the batch.
-            metrics: names ("accuracy", "f1", "mean_iou", "mse", "rmse", "mae", "r2") and functions (output, targets) -> number:
-                one, several, or name -> either.  A function is called once with all outputs and targets of a split, on the CPU,
-                which is right for any metric; `nas.averaged(function)` averages one that is a mean over samples batch by batch.
-                The loss is a metric too, the last.  The first is the one to watch.
+            metrics: names ("accuracy", macro "f1", "mean_iou", "mse", "rmse", "mae", "r2") and functions (output, targets) -> a
+                number: one, several, or name -> either.  A function is called once with all outputs and targets of a split, on
+                the CPU, which is right for any metric; `nas.averaged(function)` averages one that is a mean over samples batch
+                by batch.  The loss is a metric too, the last.  The first is the one to watch.
             test: the same as `valid`, for the end.
             divergence: how far outputs of two networks are apart, where a loss of your own does not tell: see `Task.divergence`.
             options: others of `nas.train.DataTask`: batch, seed, name, collate_fn, num_workers, …
@@ -201,6 +201,13 @@ class Task(ABC):
         from nas.train.supervised import Supervised  # which needs tasks itself
 
         return Supervised(train, valid, test, loss_of=loss, metrics_of=metrics, compares=divergence, **options)
+
+    def check_teacher(self, output: Any, batch: Batch) -> None:  # noqa: B027 (most take what any network gives)
+        """Whether a module from elsewhere gives what networks of this task do; asked once a training, of a first batch.
+
+        Raises:
+            TrainError: its outputs have another scale.
+        """
 
     def describe(self) -> dict[str, Any]:
         """JSON-able facts that tell two tasks apart; a training refuses to resume with a different one."""

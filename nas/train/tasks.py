@@ -32,7 +32,8 @@ class Regression(DataTask):
     Models learn standardised targets: (target − mean) / deviation of the training split, taken from all of it where it is in
     memory, else from `calibration` samples.  `rmse`, `mae` and `r2` are in the targets' own units, means over several outputs;
     `loss` is the squared error of standardised ones.  **A network alone gives standardised numbers**: `task.units(output)` turns
-    them into units, and `task.in_units(module)` is a module that does.
+    them into units, and `task.in_units(module)` is a module that does.  A model that was trained elsewhere on targets in units
+    needs standardise=False.
 
     Args:
         standardise: True, False, or (mean, deviation) of the targets, each a number or one for each output.
@@ -86,6 +87,17 @@ class Regression(DataTask):
     def in_units(self, module: nn.Module) -> nn.Module:
         """A module that gives what `module` gives, in the units of the targets."""
         return InUnits(module, *self._scale)
+
+    def check_teacher(self, output: Any, batch: Batch) -> None:
+        """A teacher gives standardised numbers too; one that is nearer to the targets in units does not."""
+        scores, targets = self._fitted(output, batch.targets).double(), batch.targets.double()
+        mean, deviation = (one.to(targets.device).double() for one in self._scale)
+        near, far = (((scores - one) / deviation).square().mean() for one in (targets, (targets - mean) / deviation))
+        if self.standardise is not False and float(near) < min(1.0, float(far)):
+            raise TrainError(
+                "the teacher gives numbers in the units of the targets, and networks of this task give standardised ones; give "
+                "the task standardise=False, or a teacher that was trained on it"
+            )
 
     def describe(self) -> dict[str, Any]:
         """As those of all data; what is computed from the data is no part."""

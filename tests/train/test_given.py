@@ -127,6 +127,12 @@ def test_what_a_data_set_draws_is_a_function_of_seed_epoch_and_batch() -> None:
         assert (states[1] == np.random.get_state()[1]).all()  # type: ignore[index]
 
 
+def test_a_loader_with_workers_gives_the_same_epoch_again() -> None:
+    task = task_of(DataLoader(Numbers(24, noise=1.0), 8, shuffle=True, num_workers=2))
+    assert task.repeatable
+    assert equal(list(task.train_batches(1)), list(task.train_batches(1)))
+
+
 def test_workers_give_the_batches_of_one_process() -> None:
     alone = task_of(Numbers(24, noise=1.0))
     shared = task_of(Numbers(24, noise=1.0), num_workers=2)
@@ -366,6 +372,7 @@ BAD: dict[str, tuple[Any, str]] = {
         lambda: task_of(DataLoader(DATA, 8), DataLoader(DATA, 4)),
         "train and valid have the same samples",
     ),
+    "one function": (lambda: task_of(*[lambda: [(X, Y)]] * 2, epoch_steps=1), "train and valid have the same samples"),
     "equal tensors": (lambda: task_of((X, Y), (X.clone(), Y.clone())), "train and valid have the same samples"),
     "shared rows": (
         lambda: task_of(Subset(DATA, range(30)), Subset(DATA, range(29, 40))),
@@ -388,6 +395,10 @@ BAD: dict[str, tuple[Any, str]] = {
     "the loss's name": (lambda: task_of((X, Y), metrics={"loss": "mae"}), "a metric is called 'loss'"),
     "an option": (lambda: task_of((X, Y), bacth=3), "bacth.*did you mean 'batch'"),
     "loader's options": (lambda: task_of(DataLoader(Numbers(40), 8), num_workers=2), "num_workers is the DataLoader's own"),
+    "what is not judged": (
+        lambda: task_of((X, Y), DataLoader(Numbers(11), 8, drop_last=True)),
+        "the DataLoader of valid has drop_last=True, so that some samples are not judged",
+    ),
     "a data set in a tuple": (lambda: task_of((Numbers(9), Y)), "train holds a Numbers beside arrays"),
 }  # fmt: skip
 

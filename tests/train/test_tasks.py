@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 import nas
 from nas.errors import TrainError
-from nas.train import Batch, Task
+from nas.train import Batch, BytePairs, LanguageModelling, Task
 from nas.train.tasks import InUnits
 from tests.conformance.task import TaskConformance
 from tests.train import family
@@ -106,6 +106,33 @@ class TestRegression(TaskConformance):
         torch.testing.assert_close(inside(task.valid[0]), task.units(module(task.valid[0])))
         torch.testing.assert_close(task.units(torch.zeros(3)), task.scale[0].expand(3))
         assert set(inside.state_dict()) >= {"mean", "deviation"}
+
+    @pytest.mark.parametrize("loss", [nas.Teacher, lambda module: nas.Interpolated(module, 5)])
+    def test_a_teacher_in_units_is_refused(self, loss: Any) -> None:
+        """Its numbers beside standardised ones would teach nonsense without a word."""
+        task = self.make()
+        exact = nn.Linear(5, 1)
+        with torch.no_grad():
+            exact.weight.fill_(10.0)
+            exact.bias.fill_(30.0)
+        net = nas.Supernet(self.space(), example=task.example)
+        with pytest.raises(TrainError, match="the teacher gives numbers in the units of the targets"):
+            nas.Training(net, task, loss=loss(exact), steps=2).run(progress=False)
+        with torch.no_grad():
+            exact.weight.div_(task.scale[1])
+            exact.bias.sub_(task.scale[0]).div_(task.scale[1])
+        nas.Training(net, task, loss=loss(exact), steps=2).run(progress=False)
+
+    def test_candidates_are_trained_alone_and_by_a_teacher(self, tmp_path: Any) -> None:
+        task = self.make()
+        teacher = nas.Supernet(self.space(), example=task.example)
+        trained = nas.Trained(task, tmp_path, epochs=1, teacher=teacher)
+        assert tuple(trained(self.space().smallest)) == ("rmse", "mae", "r2", "loss", "epochs")
+        softened = nas.Trained(task, tmp_path, epochs=1, teacher=teacher, temperature=2.0)
+        with pytest.raises(
+            TrainError, match="temperature=2.0, which has no effect on outputs that are compared by MeanSq"
+        ):
+            softened.check(self.space())
 
     def test_several_outputs_are_averaged(self) -> None:
         x, y = draw(40, 5), torch.stack([draw(40, seed=1), 100 * draw(40, seed=2)], 1)
@@ -251,6 +278,18 @@ class TestLanguageModel(TaskConformance):
         assert torch.equal(batch.targets, batch.inputs + 1)
 
 
+class TestLanguageModelling(TaskConformance):
+    """Text by its own tokenizer."""
+
+    def make(self, seed: int = 0, **options: Any) -> Task:
+        source = torch.Generator().manual_seed(seed)
+        train, valid = (torch.randint(0, 11, (count,), generator=source) for count in (200, 90))
+        return LanguageModelling(train, valid, None, BytePairs(()), context=6, batch=4, seed=seed, **options)
+
+    def space(self) -> nas.Space:
+        return nas.Space(tokens(width=widths()))
+
+
 class TestEmbedding(TaskConformance):
     group = 2
 
@@ -332,6 +371,28 @@ class TestDataset(TaskConformance):
 
     def space(self) -> nas.Space:
         return nas.Space(dense(width=widths(), outputs=1))
+
+
+class Answer:
+    """As models of Hugging Face give their output."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+
+def test_a_model_is_called_by_the_names_of_a_mapping() -> None:
+    table = draw(11, 11, seed=3)
+    ids = torch.randint(0, 11, (12, 6), generator=torch.Generator().manual_seed(0))
+    data = [{"input_ids": one, "attention_mask": torch.ones(6).long(), "labels": one} for one in ids]
+
+    def model(input_ids: Tensor, attention_mask: Tensor) -> Answer:
+        assert attention_mask.shape == input_ids.shape
+        return Answer(table[input_ids])
+
+    task = nas.LanguageModel(data[:8], data[8:], batch=4)
+    found = task.evaluate(lambda inputs: model(**inputs))
+    expected = functional.cross_entropy(table[ids[8:, :-1]].flatten(0, 1), ids[8:, 1:].flatten())
+    assert found["loss"] == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_metrics_of_a_batch_are_named_as_those_of_a_split() -> None:
