@@ -221,8 +221,11 @@ class Items(Rows):
             pin_memory=reading.pin_memory and torch.cuda.is_available(),
             generator=torch.Generator(),  # of the workers' seeds, which are not used: the global one stays as it is
         )
-        for raw in loader:
-            yield as_batch(raw, reading.inputs, reading.target, self.whose)
+        try:
+            for raw in loader:
+                yield as_batch(raw, reading.inputs, reading.target, self.whose)
+        except TrainError as error:  # of a worker it comes with the worker's traceback as its text
+            raise TrainError(str(error).strip().rpartition("TrainError: ")[2]) from None
 
 
 class Windows(Rows):

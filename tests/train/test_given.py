@@ -260,6 +260,15 @@ def test_uneven_ends_are_left_out_in_training_and_kept_in_judging() -> None:
     assert [len(batch) for batch in loader.train_batches(0)] == [8, 8, 5]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_samples_of_other_sizes_are_one_sentence_wherever_they_are_read(workers: int) -> None:
+    ragged = [(torch.zeros(3 if row < 8 else row), 0.0) for row in range(24)]
+    task = task_of(ragged, ragged[:5], num_workers=workers)
+    with pytest.raises(TrainError, match="^samples of train do not make a batch") as raised:
+        list(task.train_batches(0))
+    assert "\n" not in str(raised.value)
+
+
 def test_a_collate_function_pads() -> None:
     ragged = [(torch.arange(1 + row % 3), float(row)) for row in range(16)]
 
