@@ -38,6 +38,8 @@ ARITHMETIC: Mapping[str, Callable[[Any, Any], Any]] = types.MappingProxyType(
 )
 UNKNOWN = frozenset({"attr", "dim", "axis"})
 """What begins an expression that is no computation; `("axis", axis)` where axes of tensors are known."""
+_SYMBOLS = (torch.SymInt, torch.SymFloat)
+"""Numbers that torch follows by itself: they know no subclass of int or float beside them."""
 _listening: list[dict[tuple[Expression, Expression], bool]] = []
 _INTERNAL = frozenset(vars(nn.Module()))
 _DEPTH = 3
@@ -67,6 +69,8 @@ class TrackedInt(int):
 
     def _compared(self, other: object, *, same: bool) -> bool:
         """Whether they are the same, or not; it is noted, for what the model does depends on it."""
+        if isinstance(other, _SYMBOLS):
+            return bool(plain(self) == other) is same
         found = int.__eq__(self, other)
         if found is not NotImplemented and _listening and not isinstance(other, bool):
             compared = self.expression, _expression(other)
@@ -110,8 +114,10 @@ def _operator(sign: str, *, reflected: bool) -> Callable[[Any, Any], Any]:
     compute = ARITHMETIC[sign]
 
     def method(self: Any, other: Any) -> Any:
+        if isinstance(other, _SYMBOLS):
+            return compute(other, plain(self)) if reflected else compute(plain(self), other)
         if not isinstance(other, (int, float)):
-            return NotImplemented  # a tensor, or a symbol of torch: its own method has the word
+            return NotImplemented  # a tensor: its own method has the word
         if isinstance(other, bool) or type(other) not in (int, float, TrackedInt, TrackedFloat):
             own, foreign = plain(self), other  # a number of a library's: the result is as if nothing were tracked
             return compute(foreign, own) if reflected else compute(own, foreign)
@@ -119,6 +125,15 @@ def _operator(sign: str, *, reflected: bool) -> Callable[[Any, Any], Any]:
         if sign == "**" and type(plain(left)) is int and type(plain(right)) is int:
             return left * left if right == 2 else plain(left) ** plain(right)
         return _tracked(compute(plain(left), plain(right)), (sign, _expression(left), _expression(right)))
+
+    return method
+
+
+def _ordering(name: str, own: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    compare = getattr(operator, name)
+
+    def method(self: Any, other: Any) -> Any:
+        return compare(plain(self), other) if isinstance(other, _SYMBOLS) else own(self, other)
 
     return method
 
@@ -135,6 +150,9 @@ for _name, _sign in (
         setattr(_class, f"__{_name}__", _operator(_sign, reflected=False))
         setattr(_class, f"__r{_name}__", _operator(_sign, reflected=True))
         setattr(_class, "__neg__", _negated)  # noqa: B010  # as the others are set
+for _class in (TrackedInt, TrackedFloat):
+    for _name in ("lt", "le", "gt", "ge"):
+        setattr(_class, f"__{_name}__", _ordering(_name, getattr(_class.__base__, f"__{_name}__")))
 
 
 def whole(value: Any) -> Any:

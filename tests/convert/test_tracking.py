@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.source import ConstantSource
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 
 from nas.convert.tracking import TrackedInt, Whole, evaluate, leaves, plain, track_attributes, unknowns, whole
 
@@ -79,6 +81,22 @@ def test_a_tensor_or_foreign_number_decides_itself() -> None:
     assert isinstance(heads() * torch.ones(2), torch.Tensor)
     assert type(heads() + True) is int
     assert type(plain(heads())) is int
+
+
+def test_a_symbol_of_torch_meets_a_plain_number() -> None:
+    shapes = ShapeEnv()
+    name = shapes.create_symbol(7, source=ConstantSource("n"), dynamic_dim=DimDynamic.DYNAMIC)
+    symbol = shapes.create_symintnode(name, hint=7)
+    assert [int(heads() + symbol), int(symbol - heads()), int(heads() * symbol), int(symbol // heads())] == [
+        13,
+        1,
+        42,
+        1,
+    ]
+    assert heads() < symbol
+    assert symbol >= heads()
+    assert heads() != symbol
+    assert TrackedInt(7) == symbol
 
 
 def test_copies_and_pickles_are_plain() -> None:
