@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,6 +63,9 @@ class Metric:
         """+1.0 for a metric to minimise, -1.0 for one to maximise: `value * sign` is minimised."""
         return 1.0 if self.goal == "min" else -1.0
 
+    def __str__(self) -> str:
+        return f"{self.goal} {self.name}"
+
     @property
     def label(self) -> str:
         """Name with unit, for a table or an axis: `latency_ms [ms]`."""
@@ -84,6 +88,23 @@ def parse_objective(objective: str | Metric) -> Metric:
     raise MetricError(
         f"objective {objective!r} is not understood; write 'max NAME' or 'min NAME', as in 'max accuracy'"
     )
+
+
+def parse_objectives(objectives: str | Sequence[str | Metric]) -> tuple[Metric, ...]:
+    """Metrics from `"max accuracy, min params"`, or from a list of such.
+
+    Raises:
+        MetricError: one is not of that form, there is none, or one is named twice.
+    """
+    given = objectives.split(",") if isinstance(objectives, str) else objectives
+    found = tuple(parse_objective(one) for one in given)
+    names = [metric.name for metric in found]
+    if not found:
+        raise MetricError("there is no objective; give one or more, as in 'max accuracy, min params'")
+    for name in names:
+        if names.count(name) > 1:
+            raise MetricError(f"objective {name!r} is given twice")
+    return found
 
 
 @checked(MetricError)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["NAS_WAIT_S"] = "0"  # a test does not depend on what else the machine does
 # What commands note of the user's jobs stays out of the user's home.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="nas-state-")
 # Whoever starts the tests in the background (nohup, a shell's &) has it ignored, in every process that they start too.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.root import ForceOption, HtmlOption, JobArgument, app
+from nas.cli.root import MODELS, ForceOption, HtmlOption, JobArgument, app
 
 if TYPE_CHECKING:
     from nas.convert.elastic import ElasticSpace
 
 
-@app.command
+@app.command(group=MODELS)
 def elastic(
     job: JobArgument,
     *,

@@ -16,6 +16,8 @@ from nas.evaluate.base import every
 from nas.text import printable
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from nas.hardware import Target
     from nas.store import Store
     from nas.study import Study
@@ -253,6 +255,57 @@ def measure_front(study: Study, quiet: bool) -> None:
             f"no trial is within {bounds} when measured; lower the bound so that predictions leave room, or measure more "
             "archs and fit the predictor again"
         )
+
+
+def measure_anew(study: Study, where: str | None, wait: float | None) -> pd.DataFrame:
+    """The front of predictions with every trial measured; of measurements, with what is noisy measured once more.
+
+    Raises:
+        StudyError: nothing of the study is measured alone on this machine.
+    """
+    from nas.store import further
+    from nas.study.anew import evaluators_of
+    from nas.study.measuring import measured_front, predicted_by
+
+    if predicted_by(study) is None and evaluators_of(study):
+        measure_noisy(study, where, wait)
+        return further.front(study.record, where)
+    wait_for_quiet(study, wait)
+    return measured_front(study, where, ticker(quiet=False))
+
+
+def wait_for_quiet(study: Study, wait: float | None) -> bool:
+    """Wait for a quiet machine, where the study measures latencies on it."""
+    from nas.hardware.idle import wait_for_quiet as wait_here
+    from nas.hardware.idle import wait_s
+    from nas.study.anew import evaluators_of
+    from nas.study.measuring import predicted_by
+
+    measures = bool(evaluators_of(study)) or predicted_by(study) is not None
+    return not measures or wait_here(wait_s(wait), _note)
+
+
+def measure_noisy(study: Study, where: str | None, wait: float | None, *, here: bool = False) -> None:
+    """Measure noisy trials of the front once more, when the machine is quiet, and say what came of it."""
+    from nas.study.anew import measure_again, noisy_front
+
+    todo = noisy_front(study, where, here=here)
+    if not todo:
+        return
+    if not wait_for_quiet(study, wait):
+        print_text(
+            f"{len(todo)} trials of the front are noisy; on a quiet machine, measure them again with: "
+            f"nas front {quote(study.name)} --measure"
+        )
+        return
+    done = measure_again(study, where, here=here)
+    shown = ", ".join(map(str, done))
+    print_text(f"measured {len(done)} noisy trial{'s' * (len(done) != 1)} of the front again: {shown}")
+
+
+def _note(sentence: str) -> None:
+    sys.stderr.write(printable(sentence) + "\n")
+    sys.stderr.flush()
 
 
 def ticker(quiet: bool) -> Tick:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
 
 from cyclopts import App
 
-from nas.cli.root import DatabaseArgument, StoreOption, StudyArgument, app, text
-from nas.cli.stores import keep, of_any_revision, reading, shown_of, url_of
+from nas.cli.root import KEEP, DatabaseArgument, StoreOption, app
+from nas.cli.stores import keep, of_any_revision, shown_of, url_of
+from nas.cli.tending import delete, rename
 from nas.errors import NasError, StoreError
-from nas.text import printable
 
-db = App(name="db", help="The database: its schema, copies, and what its studies are called.")
+db = App(name="db", help="The database: its schema, and copies.", group=KEEP)
 app.command(db)
 
 
-@app.command
+@app.command(group=KEEP)
 def doctor(*, store: StoreOption = None) -> None:
     """Check versions, devices, threads and the database, and say what to mend."""
     from nas.cli.doctor import examine
@@ -53,60 +51,9 @@ def current(*, store: StoreOption = None) -> None:
     print_text(f"{shown_of(store)}: schema {revision or 'none'}, this version of supernas needs {head}")
 
 
-@db.command
-def rename(study: StudyArgument, new: Annotated[str, text], *, store: StoreOption = None) -> None:
-    """Give a study another name; its job goes on with 'nas run JOB --name NEW'.
-
-    Args:
-        new: name that no study of the database has.
-    """
-    from nas.cli import own
-    from nas.cli.output import print_text
-    from nas.study.owner import is_gone
-
-    opened = reading(store)
-    heirs = opened.heirs(study)
-    opened.rename_study(study, new, is_gone)
-    job = own.recall("job", opened.place, study)
-    if job is not None:
-        own.remember("job", opened.place, new, job)
-        own.forget("job", opened.place, study)
-    print_text(f"study {study!r} is now called {new!r}{_inherited(heirs)}")
-
-
-@db.command
-def delete(study: StudyArgument, *, yes: bool = False, store: StoreOption = None) -> None:
-    """Delete a study with all of its trials; asks first.
-
-    Args:
-        yes: do not ask.
-    """
-    from nas.cli import own
-    from nas.cli.output import print_text
-    from nas.study.owner import is_gone
-
-    opened = reading(store)
-    size = sum(opened.open_study(study).counts().values())
-    heirs = opened.heirs(study)
-    if not yes and not _agreed(f"delete study {study!r} with its {size} trials from {shown_of(store)}? [y/N] "):
-        raise NasError(f"study {study!r} was not deleted; answer y, or give --yes")
-    opened.delete_study(study, is_gone)
-    own.forget("job", opened.place, study)
-    print_text(f"deleted study {study!r} with its {size} trials{_inherited(heirs)}")
-
-
-def _agreed(question: str) -> bool:
-    sys.stderr.write(printable(question))
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def _inherited(heirs: Sequence[str]) -> str:
-    """What becomes of the studies that learnt from one that has another name, or none, now."""
-    if not heirs:
-        return ""
-    names = ", ".join(map(repr, heirs))
-    return f"; {names} began with its trials and keep{'s' * (len(heirs) == 1)} them under the old name"
+# The spelling before these were commands of their own.
+db.command(rename, show=False)
+db.command(delete, show=False)
 
 
 @db.command(name="copy")

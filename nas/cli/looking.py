@@ -7,22 +7,30 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from nas.cli.root import (
+    LOOK,
+    ColumnsOption,
     ForceOption,
     JobOption,
     OutputOption,
     StoreOption,
     StudyArgument,
+    WaitOption,
     WhereOption,
     app,
     natural,
+    text,
 )
 from nas.cli.stores import check_output, declared, reading
+from nas.errors import MetricError
+
+# How soon a count of trials is left out of a narrow terminal.
+_STATE_RANKS = {"COMPLETED": 0, "FAILED": 1, "INFEASIBLE": 2, "RUNNING": 3, "WAITING": 4}
 
 
-@app.command
+@app.command(group=LOOK)
 def studies(*, store: StoreOption = None, format: Literal["table", "json"] = "table") -> None:
     """List the studies of a database."""
-    from nas.cli.output import print_json, print_table
+    from nas.cli.output import Column, print_json, print_table
     from nas.store import STATES
 
     found = reading(store).studies()
@@ -32,7 +40,7 @@ def studies(*, store: StoreOption = None, format: Literal["table", "json"] = "ta
                 {
                     "study": summary.name,
                     "space": summary.space,
-                    "objectives": [f"{metric.goal} {metric.name}" for metric in summary.objectives],
+                    "objectives": [str(metric) for metric in summary.objectives],
                     "trials": summary.counts,
                     "front": summary.front_size,
                     "best": summary.best,
@@ -42,12 +50,18 @@ def studies(*, store: StoreOption = None, format: Literal["table", "json"] = "ta
         )
         return
     print_table(
-        ["study", "space", "objectives", *(state.lower() for state in STATES), "front"],
+        [
+            Column("study"),
+            Column("space", 5),
+            Column("objectives"),
+            *(Column(state.lower(), _STATE_RANKS[state]) for state in STATES),
+            Column("front"),
+        ],
         [
             [
                 summary.name,
                 summary.space,
-                ", ".join(f"{metric.goal} {metric.name}" for metric in summary.objectives),
+                ", ".join(map(str, summary.objectives)),
                 *(summary.counts.get(state, 0) for state in STATES),
                 summary.front_size,
             ]
@@ -56,7 +70,7 @@ def studies(*, store: StoreOption = None, format: Literal["table", "json"] = "ta
     )
 
 
-@app.command
+@app.command(group=LOOK)
 def show(
     study: StudyArgument,
     *,
@@ -65,6 +79,7 @@ def show(
     where: WhereOption = None,
     limit: Annotated[int, natural] = 20,
     format: Literal["table", "json"] = "table",
+    columns: ColumnsOption = None,
     everything: Annotated[bool, Parameter(name="--all")] = False,
 ) -> None:
     """Show what a study is, how far it is, and its latest trials.
@@ -73,16 +88,23 @@ def show(
         state: only trials in this state.
         where: only trials that satisfy this filter, as in "latency_ms <= 2".
         limit: this many trials at the most.
-        everything: show every measurement, also how it was measured.
+        columns: show these columns, as in "params,latency_ms", or all; else what is of interest and has room.
+        everything: as --columns all.
     """
-    from nas.cli.show import show_study
+    from nas.cli.show import Columns, show_study
 
     clauses = [f"({where})"] if where else []
     clauses += [f"state == {state!r}"] if state else []
-    show_study(reading(store).open_study(study), " and ".join(clauses) or None, limit, format, everything)
+    show_study(
+        reading(store).open_study(study),
+        " and ".join(clauses) or None,
+        limit,
+        format,
+        Columns("all" if everything else columns),
+    )
 
 
-@app.command
+@app.command(group=LOOK)
 def front(
     study: StudyArgument,
     *,
@@ -90,9 +112,12 @@ def front(
     where: WhereOption = None,
     format: Literal["table", "json", "csv", "html", "png"] | None = None,
     output: OutputOption | None = None,
+    objectives: Annotated[str | None, text] = None,
+    columns: ColumnsOption = None,
     everything: Annotated[bool, Parameter(name="--all")] = False,
     force: ForceOption = False,
     measure: bool = False,
+    wait: WaitOption = None,
     job: JobOption = None,
 ) -> None:
     """Print or draw the Pareto front of a study.
@@ -101,19 +126,60 @@ def front(
         where: the front of the trials that satisfy this filter, as in "latency_ms <= 2 and params < 50_000".
         format: table unless given, or what the output's ending says.
         output: file to write instead of printing; html and png need one. [default: STUDY-front.FORMAT]
-        everything: print every measurement, also how it was measured.
-        measure: measure every trial of a front of predicted latencies, until all of the front is measured.
+        objectives: of any metrics that were measured, as in "max accuracy, min params". [default: the study's]
+        columns: print these columns, as in "params,latency_ms", or all; else what is of interest and has room.
+        everything: as --columns all.
+        measure: measure a front of predicted latencies until all of it is measured, or what is noisy on the front once more.
+        wait: seconds to wait for a quiet machine before that.
     """
-    from nas.cli.show import destination, is_front, write_front
+    from nas.cli.show import Columns, destination, is_front, write_front
+    from nas.metrics import parse_objectives
 
     record, found = reading(store).open_study(study), None
+    others = None if objectives is None else parse_objectives(objectives)
     chosen, target = destination(record, format, output)
     if target is not None:
-        check_output(target, store, is_front(record, chosen), force=force)
+        check_output(target, store, is_front(record, chosen, others), force=force)
     if measure:
-        from nas.cli.hardware import ticker
-        from nas.study.measuring import measured_front
+        from nas.cli.hardware import measure_anew
 
+        if others is not None:
+            raise MetricError(
+                "--measure measures the front of the study's objectives; give --objectives in another command"
+            )
         words = ["front", study, "--measure", *(["--where", where] if where else [])]
-        found = measured_front(declared(study, job, store, words), where, ticker(quiet=False))
-    write_front(record, where, format, output, everything, measured=found)
+        found = measure_anew(declared(study, job, store, words), where, wait)
+    shown = Columns("all" if everything else columns)
+    write_front(record, where, format, output, shown, objectives=others, measured=found)
+
+
+@app.command(group=LOOK)
+def compare(
+    study: StudyArgument,
+    other: StudyArgument,
+    *more: Annotated[str, text],
+    objectives: Annotated[str | None, text] = None,
+    where: WhereOption = None,
+    format: Literal["table", "json", "csv", "png"] | None = None,
+    output: OutputOption | None = None,
+    force: ForceOption = False,
+    store: StoreOption = None,
+) -> None:
+    """Compare the fronts of studies: hypervolume by a common reference point, and how many trials each took.
+
+    Args:
+        other: study to compare it with.
+        more: further studies.
+        objectives: as in "max accuracy, min params". [default: the first study's, as far as all have measured them]
+        where: only trials that satisfy this filter.
+        format: table unless given, or what the output's ending says.
+        output: file to write instead of printing; png needs one. [default: compare.png]
+    """
+    from nas.cli.compare import write_comparison
+    from nas.metrics import parse_objectives
+    from nas.store.comparing import compare as compare_records
+
+    chosen = None if objectives is None else parse_objectives(objectives)
+    opened = reading(store)
+    found = compare_records([opened.open_study(name) for name in (study, other, *more)], chosen, where)
+    write_comparison(found, format, output, store, force=force)

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App
 
-from nas.cli.root import DeviceOption, JobArgument, StoreOption, app, count, text
+from nas.cli.root import HARDWARE, DeviceOption, JobArgument, StoreOption, app, count, text
 from nas.cli.stores import DEFAULT_STORE, keep, reading
 
 if TYPE_CHECKING:
     from nas.store import Store
     from nas.study import Study
 
-predictor = App(name="predictor", help="Predictors of latency, kept for each device.")
+predictor = App(name="predictor", help="Predictors of latency, kept for each device.", group=HARDWARE)
 app.command(predictor)
 
 
-@app.command
+@app.command(group=HARDWARE)
 def devices(*, store: StoreOption = None, format: Literal["table", "json"] = "table") -> None:
     """List this machine's devices and those of a database, with what was measured on them."""
     from nas.cli.hardware import show_devices
@@ -28,7 +28,7 @@ def devices(*, store: StoreOption = None, format: Literal["table", "json"] = "ta
     show_devices(reading(store) if there else None, format == "json")
 
 
-@app.command
+@app.command(group=HARDWARE)
 def measure(
     job: JobArgument,
     *,

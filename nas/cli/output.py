@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, TaskID
@@ -19,24 +22,110 @@ from rich.text import Text
 
 from nas.text import printable
 
+_UNLIMITED = 1_000_000  # characters of a line that nobody reads on a terminal
+_TEXT = 16  # characters of a text, as of a reason, that a column shows at least
+_TABLE = 40  # characters of a table that a terminal may break itself: numbers stay whole
 _INDEX = re.compile(r"\[\d+\]$")
 
 
+class Figure(str):
+    """Text that is a number for the table: to the right, and never broken."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Args:
+        name: its heading.
+        rank: of columns that do not fit the one with the highest rank is left out first; 0 stays.
+        brief: may be cut to a line, with an ellipsis, where there is no room.
+    """
+
+    name: str
+    rank: int = 0
+    brief: bool = False
+
+
 def console() -> Console:
-    """Standard output; wide enough for a table when it is not a terminal."""
+    """Standard output: a terminal is as wide as it is, a pipe as COLUMNS says, or else as wide as what is printed."""
     found = Console()
-    return found if found.is_terminal else Console(width=160)
+    known = found.is_terminal or os.environ.get("COLUMNS", "").isdigit()
+    return Console(width=max(found.width, _TABLE) if known else _UNLIMITED)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
-    """A table; numbers to the right, None as an empty cell; text as it is, whatever it says to terminals or to rich."""
+def print_table(
+    columns: Sequence[str | Column],
+    rows: Sequence[Sequence[Any]],
+    title: str | None = None,
+    *,
+    whole: bool = False,
+) -> list[str]:
+    """A table; numbers to the right and never broken, None as an empty cell; text as it is, whatever it says to terminals.
+
+    Args:
+        columns: their headings, or `Column`s, of which those of the highest rank are left out where they do not fit.
+        rows: of cells.
+        title: above.
+        whole: leave nothing out and cut nothing, however narrow the terminal is.
+
+    Returns:
+        names of the columns that were left out.
+    """
+    target = Console(width=_UNLIMITED) if whole else console()
+    heads = [one if isinstance(one, Column) else Column(one) for one in columns]
+    cells = [[_cell(value) for value in row] for row in rows]
+    numeric = [bool(rows) and all(_is_figure(row[at]) for row in rows) for at in range(len(heads))]
+    widths = _widths(heads, cells, numeric, target.width)
+    kept = list(widths)
     table = Table(title=None if title is None else _shown(title), title_justify="left")
-    for index, column in enumerate(columns):
-        numeric = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
-        table.add_column(_shown(column), justify="right" if numeric and rows else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_shown(_cell(value)) for value in row))
-    console().print(table)
+    for at, width in widths.items():
+        table.add_column(
+            _shown(heads[at].name),
+            justify="right" if numeric[at] else "left",
+            overflow="ellipsis" if heads[at].brief else "fold",
+            no_wrap=numeric[at] or heads[at].brief,
+            width=width,
+        )
+    for row in cells:
+        table.add_row(*(_shown(row[at]) for at in kept))
+    target.print(table)
+    return [heads[at].name for at in range(len(heads)) if at not in kept]
+
+
+def _widths(
+    heads: Sequence[Column], cells: Sequence[Sequence[str]], numeric: Sequence[bool], width: int
+) -> dict[int, int]:
+    """Characters of each column that is shown: all that it needs where there is room, and never less than a number has."""
+    whole = [
+        max(cell_len(line) for text in (head.name, *(row[at] for row in cells)) for line in _lines(text))
+        for at, head in enumerate(heads)
+    ]
+    least = [
+        longest if numeric[at] else min(longest, max(_TEXT, cell_len(printable(head.name))))
+        for at, (head, longest) in enumerate(zip(heads, whole, strict=True))
+    ]
+    kept = list(range(len(heads)))
+    while (room := width - 1 - sum(least[at] + 3 for at in kept)) < 0:
+        spare = [at for at in kept if heads[at].rank > 0]
+        if not spare:
+            break
+        kept.remove(max(spare, key=lambda at: (heads[at].rank, at)))
+    found = {}
+    for at in kept:
+        more = min(max(room, 0), whole[at] - least[at])
+        found[at], room = least[at] + more, room - more
+    return found
+
+
+def _lines(text: str) -> list[str]:
+    return printable(text, keep="\n").split("\n")
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or isinstance(value, (int, float, Figure)) or value is pd.NA
 
 
 @contextmanager
@@ -103,6 +192,8 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
+    if value is pd.NA:
+        return None
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and math.isnan(value) else value
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, Parameter, Token
+from cyclopts import App, Group, Parameter, Token
 
 import nas
 from nas.checking import shown
@@ -51,6 +51,14 @@ StoreOption = Annotated[
 ]
 DatabaseArgument = Annotated[str, Parameter(converter=_PATH)]
 WhereOption = Annotated[str | None, text]
+ColumnsOption = Annotated[str | None, text]
+WaitOption = Annotated[
+    float | None,
+    Parameter(
+        converter=_taking(Float(Range(least=0)), float),
+        help="Seconds to wait for a quiet machine before latencies are measured; 0 does not. [default: $NAS_WAIT_S, or 60]",
+    ),
+]
 OutputOption = Annotated[Path, Parameter(name=["--output", "-o"], converter=_taking(PathKind(), Path))]
 HtmlOption = Annotated[
     Path | None,
@@ -73,10 +81,21 @@ DeviceOption = Annotated[
 ]
 StudyArgument = Annotated[str, text, Parameter(help="Name of a study; 'nas studies' lists them.")]
 
+# What `nas --help` lists, in this order.
+WORK = Group("Train and search", sort_key=1)
+LOOK = Group("Read results", sort_key=2)
+TAKE = Group("Take networks home", sort_key=3)
+CHANGE = Group("Change studies", sort_key=4)
+HARDWARE = Group("Latency of hardware", sort_key=5)
+MODELS = Group("Models", sort_key=6)
+KEEP = Group("Installation and database", sort_key=7)
+
 app = App(
     name="nas",
     help="Search a space of networks that share one set of weights, on your hardware.",
     version=nas.__version__,
     default_parameter=Parameter(negative=()),
     suppress_keyboard_interrupt=False,  # `run` says how to go on
+    help_epilogue="All commands: nas --help. What each option takes: nas COMMAND --help.",
 )
+app["--help"].group = app["--version"].group = Group("Options", sort_key=9)

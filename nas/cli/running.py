@@ -6,11 +6,11 @@ import os
 from shlex import quote
 from typing import Annotated
 
-from nas.cli.root import JobArgument, StoreOption, app, count, natural, seconds, text
+from nas.cli.root import WORK, JobArgument, StoreOption, WaitOption, app, count, natural, seconds, text
 from nas.cli.stores import keep, store_hint
 
 
-@app.command
+@app.command(group=WORK)
 def train(
     job: JobArgument,
     *,
@@ -43,14 +43,15 @@ def train(
 
         result = run_on(study.training, workers, ray=ray, address=address, progress=not quiet, resume=not restart)
     last = result.history.iloc[-1] if len(result.history) else {}
-    watched = ", ".join(f"{name} {value:.4g}" for name, value in last.items() if str(name).endswith("accuracy"))
+    metric = study.training.task.metric_names[0]
+    watched = ", ".join(f"{name} {value:.4g}" for name, value in last.items() if str(name).endswith(f"_{metric}"))
     print_text(f"trained {result.steps} steps in {result.seconds:.0f} s{': ' + watched if watched else ''}")
     if study.training.path is not None:
         print_text(f"supernet and logs: {study.training.path}")
     print_text(f"search it with: nas run {quote(job)}")
 
 
-@app.command(name="run")
+@app.command(group=WORK, name="run")
 def run_study(
     job: JobArgument,
     *,
@@ -62,11 +63,14 @@ def run_study(
     store: StoreOption = None,
     time_limit: Annotated[float | None, seconds] = None,
     dry_run: bool = False,
+    retry_failed: bool = False,
+    wait: WaitOption = None,
     quiet: bool = False,
 ) -> None:
     """Search: evaluate archs until the study has enough trials; goes on where it stopped.
 
-    A front of predicted latencies is measured at the end, where its device can be reached from here.
+    A front of predicted latencies is measured at the end, where its device can be reached from here, and so is once more what
+    is noisy on a front of measured ones.
 
     Args:
         trials: finished trials to go on to. [default: what the job says]
@@ -76,12 +80,16 @@ def run_study(
         name: of the study, instead of the job's.
         time_limit: stop an evaluation that takes longer than this many seconds.
         dry_run: check everything and evaluate one arch here, without a record.
+        retry_failed: first try all failed trials again. [default: those that stopped the last run, once for each job file]
         quiet: no progress.
     """
     from nas.cli import own
+    from nas.cli.hardware import measure_front, measure_noisy
     from nas.cli.job import load_job
     from nas.cli.output import print_json, print_text
     from nas.cli.show import is_predicted
+    from nas.hardware.idle import wait_s
+    from nas.study.retrying import fruitless
 
     study = keep(load_job(job))
     if name is not None or store is not None or "NAS_STORE" in os.environ:
@@ -91,20 +99,32 @@ def run_study(
         return
     if study.job is not None:
         own.remember("job", study.place, study.name, study.job)
-    summary = study.run(trials, workers=workers, ray=ray, address=address, progress=not quiet, time_limit_s=time_limit)
+    on_ray = ray or address is not None
+    summary = study.run(
+        trials,
+        workers=workers,
+        ray=ray,
+        address=address,
+        progress=not quiet,
+        time_limit_s=time_limit,
+        retry_failed=retry_failed,
+        wait_s=wait_s(wait),
+    )
     print_text(str(summary))
+    if (fault := fruitless(study.record)) is not None:
+        raise fault
     predicted = is_predicted(study.record)
     if predicted:
-        from nas.cli.hardware import measure_front
-
         measure_front(study, quiet)
+    elif summary.evaluated and not on_ray:
+        measure_noisy(study, None, wait, here=True)
     if study.record.counts()["COMPLETED"]:
         print_text(f"see it with: nas front {quote(study.name)}{' --measure' * predicted}{store_hint(study.where)}")
     else:
         print_text(f"see what became of them with: nas show {quote(study.name)}{store_hint(study.where)}")
 
 
-@app.command(name="submit")
+@app.command(group=WORK, name="submit")
 def submit_job(
     job: JobArgument | None = None,
     *,

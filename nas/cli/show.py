@@ -5,31 +5,49 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from nas import files
-from nas.cli.output import choices_text, console, print_json, print_lines, print_table, print_text, records
-from nas.errors import FilterError, NasError
-from nas.metrics import unit_of
+from nas.cli.output import Column, Figure, choices_text, print_json, print_lines, print_table, print_text, records
+from nas.errors import FilterError, NasError, suggest
+from nas.noise import (
+    LEGEND,
+    close_neighbours,
+    half_spread,
+    is_noisy,
+    noisy_name,
+    noisy_trials,
+    stem_of,
+    tells,
+    with_noise,
+)
+from nas.store import further
 from nas.text import printable
 
 if TYPE_CHECKING:
+    from nas.metrics import Metric
     from nas.store import StudyRecord
 
 _FORMATS = {".json": "json", ".csv": "csv", ".html": "html", ".png": "png"}
 
 
-def show_study(record: StudyRecord, where: str | None, limit: int, format: str, everything: bool) -> None:
+def show_study(record: StudyRecord, where: str | None, limit: int, format: str, columns: Columns) -> None:
     """Print what the study is, and its latest trials."""
+    from nas.store.notes import TRIES
+
     first = max(0, sum(record.counts().values()) - limit)
     trials = record.trials(where=where or f"number >= {first}").tail(limit)
+    tries = {int(number): 1 + len(record.notes(int(number)).get(TRIES, ())) for number in trials.index}
+    if any(count > 1 for count in tries.values()):
+        trials.insert(1, "tries", [tries[int(number)] for number in trials.index])
     facts = {
         "study": record.name,
-        "objectives": [f"{metric.goal} {metric.name}" for metric in record.objectives],
+        "objectives": [str(metric) for metric in record.objectives],
         "constraints": [str(constraint) for constraint in record.constraints],
         "space": {
             "name": record.schema["name"],
@@ -47,7 +65,7 @@ def show_study(record: StudyRecord, where: str | None, limit: int, format: str, 
         return
     for name, fact in facts.items():
         print_text(f"{name + ':':13}{_fact(fact)}")
-    _print_frame(trials, record, everything)
+    _print_frame(trials, record, columns, first=["state", "tries", *(metric.name for metric in record.objectives)])
 
 
 def _reused(record: StudyRecord) -> dict[str, int]:
@@ -63,20 +81,22 @@ def write_front(
     where: str | None,
     format: str | None,
     output: Path | None,
-    everything: bool,
+    columns: Columns,
     *,
+    objectives: Sequence[Metric] | None = None,
     measured: pd.DataFrame | None = None,
 ) -> None:
-    """Print the front, or write it to a file; `measured` is given where the study's own is of predicted latencies."""
+    """Print the front, or write it to a file; `measured` is given where it was measured just now."""
     format, output = destination(record, format, output)
-    front = record.front(where=where) if measured is None else measured
+    front = further.front(record, where, objectives) if measured is None else measured
+    chosen = tuple(objectives or record.objectives)
+    for sentence in further.left_out(record, where, objectives):
+        _say(sentence)
     if output is not None:
-        content = _picture(record, front, where, format) if format in ("html", "png") else _text(front, format)
+        content = _picture(record, chosen, front, where, format) if format in ("html", "png") else _text(front, format)
         with files.explained(output, NasError):
             files.write(output, content)
         print_text(f"wrote {output}")
-        if format in ("html", "png"):
-            return
     elif format == "json":
         print_json(records(front))
     elif format == "csv":
@@ -85,10 +105,40 @@ def write_front(
         states = ", ".join(f"{count} {state}" for state, count in record.counts().items() if count) or "no trials yet"
         print_text(f"study {record.name!r} has no feasible trial{f' where {where}' if where else ''} ({states})")
     else:
-        _print_frame(front, record, everything)
-    if measured is None and not front.empty and is_predicted(record):
-        again = f"nas front {shlex.quote(record.name)} --measure"
-        sys.stderr.write(f"these latencies are predictions; measure the front with: {printable(again)}\n")
+        hint = f", or -o {_file_name(record.name)}-front.csv"
+        _print_frame(front, record, columns, first=[metric.name for metric in chosen], hint=hint)
+    if front.empty:
+        return
+    _say_noise(record, front, chosen)
+    if measured is None and is_predicted(record):
+        _say(f"these latencies are predictions; measure the front with: nas front {shlex.quote(record.name)} --measure")
+
+
+def _say(sentence: str) -> None:
+    """A line on standard error, beside what a program may read."""
+    sys.stdout.flush()
+    sys.stderr.write(printable(sentence) + "\n")
+
+
+def _say_noise(record: StudyRecord, front: pd.DataFrame, objectives: Sequence[Metric]) -> None:
+    """What the noise of the measurements leaves open."""
+    for close in close_neighbours(front, objectives):
+        _say(str(close))
+    measured = [metric.name for metric in objectives if noisy_name(metric.name) in front.columns]
+    again = {number for number in further.trials_with(record) if number in front.index} if measured else set()
+    for metric in objectives:
+        noisy = [number for number in noisy_trials(front, metric.name) if number not in again]
+        if noisy:
+            _say(
+                f"{metric.name} of {_trials(noisy)} is noisy; on a quiet machine, measure again with: "
+                f"nas front {shlex.quote(record.name)} --measure"
+            )
+    if again:
+        _say(f"measured again, the less noisy figure counts: {_trials(sorted(again))}")
+
+
+def _trials(numbers: Sequence[int]) -> str:
+    return f"trial{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
 def destination(record: StudyRecord, format: str | None, output: Path | None) -> tuple[str, Path | None]:
@@ -107,9 +157,9 @@ def destination(record: StudyRecord, format: str | None, output: Path | None) ->
     return format, output
 
 
-def is_front(record: StudyRecord, format: str) -> Callable[[Path], bool]:
+def is_front(record: StudyRecord, format: str, objectives: Sequence[Metric] | None = None) -> Callable[[Path], bool]:
     """Whether a file is what `write_front` wrote in this format."""
-    names = {metric.name for metric in record.objectives}
+    names = {metric.name for metric in objectives or record.objectives}
 
     def is_one(file: Path) -> bool:
         content = file.read_bytes()
@@ -120,7 +170,7 @@ def is_front(record: StudyRecord, format: str) -> Callable[[Path], bool]:
         try:
             if format == "csv":
                 first, *columns = content.partition(b"\n")[0].decode().split(",")
-                return first == "number" and names <= set(columns)
+                return first in ("trial", "number") and names <= set(columns)
             rows = json.loads(content)
             return isinstance(rows, list) and all({"trial", *names} <= set(row) for row in rows)
         except (ValueError, TypeError):
@@ -140,54 +190,130 @@ def _text(front: pd.DataFrame, format: str) -> str:
     return str(_flat(front).to_csv()) if format == "csv" else json.dumps(records(front), indent=2) + "\n"
 
 
-def _picture(record: StudyRecord, front: pd.DataFrame, where: str | None, format: str) -> bytes | str:
-    from nas.plot import front_figure, page, png
+def _picture(
+    record: StudyRecord, objectives: Sequence[Metric], front: pd.DataFrame, where: str | None, format: str
+) -> bytes | str:
+    if format == "html":
+        from nas.page import page
 
-    columns = ["state", *(metric.name for metric in record.objectives)]
-    trials = record.trials(where=where, columns=columns)
-    figure = front_figure(record.name, record.objectives, trials, front)
-    return png(figure) if format == "png" else page(record.name, figure, front)
+        return page(record.name, objectives, record.trials(where=where), front)
+    from nas.plot import front_figure, png
 
-
-def _print_frame(frame: pd.DataFrame, record: StudyRecord, everything: bool) -> None:
-    if not everything:
-        frame = frame.drop(columns=[name for name in frame.columns if _is_detail(str(name), record)])
-    labels = {metric.name: metric.label for metric in record.objectives}
-    columns = ["trial", *(labels.get(name, _with_unit(name)) for name in frame.columns)]
-    rows = [[number, *map(_tidy, row)] for number, row in zip(frame.index, frame.itertuples(index=False), strict=True)]
-    if rows:
-        print_table(columns, rows)
-    else:
-        console().print("no trials")
+    columns = ["state", *(metric.name for metric in objectives)]
+    return png(front_figure(record.name, objectives, record.trials(where=where, columns=columns), front))
 
 
-def _is_detail(name: str, record: StudyRecord) -> bool:
+def _print_frame(
+    frame: pd.DataFrame,
+    record: StudyRecord,
+    columns: Columns,
+    *,
+    first: Sequence[str],
+    hint: str = "",
+) -> None:
+    """A table of trials, as wide as the terminal; what it leaves out is said.
+
+    Args:
+        frame: the trials.
+        record: the study.
+        columns: which to show.
+        first: names of those that are never left out.
+        hint: how else to see all of them.
+    """
+    if frame.empty:
+        print_text("no trials")
+        return
+    frame = frame.drop(columns=[name for name in ("reason",) if name in frame and frame[name].isna().all()])
+    noisy = [name for name in frame.columns if tells(frame.columns, str(name))]
+    shown = columns.of(frame, [name for name in map(str, frame.columns) if not _is_detail(name, record, noisy)])
+    heads = [Column("trial"), *(_head(name, first) for name in shown)]
+    same = _same_choices(frame) if "choices" in shown else {}
+    rows = []
+    for number, row in zip(frame.index, frame.to_dict("records"), strict=True):
+        rows.append([int(number), *(_tidy(row, name, name in noisy, same) for name in shown)])
+    left = len(frame.columns) - len(shown) if columns.given is None else 0
+    left += len(print_table(heads, rows, whole=columns.whole))
+    if same:
+        print_text(f"in all of them: {choices_text(same)}")
+    if any(name in noisy for name in shown):
+        print_text(LEGEND)
+    if left:
+        print_text(f"… and {left} column{'s' * (left > 1)} more: --columns all{hint}")
+
+
+def _head(name: str, first: Sequence[str]) -> Column:
+    """How soon a column is left out where there is no room: choices after what was measured, and the reason before it."""
+    if name in first:
+        return Column(name)
+    return Column(name, {"choices": 1, "reason": 2, "duration_s": 4}.get(name, 3), brief=name in ("choices", "reason"))
+
+
+def _same_choices(frame: pd.DataFrame) -> dict[str, Any]:
+    """Of several trials the choices that all of them made."""
+    rows = [dict(choices) for choices in frame["choices"]]
+    if len(rows) < 2:
+        return {}
+    first, *others = rows
+    return {name: value for name, value in first.items() if all(name in one and one[name] == value for one in others)}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table are shown: what is of interest (None), "all", or those named."""
+
+    given: str | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left out, however narrow the terminal is."""
+        return self.given is not None
+
+    def of(self, frame: pd.DataFrame, interesting: Sequence[str]) -> list[str]:
+        """Names of the columns to show.
+
+        Raises:
+            FilterError: one that is named is not there.
+        """
+        known = [str(name) for name in frame.columns]
+        if self.given is None:
+            return list(interesting)
+        if self.given == "all":
+            return known
+        wanted = [name.strip() for name in self.given.split(",") if name.strip() not in ("", "trial")]
+        for name in wanted:
+            if name not in known:
+                raise FilterError(f"there is no column {name!r}{suggest(name, known)}; there are {', '.join(known)}")
+        return wanted
+
+
+def _is_detail(name: str, record: StudyRecord, noisy: Sequence[str]) -> bool:
     """How a trial was measured rather than what: `latency_spread_ms` beside `latency_ms`, the machine's `load`, the worker."""
     if name in ("worker", "attempt", "violation"):
         return True
     if name.endswith("_predicted"):
         return False
-    names = [metric.name for metric in record.objectives]
-    stems = [name.removesuffix(f"_{unit_of(name).lower()}") if unit_of(name) else name for name in names]
+    names = [*(metric.name for metric in record.objectives), *noisy]
+    stems = [stem_of(name) for name in names]
     return name not in names and (name == "load" or any(name.startswith(f"{stem}_") for stem in stems))
 
 
-def _with_unit(name: str) -> str:
-    unit = unit_of(str(name))
-    return f"{name} [{unit}]" if unit else str(name)
-
-
-def _tidy(value: Any) -> Any:
-    return choices_text(value) if isinstance(value, Mapping) else value
+def _tidy(row: Mapping[Any, Any], name: str, noisy: bool, same: Mapping[str, Any]) -> Any:
+    value = row[name]
+    if isinstance(value, Mapping):
+        return choices_text({name: item for name, item in value.items() if name not in same})
+    if noisy and not pd.isna(value):
+        return Figure(with_noise(float(value), half_spread(row, name), is_noisy(row, name)))
+    return value
 
 
 def _flat(front: pd.DataFrame) -> pd.DataFrame:
     """One column a decision instead of `choices`."""
     if "choices" not in front.columns:
-        return front
+        return front.rename_axis(index="trial")
     choices = pd.DataFrame(front["choices"].map(dict).tolist(), index=front.index, dtype=object)
     flat = pd.concat([front.drop(columns="choices"), choices], axis=1)
-    return flat.rename(columns=printable).map(lambda value: printable(value) if isinstance(value, str) else value)
+    flat = flat.rename(columns=printable).map(lambda value: printable(value) if isinstance(value, str) else value)
+    return flat.rename_axis(index="trial")
 
 
 def _file_name(name: str) -> str:

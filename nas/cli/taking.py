@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from nas.cli.root import (
+    TAKE,
     ForceOption,
     JobOption,
     OutputOption,
@@ -22,7 +23,7 @@ from nas.cli.root import (
 from nas.cli.stores import declared, reading, refuse_database
 
 
-@app.command
+@app.command(group=TAKE)
 def extract(
     study: StudyArgument,
     trial: TrialArgument,
@@ -52,7 +53,7 @@ def extract(
     print_text(f"wrote {output}/: model.safetensors, arch.json, load.py")
 
 
-@app.command
+@app.command(group=TAKE)
 def export(
     study: StudyArgument,
     trial: Annotated[
@@ -109,7 +110,7 @@ def export(
     print_text(str(done))
 
 
-@app.command(name="export-optuna")
+@app.command(group=TAKE, name="export-optuna")
 def export_optuna(
     study: StudyArgument,
     url: Annotated[str, text, Parameter(help="Optuna's database: a path, or a URL as sqlite:///optuna.db.")],

@@ -29,6 +29,7 @@ from nas.space.restricting import COUNTABLE, LOOKS, TRIES, Genome, Rule, drawn, 
 from nas.space.rows import RowMap, differences
 from nas.space.scalars import with_plain_scalars
 from nas.space.template import Keys
+from nas.text import facts
 
 
 class Space:
@@ -184,6 +185,12 @@ class Space:
 
     def __repr__(self) -> str:
         return f"Space({self.name!r}, version {self.version}, {len(self.decisions)} decisions, {self.shown_size} archs)"
+
+    def _repr_html_(self) -> str:
+        shown = {decision.name: _candidates(decision) for decision in self.decisions[:_SHOWN]}
+        if len(self.decisions) > _SHOWN:
+            shown["…"] = f"{len(self.decisions) - _SHOWN} decisions more"
+        return facts(f"{self.name}: {self.shown_size} archs, {len(self.decisions)} decisions", shown)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (self.value, self.name, self.version, self._options, self.rules)
@@ -552,3 +559,14 @@ def _restore(
     )
     space.rules = rules
     return space
+
+
+_SHOWN = 40  # decisions of a space in a notebook
+
+
+def _candidates(decision: Decision) -> str:
+    range_ = decision.point.range
+    if range_ is not None:
+        return f"{range_.low:g} to {range_.high:g}"
+    labels = [str(label) for label in decision.labels]
+    return ", ".join(labels[:12]) + (f", … ({len(labels)})" if len(labels) > 12 else "")

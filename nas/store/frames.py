@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nas.errors import FilterError, StoreError, suggest
-from nas.metrics import Metric
+from nas.metrics import Metric, unit_of
+from nas.noise import half_spread, is_noisy, with_noise
 from nas.store import history
 from nas.store.columns import Catalog, Columns, Integers, check_all_there, check_measured, check_places, transpose
 from nas.store.damage import Suspect, parsed, refuse_strays
@@ -21,9 +23,12 @@ from nas.store.schema import TRIAL_COLUMNS
 from nas.store.spaces import Choices
 from nas.store.sql import Transaction
 from nas.store.statements import FRONT, FRONT_AGREEING, STRAY_FRONT
+from nas.text import human, printable
 
 # Beyond so many trials choices are decoded when they are looked at.
 _LAZY = 10_000
+_EXACT = 2.0**53
+_SHOWN = 100  # trials of a table in a notebook
 
 
 def front(
@@ -45,7 +50,7 @@ def front(
     numbers = _non_dominated(numbers, measured, chosen)
     columns = Columns(sql, catalog, numbers, size)
     loaded = columns.load([*(metric.name for metric in chosen), *catalog.metrics])
-    return _front_frame(numbers, {**loaded, "choices": columns.choices(lazy=False)}, chosen[0])
+    return _front_frame(numbers, {**loaded, "choices": columns.choices(lazy=False)}, chosen[0], catalog)
 
 
 def _kept_front(sql: Transaction, study: int, objectives: Sequence[Metric]) -> pd.DataFrame:
@@ -68,7 +73,7 @@ def _kept_front(sql: Transaction, study: int, objectives: Sequence[Metric]) -> p
         check_measured(loaded[metric.name], f"objective {metric.name!r}")
     for at, (number, space, arch, _) in enumerate(rows):  # one by one: as a list they would be decoded
         choices[at] = dict(Choices(catalog.readers[space], arch, number))
-    return _front_frame(np.array(numbers, dtype=np.int64), {**loaded, "choices": choices}, objectives[0])
+    return _front_frame(np.array(numbers, dtype=np.int64), {**loaded, "choices": choices}, objectives[0], catalog)
 
 
 def _completed(sql: Transaction, catalog: Catalog, size: int, condition: Filter | None) -> Integers:
@@ -101,10 +106,10 @@ def _check_objectives(catalog: Catalog, objectives: Sequence[Metric]) -> None:
             )
 
 
-def _front_frame(numbers: Integers, columns: dict[str, Column], first: Metric) -> pd.DataFrame:
+def _front_frame(numbers: Integers, columns: dict[str, Column], first: Metric, catalog: Catalog) -> pd.DataFrame:
     """Best in the first objective first; `numbers` breaks ties so that the table does not depend on how it was computed."""
     order = np.lexsort((numbers, columns[first.name] * first.sign))
-    return _frame(numbers[order], {name: values[order] for name, values in columns.items()})
+    return _frame(numbers[order], {name: values[order] for name, values in columns.items()}, _counted(catalog))
 
 
 def trials(
@@ -137,7 +142,7 @@ def trials(
         check_measured(loaded[name][loaded["state"] == "COMPLETED"], f"objective {name!r}")
     if "choices" in names:
         loaded["choices"] = columns.choices(lazy=len(numbers) > _LAZY)
-    return _frame(numbers, {name: loaded[name] for name in names})
+    return _frame(numbers, {name: loaded[name] for name in names}, _counted(catalog))
 
 
 def table(sql: Transaction, study: int, names: Sequence[str], where: str) -> Table:
@@ -188,6 +193,17 @@ class Trials(pd.DataFrame):  # type: ignore[misc]  # pandas has no types here
     def _constructor(self) -> Callable[..., pd.DataFrame]:
         return Trials
 
+    def _repr_html_(self) -> str:
+        """For a notebook: a person's numbers, short choices, text escaped; `pandas.DataFrame(front)` shows all."""
+        shown = self.head(_SHOWN)
+        heads = "".join(f"<th>{html.escape(printable(name))}</th>" for name in ("trial", *shown.columns))
+        rows = []
+        for number, row in zip(shown.index, shown.to_dict("records"), strict=True):
+            cells = "".join(f"<td>{html.escape(_short(row, str(name)))}</td>" for name in shown.columns)
+            rows.append(f"<tr><th>{html.escape(printable(number))}</th>{cells}</tr>")
+        more = f"<p>… and {len(self) - _SHOWN} trials more</p>" if len(self) > _SHOWN else ""
+        return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>{more}"
+
     def to_json(self, *arguments: Any, **options: Any) -> Any:
         """As of any frame."""
         return self._plain(dict).to_json(*arguments, **options)
@@ -211,6 +227,17 @@ class Trials(pd.DataFrame):  # type: ignore[misc]  # pandas has no types here
         return plain
 
 
+def _short(row: Mapping[Any, Any], name: str) -> str:
+    value = row[name]
+    if isinstance(value, Mapping):
+        return printable(" ".join(f"{choice}={label}" for choice, label in value.items()))
+    if value is None or value is pd.NA:
+        return ""
+    if isinstance(value, (int, float)) and math.isfinite(value) and (half := half_spread(row, name)) is not None:
+        return with_noise(float(value), half, is_noisy(row, name))
+    return printable(human(value))
+
+
 def _mixed(choices: pd.Series[Any]) -> frozenset[str]:
     """Decisions whose values are of several kinds, or beyond 64 bits."""
     kinds: dict[str, set[str]] = {}
@@ -224,5 +251,24 @@ def _mixed(choices: pd.Series[Any]) -> frozenset[str]:
     )
 
 
-def _frame(numbers: Integers, columns: dict[str, Column]) -> pd.DataFrame:
-    return Trials(columns, index=pd.Index(numbers, name="number"))
+def _frame(numbers: Integers, columns: dict[str, Column], counted: Iterable[str]) -> pd.DataFrame:
+    """A table of these columns, of which those that are `counted` and whole are integers, as counts are."""
+    names = set(counted)
+    typed = {name: whole(values) if name in names else values for name, values in columns.items()}
+    return Trials(typed, index=pd.Index(numbers, name="number"))
+
+
+def whole(values: Column) -> Any:
+    """Integers (nullable where one is missing) if all values are whole numbers that a float holds exactly; else as they are."""
+    known = ~np.isnan(values)
+    found = values[known]
+    if not len(found) or (found != np.floor(found)).any() or (np.abs(found) > _EXACT).any():
+        return values
+    if known.all():
+        return values.astype(np.int64)
+    return pd.arrays.IntegerArray(np.where(known, values, 0).astype(np.int64), ~known)
+
+
+def _counted(catalog: Catalog) -> list[str]:
+    """Columns that may be counts: attempts, and metrics whose names carry no unit."""
+    return ["attempt", *(name for name in catalog.metrics if not unit_of(name))]

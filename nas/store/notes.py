@@ -22,6 +22,9 @@ from nas.store.statements import NOTES_BEYOND, STRAY_NOTES
 #: `notes.number` of a note on the study itself.
 STUDY = -1
 
+#: The note on a trial that was tried again: a list, oldest first, of how each earlier try ended.
+TRIES = "tries"
+
 _ONE = (notes.c.study_id == p("study"), notes.c.number == p("no"))
 _READ = Statement(sa.select(notes.c.name, notes.c.value).where(*_ONE), "study no")
 _ALL = Statement(sa.select(notes.c.number, notes.c.name, notes.c.value).where(notes.c.study_id == p("study")), "study")

@@ -226,6 +226,49 @@ REQUEUE = Statement(
     "lost_now study no",
 )
 
+# What a trial that is tried again was: see `Wave.retry`.
+TRIED = Among(
+    lambda within: sa.select(
+        trials.c.number,
+        trials.c.state,
+        trials.c.finish_seq,
+        trials.c.worker,
+        trials.c.attempt,
+        trials.c.started,
+        trials.c.finished,
+        trials.c.duration_s,
+        trials.c.reason,
+    ).where(trials.c.study_id == p("study"), within(trials.c.number)),
+    "study",
+)
+RETRY = Statement(
+    sa.update(trials)
+    .where(*_TRIAL)
+    .values(
+        state=sa.literal_column("'WAITING'"),
+        lost=sa.literal_column("0"),
+        **dict.fromkeys(
+            ("worker", "lease_until", "started", "finished", "finish_seq", "duration_s", "violation", "reason"),
+            sa.null(),
+        ),
+    ),
+    "study no",
+)
+CLOSE_GAP = Statement(
+    sa.update(trials)
+    .where(trials.c.study_id == p("study"), trials.c.finish_seq > p("low"), trials.c.finish_seq < p("high"))
+    .values(finish_seq=trials.c.finish_seq - p("gone", type_=sa.Integer)),
+    "gone study low high",
+)
+FORGET_FINALS = Statement(
+    sa.delete(measurements).where(
+        measurements.c.metric_id.in_(sa.select(metrics.c.id).where(metrics.c.study_id == p("study"))),
+        measurements.c.step == sa.literal_column(str(FINAL)),
+        measurements.c.number == p("no"),
+    ),
+    "study no",
+)
+
 PROGRESSED = Statement(sa.update(trials).where(*_TRIAL).values(lost=sa.literal_column("0")), "study no")
 
 METRICS = Statement(sa.select(metrics.c.name, metrics.c.id).where(metrics.c.study_id == p("study")), "study")

@@ -20,12 +20,14 @@ from nas.store.copying import Copied, Progress, copy
 from nas.store.damage import Suspect, of_row, parsed, refuse_strays
 from nas.store.database import Database, locate
 from nas.store.hardware import HardwareRecord
+from nas.store.objectives import change, encoded
 from nas.store.records import StudyInfo, StudySummary
 from nas.store.schema import HEAD, spaces, studies
 from nas.store.settle import study_name_fault
 from nas.store.spaces import register
 from nas.store.sql import Row, Statement, Transaction
 from nas.store.study import StudyRecord
+from nas.store.wave import refuse_leased
 
 _STUDY = Statement(
     sa.select(
@@ -146,7 +148,7 @@ class Store:
         """
         _check_study(name, objectives)
         record = [
-            json.dumps([{"name": m.name, "goal": m.goal, "unit": m.unit} for m in objectives]),
+            encoded(objectives),
             json.dumps([[c.metric, c.op, c.bound] for c in constraints]),
             _dumps(settings or {}),
         ]
@@ -262,6 +264,29 @@ class Store:
 
         self._database.writing(rename, alone=True)
 
+    @checked(StoreError)
+    def change_objectives(
+        self, name: str, objectives: Sequence[Metric], dead: Callable[[str], bool] | None = None
+    ) -> StudyRecord:
+        """Give a study other objectives: its front is taken anew from what its trials measured; the trials stay as they are.
+
+        Args:
+            name: of the study.
+            objectives: one or more; the first one sorts the front.
+            dead: says of a worker that it is gone although its lease still runs.
+
+        Raises:
+            StoreError: there is no such study, a COMPLETED trial has no value of an objective, or a worker holds a lease on one
+                of its trials.
+        """
+        _check_study(name, objectives)
+
+        def work(sql: Transaction) -> None:
+            change(sql, self._idle(sql, name, dead), objectives)
+
+        self._database.writing(work, alone=True)
+        return self.open_study(name)
+
     def heirs(self, name: str) -> list[str]:
         """Studies that began with trials of the study of that name, or are declared to; they keep what they took."""
 
@@ -278,12 +303,7 @@ class Store:
         """
         info = self._info(sql, name)
         sql.one(s.LOCK_STUDY, (info.id,))
-        for number, worker, _ in sql.all(s.LEASED, (info.id, time.time())):
-            if dead is None or not dead(str(worker)):
-                raise StoreError(
-                    f"study {name!r} is running: worker {worker!r} holds trial {number}; stop the run first, or wait until its "
-                    "lease has ended"
-                )
+        refuse_leased(sql, info.id, name, dead)
         return info
 
     def _unknown(self, name: str, names: Sequence[str]) -> str:
@@ -333,7 +353,7 @@ def _check_study(name: str, objectives: Sequence[Metric]) -> None:
     names = [metric.name for metric in objectives]
     for metric in names:
         if names.count(metric) > 1:
-            raise StoreError(f"study {name!r} cannot be created: objective {metric!r} is given twice")
+            raise StoreError(f"study {name!r}: objective {metric!r} is given twice")
 
 
 def _dumps(settings: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ from nas.store.records import (
     StudyInfo,
     TrialRecord,
 )
-from nas.store.wave import Wave
+from nas.store.wave import Wave, refuse_leased
 
 
 class StudyRecord:
@@ -208,6 +208,28 @@ class StudyRecord:
             how many trials were taken.
         """
         return self._ledger.requeue(now, dead, max_attempts)
+
+    @checked(StoreError)
+    def retry(self, numbers: Sequence[Natural], why: str = "", dead: Callable[[str], bool] | None = None) -> list[int]:
+        """FAILED trials become WAITING, to be evaluated again; how each ended stays in its note `tries`, oldest try first.
+
+        Args:
+            numbers: of FAILED trials.
+            why: noted with the try that ends here.
+            dead: says of a worker that it is gone although its lease still runs.
+
+        Returns:
+            the numbers, sorted.
+
+        Raises:
+            StoreError: one is not FAILED, or not there, or a worker holds a lease on a trial of the study.
+        """
+
+        def again(wave: Wave) -> list[int]:
+            refuse_leased(wave.sql, self.id, self.name, dead)
+            return wave.retry(numbers, why)
+
+        return self._ledger.write(again) if numbers else []
 
     def import_trials(self, trials: Iterable[ImportedTrial]) -> list[Added]:
         """Store trials that were evaluated elsewhere, as finished, in one transaction; known archs are left as they are.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from nas.errors import StoreError
 from nas.measurements import usable
 from nas.metrics import unit_of
 from nas.pareto import Front
+from nas.store import notes
 from nas.store import statements as s
 from nas.store.records import Added, ArchRow, ImportedTrial, NewTrial, Receipt, Report, State, StudyInfo
 from nas.store.schema import FINAL
@@ -220,6 +223,40 @@ class Wave:
                 self.sql.do(s.FINISH.one, self._ending(number, lost_all))
         return taken
 
+    def retry(self, numbers: Sequence[int], why: str) -> list[int]:
+        """See `StudyRecord.retry`; nobody may work on the study."""
+        rows = sorted(s.TRIED.all(self.sql, (self._id,), numbers))
+        for number, state, *_ in rows:
+            if state != "FAILED" and not self.sql.again:
+                raise StoreError(f"trial {number} is {state}; only FAILED trials can be tried again")
+        failed = [row for row in rows if row[1] == "FAILED"]
+        if len(rows) < len(set(numbers)):
+            raise StoreError(f"study {self._study.name!r} has not all of trials {', '.join(map(str, numbers))}")
+        for number, _, _, worker, attempt, started, ended, duration_s, reason in failed:
+            tried = {
+                "attempt": attempt,
+                "worker": worker,
+                "started": started,
+                "finished": ended,
+                "duration_s": duration_s,
+                "reason": reason,
+                "measurements": dict(self.sql.all(s.FINALS_OF_TRIAL, (self._id, number))),
+                "again": why,
+            }
+            before = notes.read(self.sql, self._id, number).get(notes.TRIES, [])
+            notes.put(self.sql, self._id, number, notes.encoded({notes.TRIES: [*before, tried]}))
+            self.sql.do(s.FORGET_FINALS, (self._id, number))
+            self.sql.do(s.RETRY, (self._id, number))
+        self._close_gaps(sorted(row[2] for row in failed))
+        self.head.finished -= len(failed)
+        self.head.failed -= len(failed)
+        return [row[0] for row in failed]
+
+    def _close_gaps(self, places: Sequence[int]) -> None:
+        """Finished trials stay counted 1, 2, 3… in the order of finishing without those at these places."""
+        for gone, (low, high) in enumerate(pairwise([*places, self.head.finished + 1]), start=1):
+            self.sql.do(s.CLOSE_GAP, (gone, self._id, low, high))
+
     # -- reports -----------------------------------------------------------------------------------------------------
 
     def report(self, reports: Sequence[Report]) -> list[Receipt]:
@@ -353,6 +390,20 @@ class Wave:
             values = json.loads(finals)
             front.add(number, [values[metric.name] * metric.sign for metric in objectives])
         return front
+
+
+def refuse_leased(sql: Transaction, study: int, name: str, dead: Callable[[str], bool] | None) -> None:
+    """Whether nobody works on a study.
+
+    Raises:
+        StoreError: a worker that is not `dead` holds a lease on one of its trials.
+    """
+    for number, worker, _ in sql.all(s.LEASED, (study, time.time())):
+        if dead is None or not dead(str(worker)):
+            raise StoreError(
+                f"study {name!r} is running: worker {worker!r} holds trial {number}; stop the run first, or wait until its "
+                "lease has ended"
+            )
 
 
 def _finals(outcome: Outcome) -> str:

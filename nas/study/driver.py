@@ -114,6 +114,7 @@ class Driver:
         ] = {}  # trials that this process holds: number to the attempt that fences its report
         self._archs: dict[int, Arch] = {}
         self._failures: list[str] = []
+        self.failing: list[int] = []  # the trials that failed last, one after the other
         self._exhausted = False
         self._most: int | None = None  # trials that the study may have
         self._started, self._evaluated = time.monotonic(), 0
@@ -386,6 +387,7 @@ class Driver:
             self._mine.add(outcome.number)
             failed = receipt.state == "FAILED"
             self._failures = [*self._failures, receipt.why or outcome.reason] if failed else []
+            self.failing = [*self.failing, outcome.number] if failed else []
 
     # -- the record as history ------------------------------------------------------------------------------------------
 
@@ -492,12 +494,17 @@ class Driver:
         )
         return f"{len(front)} on the front{best}"
 
+    @property
+    def reason(self) -> str:
+        """The most frequent reason of the trials that failed last, one after the other."""
+        return max(self._failures, key=self._failures.count, default="")
+
     def _too_many_failures(self) -> str:
         reasons = sorted(set(self._failures), key=self._failures.count, reverse=True)
         return (
             f"{len(self._failures)} evaluations in a row failed, so study {self._record.name!r} stops; "
-            f"{self._failures.count(reasons[0])} of them: {reasons[0]}; mend the evaluation and run again, "
-            f"or see all with: nas show {self._record.name} --state FAILED"
+            f"{self._failures.count(reasons[0])} of them: {reasons[0]}; mend the evaluation and give the same command again, "
+            f"which tries these again, or see all with: nas show {self._record.name} --state FAILED"
         )
 
     def _nothing_feasible(self, infeasible: int) -> str:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from nas.errors import PredictorError, StudyError
 from nas.evaluate import Predicted, Weights
@@ -22,7 +21,8 @@ from nas.hardware import Device, exclusive, measure, resources
 from nas.predict import FewShot, Known, Learned, LookUp, Predictor
 from nas.predict.pieces import Part, realised
 from nas.store import ArchMeasurement, HardwareRecord, StoredPredictor
-from nas.store.filters import Filter, Table
+from nas.store.filters import Filter
+from nas.store.further import COMPLETED, allowing, non_dominated_rows
 from nas.supernet.unbuildable import can_build
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from nas.study.study import Study
     from nas.supernet import Supernet
 
-COMPLETED = "state == 'COMPLETED'"
 Kind = Literal["auto", "ridge", "gp", "gbdt", "mlp", "lookup", "fewshot"]
 Tick = Callable[[int, int, str], None]
 """Told how many are done, of how many, and what was found last."""
@@ -293,7 +292,7 @@ def measured_front(study: Study, where: str | None = None, tick: Tick | None = N
     frame = study.trials(f"{COMPLETED} and ({where})" if where and on_latency is None else COMPLETED)
     if frame.empty:
         return study.front(where)
-    allowed = _allowed(study, on_latency)
+    allowed = allowing(study.record, on_latency, ["latency_ms"])
     frame["latency_ms_predicted"] = frame["latency_ms"]
     archs = {int(number): study.arch(int(number)) for number in frame.index}
     supernet = supernet_of(study)
@@ -305,7 +304,7 @@ def measured_front(study: Study, where: str | None = None, tick: Tick | None = N
         frame["latency_ms"] = [
             known.get(archs[int(number)].key, predicted) for number, predicted in frame["latency_ms_predicted"].items()
         ]
-        front = _front(frame[allowed(frame["latency_ms"])], study)
+        front = non_dominated_rows(frame[allowed(frame)], study.objectives)
         missing = [archs[int(number)] for number in front.index if archs[int(number)].key not in known]
         if not missing:
             return _tidy(front, study)
@@ -315,34 +314,6 @@ def measured_front(study: Study, where: str | None = None, tick: Tick | None = N
             measured += 1
             if tick is not None:
                 tick(measured, max(measured, len(front)), f"{found[0].median_ms:.3g} ms")
-
-
-def _allowed(study: Study, condition: Filter | None) -> Callable[[pd.Series[float]], NDArray[np.bool_]]:
-    """Which trials meet constraints and a filter on latencies, given those; whatever else the filter asks for is read now."""
-    bounds = [bound for bound in study.constraints if bound.metric == "latency_ms"]
-    others = Table({})
-    if condition is not None:
-        study.record.trials(condition.text, columns=[], limit=1)  # whether its names are there, and fit
-        others = study.record.table([name for name in condition.names if name != "latency_ms"], COMPLETED)
-
-    def allowed(latencies: pd.Series[float]) -> NDArray[np.bool_]:
-        within = np.array([all(bound.violation(ms) <= 0 for bound in bounds) for ms in latencies], dtype=np.bool_)
-        if condition is not None:
-            within &= condition.mask(
-                Table({**others, "latency_ms": latencies.to_numpy(float)}, others.candidates), len(latencies)
-            )
-        return within
-
-    return allowed
-
-
-def _front(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
-    from nas.pareto import non_dominated
-
-    points = np.stack([frame[metric.name].to_numpy(float) * metric.sign for metric in study.objectives], axis=1)
-    first = study.objectives[0]
-    front = frame[non_dominated(points)]
-    return front.sort_values(first.name, ascending=first.sign > 0, kind="stable")
 
 
 def _tidy(front: pd.DataFrame, study: Study) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,26 +12,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas import signals
-from nas.checking import Count, Natural, Positive, checked
+from nas.checking import Count, Natural, NonNegative, Positive, checked
 from nas.errors import EvaluationError, MetricError, SpaceError, StoreError, StudyError, suggest
 from nas.evaluate import Evaluation
 from nas.evaluate.base import Evaluator, EvaluatorLike, adapted, settings_of
+from nas.hardware.idle import wait_for_quiet
 from nas.identity import same
-from nas.metrics import Constraint, Metric, parse_constraint, parse_objective
+from nas.metrics import Constraint, Metric, parse_constraint, parse_objective, parse_objectives
 from nas.runners import Outcome, Task
 from nas.runners.work import Work
 from nas.search import Algorithm, Surrogate, make
 from nas.search.insight import Insight
-from nas.store import Store, StudyRecord, open_store
+from nas.store import Store, StudyRecord, further, open_store
 from nas.store.damage import sentence
 from nas.store.database import locate, shown
 from nas.store.settle import missing, study_name_fault
+from nas.study import anew, retrying
 from nas.study.binding import bound
 from nas.study.driver import Driver, Options, Summary
+from nas.study.owner import is_gone
 from nas.study.progress import reporter
 from nas.study.resuming import NOTE, check, identity_of
 from nas.study.spaces import follow
 from nas.study.transferring import ready, sources_for
+from nas.text import facts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,6 +112,35 @@ class Study:
         self._check_metrics()
         self._identity = identity_of(self.evaluators, self.algorithm)  # before an evaluation changes what they keep
 
+    def __repr__(self) -> str:
+        return (
+            f"Study({self.name!r}, {', '.join(map(str, self.objectives))}, space {self.space.name!r}, "
+            f"algorithm {self.algorithm.name!r}, store {self.where})"
+        )
+
+    def _repr_html_(self) -> str:
+        """What it is, and what the database has of it, without creating either."""
+        told: dict[str, object] = {
+            "objectives": ", ".join(map(str, self.objectives)),
+            "constraints": ", ".join(map(str, self.constraints)) or "none",
+            "space": repr(self.space),
+            "algorithm": self.algorithm.name,
+            "store": self.where,
+        }
+        try:
+            there = self._store is not None or isinstance(self._where, Store) or locate(self._where).exists()
+            if there and self.name in self.store.names():
+                record = self.store.open_study(self.name)
+                told["trials"] = (
+                    ", ".join(f"{count} {state}" for state, count in record.counts().items() if count) or "none"
+                )
+                told["front"] = f"{len(record.front())} trials; study.front() lists them"
+            else:
+                told["trials"] = "none yet: study.run() or nas run"
+        except StoreError as error:
+            told["trials"] = str(error)
+        return facts(f"Study {self.name}", told)
+
     # -- what the study holds ------------------------------------------------------------------------------------------
 
     @property
@@ -140,20 +174,28 @@ class Study:
         return self._opened
 
     @checked(StudyError)
-    def front(self, where: str | None = None) -> pd.DataFrame:
-        """The Pareto front of the study's objectives, best first in the first objective.
+    def front(self, where: str | None = None, objectives: str | Sequence[str | Metric] | None = None) -> pd.DataFrame:
+        """The Pareto front, best first in the first objective.
+
+        A trial whose latency was measured again, since it was noisy, counts with its least noisy measurement.
 
         Args:
             where: keep only trials that satisfy a filter, as in `"latency_ms <= 2 and params < 50_000"`, and take the front
                 of those.
+            objectives: of any metrics that were measured, as in `"max accuracy, min params"`; the study's unless given.  Trials
+                that have not measured one are left out, with a warning.
 
         Returns:
             One row a trial, indexed by its number: the objectives, the other measurements, and `choices`.
 
         Raises:
             FilterError: the filter does not parse or names a column that is not there.
+            StoreError: an objective was never measured.
         """
-        return self.record.front(where=where)
+        chosen = None if objectives is None else parse_objectives(objectives)
+        for missing_some in further.left_out(self.record, where, chosen):
+            warnings.warn(missing_some, stacklevel=3)
+        return further.front(self.record, where, chosen)
 
     @checked(StudyError)
     def trials(self, where: str | None = None) -> pd.DataFrame:
@@ -283,6 +325,8 @@ class Study:
         progress: bool = True,
         batch: Count | None = None,
         time_limit_s: Positive | None = None,
+        retry_failed: bool = False,
+        wait_s: NonNegative = 0.0,
     ) -> Summary:
         """Evaluate until the study has `trials` finished trials; what it has already is not done again.
 
@@ -298,6 +342,9 @@ class Study:
             progress: show a bar on a terminal, lines in a log.
             batch: evaluations in one message to a worker; chosen by their duration unless given.
             time_limit_s: stop an evaluation that takes longer; it has failed.
+            retry_failed: first try all FAILED trials again.  Without it those are that stopped the last run by their failures,
+                once, and once more whenever the job has changed.
+            wait_s: wait at most so long for a quiet machine, where latencies are measured on this one; it is said.
 
         Raises:
             StudyError: too many failures in a row, or nothing to evaluate with.
@@ -313,12 +360,46 @@ class Study:
             raise StudyError("workers=0 evaluates in this process; give at least 1 for Ray")
         evaluation = self.evaluation()
         evaluation.check(self.space)
-        driver, teller = self.driver(), reporter(progress)
+        record, teller = self.record, reporter(progress)
         self.say_notes(teller.say)
+        source = retrying.source_of(self.job, self._identity)
+        if said := retrying.begin(record, source, every=retry_failed):
+            teller.say(said)
+        driver = self.driver()
         if driver.finished >= wanted:
-            return driver.summary(f"the study has {driver.finished} of {wanted} trials already")
+            return driver.summary(
+                f"the study has {driver.finished} of {wanted} trials already, and more of them (--trials) go on with it"
+            )
         options = Options(wanted, workers, ray, batch, time_limit_s, self.max_failures, address)
-        return driver.run(evaluation, options, teller)
+        if wait_s and not ray and anew.measures_here(self):
+            wait_for_quiet(wait_s, teller.say)
+        try:
+            summary = driver.run(evaluation, options, teller)
+        except StudyError as error:
+            if driver.failing:
+                retrying.note_stop(record, driver.failing, driver.reason, source)
+            raise error
+        retrying.note_end(record, source)
+        return summary
+
+    @checked(StudyError)
+    def retry(self, where: str | None = None, reason: str | None = None) -> list[int]:
+        """FAILED trials wait to be evaluated again, by the next `run`; how they ended is kept (`nas show`, note `tries`).
+
+        Args:
+            where: only trials that satisfy a filter.
+            reason: only trials whose reason contains this text, whatever its case.
+
+        Returns:
+            their numbers.
+
+        Raises:
+            FilterError: the filter does not parse, or names a column that is not there.
+            StoreError: a run works on the study.
+        """
+        self._driver = None
+        numbers = retrying.failed(self.record, where, reason)
+        return self.record.retry(numbers, "asked for", is_gone)
 
     @checked(StudyError)
     def ask(self, count: Count = 1) -> list[Asked]:
@@ -423,11 +504,7 @@ class Study:
     def _check_same(self, record: StudyRecord) -> None:
         settings = record.settings
         pairs = [
-            (
-                "objectives",
-                [str(m.goal + " " + m.name) for m in record.objectives],
-                [m.goal + " " + m.name for m in self.objectives],
-            ),
+            ("objectives", [str(metric) for metric in record.objectives], [str(metric) for metric in self.objectives]),
             # As text with every digit: two bounds that differ are shown to differ.
             ("constraints", [str(c) for c in record.constraints], [str(c) for c in self.constraints]),
             ("algorithm", settings.get("algorithm"), self.algorithm.describe()),
@@ -435,9 +512,14 @@ class Study:
         ]
         for what, was, now in pairs:
             if not same(was, json.loads(json.dumps(now))):
+                change = ""
+                if what == "objectives":
+                    change = (
+                        f", change the study's (nas objectives {self.name} '{', '.join(map(str, self.objectives))}')"
+                    )
                 raise StudyError(
                     f"study {self.name!r} was begun with {what} {was}, this job has {now}; "
-                    "restore them, or give the new study another name (--name)"
+                    f"restore them{change}, or give the new study another name (--name)"
                 )
 
     def _check_metrics(self) -> None:

@@ -17,6 +17,8 @@ from nas.checking import checked
 from nas.errors import TrainError, suggest
 from nas.identity import added, described, identity
 from nas.supernet.inputs import Example, Inputs, batch_size, convert, like
+from nas.text import facts
+from nas.train.showing import parts
 
 if TYPE_CHECKING:
     from nas.train.divergences import Divergence
@@ -83,6 +85,17 @@ class Task(ABC):
     killed goes on with the very batches it would have seen; nothing here holds state between calls; batches are on the CPU.
     A task travels to worker processes by pickle: see `recipe`.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__repr__" not in vars(cls):  # a dataclass would make one that prints all of the data
+            cls.__repr__ = Task.__repr__  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in parts(self).items())})"
+
+    def _repr_html_(self) -> str:
+        return facts(type(self).__name__, {**parts(self), "metrics": ", ".join(self.metric_names)})
 
     @property
     @abstractmethod

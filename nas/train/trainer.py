@@ -17,6 +17,7 @@ from nas import reading, signals
 from nas.checking import NonNegative, Positive, checked
 from nas.errors import DeviceError, TrainError, suggest
 from nas.identity import IDENTITY, differing, same
+from nas.text import facts
 from nas.train import rng, state
 from nas.train.loop import Run
 from nas.train.losses import InPlace, Loss
@@ -110,6 +111,26 @@ class Training:
         self.validate_every = _period("validate_every", validate_every, steps)
         self.optimizer_name, self.device = optimizer, device_named(device)
         self.precision = _precision(precision, self.device)
+
+    def __repr__(self) -> str:
+        return f"Training({', '.join(f'{name}={value}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        return facts("Training", self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        """What a person asks first."""
+        return {
+            "space": repr(self.supernet.space.name),
+            "task": type(self.task).__name__,
+            "steps": str(self.steps),
+            "lr": f"{self.schedule.lr:g}",
+            "sampler": type(self.sampler).__name__,
+            "loss": type(self.loss).__name__,
+            "device": str(self.device),
+            "precision": str(self.precision),
+            "path": repr(None if self.path is None else str(self.path)),
+        }
 
     @property
     def config(self) -> dict[str, Any]:

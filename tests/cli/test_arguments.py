@@ -41,6 +41,8 @@ RIGHT = {
     "source": "nas.db",
     "target": "other.db",
     "new": "t",
+    "other": "s",
+    "objectives": "max score",
 }
 # These would look for a cluster.
 ADDRESSES = ("address", "submission_id", "logs", "cancel")

@@ -228,7 +228,7 @@ def test_so_it_is_in_files(shown: Nas, format: str, tmp_path: Path) -> None:
         return
     text = (tmp_path / f"f.{format}").read_text(encoding="utf-8")
     assert not OBEYED.search(text)
-    assert format == "csv" or "<script>" not in text
+    assert format == "csv" or text.count("<script") == 2, "its own alone: tests/test_page.py"
 
 
 def test_letters_of_every_script_stay() -> None:

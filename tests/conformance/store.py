@@ -270,6 +270,48 @@ class StoreConformance(ReadingConformance, NotesConformance):
         with pytest.raises(StoreError, match="cannot be reported as 'RUNNING'; it ends as one of COMPLETED"):
             study.report([Report(0, "w", 1, "RUNNING")])
 
+    # -- trying again ------------------------------------------------------------------------------------------------
+
+    def test_failed_trials_wait_again_and_how_they_ended_is_kept(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        study.add([new_trial(rng) for _ in range(6)], worker="w")
+        failed = [Report(n, "w", 1, "FAILED", {"params": float(n)}, f"why {n}", duration_s=2.0) for n in (1, 2, 4)]
+        done = {n: completed(n, 0.5 + n / 100, 1.0) for n in (0, 3, 5)}
+        study.report([failed[0], done[0], failed[1], done[3], failed[2], done[5]])
+        assert study.retry([1, 4], "room again") == [1, 4]
+        audit(study)
+        assert study.counts()["WAITING"] == 2
+        assert study.history().numbers.tolist() == [0, 2, 3, 5]
+        assert study.history(after=2).numbers.tolist() == [3, 5]
+        waiting = study.trial(4)
+        assert (waiting.reason, waiting.measurements, waiting.attempt) == (None, {}, 1)
+        (claim, other) = study.claim("v", 2)
+        assert (claim.number, claim.attempt, other.number) == (1, 2, 4)
+        study.report([completed(1, 0.9, 1.0, "v", 2), Report(4, "v", 2, "FAILED", {}, "once more")])
+        study.retry([4], "and again")
+        assert [tried["reason"] for tried in study.notes(4)["tries"]] == ["why 4", "once more"]
+        (tried,) = study.notes(1)["tries"]
+        assert (tried["worker"], tried["attempt"], tried["measurements"], tried["again"], tried["duration_s"]) == (
+            "w", 1, {"params": 1.0}, "room again", 2.0,
+        )  # fmt: skip
+        assert study.front().index[0] == 1
+        audit(study)
+
+    def test_only_failed_trials_of_an_idle_study_are_tried_again(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        study.add([new_trial(rng) for _ in range(2)], worker="w")
+        study.report([Report(0, "w", 1, "FAILED", {}, "why")])
+        with pytest.raises(StoreError, match="is running: worker 'w' holds trial 1; stop the run first"):
+            study.retry([0])
+        study.report([completed(1, 0.5, 1.0)])
+        with pytest.raises(StoreError, match="trial 1 is COMPLETED; only FAILED trials can be tried again"):
+            study.retry([0, 1])
+        with pytest.raises(StoreError, match="has not all of trials 0, 7"):
+            study.retry([0, 7])
+        assert study.counts()["FAILED"] == 1
+        assert study.retry([]) == []
+        audit(study)
+
     # -- leases ------------------------------------------------------------------------------------------------------
 
     def test_claims_are_by_number_and_exclusive(self, study: StudyRecord) -> None:

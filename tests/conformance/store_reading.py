@@ -317,6 +317,28 @@ class ReadingConformance:
         audit(again)
         audit(other)
 
+    def test_other_objectives_take_the_front_anew(self, store: Store, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        study.add([new_trial(rng) for _ in range(3)], worker="w")
+        study.report([completed(n, 0.5 + n / 10, 1.0 + n, params=100.0 - n, part=1.0) for n in range(2)])
+        params = (Metric("params", "min"), OBJECTIVES[0])
+        with pytest.raises(StoreError, match="holds trial 2"):
+            store.change_objectives("toy", params)
+        study.report([completed(2, 0.1, 9.0, params=1.0)])
+        with pytest.raises(StoreError, match="'part' cannot be an objective .* 1 of 3 COMPLETED trials .* is trial 2"):
+            store.change_objectives("toy", [Metric("part", "min")])
+        with pytest.raises(StoreError, match="'para' was not measured in study 'toy'; did you mean 'params'"):
+            store.change_objectives("toy", [Metric("para", "min")])
+        changed = store.change_objectives("toy", params)
+        assert changed.objectives == store.open_study("toy").objectives == params
+        assert changed.front().index.tolist() == [2, 1] == changed.front(objectives=params).index.tolist()
+        assert changed.front()["params"].tolist() == [1.0, 99.0]
+        assert store.studies()[0].front_size == 2
+        added = changed.add([new_trial(rng)], worker="w")[0].number
+        receipt = changed.report([completed(added, 0.0, 9.0, params=0.5)])
+        assert receipt[0].entered_front
+        assert changed.front().index.tolist() == [added, 2, 1]
+
     def test_a_study_that_runs_is_not_deleted_where_that_is_asked(self, store: Store, study: StudyRecord) -> None:
         study.add([new_trial(random.Random(0))], worker="w")
         with pytest.raises(StoreError, match="study 'toy' is running: worker 'w' holds trial 0"):
