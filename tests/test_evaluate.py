@@ -140,7 +140,7 @@ def test_weights_that_are_not_there_are_refused(tmp_path: Path) -> None:
         Costs(tmp_path / "empty")(space().largest)
     with pytest.raises(EvaluationError, match="source=a Linear; it is a nas.Supernet, a nas.Training or a path"):
         Costs(nn.Linear(1, 1))  # type: ignore[arg-type]
-    with pytest.raises(EvaluationError, match="task='digits'; it is a nas.train.Task"):
+    with pytest.raises(EvaluationError, match="task='digits'; it is a nas.Task"):
         Accuracy(supernet(), "digits")  # type: ignore[arg-type]
     with pytest.raises(SupernetError, match="save it first"):
         pickle.dumps(Costs(supernet()))

@@ -229,7 +229,7 @@ def test_a_model_that_needs_float32_says_so():
 
 
 def test_probes_are_checked():
-    with pytest.raises(EvaluationError, match="task='digits'; it is a nas.train.Task"):
+    with pytest.raises(EvaluationError, match="task='digits'; it is a nas.Task"):
         Function("digits")
     with pytest.raises(EvaluationError, match="samples=0; it is a whole number, 1 or more"):
         Function(nas.digits(), samples=0)

@@ -342,7 +342,7 @@ def test_the_teacher_is_an_arch_of_the_space(cells):
         ({"names": ["synflo"]}, "no proxy is named 'synflo'; there are params, .*; did you mean 'synflow'"),
         ({"names": []}, "name each once, and at least one"),
         ({"names": ["snip", "snip"]}, "name each once"),
-        ({"task": "digits"}, "task='digits'; it is a nas.train.Task"),
+        ({"task": "digits"}, "task='digits'; it is a nas.Task"),
         ({"batch": 7}, "batch=7 does not fit the task's batches of 6 samples; give 2 to 6"),
         ({"batch": 1}, "give 2 to 6"),
         ({"teacher": families.linear_space().largest}, "only diswot has one; add it to the names or leave"),
