@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from nas.supernet import Layout as Layout
     from nas.supernet import Supernet as Supernet
     from nas.supernet import reorder as reorder
+    from nas.supernet import sequential as sequential
     from nas.train import DIST as DIST
     from nas.train import KL as KL
     from nas.train import RKD as RKD
@@ -132,6 +133,7 @@ _HOME = {
     "CentreCrop": "nas.supernet",
     "KernelTransform": "nas.supernet",
     "reorder": "nas.supernet",
+    "sequential": "nas.supernet",
     "Training": "nas.train",
     "Classification": "nas.train",
     "averaged": "nas.train",

@@ -211,11 +211,6 @@ class Plan:
         """What the fingerprint of a space and the keys of its archs depend on."""
         return {"effect": self.effect}
 
-    def _nas_source(self, _expression: Any, files: dict[str, bytes]) -> str:
-        """How `load.py` reads it: from a file beside it."""
-        files["plan.json"] = json.dumps(self.to_json()).encode()
-        return "nas.convert.plan.Plan.from_json(json.loads((_HERE / 'plan.json').read_bytes()))"
-
     def __copy__(self) -> Plan:
         return self
 

@@ -156,26 +156,6 @@ class Template:
     def _nas_described(self) -> dict[str, Any]:
         return {"model": self.cls, "structure": self.structure}
 
-    def _nas_source(self, expression: Any, _files: dict[str, bytes]) -> str:
-        """How `load.py` writes it: the builder's call."""
-        if self.captured_with is not None:
-            raise SpaceError(
-                f"archs of this {self.cls.__name__} are captured graphs, which are no source; write the network as pt2 or ONNX "
-                "with 'nas export', or write sizes as attributes, from which nas.elastic resizes the class"
-            )
-        if self.build is None:
-            raise SpaceError(
-                f"nobody else can build this {self.cls.__name__}: it was given to nas.elastic as an object; give build= "
-                f"(nas.model({self.cls.__name__})(...)), or write the network as pt2 or ONNX with 'nas export'"
-            )
-        return f"nas.convert.template.Template.built({expression(self.build)})"
-
-    @classmethod
-    def built(cls, build: ModelFunction) -> Template:
-        """The template of what `build` builds."""
-        module = _built(build)
-        return cls(type(module), digest(module), skeleton=module, build=build)
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Template) and (self.cls, self.structure) == (other.cls, other.structure)
 

@@ -128,7 +128,7 @@ class Evaluator(ABC):
         """The measurements of an ordinary module."""
         raise self._lacks("measure_module")
 
-    def measure_again(self, module: nn.Module, arch: Arch) -> Mapping[str, float]:
+    def measure_again(self, module: nn.Module, arch: Arch | None) -> Mapping[str, float]:
         """The measurements of an ordinary module, that of `arch`; as `measure_module` where the arch does not matter."""
         del arch
         return self.measure_module(module)

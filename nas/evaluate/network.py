@@ -89,7 +89,7 @@ class NetworkEvaluator(OfSubnets):
             raise self._error("takes the arch", "use measure_again(module, arch)")
         return self._measured(copy.deepcopy(module), None)
 
-    def measure_again(self, module: nn.Module, arch: Arch) -> dict[str, float]:
+    def measure_again(self, module: nn.Module, arch: Arch | None) -> dict[str, float]:
         """What the function gives for the module of `arch`, which stays as it is."""
         return self._measured(copy.deepcopy(module), arch)
 

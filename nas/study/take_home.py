@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import math
 import os
 import shutil
+import subprocess
 import sys
 import textwrap
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nas import files, sealed
 from nas.errors import StudyError
 from nas.evaluate.base import Evaluator, every
+from nas.study.loader import BARE, BLOCKED, LOADER, NOTE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,7 +93,7 @@ class Winner:
         from nas.supernet import tensors
 
         tensors.save_module(folder / "model.safetensors", self.module)
-        (folder / "load.py").write_text(self._loader(folder), encoding="utf-8")
+        self._write_loader(folder)
         if hasattr(self.module, "save_pretrained"):
             self._write_pretrained(folder / "pretrained")
         written = sorted(file for file in folder.rglob("*") if file.is_file())
@@ -124,27 +127,32 @@ class Winner:
         if not same:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _loader(self, folder: Path) -> str:
-        """Source of a module whose `load()` builds the network and loads its weights.
+    def _write_loader(self, folder: Path) -> None:
+        """`load.py`, what it builds the network from, and the source of classes that are in no package.
 
-        It names classes and functions of the user's own space, and values of its candidates.
+        Raises:
+            StudyError: a part of the network cannot be written so.
         """
-        from nas.space.source import python_source
+        from nas.study.slices import Slices
+        from nas.study.structure import Structure
+        from nas.supernet import tensors
 
-        data: dict[str, bytes] = {}
-        expression, modules = python_source(self.arch.value, data)
-        for name, content in data.items():
-            (folder / name).write_bytes(content)
-        beside = [module for module in modules if module.startswith("nas_job_")]
-        for module in beside:  # defined in the job file itself: take that along
-            shutil.copyfile(str(sys.modules[module].__file__), folder / f"{module}.py")
-        return _LOADER.format(
-            note="\n" + textwrap.fill(_quotable(self.note), 110) + "\n" if self.note else "",
-            system="import sys\n" if beside else "",
-            path="sys.path.insert(0, str(_HERE))\n" if beside else "",
-            imports="\n".join(f"import {module}" for module in modules),
-            expression=f"{expression}{'()' if callable(self.arch.value) else ''}",
-        )
+        slices = Slices(self._job_folder)
+        try:
+            structure = Structure(self.module, slices)
+        except StudyError as error:
+            raise StudyError(
+                f"trial {self.number} cannot be written with a load.py: {error}; 'nas export STUDY {self.number} -o FILE' writes "
+                "it as pt2, ONNX or safetensors"
+            ) from None
+        if structure.constants:
+            tensors.save(folder / "constants.safetensors", structure.constants)
+        (folder / "network.json").write_text(json.dumps(structure.to_json(), indent=1), encoding="utf-8")
+        note = "\n" + textwrap.fill(_quotable(self.note), 110) + "\n" if self.note else ""
+        (folder / "load.py").write_text(LOADER.replace(NOTE, note, 1), encoding="utf-8")
+        for name, source in slices.files().items():
+            (folder / "source").mkdir(exist_ok=True)
+            (folder / "source" / name).write_text(source, encoding="utf-8")
 
     def _check(self, folder: Path) -> None:
         """What was written gives the same outputs as the module in memory."""
@@ -154,65 +162,36 @@ class Winner:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        shutil.rmtree(folder / "__pycache__", ignore_errors=True)
-        different = _difference(self.module, module.load(), self.example)
+        loaded = module.load()
+        for cache in [*folder.rglob("__pycache__")]:
+            shutil.rmtree(cache, ignore_errors=True)
+        different = _difference(self.module, loaded, self.example)
         if different is not None:
             raise StudyError(
                 f"the module that load.py builds differs from trial {self.number}'s {different}; nothing was written"
             )
+        self._check_alone(folder)
+
+    def _check_alone(self, folder: Path) -> None:
+        """It loads where nothing of the search is installed."""
+        paths = [path for path in sys.path if path and Path(path).resolve() != self._job_folder]
+        text = BARE.format(paths=paths, names=BLOCKED, folder=str(folder))
+        done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False, cwd=folder)
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+            raise StudyError(
+                f"the load.py of trial {self.number} does not load without the search's libraries ({said}); 'nas export STUDY "
+                f"{self.number} -o FILE' writes the network as pt2, ONNX or safetensors"
+            )
+
+    @property
+    def _job_folder(self) -> Path | None:
+        file = (self.job or "").partition(".py:")[0].removesuffix(".py") + ".py"
+        return Path(file).resolve().parent if Path(file).is_file() else None
 
 
 _DESCRIBED = "arch.json"
 _ALWAYS = ("model.safetensors", "load.py")
-
-# What the record says is in arch.json, never here: names and values of a database are data, and nothing of them is source.
-_LOADER = '''"""The network that arch.json describes: which trial of which study, and what it measured.
-
-    from load import load
-    model = load()  # an ordinary torch.nn.Module in eval mode
-{note}"""
-
-import hashlib
-import json
-{system}from pathlib import Path
-
-from safetensors.torch import load_model
-
-_HERE = Path(__file__).resolve().parent
-
-
-def _check(kind=""):
-    """Every file whose name ends so is what was written: arch.json has their hashes, and ends with one of itself."""
-    try:
-        text = (_HERE / "arch.json").read_bytes()
-        body, _, end = text.rpartition(b',\\n "sha256": "')
-        wrong = [] if end == hashlib.sha256(body).hexdigest().encode() + b'"\\n}}\\n' else ["arch.json"]
-        for name, digest in [] if wrong else json.loads(text)["files"].items():
-            if not name.endswith(kind):
-                continue
-            if not (_HERE / name).resolve().is_relative_to(_HERE):
-                raise ValueError(name + " leads out of the folder")
-            with open(_HERE / name, "rb") as file:
-                wrong += [name] if hashlib.file_digest(file, "sha256").hexdigest() != digest else []
-    except (OSError, ValueError) as error:
-        raise RuntimeError(f"{{str(_HERE)!r}} is not whole: {{error}}; copy it again, or extract the trial again") from None
-    if wrong:
-        raise RuntimeError(
-            f"{{str(_HERE / wrong[0])!r}} is not what was saved (its hash differs); copy it again, or extract the trial again"
-        )
-
-
-_check(".py")
-{path}{imports}
-
-
-def load():
-    """The network, with its weights."""
-    _check()
-    model = {expression}
-    load_model(model, _HERE / "model.safetensors")
-    return model.eval()
-'''
 
 
 def take_home(study: Study, number: int) -> Winner:
@@ -240,7 +219,7 @@ def take_home(study: Study, number: int) -> Winner:
             found = {
                 name: float(v) for name, v in one.measure_again(module, arch).items() if name in trial.measurements
             }
-            differ = _wrong(one, module, arch, found, trial.measurements)
+            differ = _wrong(one, module, found, trial.measurements, arch)
             wrong += differ or ()
             checked |= {} if differ is None else found
     if wrong:
@@ -283,12 +262,12 @@ def _listed(folder: Path) -> list[str] | None:
         names = described["files"] if is_sealed else [*_ALWAYS, *(file.name for file in folder.glob("nas_job_*.py"))]
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    compiled = (f"__pycache__/{file.name}" for file in folder.glob("__pycache__/*.pyc"))
+    compiled = (str(file.relative_to(folder)) for file in folder.rglob("__pycache__/*.pyc"))
     return [_DESCRIBED, *names, *compiled] if "arch" in described else None
 
 
 def _wrong(
-    source: Evaluator, module: nn.Module, arch: Arch, again: dict[str, float], record: dict[str, float]
+    source: Evaluator, module: nn.Module, again: dict[str, float], record: dict[str, float], arch: Arch | None = None
 ) -> list[str] | None:
     """The measurements that differ from the record by more than rounding on another machine explains, each in words.
 
@@ -305,8 +284,8 @@ def _wrong(
     others = [source.measure_again(nudged(module, draw), arch) for draw in range(_DRAWS)]
     allowed = {name: 2 * max(abs(other[name] - again[name]) for other in others) for name in far}
     far = {name: gap for name, gap in far.items() if not gap <= allowed[name]}
-    twice = source.measure_again(module, arch) if far else again
-    if any(not _near(twice[name], again[name]) for name in far):
+    first, second = ([source.measure_again(module, arch) for _ in range(2)]) if far else (again, again)
+    if any(not _near(first[name], second[name]) for name in far):
         return None
     return [
         f"{name} is {again[name]:.6g} where the record has {record[name]:.6g}, and rounding on another machine "

@@ -4,6 +4,7 @@
 - `Binding`: a subnet on the supernet's weights and gradients, ready to be called.
 - `Cut`: how a parameter of a subnet is taken from the supernet's: `Corner` (the rule), `Layout`, `CentreCrop`, `KernelTransform`.
 - `reorder`: channels by importance, before narrower subnets are cut; `Axis`, `axes`, `importance`: what it goes by.
+- `sequential`: an `nn.Sequential` whose last layers have the same names at every depth.
 - `Inputs`: what a model is called with; `Example`: which of their axes is the batch's.
 """
 
@@ -12,6 +13,7 @@ from nas.supernet.fused import Layout
 from nas.supernet.inputs import Example, Inputs
 from nas.supernet.layouts import CentreCrop, Corner, Cut, KernelTransform
 from nas.supernet.order import Axis, axes, importance, reorder
+from nas.supernet.sequential import sequential
 from nas.supernet.supernet import Supernet
 
 __all__ = [
@@ -28,4 +30,5 @@ __all__ = [
     "axes",
     "importance",
     "reorder",
+    "sequential",
 ]

@@ -288,7 +288,8 @@ def _clash(sides: Sides) -> str:
         if small.shapes[place.name][place.dim] != large.shapes[place.name][place.dim]:
             return (
                 f"layer {base[0]!r} gives the output and has the first rows of a layer that is in the middle of the largest "
-                f"network ({place.name!r}, axis {place.dim}); give the last layer a name of its own (model.head = ...), "
+                f"network ({place.name!r}, axis {place.dim}); give the last layer a name of its own "
+                f"(nas.sequential(*layers, head=...)), "
                 f"or declare layouts={{{place.name!r}: nas.Corner()}} if it is meant"
             )
     return ""

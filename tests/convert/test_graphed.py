@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import nas
-from nas.errors import SpaceError, SupernetError
+from nas.errors import StudyError, SupernetError
+from nas.study.take_home import Winner
 
 
 class Literal(nn.Module):
@@ -115,9 +116,10 @@ def test_free_mode_makes_graphs_of_any_model() -> None:
     torch.testing.assert_close(nas.Supernet(space, weights=model).extract(space.largest)(rows), model(rows))
 
 
-def test_source_of_a_graph_is_refused_with_the_way_out(space: nas.ElasticSpace) -> None:
-    with pytest.raises(SpaceError, match="captured graphs, which are no source; write the network as pt2"):
-        space.template._nas_source(repr, {})
+def test_a_graph_is_not_written_with_a_load_py(model: nn.Module, space: nas.ElasticSpace, tmp_path: Path) -> None:
+    small = nas.Supernet(space, weights=model).extract(space.smallest)
+    with pytest.raises(StudyError, match=r"cannot be written with a load.py: .* writes it as pt2"):
+        Winner("graph", 0, space.smallest, small, {}, {}, torch.randn(3, 4, 12), None).write(tmp_path / "winner")
 
 
 def test_a_graph_is_exported_as_any_network(model: nn.Module, space: nas.ElasticSpace) -> None:

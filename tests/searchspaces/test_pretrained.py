@@ -302,7 +302,8 @@ def test_a_winner_is_written_as_source_with_files_of_its_class_where_they_read_b
         folder = tmp_path / str(readable)
         winner.write(folder)  # which runs load.py and compares outputs
         assert (folder / "pretrained").exists() is readable
-        assert "nas.model(transformers.models.bert" in (folder / "load.py").read_text()
+        assert "transformers.models.bert" in (folder / "network.json").read_text()
+        assert not (folder / "source").exists()
 
 
 class Sequences(nas.Classification):
