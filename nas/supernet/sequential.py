@@ -12,8 +12,8 @@ from nas.errors import SupernetError
 def sequential(*layers: nn.Module, **last: nn.Module) -> nn.Sequential:
     """An `nn.Sequential` of `layers`, called by their number, and then of `last`, called by their keywords.
 
-    Layers of a supernet share weights by name.  In a plain `nn.Sequential` whatever comes after a part of elastic depth has another
-    number, and so the weights of other layers, at each depth.
+    Layers of a supernet share weights by name.  In a plain `nn.Sequential` whatever comes after a part of elastic depth has
+    another number, and so the weights of other layers, at each depth.
 
     >>> [name for name, _ in sequential(nn.Linear(4, 8), nn.ReLU(), head=nn.Linear(8, 2)).named_children()]
     ['0', '1', 'head']

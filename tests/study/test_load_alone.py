@@ -120,7 +120,12 @@ FAMILIES: dict[str, Callable[[], nas.Supernet]] = {
 }
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+QUICK = ("conv", "converted")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
+)
 def test_a_network_loads_and_computes_the_same_without_the_library(name: str, tmp_path: Path) -> None:
     net = FAMILIES[name]()
     job = None if name != "converted" else __file__
