@@ -358,7 +358,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
 }
 # Public names without arguments of their own to check, and why.
 ELSEWHERE = {
-    "sequential": "takes modules under any name; tests/supernet/test_sequential.py",
+    "sequential": "takes modules under any name; tests/supernet/test_naming.py",
     "Evaluator": "the base class of evaluators, which takes nothing",
     "__version__": "a string",
     "model": "takes anything that can be called; tests/space/test_model.py",

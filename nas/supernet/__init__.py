@@ -12,8 +12,8 @@ from nas.supernet.binding import Binding
 from nas.supernet.fused import Layout
 from nas.supernet.inputs import Example, Inputs
 from nas.supernet.layouts import CentreCrop, Corner, Cut, KernelTransform
+from nas.supernet.naming import sequential
 from nas.supernet.order import Axis, axes, importance, reorder
-from nas.supernet.sequential import sequential
 from nas.supernet.supernet import Supernet
 
 __all__ = [
