@@ -135,7 +135,6 @@ def figures(tool: str, rows: dict[str, Row]) -> dict[str, Any]:
     for name, row in tried.items():
         if row["verdict"] != "correct":
             failures[row["verdict"]].append(name)
-    seconds = sorted(row["convert_s"] for row in tried.values() if "convert_s" in row)
     stages: dict[str, list[float]] = defaultdict(list)
     for row in tried.values():
         for stage, each in row.get("stages", {}).items():
@@ -150,11 +149,16 @@ def figures(tool: str, rows: dict[str, Row]) -> dict[str, Any]:
             for source in cases.SOURCES
         },
         "failures": dict(failures),
-        "convert_s": {"median": statistics.median(seconds), "worst": seconds[-1]} if seconds else {},
+        **{name: spread(row[name] for row in tried.values() if name in row) for name in ("convert_s", "convert_s_cpu")},
         "stages_s": {stage: round(statistics.median(each), 3) for stage, each in stages.items()},
         "kinds": dict(sum((Counter(row.get("kinds", {})) for row in tried.values()), Counter())),
         "units": sum(row.get("units", 0) for row in tried.values()),
     }
+
+
+def spread(seconds: Iterable[float]) -> dict[str, float]:
+    found = list(seconds)
+    return {"median": statistics.median(found), "worst": max(found)} if found else {}
 
 
 def rates(rows: Iterable[Row]) -> dict[str, Any]:
