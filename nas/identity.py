@@ -69,6 +69,13 @@ def added(one: Any) -> dict[str, Any]:
     return {IDENTITY: found} if found else {}
 
 
+def told(value: Any) -> Json:
+    """A name as it is; a function or a class by its name, and what it computes with under `IDENTITY`."""
+    if isinstance(value, str):
+        return value
+    return {"function": getattr(value, "__name__", type(value).__name__), IDENTITY: identity(value)}
+
+
 def jsonable(value: Any) -> Json:
     """The value itself where it is JSON, else its identity."""
     try:

@@ -22,6 +22,7 @@ from nas.checking import Count, checked
 from nas.errors import EvaluationError, SpaceError, suggest
 from nas.evaluate.base import Evaluator
 from nas.evaluate.subnets import Accuracy, Source, Weights
+from nas.identity import told
 from nas.space import Space, model
 from nas.supernet import Supernet
 from nas.supernet.inputs import Inputs
@@ -34,7 +35,19 @@ if TYPE_CHECKING:
     from nas.space import Arch
 
 # Options of `Training` that this evaluator decides itself.
-_OURS = {"supernet", "task", "path", "sampler", "loss", "steps", "device", "seed", "checkpoint_every", "validate_every"}
+_OURS = {
+    "supernet",
+    "task",
+    "path",
+    "sampler",
+    "loss",
+    "steps",
+    "epochs",
+    "device",
+    "seed",
+    "checkpoint_every",
+    "validate_every",
+}
 
 
 class Trained(Evaluator):
@@ -54,7 +67,7 @@ class Trained(Evaluator):
         loss: what candidates are taught, instead of labels or a teacher.
         device: where to train.
         seed: of the weights from scratch, and of dropout.
-        options: others of `nas.Training`: lr, weight_decay, warmup, floor, clip, optimizer, precision, divergence.
+        options: others of `nas.Training`: lr, weight_decay, warmup, floor, schedule, clip, optimizer, precision, …
 
     Raises:
         EvaluationError: an option is unknown, has no effect beside another, or is not what it must be.
@@ -202,7 +215,9 @@ class Trained(Evaluator):
             "teacher": None if self._teacher is None else self._taught(self._teacher.weights),
             "loss": None if self._loss is None else self._loss.describe(),
             "seed": self.seed,
-            "options": dict(sorted(self.options.items())),
+            "options": {
+                name: told(value) if callable(value) else value for name, value in sorted(self.options.items())
+            },
         }
 
     @functools.cached_property

@@ -60,6 +60,7 @@ class Run:
         self.state.config = training.config  # an earlier version has noted less of the same
         if found is None:  # before anything is learnt with units that are mixed
             self.supernet.prove_once(training.task.example)
+        self.supernet.zero_grad(set_to_none=True)
         if found is not None and training.path is not None:
             state.load(training.path, found, self.supernet, None if found.finished else self.optimizer, modules)
             rng.restore(found.rng)
@@ -80,10 +81,6 @@ class Run:
         if self.state.finished or self.state.step >= until:
             self.supernet.eval()
             return
-        self.supernet.zero_grad(set_to_none=True)
-        for parameter in self.optimizer.state:
-            # Once a parameter was touched, its gradient is zero where no arch has it, and it decays; without one it would not.
-            parameter.grad = torch.zeros_like(parameter)
         columns = [f"{label}_{name}" for label in self.watched for name in self.task.metric_names]
         path = self.training.path if self.ranks.first else None
         log = Log(path, ["step", "epoch", "lr", "loss", "seconds", *columns], self.state.history)
@@ -215,7 +212,7 @@ class Run:
         self.state.seconds = time.monotonic() - self.started
         row: dict[str, float] = {
             "step": done,
-            "epoch": done / self.task.steps_per_epoch,
+            "epoch": done / self.training.steps_per_epoch,
             "lr": self.training.schedule(done - 1),
             "loss": sum(recent) / len(recent),
             "seconds": round(self.state.seconds, 3),

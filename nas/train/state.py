@@ -25,6 +25,7 @@ from nas import files, sealed
 from nas.errors import CheckpointError, TrainError
 from nas.sealed import Damaged
 from nas.supernet import tensors
+from nas.train.optimizers import as_tensor, moving
 
 if TYPE_CHECKING:
     from nas.space import Space
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 STATE, SUPERNET, OPTIMIZER, LOG, EVENTS = "state.json", "supernet", "optimizer.safetensors", "log.csv", "events"
 KEPT, LAUNCH, LOCK = "kept.safetensors", "launch", ".lock"
+_NUMBER = ":number"
 
 
 @dataclass
@@ -51,6 +53,10 @@ class State:
     seconds: float = 0.0
     rng: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] | None = None
+    touched: list[str] = field(default_factory=list)
+    """Parameters that had a gradient and of which the optimizer keeps nothing (as SGD without momentum does)."""
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    """Numbers in the parameter groups of an optimizer of a user's."""
     hashes: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the files beside the supernet by name, and of its weights; {} where an earlier version wrote none."""
 
@@ -95,6 +101,9 @@ def write(
         TrainError: they cannot be written; what was committed before is still there.
     """
     folder = path / state.folder
+    named = _named(supernet, kept)
+    state.touched = [name for name, one in named.items() if one.grad is not None and one not in optimizer.state]
+    state.groups = moving(optimizer)
     try:
         if state.finished:
             state.hashes = {SUPERNET: supernet.save(folder)}
@@ -158,7 +167,13 @@ def load(
     with torch.no_grad():
         supernet.load_state_dict(weights)
     if optimizer is not None:
-        restore_optimizer(_named(supernet, kept), optimizer, _read(path, state, OPTIMIZER))
+        parameters = _named(supernet, kept)
+        restore_optimizer(parameters, optimizer, _read(path, state, OPTIMIZER))
+        for group, numbers in zip(optimizer.param_groups, state.groups, strict=False):
+            group.update(numbers)
+        # Once a parameter was touched, its gradient is zero where no arch has it, and it decays; without one it would not.
+        for parameter in {*optimizer.state, *(parameters[name] for name in state.touched)}:
+            parameter.grad = torch.zeros_like(parameter)
         if own := _tensors(kept):
             stored_too = _read(path, state, KEPT)
             with torch.no_grad():
@@ -220,24 +235,32 @@ def clear(path: Path) -> None:
 
 
 def optimizer_tensors(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """State of an optimizer by parameter name: "exp_avg/blocks.0.weight"."""
+    """State of an optimizer by parameter name: "exp_avg/blocks.0.weight"; of a number, "step:number/blocks.0.weight".
+
+    Raises:
+        TrainError: it keeps what is neither.
+    """
     return {
-        f"{key}/{name}": value.detach().cpu().contiguous()
+        f"{key}{'' if isinstance(value, Tensor) else _NUMBER}/{name}": as_tensor(name, key, value)
         for name, parameter in parameters.items()
         for key, value in optimizer.state.get(parameter, {}).items()
-        if isinstance(value, Tensor)
+        if value is not None
     }
 
 
 def restore_optimizer(
     parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
 ) -> None:
-    """The inverse of `optimizer_tensors`; only tensors are state, as in AdamW and SGD."""
+    """The inverse of `optimizer_tensors`."""
+    on_device = bool(optimizer.defaults.get("fused") or optimizer.defaults.get("capturable"))
     for key_name, value in tensors.items():
         key, name = key_name.split("/", 1)
         parameter = parameters[name]
+        if key.endswith(_NUMBER):
+            optimizer.state[parameter][key.removesuffix(_NUMBER)] = value.item()
+            continue
         # AdamW counts steps on the CPU unless it is fused on the device: keep such scalars where the optimizer wants them.
-        device = parameter.device if value.ndim or optimizer.defaults.get("fused") else value.device
+        device = parameter.device if value.ndim or on_device else value.device
         optimizer.state[parameter][key] = value.to(device)
 
 

@@ -14,16 +14,17 @@ import torch
 from torch import nn
 
 from nas import reading, signals
-from nas.checking import NonNegative, Positive, checked
+from nas.checking import Count, NonNegative, Positive, checked
 from nas.errors import DeviceError, TrainError, suggest
-from nas.identity import IDENTITY, differing, same
+from nas.identity import IDENTITY, differing, jsonable, same, told
 from nas.text import facts
-from nas.train import rng, state
+from nas.train import optimizers, rng, state
 from nas.train.loop import Run
 from nas.train.losses import InPlace, Loss
+from nas.train.optimizers import Maker
 from nas.train.ranks import Ranks
 from nas.train.samplers import Sampler, Sandwich
-from nas.train.schedule import Schedule
+from nas.train.schedule import Scheduler, schedule_of
 from nas.train.task import Task
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from nas.supernet import Supernet
 
-Optimizer: TypeAlias = Literal["adamw", "sgd"]
 Precision: TypeAlias = Literal["auto", "float32", "bf16", "fp16"]
 
 
@@ -58,17 +58,26 @@ class Training:
         path: folder of the checkpoints and logs; None keeps nothing.
         sampler: which archs a step trains.
         loss: what each is taught.
-        steps: optimizer steps.
-        lr: highest learning rate; linear warm-up, then a cosine to `floor`.
-        weight_decay: decoupled for AdamW; not on norms and biases (parameters with less than two dimensions).
-        warmup: steps of the warm-up; None is a twentieth of `steps`.
-        floor: last learning rate as a fraction of `lr`.
+        steps: optimizer steps; 1,000 unless given.
+        epochs: of the training data, instead of `steps`.
+        lr: highest learning rate, which `schedule` follows.
+        weight_decay: decoupled for AdamW, in the gradient for others, as torch has it; not on norms and biases (parameters with
+            less than two dimensions).
+        warmup: steps of the linear warm-up; None is a twentieth of `steps`.
+        floor: last learning rate as a fraction of `lr`, of "cosine" and "linear".
+        schedule: what follows the warm-up: "cosine", "linear", "step", "constant", "one-cycle" (see `nas.train.Schedule`); or a
+            function that makes a scheduler of torch from an optimizer, stepped after each optimizer step: its learning rate
+            is taken, for all parameters.
+        schedule_options: step_size and gamma of "step"; pct_start, div_factor and final_div_factor of "one-cycle".
         clip: largest norm of the gradient, which is summed over the archs of a step; None does not clip.
-        optimizer: "adamw" or "sgd" (Nesterov, momentum 0.9).
+        optimizer: one of torch's by name in small letters: "adamw", "sgd" (Nesterov, momentum 0.9 unless said otherwise), "adam",
+            "rmsprop", …; or a function that makes one from parameter groups and `lr=`, as a class or
+            `functools.partial(Lion, betas=(0.9, 0.99))`: numbers and tensors in its state are a part of checkpoints.
+        optimizer_options: of an optimizer by name: {"betas": (0.9, 0.95)}.
         device: where to train: "cpu", "cuda", "cuda:1".
         precision: "auto" is bf16 autocast on CUDA and float32 on a CPU; "fp16" scales the loss and needs CUDA.
-        checkpoint_every: steps between checkpoints; None is a tenth of `steps`.
-        validate_every: steps between measurements of the watched subnets; None is a tenth of `steps`.
+        checkpoint_every: steps between checkpoints; None is a tenth of `steps`, or an epoch where `epochs` is given.
+        validate_every: steps between measurements of the watched subnets; None as above.
         divergence: stop when the loss of the last 50 steps is this many times that of the first 50.
         seed: of the archs, and of dropout.
 
@@ -86,13 +95,17 @@ class Training:
         path: str | Path | None = None,
         sampler: Sampler | None = None,
         loss: Loss | None = None,
-        steps: int = 1000,
+        steps: int | None = None,
+        epochs: Count | None = None,
         lr: float = 2e-3,
         weight_decay: NonNegative = 0.01,
         warmup: int | None = None,
         floor: float = 0.0,
+        schedule: str | Scheduler = "cosine",
+        schedule_options: Mapping[str, float] | None = None,
         clip: Positive | None = 1.0,
-        optimizer: Optimizer = "adamw",
+        optimizer: str | Maker = "adamw",
+        optimizer_options: Mapping[str, Any] | None = None,
         device: str = "cpu",
         precision: Precision = "auto",
         checkpoint_every: int | None = None,
@@ -105,12 +118,29 @@ class Training:
         self.sampler, self.loss = sampler or Sandwich(2), loss or InPlace()
         for one in self.loss.within():
             one.check(task)
-        self.schedule = Schedule(lr, steps, min(steps - 1, steps // 20) if warmup is None else warmup, floor)
-        self.steps, self.weight_decay, self.clip, self.divergence = steps, weight_decay, clip, divergence
-        self.checkpoint_every = _period("checkpoint_every", checkpoint_every, steps)
-        self.validate_every = _period("validate_every", validate_every, steps)
-        self.optimizer_name, self.device = optimizer, device_named(device)
+        self.steps = self._steps(steps, epochs)
+        self.schedule_name, self.schedule_options = schedule, dict(schedule_options or {})
+        self.schedule = schedule_of(schedule, lr, self.steps, warmup=warmup, floor=floor, options=self.schedule_options)
+        self.weight_decay, self.clip, self.divergence = weight_decay, clip, divergence
+        period = max(1, self.steps // 10) if epochs is None else self.steps_per_epoch
+        self.checkpoint_every = _period("checkpoint_every", checkpoint_every, period)
+        self.validate_every = _period("validate_every", validate_every, period)
+        self.optimizer, self.optimizer_options = optimizer, dict(optimizer_options or {})
+        optimizers.check(optimizer, self.optimizer_options)
+        self.device = device_named(device)
         self.precision = _precision(precision, self.device)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch."""
+        return self.task.steps_per_epoch
+
+    def _steps(self, steps: int | None, epochs: int | None) -> int:
+        if epochs is None:
+            return 1000 if steps is None else steps
+        if steps is not None:
+            raise TrainError(f"steps={steps} and epochs={epochs} both say how long to train; give one of them")
+        return epochs * max(1, self.steps_per_epoch)  # a task without batches says so itself
 
     def __repr__(self) -> str:
         return f"Training({', '.join(f'{name}={value}' for name, value in self._facts().items())})"
@@ -150,11 +180,21 @@ class Training:
             "floor": self.schedule.floor,
             "weight_decay": self.weight_decay,
             "clip": self.clip,
-            "optimizer": self.optimizer_name,
+            "optimizer": told(self.optimizer),
             "precision": self.precision,
             "seed": self.seed,
+            **self._more(),
         }
         return dict(json.loads(json.dumps(config)))  # as it reads back: lists for tuples
+
+    def _more(self) -> dict[str, Any]:
+        """Settings that earlier versions did not have, where they differ from what those did."""
+        more = {
+            "schedule_options": self.schedule_options,
+            "optimizer_options": {name: jsonable(value) for name, value in self.optimizer_options.items()},
+        }
+        found: dict[str, Any] = {name: value for name, value in more.items() if value}
+        return found if self.schedule_name == "cosine" else {"schedule": told(self.schedule_name), **found}
 
     @property
     def trained(self) -> bool:
@@ -265,11 +305,7 @@ class Training:
 
     def make_optimizer(self, kept: nn.Module | None = None) -> torch.optim.Optimizer:
         """A fresh optimizer over the supernet's parameters, where they are now, and over those that the losses keep."""
-        groups, lr = self.parameter_groups(kept), self.schedule(0)
-        if self.optimizer_name == "sgd":
-            # Not fused: that one (torch 2.13) fails where some parameters have momentum and one gets its first gradient.
-            return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
-        return torch.optim.AdamW(groups, lr=lr, fused=True)
+        return optimizers.make(self.optimizer, self.optimizer_options, self.parameter_groups(kept), self.schedule(0))
 
 
 @checked(TrainError)
@@ -278,8 +314,8 @@ def train(supernet: Supernet, task: Task, *, progress: bool = True, resume: bool
     return Training(supernet, task, **options).run(progress, resume)
 
 
-def _period(name: str, given: int | None, steps: int) -> int:
-    period = max(1, steps // 10) if given is None else given
+def _period(name: str, given: int | None, usual: int) -> int:
+    period = usual if given is None else given
     if period < 1:
         raise TrainError(f"{name}={given} is not a positive number of steps")
     return period
@@ -321,8 +357,12 @@ def _difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
             inside = differing(old.get(IDENTITY), new.get(IDENTITY)) if IDENTITY in old and IDENTITY in new else []
             parts += [(f"{name}.{path}", before, after) for path, before, after in inside]
         else:
-            parts.append((name, repr(old), repr(new)))
+            parts.append((name, _short(old), _short(new)))
     before = ", ".join(f"{name}={old}" for name, old, _ in parts[:3])
     after = ", ".join(f"{name}={new}" for name, _, new in parts[:3])
     computed = " (data that are computed are rounded otherwise on another machine: save them once, and load them)"
     return f"with {before}, not {after}{computed if any(name == 'task.data' for name, *_ in parts) else ''}"
+
+
+def _short(value: Any) -> str:
+    return str(value["function"]) if isinstance(value, Mapping) and "function" in value else repr(value)

@@ -337,7 +337,7 @@ def test_the_epochs_end_is_crossed_and_every_batch_is_used() -> None:
             TrainError,
             "precision='bf61'; it is one of 'auto', 'float32', 'bf16', 'fp16'; did you mean 'bf16'",
         ),
-        ({"optimizer": "adam"}, TrainError, "did you mean 'adamw'"),
+        ({"optimizer": "admw"}, TrainError, "did you mean 'adamw'"),
         ({"steps": 0}, TrainError, "steps=0"),
         ({"warmup": 12}, TrainError, "warmup=12 does not fit 12 steps"),
         ({"clip": 0.0}, TrainError, "clip=0.0"),
