@@ -303,6 +303,10 @@ class InPlace(Loss):
     Yu & Huang 2019, "Universally Slimmable Networks"; BigNAS (Yu et al. 2020) gives the others no labels, the default here.
     Outputs are compared as fits the task: distributions over classes, numbers by mean squares (see `Task.divergence`).
 
+    From fresh weights a largest arch that still knows nothing teaches the others just that, and weights that they share learn
+    late or never; labels=0.5 avoids it (several labels an image: mean average precision of the largest network of the front
+    0.96, not 0.49; see experiments/gallery).
+
     Args:
         temperature: softens both distributions.
         labels: weight of the labels in the loss of the others; the rest is the distillation's.

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from nas.checking import Count, Natural, checked  # noqa: F401 (as above)
 from nas.errors import TrainError, suggest
+from nas.measurements import name_fault
 from nas.supernet.inputs import tensors_in
 from nas.train import meters
 from nas.train.divergences import KL, Binary, Divergence, MeanSquares
@@ -215,6 +216,9 @@ def _loss_named(loss: Any) -> tuple[Callable[..., Any], str | None]:
 
 
 def _check_metric(name: str, given: Any) -> None:
+    fault = name_fault(name)
+    if fault is not None:  # an objective of a study could not be called so
+        raise TrainError(f"{fault}; give a mapping of names to functions, such as metrics={{'error': function}}")
     if isinstance(given, str) and given not in (*_ERRORS, *_CLASSES):
         known = (*_CLASSES, *_ERRORS)
         raise TrainError(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, SupportsIndex, TypeAlias, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -260,6 +261,7 @@ class Task(ABC):
 
 
 Data: TypeAlias = tuple[Tensor, Tensor]
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32)
 
 
 @checked(TrainError)
@@ -271,7 +273,8 @@ class Classification(Task):
     is left out, because BatchNorm on a few samples is noise.  Elsewhere a last batch of one sample is one with that before.
 
     Args:
-        train: inputs (n, …) and classes (n,) int64.
+        train: inputs (n, …) and classes (n,), whole numbers; tensors or NumPy arrays.  Of data sets, loaders or several inputs
+            `Task.of(train, valid, loss="cross_entropy", metrics="accuracy")` is the same.
         valid: the same, for the search.
         test: the same, for the end; None if there is none.
         batch: samples a training batch.
@@ -285,9 +288,9 @@ class Classification(Task):
         TrainError: sizes that do not fit.
     """
 
-    train: Data
-    valid: Data
-    test: Data | None = None
+    train: Any
+    valid: Any
+    test: Any = None
     batch: int = 64
     smoothing: float = 0.0
     seed: int = 0
@@ -296,6 +299,8 @@ class Classification(Task):
     batch_axis: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("train", "valid", "test"):
+            object.__setattr__(self, name, _in_memory(name, getattr(self, name)))
         for name, data in (("train", self.train), ("valid", self.valid), ("test", self.test)):
             if data is not None and not (data[0].ndim and data[1].ndim):
                 raise TrainError(f"{name} has a tensor without dimensions; give (n, …) inputs and (n,) classes")
@@ -431,11 +436,35 @@ class Classification(Task):
         return inputs.movedim(0, self.batch_axis).contiguous() if self.batch_axis else inputs
 
 
+def _in_memory(name: str, given: Any) -> Any:
+    """(inputs, classes) as tensors, those of NumPy with torch's types; None for no test split.
+
+    Raises:
+        TrainError: it is something else.
+    """
+    from nas.train.pairs import tensors  # which needs tasks itself
+
+    if given is None and name == "test":
+        return None
+    if (
+        isinstance(given, (tuple, list))
+        and len(given) == 2
+        and all(isinstance(one, (Tensor, np.ndarray)) for one in given)
+    ):
+        inputs, classes = (tensors(one, name) for one in given)
+        return inputs, classes.long() if classes.dtype in _WHOLE else classes
+    raise TrainError(
+        f"{name} is a {type(given).__name__}; nas.Classification takes (inputs, classes), two tensors or NumPy arrays. Of data "
+        "sets, loaders, mappings or several inputs nas.Task.of(train, valid, loss='cross_entropy', metrics='accuracy') makes the "
+        "same task"
+    )
+
+
 def _check_classes(name: str, classes: Tensor) -> None:
     if classes.ndim != 1 or classes.is_floating_point() or classes.dtype != torch.int64:
         raise TrainError(
             f"{name} has classes of type {str(classes.dtype).removeprefix('torch.')} and shape {tuple(classes.shape)}; give (n,) "
-            "int64, or use nas.Regression for numbers and nas.MultiLabel for several labels a sample"
+            "whole numbers, or use nas.Regression for numbers and nas.MultiLabel for several labels a sample"
         )
     if len(classes) and int(classes.min()) < 0:
         raise TrainError(

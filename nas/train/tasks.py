@@ -391,12 +391,12 @@ class Embedding(DataTask):
     with the halves of all pairs together, pair by pair: 2 n samples.  Losses with a teacher compare the similarities within the
     batch, so that embeddings of networks may differ in length.
 
-    `recall@1` is how often the nearest of all other halves of the split is the own one.  Where the samples of valid and test have
-    a score of their own, (one, other, score), the metric is `spearman`, of similarities with scores.
+    `recall_at_1` is how often the nearest of all other halves of the split is the own one.  Where the samples of valid and test
+    have a score of their own, (one, other, score), the metric is `spearman`, of similarities with scores.
 
     Args:
         temperature: divides similarities in the loss.
-        ranks: k of `recall@k`.
+        ranks: k of `recall_at_k`.
     """
 
     _: KW_ONLY
@@ -416,7 +416,7 @@ class Embedding(DataTask):
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Recall first, or Spearman's correlation where there are scores."""
-        return ("spearman",) if self._scored else (*(f"recall@{rank}" for rank in self.ranks), "loss")
+        return ("spearman",) if self._scored else (*(f"recall_at_{rank}" for rank in self.ranks), "loss")
 
     @property
     def divergence(self) -> Divergence:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import nas
+from nas.metrics import parse_objective
 from nas.supernet.inputs import batch_size, call, tensors_in
 from nas.train import Batch, Task, Training
 from nas.train.rows import part_of
@@ -75,6 +76,9 @@ class TaskConformance:
         first, again = (list(task.calibration_inputs()) for _ in range(2))
         assert first
         assert all(map(torch.equal, tensors_in(first), tensors_in(again)))
+
+    def test_metrics_can_be_objectives(self, task: Task) -> None:
+        assert [parse_objective(f"max {name}").name for name in task.metric_names] == list(task.metric_names)
 
     def test_metrics_do_not_depend_on_how_a_split_is_cut(self, task: Task, model: nn.Module) -> None:
         found = task.evaluate(lambda inputs: call(model, inputs))

@@ -400,6 +400,10 @@ BAD: dict[str, tuple[Any, str]] = {
     "loss": (lambda: task_of((X, Y), loss="mean_square"), "loss 'mean_square' is not one of"),
     "sums": (lambda: task_of((X, Y), loss=nn.MSELoss(reduction="sum")), "reduction='sum'; a training takes means"),
     "metric": (lambda: task_of((X, Y), metrics="acuracy"), "metric 'acuracy' is not one of .*; did you mean 'accuracy'"),
+    "no name": (
+        lambda: task_of((X, Y), metrics=[lambda output, targets: 0.0]),
+        "metric name '<lambda>' is not an identifier.*; give a mapping of names to functions",
+    ),
     "two of a name": (lambda: task_of((X, Y), metrics=["mae", "mae"]), "two metrics have one name"),
     "the loss's name": (lambda: task_of((X, Y), metrics={"loss": "mae"}), "a metric is called 'loss'"),
     "an option": (lambda: task_of((X, Y), bacth=3), "bacth.*did you mean 'batch'"),
@@ -445,12 +449,16 @@ def test_an_epoch_that_ends_early_is_an_error() -> None:
 
 @recipe
 def made() -> Task:
-    return task_of((X, Y), metrics=lambda output, targets: float(len(output)))
+    return task_of((X, Y), metrics={"count": lambda output, targets: float(len(output))})
 
 
 def test_a_task_pickles_or_says_how() -> None:
     assert pickle.loads(pickle.dumps(made())).describe()["batch"] == 8
-    for option in ({"loss": lambda a, b: (a - b).mean()}, {"metrics": lambda a, b: 0.0}, {"augment": lambda x, _: x}):
+    for option in (
+        {"loss": lambda a, b: (a - b).mean()},
+        {"metrics": {"zero": lambda a, b: 0.0}},
+        {"augment": lambda x, _: x},
+    ):
         with pytest.raises(
             TrainError, match="cannot be sent to another process .* decorate that with @nas.train.recipe"
         ):

@@ -85,7 +85,7 @@ def test_neighbours(seed: int, cuts: list[int]) -> None:
         )
         for rank in found:
             found[rank] += closer < rank
-    assert meter.result() == {f"recall@{rank}": pytest.approx(count / 13) for rank, count in found.items()}
+    assert meter.result() == {f"recall_at_{rank}": pytest.approx(count / 13) for rank, count in found.items()}
 
 
 def test_means_weigh_and_leave_out_what_has_no_target() -> None:

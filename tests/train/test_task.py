@@ -177,7 +177,10 @@ def test_data_that_does_not_fit_is_refused(change: dict[str, object], sentence: 
 @pytest.mark.parametrize(
     ("classes", "sentence"),
     [
-        (torch.zeros(64), "train has classes of type float32 and shape .64,.; give .n,. int64, or use nas.Regression"),
+        (
+            torch.zeros(64),
+            "train has classes of type float32 and shape .64,.; give .n,. whole numbers, or use nas.Regression",
+        ),
         (torch.zeros(64, 1).long(), "and shape .64, 1."),
         (torch.arange(64) - 1, "train has class -1; classes are numbered from 0"),
     ],
@@ -209,3 +212,24 @@ def test_splits_that_are_not_there_are_refused() -> None:
         digits(valid=1290)
     with pytest.raises(TrainError, match="shift=5"):
         digits(shift=5)
+
+
+def test_arrays_are_tensors() -> None:
+    x, y = torch.rand(8, 3), torch.arange(8) % 2
+    tensors = Classification((x, y), (x + 1, y), batch=4)
+    arrays = Classification((x.double().numpy(), y.numpy().astype("uint8")), (x.numpy() + 1, y.int().numpy()), batch=4)
+    assert arrays.describe() == tensors.describe()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ((torch.rand(8, 3), torch.rand(8, 3)), torch.arange(8)),
+        {"x": torch.rand(8, 3), "labels": torch.arange(8)},
+        torch.utils.data.TensorDataset(torch.rand(8, 3), torch.arange(8)),
+        None,
+    ],
+)
+def test_other_data_are_told_where_they_are_taken(given: object) -> None:
+    with pytest.raises(TrainError, match=r"nas.Task.of\(train, valid, loss='cross_entropy', metrics='accuracy'\)"):
+        Classification(given, given)

@@ -303,7 +303,7 @@ class TestEmbedding(TaskConformance):
         return nas.Space(embedder(width=widths()))
 
     def exact_metrics(self, task: Task) -> tuple[str, ...]:
-        return ("recall@1",)  # the loss compares within batches
+        return ("recall_at_1",)  # the loss compares within batches
 
     def test_recall_is_over_the_whole_split(self) -> None:
         task = self.make(ranks=(1, 5))
@@ -311,9 +311,11 @@ class TestEmbedding(TaskConformance):
         similar = functional.normalize(one, dim=1) @ functional.normalize(other, dim=1).T
         place = (similar > similar.diagonal()[:, None]).sum(1)
         found = task.evaluate(lambda inputs: inputs)
-        assert found["recall@1"] == pytest.approx(float((place < 1).double().mean()))
-        assert found["recall@5"] == pytest.approx(float((place < 5).double().mean()))
-        assert task.evaluate(lambda inputs: torch.ones(len(inputs), 3))["recall@1"] == 0.0, "all the same finds nothing"
+        assert found["recall_at_1"] == pytest.approx(float((place < 1).double().mean()))
+        assert found["recall_at_5"] == pytest.approx(float((place < 5).double().mean()))
+        assert task.evaluate(lambda inputs: torch.ones(len(inputs), 3))["recall_at_1"] == 0.0, (
+            "all the same finds nothing"
+        )
 
     def test_the_loss_is_info_nce_in_both_directions(self) -> None:
         task = self.make()
