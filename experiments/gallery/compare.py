@@ -9,6 +9,7 @@ and prints a JSON line (a full run adds it to results.jsonl).  What is in runs/ 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import re
 import tempfile
@@ -50,26 +51,26 @@ def shortened(job: str, folder: Path) -> Path:
 
 def _compare(job: str, path: Path) -> dict[str, Any]:
     start = time.process_time()
-    fresh = load_job(str(path))
     study = load_job(str(path))
     supernet, task = study.training.supernet, study.training.task
+    untrained = copy.deepcopy(supernet.state_dict()) if job in PRETRAINED else None
     study.training.run(progress=False)
     study.run(workers=0, progress=False)
     front = study.front().sort_values("params")
-    rows = {"smallest": front.index[0], "largest": front.index[-1]}
     found: dict[str, Any] = {"job": job, "networks": len(front), "steps": study.training.steps}
-    split = "test" if task.test is not None else "valid"
-    for which, number in rows.items():
-        arch = study.arch(int(number))
-        torch.manual_seed(1)
-        network = fresh.training.supernet.extract(arch) if job in PRETRAINED else supernet.space.build(arch)
-        name = task.metric_names[0]
+    name, split = task.metric_names[0], "test" if task.test is not None else "valid"
+    archs = {which: study.arch(int(front.index[row])) for which, row in (("smallest", 0), ("largest", -1))}
+    for which, arch in archs.items():
         found[which] = {
-            "trial": int(number),
-            "params": int(front.loc[number, "params"]),
+            "params": supernet.params(arch),
             "shared": round(subnet_metrics(supernet, arch, task, split)[name], 4),
-            "alone": round(alone(network, study.training)[name], 4),
         }
+    if untrained is not None:
+        supernet.load_state_dict(untrained)
+    for which, arch in archs.items():
+        torch.manual_seed(1)
+        network = supernet.space.build(arch) if untrained is None else supernet.extract(arch)
+        found[which]["alone"] = round(alone(network, study.training)[name], 4)
     return {**found, "metric": name, "split": split, "cpu_seconds": round(time.process_time() - start)}
 
 

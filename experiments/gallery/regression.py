@@ -36,7 +36,7 @@ task = nas.Regression((x[:4000], y[:4000]), (x[4000:5000], y[4000:5000]), (x[500
 torch.manual_seed(0)
 model = Regressor()
 supernet = nas.Supernet(nas.elastic(model, task.example), example=task.example, weights=model)
-training = nas.Training(supernet, task, path="runs/regression", steps=1000, lr=3e-3)
+training = nas.Training(supernet, task, path="runs/regression", steps=1000, lr=3e-3, loss=nas.InPlace(labels=0.5))
 
 study = nas.Study(
     "regression",
