@@ -1,6 +1,6 @@
 """What is left of a sentence encoder with real weights when nas.elastic makes it smaller?  See README.md.
 
-python experiments/minilm/run.py --weights FOLDER [--steps 40] [--smoke]
+python experiments/minilm/run.py --weights FOLDER [--steps 150] [--smoke]
 """
 
 from __future__ import annotations
@@ -8,21 +8,27 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import os
 import random
+import subprocess
+import sys
 import sysconfig
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 import torch
+from encoder import Encoder, pretrained
 from scipy.stats import spearmanr
 from torch import Tensor, nn
-from torch.nn import functional
 
 import nas
+from nas.study.take_home import take_home
 
-LENGTH = 32
+LENGTH = 16
 """Tokens of a sentence; longer ones are cut."""
 
 
@@ -43,195 +49,194 @@ def sentences(count: int) -> list[str]:
     return texts[:count]
 
 
-def embedded(output: Any, mask: Tensor) -> Tensor:
-    """(n, width) directions: means over the tokens that are there."""
-    there = mask[..., None].to(output.last_hidden_state.dtype)
-    return functional.normalize((output.last_hidden_state * there).sum(1) / there.sum(1), dim=-1)
+def numbered(texts: list[str], folder: str | None) -> Tensor:
+    """(n, LENGTH) tokens of all texts; without a folder words by number."""
+    if folder is not None:
+        from transformers import AutoTokenizer
 
-
-def similarities(network: Any, batch: dict[str, Tensor]) -> Tensor:
-    """(n, n) cosines of what a network, or a binding, makes of the sentences of a batch."""
-    output = network(batch) if not isinstance(network, nn.Module) else network(**batch)
-    found = embedded(output, batch["attention_mask"])
-    return found @ found.T
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        found: Tensor = tokenizer(
+            texts, return_tensors="pt", padding="max_length", truncation=True, max_length=LENGTH
+        ).input_ids
+        return found
+    rows = [[1 + sum(map(ord, word)) % 127 for word in text.split()][:LENGTH] for text in texts]
+    return torch.tensor([row + [0] * (LENGTH - len(row)) for row in rows])
 
 
 class Quality:
-    """Spearman correlation of a network's similarities with the original's; an evaluator of a study, too."""
+    """Spearman's correlation of the cosines of all pairs of sentences with the original's."""
 
-    def __init__(self, supernet: nas.Supernet, batch: dict[str, Tensor], target: Tensor) -> None:
-        self.supernet, self.batch = supernet, batch
-        self.above = torch.triu_indices(len(target), len(target), 1)
-        self.target = target[self.above[0], self.above[1]]
+    def __init__(self, model: nn.Module, supernet: nas.Supernet, tokens: Tensor) -> None:
+        self.supernet, self.tokens = supernet, tokens
+        self.above = torch.triu_indices(len(tokens), len(tokens), 1)
+        self.target = self.cosines(model)
 
     @torch.no_grad()
+    def cosines(self, network: Any) -> Tensor:
+        """(pairs,) of a network, or of a binding."""
+        found = network(self.tokens)
+        return (found @ found.T)[self.above[0], self.above[1]]
+
     def of(self, network: Any) -> float:
-        found = similarities(network, self.batch)[self.above[0], self.above[1]]
-        return float(spearmanr(found.numpy(), self.target.numpy()).statistic)
+        return float(spearmanr(self.cosines(network).numpy(), self.target.numpy()).statistic)
 
-    def __call__(self, arch: nas.Arch) -> dict[str, float]:
-        self.supernet.eval()
-        return {"spearman": self.of(self.supernet.bind(arch))}
+    def __call__(self, arch: nas.Arch) -> float:
+        return self.of(self.supernet.eval().bind(arch))
 
 
-def loaded(folder: Path | None, texts: list[str]) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The model, and the tokens of all texts; without a folder a small random one of the same class, and words by number."""
-    from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
+def within(supernet: nas.Supernet, budget: int, count: int) -> list[nas.Arch]:
+    """Random archs whose parameters are between 93 and 100 % of a budget, as near to it as a search gets."""
+    draw, found = random.Random(1), []
+    for _ in range(3000):
+        arch = supernet.space.sample(draw)
+        if 0.93 * budget <= supernet.params(arch) <= budget:
+            found.append(arch)
+        if len(found) == count:
+            break
+    return found
 
-    if folder is not None:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        tokens = tokenizer(texts, return_tensors="pt", padding="max_length", truncation=True, max_length=LENGTH)
-        return AutoModel.from_pretrained(folder).eval(), dict(tokens)
-    torch.manual_seed(0)
-    model = BertModel(
-        BertConfig(
-            vocab_size=128,
-            hidden_size=32,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            intermediate_size=64,
-            max_position_embeddings=LENGTH,
+
+LOADED = """
+import json, sys, torch
+from load import load
+tokens, target = torch.load(sys.argv[1])
+with torch.no_grad():
+    print(json.dumps((load().eval()(tokens) - target).abs().max().item()))
+"""
+
+
+def difference_elsewhere(winner: Path, network: nn.Module, tokens: Tensor) -> float:
+    """The largest of outputs between a network and what another process makes of its folder's `load.py`."""
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        torch.save((tokens, network(tokens)), Path(folder) / "outputs.pt")
+        roots = [winner, Path(__file__).parent, *filter(None, sys.path)]
+        told = subprocess.run(
+            [sys.executable, "-c", LOADED, f"{folder}/outputs.pt"],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, roots))},
+            stdout=subprocess.PIPE,
+            check=True,
         )
-    )
-    rows = [[1 + sum(map(ord, word)) % 127 for word in text.split()][:LENGTH] for text in texts]
-    ids = torch.tensor([row + [0] * (LENGTH - len(row)) for row in rows])
-    return model.eval(), {
-        "input_ids": ids,
-        "token_type_ids": torch.zeros_like(ids),
-        "attention_mask": (ids != 0).long(),
-    }
+    return float(json.loads(told.stdout))
 
 
-def train(supernet: nas.Supernet, tokens: dict[str, Tensor], targets: Tensor, steps: int, batch: int) -> list[float]:
-    """Sandwich steps: the largest, the smallest and one at random learn the original's similarities; losses of the smallest."""
-    optimizer = torch.optim.AdamW(supernet.parameters(), lr=3e-5 if targets.shape[1] > 64 else 1e-3, weight_decay=0.0)
-    draw, losses = random.Random(0), []
-    supernet.train()
-    for _ in range(steps):
-        rows = torch.tensor(draw.sample(range(len(targets)), batch))
-        inputs = {name: tensor[rows] for name, tensor in tokens.items()}
-        wanted = targets[rows] @ targets[rows].T
-        optimizer.zero_grad()
-        for arch in (supernet.space.largest, supernet.space.sample(draw), supernet.space.smallest):
-            loss = (similarities(supernet.bind(arch), inputs) - wanted).square().mean()
-            loss.backward()
-        optimizer.step()
-        losses.append(loss.detach().item())
-    return losses
+@torch.no_grad()
+def milliseconds(networks: dict[str, nn.Module], tokens: Tensor) -> dict[str, float]:
+    """For one sentence, the fastest of seven passes over a batch, the networks one after the other."""
+    took: dict[str, list[float]] = {name: [] for name in networks}
+    for _ in range(7):
+        for name, network in networks.items():
+            began = time.perf_counter()
+            network(tokens)
+            took[name].append(time.perf_counter() - began)
+    return {name: round(1000 * min(all_of) / len(tokens), 3) for name, all_of in took.items()}
 
 
 def main() -> None:  # noqa: PLR0915 (one step after the other, as a user goes)
     """Convert, order the depth, train, search, extract, reload, and print the figures as one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, help="folder with config.json, model.safetensors and tokenizer.json")
-    parser.add_argument("--steps", type=int, default=40, help="of training")
+    parser.add_argument("--weights", help="folder with config.json, model.safetensors and tokenizer.json")
+    parser.add_argument("--steps", type=int, default=150, help="of training")
     parser.add_argument("--trials", type=int, default=30, help="of the search")
-    parser.add_argument("--smoke", action="store_true", help="a small random model, in seconds; writes nothing")
+    parser.add_argument("--smoke", action="store_true", help="a small random model, in seconds")
     options = parser.parse_args()
     if options.smoke:
-        options.weights, options.steps, options.trials = None, 4, 12
+        options.weights, options.steps, options.trials = None, 6, 12
     elif options.weights is None:
         parser.error("--weights is needed (or --smoke); see README.md")
     torch.set_num_threads(1)
-    count, batch = (48, 8) if options.smoke else (1200, 24)
-    texts, clock = sentences(count), time.perf_counter
-    model, tokens = loaded(options.weights, texts)
-    test = count // 6
-    held, tokens = {name: t[:test] for name, t in tokens.items()}, {name: t[test:] for name, t in tokens.items()}
-    with torch.no_grad():
-        rows = [{name: t[at : at + 64] for name, t in tokens.items()} for at in range(0, count - test, 64)]
-        targets = torch.cat([embedded(model(**some), some["attention_mask"]) for some in rows])
-        wanted = similarities(model, held)
-    example = {name: tensor[:2] for name, tensor in tokens.items()}
+    folder, granule, lr = options.weights, *((8, 1e-3) if options.smoke else (64, 1e-4))
+    train, valid, test = (32, 16, 16) if options.smoke else (1000, 120, 200)
+    tokens = numbered(sentences(train + valid + test), folder)
+    tokens, valid_tokens, test_tokens = tokens.split([train, valid, test])
+    model, seconds, clock = pretrained(folder), {}, time.perf_counter
 
     began = clock()
-    space: Any = nas.elastic(model, example, granule=64 if not options.smoke else 8)
-    convert_s = clock() - began
+    example = tokens[:2]
+    space: Any = nas.elastic(model, example, granule=granule, build=nas.model(Encoder)(folder))
+    seconds["convert"] = clock() - began
     print(space.report)
-    few = {name: tensor[:batch] for name, tensor in tokens.items()}
-    first = nas.Supernet(space, example=example, weights=model)
-    goal = targets[:batch] @ targets[:batch].T
-    space = nas.order_depth(first, loss=lambda network: (similarities(network, few) - goal).square().mean())
-    print("\n".join(note for note in space.report.notes if "keeps the first of" in note))
+    few, began = tokens[:24], clock()
+    with torch.no_grad():
+        goal = model(few) @ model(few).T
+    space = nas.order_depth(
+        nas.Supernet(space, example=example, weights=model),
+        loss=lambda network: (network(few) @ network(few).T - goal).square().mean(),
+    )
+    seconds["order"] = clock() - began
+    print("\n".join(note for note in space.report.notes if "keeps the first of" in note), flush=True)
 
-    supernet = nas.Supernet(space, example=example, weights=model)
-    quality = Quality(supernet, held, wanted)
-    draw = random.Random(1)
-    randoms = [space.sample(draw) for _ in range(3 if options.smoke else 10)]
-    largest = quality(space.largest)
-    before = {
-        "smallest": quality(space.smallest)["spearman"],
-        "random": mean(quality(arch)["spearman"] for arch in randoms),
-    }
-    began = clock()
-    losses = train(supernet, tokens, targets, options.steps, batch)
-    train_s = clock() - began
-    after = {
-        "largest": quality(space.largest)["spearman"],
-        "smallest": quality(space.smallest)["spearman"],
-        "random": mean(quality(arch)["spearman"] for arch in randoms),
-    }
-
+    supernet, untrained = (nas.Supernet(space, example=example, weights=model) for _ in range(2))
+    judged, judged_untrained = (Quality(model, net, test_tokens) for net in (supernet, untrained))
     sizes = supernet.params(space.largest), supernet.params(space.smallest)
     budget = round(sizes[1] + 0.6 * (sizes[0] - sizes[1]))
+
     began = clock()
-    with tempfile.TemporaryDirectory() as folder:
+    halves = valid_tokens[: valid // 2], valid_tokens[valid // 2 :]
+    with torch.no_grad():
+        alike = (model(halves[0]) * model(halves[1])).sum(1)
+    task = nas.Embedding(
+        (tokens[: train // 2], tokens[train // 2 :]),  # any pairs: the original alone says what is alike
+        (*halves, alike),
+        batch=4 if options.smoke else 12,
+    )
+    training = nas.Training(
+        supernet,
+        task,
+        sampler=nas.Sandwich(1),
+        loss=nas.Teacher(model, weight=1.0),
+        steps=options.steps,
+        lr=lr,
+        weight_decay=0.0,
+        validate_every=options.steps,
+    )
+    training.run()
+    seconds["train"] = clock() - began
+    print(f"trained in {seconds['train']:.0f} s", flush=True)
+
+    chosen_by = Quality(model, supernet, valid_tokens)
+
+    @nas.evaluator(source=supernet)
+    def spearman(model: nn.Module) -> float:
+        return chosen_by.of(model)
+
+    began = clock()
+    with tempfile.TemporaryDirectory() as place:
         study = nas.Study(
             "minilm",
             space=space,
             objectives=["max spearman", "min macs"],
-            evaluators=[quality, nas.Costs(supernet)],
+            evaluators=[spearman, nas.Costs(supernet)],
             algorithm=nas.NSGA2(population=min(options.trials, 20)),
             constraints=[f"params <= {budget}"],
-            store=Path(folder) / "nas.db",
+            store=Path(place) / "nas.db",
             trials=options.trials,
         )
         study.run(workers=0, progress=False)
         best = study.best("spearman")
-        arch = study.arch(int(best.name))
+        winner = take_home(study, int(best.name))
+        winner.write(Path(place) / "winner")
         study.close()
-    search_s = clock() - began
-    small = reloaded(supernet.extract(arch).eval())
-    took = {name: milliseconds(network, held) for name, network in {"largest": model, "found": small}.items()}
+        seconds["search"] = clock() - began
+        elsewhere = difference_elsewhere(Path(place) / "winner", winner.module, test_tokens)
+    archs = {"largest": [space.largest], "found": [winner.arch], "smallest": [space.smallest]}
+    archs["random"] = within(supernet, budget, 2 if options.smoke else 8)
+
+    def of_all(quality: Quality) -> dict[str, list[float]]:
+        return {name: [round(quality(arch), 4) for arch in some] for name, some in archs.items()}
+
     figures = {
-        "params": {"largest": sizes[0], "smallest": sizes[1], "budget": budget, "found": int(best["params"])},
-        "spearman": {
-            "largest": largest["spearman"],
-            "before": before,
-            "after": after,
-            "found": float(best["spearman"]),
-            "found_reloaded": quality.of(small),
-        },
-        "ms_per_sentence": took,
-        "seconds": {"convert": convert_s, "train": train_s, "search": search_s},
-        "loss": [losses[0], losses[-1]],
+        "params": {name: [supernet.params(arch) for arch in some] for name, some in archs.items()},
+        "macs": {name: [supernet.macs(arch) for arch in some] for name, some in archs.items()},
+        "budget": budget,
+        "choices": dict(winner.arch.choices),
+        "spearman_untrained": of_all(judged_untrained),
+        "spearman": of_all(judged),
+        "valid_spearman_found": round(float(best["spearman"]), 4),
+        "reloaded": {"spearman": round(judged.of(winner.module), 4), "difference_elsewhere": elsewhere},
+        "ms_per_sentence": milliseconds({"largest": model, "found": winner.module}, test_tokens),
+        "seconds": {name: round(value) for name, value in seconds.items()},
     }
     print(json.dumps(figures))
-
-
-def reloaded(network: nn.Module) -> nn.Module:
-    """The network as another process reads it."""
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save(network, Path(folder) / "network.pt")
-        found: nn.Module = torch.load(Path(folder) / "network.pt", weights_only=False)
-    return found.eval()
-
-
-@torch.no_grad()
-def milliseconds(network: nn.Module, batch: dict[str, Tensor]) -> float:
-    """For one sentence, the fastest of five passes over a batch."""
-    took = []
-    for _ in range(5):
-        began = time.perf_counter()
-        network(**batch)
-        took.append(time.perf_counter() - began)
-    return 1000 * min(took) / len(batch["input_ids"])
-
-
-def mean(values: Any) -> float:
-    """Of numbers."""
-    found = list(values)
-    return sum(found) / len(found)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from nas.noise import (
     with_noise,
 )
 from nas.store import further
+from nas.study.retrying import no_front
 from nas.text import printable
 
 if TYPE_CHECKING:
@@ -102,8 +103,7 @@ def write_front(
     elif format == "csv":
         print_lines(_flat(front).to_csv().rstrip())
     elif front.empty:
-        states = ", ".join(f"{count} {state}" for state, count in record.counts().items() if count) or "no trials yet"
-        print_text(f"study {record.name!r} has no feasible trial{f' where {where}' if where else ''} ({states})")
+        print_text(no_front(record, where))
     else:
         hint = f", or -o {_file_name(record.name)}-front.csv"
         _print_frame(front, record, columns, first=[metric.name for metric in chosen], hint=hint)

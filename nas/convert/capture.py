@@ -166,7 +166,7 @@ def _attempt(model: nn.Module, example: Inputs, forgotten: Sequence[Place] = (),
                 errors[manner] = error
         _check_example(model, example)
         plainest = [error for manner, error in errors.items() if not manner.compiling][-1]
-        raise refusal(plainest) from next(iter(errors.values()))
+        raise refusal(plainest, model) from next(iter(errors.values()))
 
 
 @dataclass(frozen=True)
@@ -367,7 +367,10 @@ def _check_example(model: nn.Module, example: Inputs) -> None:
     try:
         call(_copy(model), plain_inputs(example))
     except Exception as error:
-        raise SpaceError(f"the model cannot be called with the example: {text_of(error)}") from error
+        several = "; the example is several inputs, one input that is a list would be ([…],)" * isinstance(
+            example, tuple
+        )
+        raise SpaceError(f"the model cannot be called with the example: {text_of(error)}{several}") from error
 
 
 # -- the graph

@@ -70,18 +70,44 @@ def _check_tensor(name: str, tensor: Tensor) -> None:
         raise SpaceError(f"{name!r} is sparse; give a model of dense tensors (`tensor.to_dense()`)")
 
 
-def refusal(error: BaseException) -> SpaceError:
+def refusal(error: BaseException, model: nn.Module) -> SpaceError:
     """What an exception of `torch.export` says, with the line of the model that it passed through."""
     where = _line(error)
     if isinstance(error, BY_VALUE):
         return SpaceError(
             f"the model decides by numbers that it computes{where}, so that it is no one graph; choose with torch.where there, "
-            "or decide outside of the model"
+            f"or decide outside of the model{_apart(error, model)}"
         )
     said = brief(str(error).strip().split("\n")[0], 300) or type(error).__name__
     return SpaceError(
         f"torch.export cannot capture the model{where}: {said}; write that part with operators of torch, or convert the modules "
         "around it one by one"
+    )
+
+
+def _apart(error: BaseException, model: nn.Module) -> str:
+    """The part with the most parameters of those that an exception did not pass through, if it has a fifth or more of all."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    passed = {id(frame.f_locals.get("self")): frame.f_locals.get("self") for frame in frames}
+    names = {name for name, _ in model.named_modules()}
+    root = next(
+        (one for one in passed.values() if isinstance(one, nn.Module) and {n for n, _ in one.named_modules()} == names),
+        None,
+    )
+    if root is None or len(names) < 3:  # a copy, and perhaps of a class of its own
+        return ""
+    path = {name for name, module in root.named_modules() if id(module) in passed} | {""}
+    sizes = {
+        name: sum(parameter.numel() for parameter in module.parameters())
+        for name, module in root.named_modules()
+        if name not in path and name.rpartition(".")[0] in path
+    }
+    best = max(sizes, key=lambda name: sizes[name], default="")
+    share = sizes.get(best, 0) / max(1, sum(parameter.numel() for parameter in root.parameters()))
+    return (
+        f"; or convert a part that does not, as model.{best}, which has {share:.0%} of the parameters"
+        if share >= 0.2
+        else ""
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import inspect
 import io
 import logging
@@ -16,6 +17,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from nas import files, sealed
 from nas.checking import checked
@@ -42,9 +44,12 @@ class Export:
     """Largest absolute difference between outputs of what was read back and of the module, over the inputs compared."""
     hashes: Mapping[str, str]
     """SHA-256 by the name of the file, or of each file in the folder."""
+    left_out: tuple[str, ...] = ()
+    """Types among the module's outputs that no graph gives, such as a cache of keys and values."""
 
     def __str__(self) -> str:
         said = f"wrote {self.path} ({self.format}); outputs differ by at most {self.difference:.2g} from the module's"
+        said += f"; without its {', '.join(self.left_out)}, which a graph cannot give" if self.left_out else ""
         return f"{said}; sha256 {self.hashes[self.path.name]}" if self.path.name in self.hashes else said
 
     def verify(self, path: str | Path | None = None) -> None:
@@ -82,7 +87,8 @@ def export(
     Weights that are read back into the same class are compared bit for bit, outputs within their rounding; those of a graph,
     which another runtime computes, within `TOLERANCE`.  Compared are the example and, where inputs are numbers with a fraction,
     normal noise of the same shape; of a graph with an open batch also three samples of each.  The graph is for a CPU, whatever
-    device the module is on.
+    device the module is on.  Objects among the outputs that are neither numbers nor containers known to `torch.utils._pytree`, as
+    the cache of a language model, are left out of a graph, which is said.
 
     Args:
         module: ordinary, as `extract` gives.  It is left alone.
@@ -101,7 +107,9 @@ def export(
     if example is None:
         raise DeployError("export needs inputs to compare with; give example=, as the task's or the supernet's example")
     check_target(target, chosen, force=force)
-    own = copy.deepcopy(module).cpu().eval()
+    own, left_out = copy.deepcopy(module).cpu().eval(), set[str]()
+    if chosen in ("pt2", "onnx"):
+        own.register_forward_hook(functools.partial(_known_outputs, left_out))
     sample = convert(example, lambda tensor: tensor.detach().cpu())
     any_batch = any_batch and has_batch(sample)
     with files.explained(target, DeployError), files.replacing(target, durable=True) as half, _quiet():
@@ -124,7 +132,7 @@ def export(
         written = sorted(file for file in half.rglob("*") if file.is_file()) if half.is_dir() else [half]
         home = half if half.is_dir() else half.parent
         hashes = {str(file.relative_to(home)): sealed.digest(file) for file in written}
-    return Export(target, chosen, far, hashes)
+    return Export(target, chosen, far, hashes, tuple(sorted(left_out)))
 
 
 def format_of(path: Path, format: str | None = None) -> Format:
@@ -233,6 +241,18 @@ def _program(module: nn.Module, example: Inputs, any_batch: bool) -> torch.expor
         if positional and inspect.Parameter.VAR_POSITIONAL in kinds:
             shapes = (shapes,)  # what `*args` gathers is one argument: stitched paths take whatever their anchors do
         return torch.export.export(module, positional, keywords, dynamic_shapes=shapes)
+
+
+def _known_outputs(left_out: set[str], _module: nn.Module, _inputs: Any, output: Any) -> Any:
+    """The output of a module with None for what no graph gives; `left_out` has its types."""
+
+    def known(leaf: Any) -> Any:
+        if leaf is None or isinstance(leaf, (Tensor, int, float, str, torch.SymInt, torch.SymFloat, torch.SymBool)):
+            return leaf
+        left_out.add(type(leaf).__name__)
+        return None
+
+    return tree_map(known, output)
 
 
 # -- comparing

@@ -137,6 +137,17 @@ def fruitless(record: StudyRecord) -> StudyError | None:
     )
 
 
+def no_front(record: StudyRecord, where: str | None) -> str:
+    """Why a front is empty: trials failed, none is feasible, or there are none yet."""
+    if (fault := fruitless(record)) is not None:
+        return str(fault)
+    states = ", ".join(f"{count} {state}" for state, count in record.counts().items() if count)
+    return (
+        f"study {record.name!r} has no feasible trial{f' where {where}' if where else ''} "
+        f"({states or 'no trials yet; run it first'})"
+    )
+
+
 def tries(record: StudyRecord, number: int) -> int:
     """How often a trial was tried."""
     from nas.store.notes import TRIES

@@ -207,7 +207,7 @@ class Study:
         """The row of the front that is best in one objective, the first unless named.
 
         Raises:
-            StudyError: nothing is on the front (yet).
+            StudyError: nothing is on the front (yet); with the first reason where trials failed and none succeeded.
             MetricError: `objective` is none of the study's.
         """
         names = [metric.name for metric in self.objectives]
@@ -218,9 +218,7 @@ class Study:
             )
         front = self.front(where)
         if front.empty:
-            raise StudyError(
-                f"study {self.name!r} has no feasible trial{f' where {where}' if where else ''}; run it first"
-            )
+            raise StudyError(retrying.no_front(self.record, where))
         metric = self.objectives[names.index(name)]
         row: pd.Series[Any] = front.loc[(front[name] * metric.sign).idxmin()]
         return row
@@ -247,7 +245,7 @@ class Study:
         """The subnet of a trial as an ordinary, independent module that computes what was evaluated.
 
         Raises:
-            StudyError: no evaluator holds a supernet, or the module does not reproduce what the trial's record says.
+            StudyError: no evaluator says which network it is, or the module does not reproduce what the trial's record says.
         """
         from nas.study.take_home import take_home
 

@@ -198,7 +198,7 @@ def take_home(study: Study, number: int) -> Winner:
     """The network of a trial, checked: it computes what the supernet computed, and measures what the record says.
 
     Raises:
-        StudyError: the trial has no result, no evaluator holds a supernet, or the network is not what was evaluated.
+        StudyError: the trial has no result, no evaluator says which network it is, or it is not what was evaluated.
         StoreError: there is no such trial.
     """
     trial = study.record.trial(number)
@@ -207,7 +207,8 @@ def take_home(study: Study, number: int) -> Winner:
     sources = [evaluator for evaluator in every(study.evaluators) if evaluator.has_networks]
     if not sources:
         raise StudyError(
-            f"no evaluator of study {study.name!r} holds a supernet; take the module from your own evaluator"
+            f"no evaluator of study {study.name!r} says which network it evaluated; write one as a function of `model` with "
+            f"@nas.evaluator(source=supernet), use nas.Accuracy, or extract it yourself: supernet.extract(study.arch({number}))"
         )
     arch = study.arch(number)
     source = sources[0]

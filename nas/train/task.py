@@ -53,7 +53,8 @@ def logits(output: Any) -> Tensor:
     if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
         return output[0]
     raise TrainError(
-        f"a model's output is a {type(output).__name__} without 'logits'; override Task.logits to say where"
+        f"a model's output is a {type(output).__name__} without 'logits', by which networks learn from a teacher or the largest; "
+        "override Task.logits to say where they are, or train by labels alone: Training(…, loss=nas.Labels())"
     )
 
 

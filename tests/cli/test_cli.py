@@ -246,9 +246,9 @@ def _sentences(job: str, tmp_path: Path) -> list[tuple[list[str], str]]:
         (["run", job, "--workers", "-1"], "--workers was given -1; it is a whole number, 0 or more"),
         (["run", job, "--name", "a/b"], "study name 'a/b'"),
         (["train", job], "has nothing to train"),
-        (["extract", "grid", "0", "-o", "out"], "no evaluator of study 'grid' holds a supernet"),
+        (["extract", "grid", "0", "-o", "out"], "no evaluator of study 'grid' says which network it evaluated"),
         (["extract", "grid", "999", "-o", "out"], "no trial 999"),
-        (["export", "grid", "0", "-o", "out.onnx"], "no evaluator of study 'grid' holds a supernet"),
+        (["export", "grid", "0", "-o", "out.onnx"], "no evaluator of study 'grid' says which network it evaluated"),
         (["export", "grid", "999", "-o", "out.pt2"], "no trial 999"),
         (
             ["export", "grid", "0", "-o", "out.onx"],

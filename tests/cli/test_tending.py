@@ -53,6 +53,7 @@ def test_a_run_that_finds_nothing_fails_with_the_first_reason(nas: Nas) -> None:
     assert done.code == 2
     assert "no trial of study 'grid' succeeded: 6 FAILED; the first, trial 0, with: OSError: no room on the" in done.err
     assert "give the same command again" in done.err
+    assert "no trial of study 'grid' succeeded: 6 FAILED; the first, trial 0, with: OSError" in nas("front", "grid").out
 
 
 def test_the_same_command_tries_again_what_a_mended_job_failed_with(nas: Nas) -> None:

@@ -619,3 +619,32 @@ class Locked(nn.Linear):
 def test_modules_whose_tensors_cannot_be_cut_are_refused(build: Any, sentence: str) -> None:
     with pytest.raises(SpaceError, match=sentence):
         capture(build(), torch.randn(2, 4))
+
+
+class Detector(nn.Module):
+    """Takes a list of images, and gives as many boxes as it finds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 16))
+        self.scores = nn.ModuleList([nn.Linear(16, 1)])
+
+    def forward(self, images: list[Tensor]) -> Tensor:
+        features = self.backbone(torch.stack(images))
+        boxes = features[(self.scores[0](features) > 0).squeeze(1)]
+        return boxes + 1 if boxes.shape[0] == 0 else boxes
+
+
+def test_a_part_that_can_be_converted_is_named_where_the_whole_cannot() -> None:
+    model = Detector().eval()
+    images = [torch.randn(8), torch.randn(8)]
+    with pytest.raises(
+        SpaceError, match=r"if boxes.shape\[0\] == 0.*convert a part that does not, as model\.backbone, which has 98%"
+    ):
+        nas.elastic(model, (images,))
+    assert nas.elastic(model.backbone, torch.stack(images)).report.table is not None
+
+
+def test_a_list_that_is_taken_for_several_inputs_is_explained() -> None:
+    with pytest.raises(SpaceError, match=r"takes 2 positional .*one input that is a list would be \(\[…\],\)"):
+        nas.elastic(Detector().eval(), [torch.randn(8), torch.randn(8)])

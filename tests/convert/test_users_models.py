@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import nas
+from experiments.any_model import operators
+from nas.deploy import export
 from nas.supernet.inputs import call
 
 
@@ -127,3 +129,71 @@ def test_it_is_converted_trained_searched_and_extracted(name, tmp_path: Path):
     assert sum(parameter.numel() for parameter in small.parameters()) == best["params"]
     with torch.no_grad():
         assert float(first(call(small, example)).abs().mean()) == pytest.approx(best["size"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_language_model_is_trained_searched_extracted_and_exported(tmp_path: Path):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 48, "hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 32}
+    heads = {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, **heads)).eval()
+    tokens = torch.randint(48, (600,))
+    task = nas.LanguageModel(tokens, tokens[:96], batch=8, context=12)
+    space = nas.elastic(model, task.example, share="block")
+    net = nas.Supernet(space, example=task.example, weights=model)
+    training = nas.Training(net, task, steps=3, lr=1e-3)
+    training.run()
+    study = nas.Study(
+        "llama",
+        space=space,
+        objectives=["min loss", "min params"],
+        evaluators=[nas.Accuracy(training, task), nas.Costs(training)],
+        algorithm=nas.RandomSearch(),
+        store=tmp_path / "nas.db",
+        trials=6,
+    )
+    study.run(workers=0, progress=False)
+    small = study.extract(int(study.best("loss").name))
+    assert type(small) is type(model)
+    assert small.generate(tokens[None, :5], max_new_tokens=3, do_sample=False).shape == (1, 8)
+    done = export(small, tmp_path / "small.pt2", example=task.example)
+    assert done.left_out == ("DynamicCache",)
+    study.close()
+
+    halves = space.arch(space.largest.choices | {"width": 16, "model.layers[:].mlp.hidden": 32})
+    uniform = net.extract(halves)
+    assert export(uniform, tmp_path / "pretrained", example=task.example).difference == 0
+    again = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "pretrained").eval()
+    with torch.no_grad():
+        assert torch.equal(again(tokens[None, :9]).logits, uniform.eval()(tokens[None, :9]).logits)
+
+
+@pytest.mark.slow
+def test_the_backbone_of_a_detector_learns_from_labels_alone(tmp_path: Path):
+    try:
+        torchvision = pytest.importorskip("torchvision")
+    except RuntimeError:  # beside a torch for the CPU
+        operators.declare()
+        torchvision = pytest.importorskip("torchvision")
+    make = torchvision.models.detection.backbone_utils.resnet_fpn_backbone
+    torch.manual_seed(0)
+    model = make(backbone_name="resnet18", weights=None, trainable_layers=5).eval()
+    images = torch.randn(16, 3, 32, 32)
+    means = images.mean((1, 2, 3))
+
+    def far(output: Any, targets: Tensor) -> Tensor:
+        return (output["pool"].mean((1, 2, 3)) - targets).square().mean()
+
+    space = nas.elastic(model, images[:2])
+    net = nas.Supernet(space, example=images[:2], weights=model)
+    task = nas.Task.of((images[:8], means[:8]), (images[8:], means[8:]), loss=far, metrics={"far": far}, batch=8)
+    with pytest.raises(nas.errors.TrainError, match="OrderedDict without 'logits'.*loss=nas.Labels"):
+        nas.Training(net, task, steps=1).run()
+    training = nas.Training(net, task, steps=2, lr=1e-4, loss=nas.Labels())
+    training.run()
+    small = nas.Accuracy(training, task).extract(space.smallest)
+    assert type(small) is type(model)
+    assert {name: tuple(value.shape[:2]) for name, value in small(images).items()} == dict.fromkeys(
+        ("0", "1", "2", "3", "pool"), (16, 256)
+    )

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_model
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 from nas.deploy import ElasticModel, export
 from nas.errors import DeployError
@@ -85,6 +85,27 @@ def test_keyword_inputs_and_structured_outputs(format, tmp_path) -> None:
     pytest.importorskip("onnxruntime")
     module, example = bert()
     assert export(module, tmp_path / f"m.{format}", example=example).difference < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["pt2", "onnx"])
+def test_a_graph_leaves_out_what_it_cannot_give_and_says_so(format, tmp_path) -> None:
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+    config = LlamaConfig(
+        vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2
+    )
+    torch.manual_seed(0)
+    module = LlamaForCausalLM(config).eval()
+    tokens = torch.arange(14).reshape(2, 7)
+    done = export(module, tmp_path / f"m.{format}", example=tokens)
+    assert done.difference < 1e-4
+    assert done.left_out == ("DynamicCache",)
+    assert "without its DynamicCache, which a graph cannot give" in str(done)
+    assert not module._forward_hooks
+    if format == "pt2":
+        again = torch.export.load(tmp_path / "m.pt2").module()
+        torch.testing.assert_close(again(tokens[:1]).logits, module(tokens[:1]).logits)
 
 
 def test_a_fixed_batch(tmp_path) -> None:

@@ -122,8 +122,20 @@ def test_constraints_that_no_arch_meets_end_with_a_sentence(store: Path) -> None
     assert summary.counts["INFEASIBLE"] == 20
     assert "none of 20 archs met cost <= -1; closest was trial" in str(summary)
     assert search.front().empty
-    with pytest.raises(StudyError, match="no feasible trial"):
+    with pytest.raises(StudyError, match=r"no feasible trial \(20 INFEASIBLE\)"):
         search.best()
+
+
+def test_a_study_whose_trials_all_failed_says_so_with_the_first_reason(store: Path) -> None:
+    search = study(store, evaluators=[broken], trials=4)
+    with pytest.raises(StudyError, match=r"has no feasible trial \(no trials yet; run it first\)"):
+        search.best()
+    search.run(workers=0, progress=False)
+    assert search.front().empty
+    with pytest.raises(
+        StudyError, match=r"no trial of study .* succeeded: 4 FAILED; the first, trial 0, .*out of cheese"
+    ):
+        search.best("cost", where="cost <= 3")
 
 
 def test_infeasible_trials_are_never_on_the_front(store: Path) -> None:
