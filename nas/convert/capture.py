@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._functorch import predispatch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -44,6 +45,10 @@ _STORES = frozenset(vars(nn.Module()))
 _DELETED = object()
 _REGIONS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 """Higher-order operators that run a part of the graph under a setting, and how many arguments say which."""
+for _name in ("_vmap_increment_nesting", "_vmap_decrement_nesting", "lazy_load_decompositions"):
+    if hasattr(predispatch, _name):
+        # Between them operators see one sample of torch.vmap: nothing reads what they return, and nothing runs without them.
+        fx.node.has_side_effect(getattr(predispatch, _name))
 
 
 @dataclass(frozen=True, eq=False)

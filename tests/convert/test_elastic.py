@@ -334,3 +334,28 @@ def test_tensors_without_elements_are_cut_along_their_other_axes(tokens):
     assert net.extract(arch).tokens.shape == (1, tokens, 8)
     assert torch.equal(net.extract(arch)(x), net(x, arch))
     assert type(space.plan).from_json(json.loads(json.dumps(space.plan.to_json()))) == space.plan
+
+
+class _Mapped(nn.Module):
+    """A mask by `torch.vmap`, or all of the network under it."""
+
+    def __init__(self, *, inside: bool) -> None:
+        super().__init__()
+        self.first, self.second, self.inside = nn.Linear(6, 16), nn.Linear(16, 3), inside
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.inside:
+            return torch.vmap(lambda one: self.second(self.first(one).relu()))(x)  # type: ignore[no-any-return]
+        even = torch.vmap(lambda place: place % 2 == place.new_ones(()))(torch.arange(x.shape[-1]))
+        return self.second(self.first(x * even).relu())  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_a_model_computes_under_vmap_is_proved_too(inside):
+    model, x = planned.filled(_Mapped(inside=inside)), torch.randn(2, 6)
+    space = elastic(model, x)
+    assert [(one.name, one.size) for one in space.plan.decisions] == [("hidden", 16)]
+    net = nas.Supernet(space, weights=model)
+    torch.testing.assert_close(net(x, space.largest), model(x))
+    small = net.extract(space.smallest)
+    torch.testing.assert_close(small(x), net(x, space.smallest))
