@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from nas.supernet import KernelTransform as KernelTransform
     from nas.supernet import Layout as Layout
     from nas.supernet import Supernet as Supernet
+    from nas.supernet import check as check
     from nas.supernet import reorder as reorder
     from nas.supernet import sequential as sequential
     from nas.train import DIST as DIST
@@ -133,6 +134,7 @@ _HOME = {
     "CentreCrop": "nas.supernet",
     "KernelTransform": "nas.supernet",
     "reorder": "nas.supernet",
+    "check": "nas.supernet",
     "sequential": "nas.supernet",
     "Training": "nas.train",
     "Classification": "nas.train",

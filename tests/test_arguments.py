@@ -383,6 +383,7 @@ ELSEWHERE = {
     "SimilarityPreserving": "no arguments",
     "Exhaustive": "no arguments",
     "reorder": "works at once; below",
+    "check": "works at once; tests/supernet/test_findings.py",
     "order_depth": "works at once; tests/convert/test_ordering.py",
     "train_modules": "works at once; tests/train/test_modules.py",
     "python_corpus": "reads files; below",

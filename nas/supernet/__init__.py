@@ -5,10 +5,12 @@
 - `Cut`: how a parameter of a subnet is taken from the supernet's: `Corner` (the rule), `Layout`, `CentreCrop`, `KernelTransform`.
 - `reorder`: channels by importance, before narrower subnets are cut; `Axis`, `axes`, `importance`: what it goes by.
 - `sequential`: an `nn.Sequential` whose last layers have the same names at every depth.
+- `check`: what is suspicious about a supernet, as `Findings`.
 - `Inputs`: what a model is called with; `Example`: which of their axes is the batch's.
 """
 
 from nas.supernet.binding import Binding
+from nas.supernet.findings import Finding, Findings, check
 from nas.supernet.fused import Layout
 from nas.supernet.inputs import Example, Inputs
 from nas.supernet.layouts import CentreCrop, Corner, Cut, KernelTransform
@@ -23,11 +25,14 @@ __all__ = [
     "Corner",
     "Cut",
     "Example",
+    "Finding",
+    "Findings",
     "Inputs",
     "KernelTransform",
     "Layout",
     "Supernet",
     "axes",
+    "check",
     "importance",
     "reorder",
     "sequential",

@@ -65,6 +65,7 @@ class Probe:
         outputs: floating-point tensors of the network's output.
         last: what attention was computed between the last layer and the output.
         attended: the queries, keys and values of attention, in order.
+        norms: names of the layers that keep the shape of what they read.
         foreign: those of `made` that the other probe does not have, or has in another shape.
 
     Args:
@@ -101,6 +102,7 @@ class Probe:
         self._counts: dict[str, int] = {}
         module = module.float().eval()
         roles = self._roles(module)
+        self.norms = {name for name, (_, role) in roles.items() if role.keeps_shape}
         self._fill(module, roles)
         for name, (layer, role) in roles.items():
             vars(layer)["forward"] = self._replaced(name, layer, role)

@@ -15,18 +15,21 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 from nas.errors import LayoutError
 from nas.space import Arch, Space
 from nas.supernet.atomic import Parts
-from nas.supernet.comparing import OUTPUT, Difference, Place, Sides, differences, reached
+from nas.supernet.comparing import OUTPUT, Difference, Place, Sides, differences
 from nas.supernet.cures import Cure, cures
+from nas.supernet.ends import clash as clash_of
+from nas.supernet.ends import last_layers
 from nas.supernet.heads import foreign
 from nas.supernet.inputs import Inputs
+from nas.supernet.outline import Unlike, unlike
 from nas.supernet.parts import Shape
 from nas.supernet.probing import Attention, Probe
 from nas.supernet.skeleton import build_skeleton, quiet
@@ -35,6 +38,7 @@ from nas.supernet.union import CORNER, Union
 FEW, MANY = 16, 512
 """Archs looked at beside the largest one, at most: when a supernet is made, and when a proof is asked for."""
 
+T = TypeVar("T")
 State = Literal["proven", "unproven", "mixed"]
 
 
@@ -78,7 +82,7 @@ def prove(space: Space, union: Union, inputs: Inputs, most: int = MANY) -> Proof
         LayoutError: a subnet mixes units, and declaring a layout would end that.
     """
     largest, covering = space.largest, set(space.covering())
-    archs = {_differs(largest, arch): arch for arch, shapes in union.archs[1:] if _is_cut(union, shapes)}
+    archs = {differs(largest, arch): arch for arch, shapes in union.archs[1:] if _is_cut(union, shapes)}
     verdicts: list[Verdict] = []
     for choices, arch in _in_turn(archs).items():
         if len(verdicts) == most:
@@ -92,7 +96,53 @@ def prove(space: Space, union: Union, inputs: Inputs, most: int = MANY) -> Proof
         if verdict.state == "mixed":
             warnings.warn("; ".join(verdict.reasons), UserWarning, stacklevel=4)
         verdicts.append(verdict)
+    _check_ends(space, union, inputs, covering - set(archs.values()), most)
     return Proof(tuple(verdicts))
+
+
+def check_roles(space: Space, union: Union) -> None:
+    """Refuse parameters of one name that are those of unlike modules.
+
+    Raises:
+        LayoutError: there are some.
+    """
+    for found in roles(space, union):
+        raise LayoutError(f"in archs with {differs(space.largest, found.arch)}, {found.says}")
+
+
+def roles(space: Space, union: Union) -> Iterator[Unlike]:
+    """Parameters of one name that are those of unlike modules."""
+    if len(union.outlines) < 2:
+        return iter(())
+    archs = zip((arch for arch, _ in union.archs), union.outlines, strict=True)
+    return unlike(archs, set(space.covering()), union.cuts, union.ties)
+
+
+def _check_ends(space: Space, union: Union, inputs: Inputs, archs: Set[Arch], most: int) -> None:
+    """Look at those of `archs`, of which nothing is cut, that lack a layer which gives the largest network's output.
+
+    Raises:
+        LayoutError: another layer of theirs gives the output, and is a hidden one in the largest network.
+    """
+    largest, *others = union.archs
+    fewer = [(arch, shapes) for arch, shapes in others if arch in archs and shapes.keys() < largest[1].keys()]
+    if not fewer:
+        return
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            large = _Pair(space, union, space.largest, inputs, choices="", alone=True).probe()
+            last = {large.made[base].name for base in last_layers(large)}
+        except Exception:  # said in the verdicts of archs that are cut; of others nothing is claimed
+            return
+        for arch, _ in [each for each in fewer if last - each[1].keys()][:most]:
+            choices = differs(space.largest, arch)
+            try:
+                clash = clash_of(union, _Pair(space, union, arch, inputs, choices=choices, alone=True).probe(), large)
+            except Exception:  # as above
+                continue
+            if clash:
+                raise LayoutError(f"in archs with {choices}, {clash}")
 
 
 def _in_turn(archs: Mapping[str, Arch]) -> dict[str, Arch]:
@@ -110,7 +160,8 @@ def _is_cut(union: Union, shapes: Mapping[str, Shape]) -> bool:
     return any(shape != union.shapes[name] for name, shape in shapes.items())
 
 
-def _differs(largest: Arch, arch: Arch) -> str:
+def differs(largest: Arch, arch: Arch) -> str:
+    """What is chosen otherwise than in the largest arch."""
     theirs = largest.choices
     return ", ".join(f"{name}={value!r}" for name, value in arch.choices.items() if theirs.get(name, ...) != value)
 
@@ -132,7 +183,7 @@ class _Pair:
             sides = self._sides(self.union)
             found = list(differences(sides))
             # Where several decisions differ, that another layer is the last need not be a matter of names.
-            clash = _clash(sides) if self.alone else ""
+            clash = clash_of(self.union, sides.small, sides.large) if self.alone else ""
             mixed = self._confirmed(sides, [each for each in found if each.kind == "mixed"])
             flat = bool(mixed) and _heads_differ(sides, mixed[0])
             cure = cures(self.union, mixed[0], sides.small, partial(self._mixed_with, flat=flat)) if mixed else None
@@ -169,22 +220,39 @@ class _Pair:
                 )
         return ""
 
+    def probe(self) -> Probe:
+        """The arch by itself."""
+        return self._tried(lambda: self._probe(self.union, self.arch))
+
     def _sides(self, union: Union, *, draw: int = 0, flat: bool = False) -> Sides:
+        return self._tried(lambda: self._run(union, draw, flat))
+
+    def _tried(self, run: Callable[[], T]) -> T:
         try:
-            return self._run(union, draw, flat)
+            return run()
         except (RuntimeError, NotImplementedError) as error:
             if self._real or "meta" not in str(error).lower():
                 raise
             self._real = True  # somebody reads the weights of a layer without calling it
-            return self._run(union, draw, flat)
+            return run()
 
     def _run(self, union: Union, draw: int, flat: bool) -> Sides:
-        def probe(arch: Arch, small: Probe | None = None, full: bool = False) -> Probe:
-            module = build_skeleton(self.space, arch)
-            return Probe(union, module, self.inputs, small=small, full=full, draw=draw, flat=flat, real=self._real)
-
+        probe = partial(self._probe, union, draw=draw, flat=flat)
         small, largest = probe(self.arch), self.space.largest
-        return Sides(union, small, probe(largest, small), cache(partial(probe, largest, small, full=True)))
+        return Sides(union, small, probe(largest, small=small), cache(partial(probe, largest, small=small, full=True)))
+
+    def _probe(
+        self,
+        union: Union,
+        arch: Arch,
+        *,
+        small: Probe | None = None,
+        full: bool = False,
+        draw: int = 0,
+        flat: bool = False,
+    ) -> Probe:
+        module = build_skeleton(self.space, arch)
+        return Probe(union, module, self.inputs, small=small, full=full, draw=draw, flat=flat, real=self._real)
 
     def _mixed_with(self, union: Union, *, draw: int = 0, flat: bool = False) -> list[Difference]:
         """Where units are mixed when they are cut as `union` says."""
@@ -275,21 +343,3 @@ _TEXTS = {
     "heads": "attention whose heads have another size, or share others, so that other units come together",
     "mixed": "put together otherwise, which was declared or is no more than chance",
 }
-
-
-def _clash(sides: Sides) -> str:
-    """A layer that gives the output in the subnet and is in the middle of the largest network, with other rows; "" if none."""
-    union, small, large = sides.union, sides.small, sides.large
-    last = [{base for output in probe.outputs for base in reached(probe, output)} for probe in (small, large)]
-    for base in last[0] - last[1]:
-        place = Place(small.made[base].name, small.made[base].dim)
-        if base not in large.made or base[1] < 0 or union.cuts.get(place.name) == CORNER:
-            continue
-        if small.shapes[place.name][place.dim] != large.shapes[place.name][place.dim]:
-            return (
-                f"layer {base[0]!r} gives the output and has the first rows of a layer that is in the middle of the largest "
-                f"network ({place.name!r}, axis {place.dim}); give the last layer a name of its own "
-                f"(nas.sequential(*layers, head=...)), "
-                f"or declare layouts={{{place.name!r}: nas.Corner()}} if it is meant"
-            )
-    return ""

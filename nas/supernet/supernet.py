@@ -22,7 +22,7 @@ from nas.supernet.calibration import calibrate
 from nas.supernet.inputs import Inputs, arguments, check_batch, few_samples
 from nas.supernet.layouts import Cut
 from nas.supernet.pretrained import fill_from
-from nas.supernet.proof import FEW, Proof, prove
+from nas.supernet.proof import FEW, Proof, check_roles, prove
 from nas.supernet.shared import Shared
 from nas.supernet.skeleton import buffers_of, build, build_skeleton, like, parameters_of, quiet, statistics_of
 from nas.supernet.unbuildable import can_build, without_unbuildable
@@ -89,6 +89,8 @@ class Supernet(nn.Module):
         if example is not None:
             check_batch(example)
         space, union = survey(space, dict(layouts or {}))
+        if check:
+            check_roles(space, union)
         proof = prove(space, union, example, FEW) if example is not None and check else None
         values = initialise(space, union, seed)
         if weights is not None:

@@ -19,6 +19,7 @@ from nas.supernet.atomic import Atoms
 from nas.supernet.constructor import drawn
 from nas.supernet.known import Channels, channels_of, grouped_layouts, known_layout
 from nas.supernet.layouts import Corner, Cut, Shapes
+from nas.supernet.outline import Outline, outline
 from nas.supernet.parts import Shape
 from nas.supernet.skeleton import (
     STATE,
@@ -49,6 +50,7 @@ class Union:
         numbers: paths of plain attributes, single numbers and texts, that the constructor draws or computes likewise.
         cuts: canonical name -> cut, where it is not the leading corner.
         archs: the archs looked at, largest first, with the shape of each of their tensors and the lengths of their atoms.
+        outlines: of each of `archs`, what its modules are.
     """
 
     ties: dict[str, str] = field(default_factory=dict)
@@ -60,6 +62,7 @@ class Union:
     indices: set[str] = field(default_factory=set)
     cuts: dict[str, Cut] = field(default_factory=dict)
     archs: list[tuple[Arch, Shapes]] = field(default_factory=list)
+    outlines: list[Outline] = field(default_factory=list)
 
     def cut(self, name: str, shapes: Mapping[str, Shape]) -> Cut:
         """The cut of canonical name `name` in an arch whose tensors have `shapes`."""
@@ -135,6 +138,7 @@ def _survey(space: Space, layouts: Mapping[str, Cut]) -> Union:
         union.buffers |= {name for name in buffers[-1] if declared.buffer(name) is not None}
         persistent |= module.state_dict().keys() - union.ties.keys()
         union.archs.append((arch, shapes))
+        union.outlines.append(outline(entries, owners))
     union.buffers |= {name for name in persistent if atoms.vary(name, [shapes.sizes for _, shapes in union.archs])}
     for (_, shapes), held in zip(union.archs, buffers, strict=True):  # what is data in one arch is data in all
         for name in [name for name in held if name in union.buffers]:

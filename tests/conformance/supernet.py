@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.space import Arch
-from nas.supernet import Supernet
+from nas.supernet import Supernet, check
 
 State = dict[str, Tensor]
 
@@ -127,6 +127,11 @@ class SupernetConformance:
         with torch.no_grad():
             largest, smallest = (self.output(net(inputs, arch)) for arch in (net.space.largest, net.space.smallest))
         assert largest.shape != smallest.shape or not torch.allclose(largest, smallest)
+
+    @pytest.mark.slow
+    def test_nothing_is_suspicious(self, net):
+        """Not a note either: what is chosen matters, and every parameter is used."""
+        assert str(check(net, example=self.inputs(2), seconds=120)) == "nothing found"
 
     def test_extracted_tensors_are_the_cuts_written_by_hand(self, net, archs):
         state = net.state_dict()

@@ -459,7 +459,7 @@ def test_shuffled_channels_are_noticed():
 
 def test_a_layer_that_is_last_in_one_arch_and_hidden_in_another_is_refused():
     trap = space(numbered, width(8, 16), pg.oneof([1, 2, 3]))
-    with pytest.raises(LayoutError, match=r"depth=1, layer '3' gives the output.*'3.weight'.*model.head = "):
+    with pytest.raises(LayoutError, match=r"depth=1, layer '3' gives the output.*'3.weight'.*head="):
         nas.Supernet(trap, example=SEQUENCE[:, 0])
     meant = nas.Supernet(trap, example=SEQUENCE[:, 0], layouts={"[0-9].*": Corner()})
     assert meant.proof is not None
