@@ -82,6 +82,20 @@ def _replace_functions(model: nn.Module, stack: ExitStack) -> None:
     for owner, name, function in list(_caching(model)):
         stack.enter_context(_replaced(owner, name, function))
     stack.enter_context(_replaced(nn.modules.transformer, "_detect_is_causal_mask", _is_causal))
+    stack.enter_context(_replaced(nn.Module, "_apply", _apply_unless_same(nn.Module._apply)))
+
+
+def _apply_unless_same(apply: Any) -> Any:
+    """`module.to(dtype)` in a forward, where all of it is so already, would swap parameters for traced copies, and cannot."""
+
+    @functools.wraps(apply)
+    def method(self: nn.Module, fn: Any, recurse: bool = True) -> nn.Module:
+        held = [*self.parameters(recurse), *self.buffers(recurse)]
+        if any((given.dtype, given.device) != (found.dtype, found.device) for given in held for found in [fn(given)]):
+            return apply(self, fn, recurse)  # type: ignore[no-any-return]
+        return self
+
+    return method
 
 
 @contextmanager

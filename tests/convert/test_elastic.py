@@ -359,3 +359,20 @@ def test_what_a_model_computes_under_vmap_is_proved_too(inside):
     torch.testing.assert_close(net(x, space.largest), model(x))
     small = net.extract(space.smallest)
     torch.testing.assert_close(small(x), net(x, space.smallest))
+
+
+class _Router(nn.Module):
+    """Brings a layer to the type that it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 16), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.first = self.first.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+        return self.second(self.first(x).relu())  # type: ignore[no-any-return]
+
+
+def test_a_layer_that_is_brought_to_the_type_that_it_has_is_captured():
+    space = elastic(planned.filled(_Router()), torch.randn(2, 6))
+    assert [(one.name, one.size) for one in space.plan.decisions] == [("hidden", 16)]
