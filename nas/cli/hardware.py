@@ -287,6 +287,7 @@ def wait_for_quiet(study: Study, wait: float | None) -> bool:
 
 def measure_noisy(study: Study, where: str | None, wait: float | None, *, here: bool = False) -> None:
     """Measure noisy trials of the front once more, when the machine is quiet, and say what came of it."""
+    from nas.cli.stores import store_hint
     from nas.study.anew import measure_again, noisy_front
 
     todo = noisy_front(study, where, here=here)
@@ -295,7 +296,7 @@ def measure_noisy(study: Study, where: str | None, wait: float | None, *, here: 
     if not wait_for_quiet(study, wait):
         print_text(
             f"{len(todo)} trials of the front are noisy; on a quiet machine, measure them again with: "
-            f"nas front {quote(study.name)} --measure"
+            f"nas front {quote(study.name)} --measure{store_hint(study.where)}"
         )
         return
     done = measure_again(study, where, here=here)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import nas
+from nas.cli.hardware import measure_noisy
 from nas.errors import MetricError
 from nas.store import further
 from nas.study.anew import measure_again, noisy_front
@@ -150,3 +151,12 @@ def test_a_run_waits_for_a_quiet_machine_before_it_measures(
     )
     counts.run(workers=0, progress=False, wait_s=7)
     assert waits == [7], "counts need no quiet machine"
+
+
+def test_what_to_do_on_a_quiet_machine_names_the_database(
+    study: nas.Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("nas.cli.hardware.wait_for_quiet", lambda *_: False)
+    measure_noisy(study, None, None)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"--measure --store {study.where}" in said
