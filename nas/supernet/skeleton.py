@@ -53,7 +53,8 @@ def quiet(seed: int | None = None) -> Iterator[None]:
     cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     try:
         if seed is not None:
-            torch.manual_seed(seed)
+            # torch.manual_seed formats the call stack for devices that are not initialised: milliseconds under a deep one.
+            (torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed)(seed)
             np.random.seed(seed % 2**32)
             random.seed(seed)
         with torch.inference_mode(False), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
