@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "supernet": {"reading", "files", "sealed", "carried", "errors", "space"},
     "train": {
         "measurements",
+        "metrics",
         "reading",
         "text",
         "files",

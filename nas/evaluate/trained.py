@@ -29,6 +29,7 @@ from nas.supernet.inputs import Inputs
 from nas.supernet.layouts import Corner
 from nas.supernet.rounding import Gap
 from nas.train import Labels, Loss, Task, Teacher, Training, Uniform, as_supernet, rng, state
+from nas.train.best import Best, judged, watching
 from nas.train.task import mixed
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class Trained(Evaluator):
         loss: what candidates are taught, instead of labels or a teacher.
         device: where to train.
         seed: of the weights from scratch, and of dropout.
-        options: others of `nas.Training`: lr, weight_decay, warmup, floor, schedule, clip, optimizer, precision, …
+        options: others of `nas.Training`: lr, weight_decay, warmup, schedule, optimizer, accumulate, precision, …; with
+            best="max accuracy" measurements and weights are those of the best epoch so far, and patience= stops early.
 
     Raises:
         EvaluationError: an option is unknown, has no effect beside another, or is not what it must be.
@@ -127,22 +129,41 @@ class Trained(Evaluator):
         """
         done = self.progress(arch)
         yield from done
-        if len(done) == self.epochs:
+        if len(done) == self.epochs or self._finished(arch):
             return
         training = self.training(arch)
         for epoch in range(len(done), self.epochs):
             self._train(training, epoch + 1)
             yield self.progress(arch)[epoch]
+            if self._finished(arch):  # early
+                return
 
     def progress(self, arch: Arch) -> list[dict[str, float]]:
-        """Measurements of the epochs that have finished, read from the checkpoint; any process may ask at any time."""
+        """Measurements of the epochs that have finished, read from the checkpoint; any process may ask at any time.
+
+        With `best=` those of the best epoch so far, whose weights are the ones that are kept.
+        """
         found = state.read(self.folder(arch))
-        per_epoch = self.task.steps_per_epoch
-        rows = [] if found is None else [row for row in found.history if row["step"] % per_epoch == 0]
-        return [
-            {**{name: row[f"largest_{name}"] for name in self.task.metric_names}, "epochs": number}
-            for number, row in enumerate(rows, 1)
-        ]
+        rows = [] if found is None else [row for row in found.history if row["step"] % self._per_epoch == 0]
+        watch = watching(self.options.get("best"), None, 0.0, self.task.metric_names)
+        measured: list[dict[str, float]] = []
+        best: Best | None = None
+        for number, row in enumerate(rows, 1):
+            now = {name: row[f"largest_{name}"] for name in self.task.metric_names}
+            if watch is not None:
+                best = judged(watch, best, number, watch.value({"largest": now}))
+            kept = now if best is None or best.step == number else measured[-1]
+            measured.append({**kept, "epochs": number})
+        return measured
+
+    @property
+    def _per_epoch(self) -> int:
+        """Optimizer steps."""
+        return -(-self.task.steps_per_epoch // int(self.options.get("accumulate", 1)))
+
+    def _finished(self, arch: Arch) -> bool:
+        found = state.read(self.folder(arch))
+        return found is not None and found.finished
 
     def folder(self, arch: Arch) -> Path:
         """Where the training of `arch` with these settings is kept; other settings have other folders."""
@@ -155,7 +176,7 @@ class Trained(Evaluator):
             EvaluationError: what the arch builds is no module.
             SupernetError: its constructor keeps something in plain attributes that it draws at random.
         """
-        per_epoch = self.task.steps_per_epoch
+        per_epoch = self._per_epoch
         if self._teacher is None:
             loss = self._loss or Labels()
         else:
@@ -232,7 +253,7 @@ class Trained(Evaluator):
 
     def _train(self, training: Training, epoch: int) -> None:
         """Makes epoch 1, 2, … and commits it."""
-        training.run(progress=False, until=epoch * self.task.steps_per_epoch)
+        training.run(progress=False, until=epoch * self._per_epoch)
 
     def _module(self, arch: Arch) -> nn.Module:
         if self._start is not None:
@@ -258,7 +279,7 @@ class Trained(Evaluator):
         if found is None:
             raise EvaluationError(f"no epoch of arch {arch.choices} has finished in '{folder}'; train it first")
         net = as_supernet(self._module(arch), example=self.example, name=arch.key)
-        return Accuracy(state.load_supernet(folder, found, Supernet, net.space), self.task)
+        return Accuracy(state.load_best(folder, found, Supernet, net.space), self.task)
 
     def _measuring(self, module: nn.Module) -> Accuracy:
         return Accuracy(as_supernet(module, example=self.example), self.task)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nas.errors import Infeasible, TrainError
 from nas.supernet.ragged import enough
 from nas.train import rng, state
+from nas.train.best import Best, judged
 from nas.train.health import Health
 from nas.train.log import Log, Reporter
 from nas.train.losses import Loss, Step
@@ -44,7 +45,7 @@ class Run:
     """
 
     def __init__(self, training: Training, found: state.State | None, ranks: Ranks) -> None:
-        self.ranks, self.stopping = ranks, False
+        self.ranks, self.stopping, self.ended = ranks, False, False
         self.training, self.supernet, self.task = training, training.supernet, training.task
         if ranks.size > 1 and not self.task.repeatable:
             raise TrainError(
@@ -67,6 +68,8 @@ class Run:
             if found.scaler:
                 self.scaler.load_state_dict(found.scaler)
         self.health = Health(**self.state.health)
+        self.best = Best(**self.state.best) if self.state.best else None
+        self.best_weights: dict[str, Tensor] = {}  # of a training without a path
         self.watched = watched(self.supernet, training.seed)
         self.modules = modules  # what the losses keep
         self.taps = tuple(dict.fromkeys(name for loss in training.loss.within() for name in loss.taps))
@@ -97,34 +100,45 @@ class Run:
         self.supernet.train()
         self.ranks.agree(self.parameters)
         self.ranks.settle(self.supernet, begin=True)
-        for batch in itertools.islice(self._batches(), until - self.state.step):
-            self._step(batch, interrupted)
+        for batches in itertools.islice(self._batches(), until - self.state.step):
+            self._step(batches, interrupted)
             done = self.state.step
-            stop = self.stopping and done < steps
             measure = done % training.validate_every == 0 or done == steps
             if measure or done % LOG_EVERY == 0:
                 self._look()
                 self._row(log, reporter, measure=measure)
-            if done % training.checkpoint_every == 0 or done == until or stop:
+            if measure and training.watch is not None and training.watch.patience is not None:
+                # The first rank has measured.
+                self.ended = self.ranks.told(self.best is not None and self.best.waited >= training.watch.patience)
+            stop = self.stopping and done < steps and not self.ended
+            if done % training.checkpoint_every == 0 or done == until or stop or self.ended:
                 self._look()
                 self._commit()
+            if self.ended:
+                if done < steps and self.best is not None:
+                    reporter.say(
+                        f"stopped early after step {done} of {steps}; the best is that of step {self.best.step}"
+                    )
+                return
             if stop:
                 kept = f"; '{training.path}' holds a checkpoint" if training.path else ""
                 reporter.say(f"interrupted after step {done} of {steps}{kept}")
                 raise KeyboardInterrupt
 
-    def _batches(self) -> Iterator[Batch]:
-        """From the first batch that was not yet trained on, epoch after epoch."""
-        per_epoch = self.task.steps_per_epoch
+    def _batches(self) -> Iterator[list[Batch]]:
+        """Those of each step, from the first that was not yet trained on, epoch after epoch; an epoch's last may have fewer."""
+        per_epoch, count = self.task.steps_per_epoch, self.training.accumulate
         if per_epoch < 1:
             raise TrainError("the task has no training batches; give it more data or a smaller batch")
-        first, skip = divmod(self.state.step, per_epoch)
+        first, skip = divmod(self.state.step, self.training.steps_per_epoch)
         for epoch in itertools.count(first):
             batches = lent(itertools.islice(self.task.train_batches(epoch), per_epoch), self.task, per_epoch)
-            yield from itertools.islice(batches, skip if epoch == first else 0, None)
+            rest = itertools.islice(batches, skip * count if epoch == first else 0, None)
+            while together := list(itertools.islice(rest, count)):
+                yield together
 
-    def _step(self, batch: Batch, interrupted: Callable[[], bool]) -> None:
-        """One optimizer step; the gradients of its archs are summed, then those of the ranks."""
+    def _step(self, batches: list[Batch], interrupted: Callable[[], bool]) -> None:
+        """One optimizer step; the gradients of its batches and archs are summed, then those of the ranks."""
         training, number = self.training, self.state.step
         look = len(self.unseen) + 1 >= self.look_every
         self.ranks.seed(training.seed, number)
@@ -133,7 +147,11 @@ class Run:
         training.sampler.begin(self.supernet, self.optimizer, number)
         for keeper, module in self.kept.items():
             keeper.begin(training, module, number)
-        loss = self._teach(batch, number)
+        archs = self.ranks.archs(functools.partial(self._archs, number), self.supernet.space)
+        sizes = [self.task.samples(batch) for batch in batches]
+        loss = torch.zeros((), device=training.device)
+        for batch, size in zip(batches, sizes, strict=True):
+            loss += self._teach(batch, archs, number, size / sum(sizes))
         self.ranks.settle(self.supernet)
         loss, self.stopping = self.ranks.reduce(self.parameters, loss, interrupted(), look)
         self.state.step += 1
@@ -150,12 +168,12 @@ class Run:
         self.supernet.zero_grad()
         self.modules.zero_grad(set_to_none=False)
 
-    def _teach(self, batch: Batch, number: int) -> Tensor:
-        """Forward and backward of each arch of a step on this rank's rows; this rank's part of the mean of their losses."""
+    def _teach(self, batch: Batch, archs: list[Arch], number: int, weight: float) -> Tensor:
+        """Forward and backward of each arch on this rank's rows; this rank's part of the mean of their losses, times `weight`."""
         training, space = self.training, self.supernet.space
-        archs = self.ranks.archs(functools.partial(self._archs, number), space)
         share = self.ranks.share(self.task.samples(batch))
         batch = (share.of(batch, self.task.example) if self.ranks.size > 1 else batch).to(training.device)
+        weight *= share.weight
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(training.precision)
         step = Step(number, self.task, space, archs, archs[0], kept=self.kept)
         total = torch.zeros((), device=training.device)
@@ -166,8 +184,8 @@ class Run:
                 for step.arch, output, step.features in featured(self.supernet, group, batch.inputs, self.taps):
                     losses.append(training.loss(output, batch, step))
                 loss = functools.reduce(torch.add, losses)
-            if self.ranks.size > 1:
-                loss = loss * share.weight
+            if weight != 1.0:
+                loss = loss * weight
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach().float()
         return total / len(archs)
@@ -224,13 +242,40 @@ class Run:
             first = self.task.metric_names[0]
             shown = "  ".join(f"{label} {values[first]:.4f}" for label, values in measured.items())
             reporter.say(f"step {done}/{self.training.steps}  loss {row['loss']:.4f}  {first}: {shown}")
+            self._judge(measured)
         self.state.history.append(row)
         log.add(row)
         reporter.step(done, f"loss {row['loss']:.4f}")
 
+    def _judge(self, measured: dict[str, dict[str, float]]) -> None:
+        """Keeps the weights where they are the best so far."""
+        watch, path = self.training.watch, self.training.path
+        if watch is None:
+            return
+        self.best = judged(watch, self.best, self.state.step, watch.value(measured))
+        if self.best.step == self.state.step and path is not None:
+            state.keep_best(path, self.best, self.supernet)
+        elif self.best.step == self.state.step:
+            self.best_weights = {name: one.detach().clone() for name, one in self.supernet.state_dict().items()}
+
+    def _take_best(self) -> None:
+        """Gives the supernet the weights that the training ends with."""
+        if self.best is None or self.best.step == self.state.step:
+            return
+        weights = self.best_weights
+        if self.training.path is not None:
+            self.state.finished = False
+            stored = state.load_best(self.training.path, self.state, type(self.supernet), self.supernet.space)
+            self.state.finished, weights = True, stored.state_dict()
+        with torch.no_grad():
+            self.supernet.load_state_dict({**self.supernet.state_dict(), **weights})
+
     def _commit(self) -> None:
-        self.state.finished = self.state.step == self.training.steps
+        self.state.finished = self.ended or self.state.step == self.training.steps
         self.ranks.agree(self.parameters)
+        self.state.best = None if self.best is None else self.best.record()
+        if self.state.finished and self.ranks.first:
+            self._take_best()
         if self.training.path is None or not self.ranks.first:
             return
         self.state.seconds = time.monotonic() - self.started

@@ -2,6 +2,7 @@
 
 PATH/state.json            the commit point: replaced atomically, names the folder that holds the weights
 PATH/step-00000120/        supernet/ and optimizer.safetensors of an unfinished training, and kept.safetensors of its losses
+PATH/best-00000120/        the best weights so far of an unfinished training that keeps them
 PATH/supernet/             weights of a finished training
 PATH/launch/               what the processes of a training on several are told: see nas.distributed
 """
@@ -25,6 +26,7 @@ from nas import files, sealed
 from nas.errors import CheckpointError, TrainError
 from nas.sealed import Damaged
 from nas.supernet import tensors
+from nas.train.best import Best
 from nas.train.optimizers import as_tensor, moving
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ class State:
     scaler: dict[str, Any] | None = None
     touched: list[str] = field(default_factory=list)
     """Parameters that had a gradient and of which the optimizer keeps nothing (as SGD without momentum does)."""
+    best: dict[str, Any] | None = None
+    """Fields of `nas.train.best.Best`."""
     groups: list[dict[str, Any]] = field(default_factory=list)
     """Numbers in the parameter groups of an optimizer of a user's."""
     hashes: dict[str, str] = field(default_factory=dict)
@@ -115,9 +119,43 @@ def write(
         if not state.finished:
             shutil.rmtree(folder.parent, ignore_errors=True)
         raise cannot_write(path, error) from error
-    for old in path.glob("step-*"):
-        if old != folder.parent:
+    best = None if state.best is None or state.finished else path / Best(**state.best).folder
+    for old in (*path.glob("step-*"), *path.glob("best-*")):
+        if old not in (folder.parent, best):
             shutil.rmtree(old, ignore_errors=True)
+
+
+def keep_best(path: Path, best: Best, supernet: Supernet) -> None:
+    """Saves the weights as the best so far; those before stay until the next commit, which may never come.
+
+    Raises:
+        TrainError: they cannot be written.
+    """
+    folder = path / best.folder
+    try:
+        shutil.rmtree(folder, ignore_errors=True)  # of a training that was killed before it committed
+        best.digest = supernet.save(folder)
+    except (OSError, CheckpointError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise cannot_write(path, error) from error
+
+
+def load_best(path: Path, state: State, kind: type[Supernet], space: Space) -> Supernet:
+    """The best weights so far, memory-mapped; of a finished training, or of one that keeps no best, those it has.
+
+    Raises:
+        CheckpointError: its files are missing, damaged, or others.
+    """
+    if state.best is None or state.finished:
+        return load_supernet(path, state, kind, space)
+    best = Best(**state.best)
+    stored = kind.load(_inside(path, best.folder), space)
+    if stored.source is None or stored.source[1] != best.digest:
+        raise CheckpointError(
+            f"'{path / best.folder}' does not hold the weights of step {best.step}; copy the whole folder again, or delete "
+            f"'{path}' to train from the start"
+        )
+    return stored
 
 
 def _write_unfinished(
@@ -230,7 +268,7 @@ def clear(path: Path) -> None:
     """Deletes what a training wrote into `path`, and nothing else."""
     (path / STATE).unlink(missing_ok=True)
     (path / LOG).unlink(missing_ok=True)
-    for folder in (path / SUPERNET, path / EVENTS, path / LAUNCH, *path.glob("step-*")):
+    for folder in (path / SUPERNET, path / EVENTS, path / LAUNCH, *path.glob("step-*"), *path.glob("best-*")):
         shutil.rmtree(folder, ignore_errors=True)
 
 

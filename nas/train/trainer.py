@@ -19,6 +19,7 @@ from nas.errors import DeviceError, TrainError, suggest
 from nas.identity import IDENTITY, differing, jsonable, same, told
 from nas.text import facts
 from nas.train import optimizers, rng, state
+from nas.train.best import watching
 from nas.train.loop import Run
 from nas.train.losses import InPlace, Loss
 from nas.train.optimizers import Maker
@@ -44,6 +45,8 @@ class TrainResult:
     """One row every ten steps: step, epoch, lr, loss, seconds; now and then the metrics of the watched subnets."""
     steps: int
     seconds: float
+    best_step: int | None = None
+    """After which the weights were those that a training with `best` ends with."""
 
 
 class Training:
@@ -60,6 +63,12 @@ class Training:
         loss: what each is taught.
         steps: optimizer steps; 1,000 unless given.
         epochs: of the training data, instead of `steps`.
+        accumulate: batches of a step, whose gradients are averaged by their samples: as one large batch, except for BatchNorm and
+            losses that compare samples.  The last step of an epoch takes the batches that are left.
+        best: metric of the task, as "max accuracy": the training ends with the weights of the measurement at which the mean over
+            the watched subnets was best; "max largest_accuracy" takes the largest alone, "min smallest_loss" the smallest.
+        patience: stop after so many measurements in a row without an improvement of `best`.
+        min_delta: what an improvement must exceed, for `patience`.
         lr: highest learning rate, which `schedule` follows.
         weight_decay: decoupled for AdamW, in the gradient for others, as torch has it; not on norms and biases (parameters with
             less than two dimensions).
@@ -97,6 +106,10 @@ class Training:
         loss: Loss | None = None,
         steps: int | None = None,
         epochs: Count | None = None,
+        accumulate: Count = 1,
+        best: str | None = None,
+        patience: Count | None = None,
+        min_delta: NonNegative = 0.0,
         lr: float = 2e-3,
         weight_decay: NonNegative = 0.01,
         warmup: int | None = None,
@@ -118,7 +131,9 @@ class Training:
         self.sampler, self.loss = sampler or Sandwich(2), loss or InPlace()
         for one in self.loss.within():
             one.check(task)
+        self.accumulate = accumulate
         self.steps = self._steps(steps, epochs)
+        self.watch = watching(best, patience, min_delta, task.metric_names)
         self.schedule_name, self.schedule_options = schedule, dict(schedule_options or {})
         self.schedule = schedule_of(schedule, lr, self.steps, warmup=warmup, floor=floor, options=self.schedule_options)
         self.weight_decay, self.clip, self.divergence = weight_decay, clip, divergence
@@ -133,7 +148,7 @@ class Training:
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of one epoch."""
-        return self.task.steps_per_epoch
+        return -(-self.task.steps_per_epoch // self.accumulate)
 
     def _steps(self, steps: int | None, epochs: int | None) -> int:
         if epochs is None:
@@ -194,6 +209,12 @@ class Training:
             "optimizer_options": {name: jsonable(value) for name, value in self.optimizer_options.items()},
         }
         found: dict[str, Any] = {name: value for name, value in more.items() if value}
+        if self.accumulate != 1:
+            found["accumulate"] = self.accumulate
+        if self.watch is not None:  # by when it measures, too
+            found |= {"best": str(self.watch.metric), "validate_every": self.validate_every}
+            found |= {} if self.watch.patience is None else {"patience": self.watch.patience}
+            found |= {"min_delta": self.watch.min_delta} if self.watch.min_delta else {}
         return found if self.schedule_name == "cosine" else {"schedule": told(self.schedule_name), **found}
 
     @property
@@ -260,7 +281,9 @@ class Training:
                 run.finish(progress, lambda: pressed() or ranks.asked(), last)
         self.supernet.trained = True
         history = pd.DataFrame(run.state.history)
-        return TrainResult(self.supernet, history, run.state.step, run.state.seconds)
+        return TrainResult(
+            self.supernet, history, run.state.step, run.state.seconds, run.best.step if run.best else None
+        )
 
     def _found(self) -> state.State | None:
         found = state.read(self.path) if self.path is not None else None

@@ -7,15 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyglove as pg
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import nas
 from nas.errors import TrainError
 from nas.train import Schedule, Training, TrainResult
 from nas.train.loop import Run
-from tests.train.family import blobs, supernet
+from nas.train.ranks import Group, Ranks
+from tests.train.family import blobs, space, supernet
+from tests.train.ranks import in_ranks
 from tests.train.test_resume import equal
 
 STEPS, KILLED = 10, 7
@@ -257,3 +260,106 @@ def test_bf16_trains_on_a_cpu_with_losses_in_float32_and_is_resumed(
     differences = (whole.history["loss"] - exact.history["loss"]).abs()
     assert 0.0 < differences.max() < 0.05
     equal(whole, killed(monkeypatch, lambda: make(tmp_path / "killed", "bf16")))
+
+
+WATCHED: list[dict[str, Any]] = [
+    {"accumulate": 3},
+    {"best": "min loss"},
+    {"best": "max smallest_loss", "patience": 1, "steps": 40, "validate_every": 2},  # which falls: stops early
+    {"best": "max largest_loss", "patience": 3, "validate_every": 1, "checkpoint_every": 2},
+]
+
+
+@pytest.mark.parametrize("way", WATCHED, ids=lambda way: "-".join(map(str, way.values())))
+def test_accumulation_and_early_stopping_are_resumed_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: dict[str, Any]
+) -> None:
+    whole = training(tmp_path / "whole", **way).run(progress=False)
+    at = min(KILLED, whole.steps - 1)
+    resumed = killed(monkeypatch, lambda: training(tmp_path / "killed", **way), at)
+    equal(whole, resumed)
+    assert whole.best_step == resumed.best_step
+    assert not list(tmp_path.glob("*/best-*"))
+
+
+def test_a_step_of_several_batches_is_that_of_one_large_batch() -> None:
+    nets = [still(), still()]
+    for net, size, count in zip(nets, (16, 64), (4, 1), strict=True):
+        made = Training(net, double(size), epochs=2, accumulate=count, lr=1e-2)
+        assert made.steps == 2
+        made.run(progress=False)
+    expected, found = (net.state_dict() for net in nets)
+    for name, one in found.items():
+        torch.testing.assert_close(one, expected[name], rtol=1e-9, atol=1e-12)
+
+
+def still() -> nas.Supernet:
+    @nas.model
+    def plain(width: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Tanh(), nn.Linear(width, 10)).double()
+
+    return nas.Supernet(nas.Space(plain(width=pg.oneof([8, 16]))), example=torch.zeros(1, 1, 8, 8).double(), seed=0)
+
+
+def double(size: int) -> nas.Classification:
+    task = blobs(64, size)
+    return nas.Classification(
+        (task.train[0].double(), task.train[1]), (task.valid[0].double(), task.valid[1]), batch=size
+    )
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_training_ends_with_the_best_weights_and_stops_when_nothing_is_better(tmp_path: Path, kept: bool) -> None:
+    made = Training(
+        supernet(), blobs(), path=tmp_path if kept else None, steps=60, lr=1e-2, validate_every=2, best="max largest_loss",
+        patience=3,
+    )  # fmt: skip
+    result = made.run(progress=False)
+    losses = result.history.set_index("step")["largest_loss"].dropna()
+    assert result.best_step == losses.idxmax()
+    assert result.steps == result.best_step + 6 < 60
+    net = made.load() if kept else result.supernet
+    assert nas.train.subnet_metrics(net, space().largest, blobs())["loss"] == pytest.approx(losses.max(), abs=1e-6)
+
+
+def test_candidates_stop_early_with_measurements_of_the_weights_that_they_keep(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"best": "max loss", "patience": 2, "accumulate": 3, "lr": 1e-2}
+    evaluator = nas.Trained(blobs(), tmp_path, epochs=9, **options)
+    arch = space().smallest
+    measured = evaluator(arch)
+    assert measured["epochs"] < 9
+    assert evaluator(arch) == measured
+    module = evaluator.extract(arch)
+    assert evaluator.measure_module(module)["loss"] == pytest.approx(measured["loss"], abs=1e-6)
+
+
+def ranked(folder: Path, way: dict[str, Any], ranks: Ranks | None = None) -> dict[str, Tensor]:
+    ranks = ranks or Group()
+    made = Training(still(), double(16), path=folder, steps=12, lr=1e-2, validate_every=2, **way)
+    result = made.run(progress=False, ranks=ranks)
+    return {**(result.supernet.state_dict() if ranks.first else {}), "steps": torch.tensor(result.steps)}
+
+
+@pytest.mark.parametrize("way", [{"accumulate": 3}, {"best": "max loss", "patience": 2}], ids=["accumulate", "stop"])
+def test_processes_agree_on_accumulation_and_on_when_to_stop(tmp_path: Path, way: dict[str, Any]) -> None:
+    alone = ranked(tmp_path / "alone", way, Ranks())
+    found = in_ranks(2, functools.partial(ranked, tmp_path / "shared", way), tmp_path)
+    assert [int(one["steps"]) for one in found] == [int(alone["steps"])] * 2
+    assert ("patience" in way) == (int(alone["steps"]) < 12)
+    for name, one in alone.items():
+        torch.testing.assert_close(found[0][name], one, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"best": "max acuracy"}, "the task's metrics are accuracy, loss; did you mean 'accuracy'"),
+        ({"best": "accuracy"}, "best='accuracy' says which metric of the task decides: .*write 'max NAME'"),
+        ({"patience": 3}, "patience=3 needs to know what to wait for; give best="),
+        ({"best": "max accuracy", "min_delta": 0.1}, "min_delta=0.1 has no effect without patience"),
+        ({"accumulate": 0}, "accumulate=0"),
+    ],
+)
+def test_bad_options_for_the_best_are_one_sentence(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(TrainError, match=sentence):
+        Training(supernet(), blobs(), steps=10, **options)
