@@ -397,11 +397,14 @@ class Embedding(DataTask):
     Args:
         temperature: divides similarities in the loss.
         ranks: k of `recall_at_k`.
+        output: name of the embeddings among what the model gives, such as "pooler_output"; "" is for a model that gives one
+            tensor, or names one `sentence_embedding` or `embeddings`.
     """
 
     _: KW_ONLY
     temperature: Positive = 0.05
     ranks: tuple[int, ...] = (1,)
+    output: str = ""
 
     _even = True  # the loss depends on the number of pairs that are compared
     _group = 2
@@ -430,14 +433,19 @@ class Embedding(DataTask):
         return found
 
     def logits(self, output: Any) -> Tensor:
-        """The embeddings: the output, or its `pooler_output`, `sentence_embedding` or `embeddings`."""
+        """The embeddings: the output, or the part of it that `output` names."""
         if isinstance(output, Tensor):
             return output
-        for name in ("pooler_output", "sentence_embedding", "embeddings"):
+        for name in [self.output] if self.output else ["sentence_embedding", "embeddings"]:
             found = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
             if isinstance(found, Tensor):
                 return found
-        return super().logits(output)
+        there = list(output) if isinstance(output, Mapping) else []
+        given = f"{there} and no {self.output!r}" if self.output else (there or f"a {type(output).__name__}")
+        raise TrainError(
+            f"the model gives {given}, of which none is known to be the embedding; say which is (output='pooler_output'), "
+            "or give a model that returns it, such as the mean over tokens that a sentence encoder was trained with"
+        )
 
     def loss(self, output: Any, batch: Batch) -> Tensor:
         """InfoNCE over the pairs of the batch, of all processes."""

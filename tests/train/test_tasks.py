@@ -337,6 +337,17 @@ class TestEmbedding(TaskConformance):
         with pytest.raises(TrainError, match="train has scores"):
             nas.Embedding((*task.valid, scores), task.valid, batch=8)
 
+    def test_which_part_of_an_output_is_the_embedding_is_not_guessed(self) -> None:
+        task, named = self.make(), self.make(output="pooler_output")
+        output = {"last_hidden_state": draw(4, 7, 5), "pooler_output": draw(4, 5)}
+        with pytest.raises(
+            TrainError, match=r"'last_hidden_state', 'pooler_output'.* none is known to be the embedding"
+        ):
+            task.logits(output)
+        assert named.logits(output) is output["pooler_output"]
+        with pytest.raises(TrainError, match="no 'pooler_output'"):
+            named.logits({"last_hidden_state": draw(4, 7, 5)})
+
 
 class TestSupervised(TaskConformance):
     def make(self, seed: int = 0, **options: Any) -> Task:
