@@ -27,6 +27,7 @@ from nas.store import History as Stored
 from nas.store.records import ImportedTrial
 from nas.store.settle import Outcome as Settled
 from nas.store.settle import settle
+from nas.study.constant import ENOUGH, constant
 from nas.study.curves import Curves
 from nas.study.owner import is_gone, owner_id
 from nas.study.progress import Reporter
@@ -71,6 +72,7 @@ class Summary:
         evaluated: trials that this run finished.
         seconds: that this run took from when its workers were ready until the last trial was recorded.
         message: why it ended.
+        note: what is suspicious about the results; "" if nothing is.
     """
 
     name: str
@@ -80,11 +82,13 @@ class Summary:
     evaluated: int
     seconds: float
     message: str
+    note: str = ""
 
     def __str__(self) -> str:
+        note = f"; note: {self.note}" if self.note else ""
         states = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count)
         best = "".join(f", best {name} {value:.4g}" for name, value in self.best.items())
-        return f"study {self.name!r}: {self.message}; {states or 'no trials'}; {self.front} on the front{best}"
+        return f"study {self.name!r}: {self.message}; {states or 'no trials'}; {self.front} on the front{best}{note}"
 
 
 class Driver:
@@ -210,7 +214,8 @@ class Driver:
         counts = self._record.counts()
         if counts.get("INFEASIBLE") and not counts.get("COMPLETED"):
             message += "; " + self._nothing_feasible(counts["INFEASIBLE"])
-        return Summary(self._record.name, counts, len(front), best, self._evaluated, seconds, message)
+        note = constant(self._record, self._objectives) if counts.get("COMPLETED", 0) >= ENOUGH else ""
+        return Summary(self._record.name, counts, len(front), best, self._evaluated, seconds, message, note)
 
     def _runner(self, evaluation: Any, options: Options) -> Runner:
         if options.ray:
