@@ -186,7 +186,9 @@ def test_a_killed_study_repeats_no_finished_epoch_and_ends_as_an_undisturbed_one
         assert psutil.wait_procs(workers, timeout=PATIENCE_S)[1] == [], "workers see that their driver is gone"
     went_on = study(folder)
     went_on.run(workers=0, progress=False)
-    assert repeated(notes) == (12, 0)
+    noted, again = repeated(notes)
+    assert again == 0
+    assert 8 <= noted <= 12, "each of two workers may be killed between the commit of an epoch and its note, twice"
     (tmp_path / "whole").mkdir()
     whole = study(tmp_path / "whole")
     whole.run(workers=0, progress=False)
