@@ -320,7 +320,11 @@ LOSSES: list[tuple[Any, Any, nas.train.Divergence | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("loss", "targets", "divergence"), LOSSES, ids=str)
+@pytest.mark.parametrize(
+    ("loss", "targets", "divergence"),
+    LOSSES,
+    ids=[type(loss).__name__ if callable(loss) else loss for loss, *_ in LOSSES],
+)
 def test_a_loss_says_how_networks_are_compared(loss: Any, targets: Tensor, divergence: Any) -> None:
     task = task_of((X, targets), (X[:30] + 1, targets[:30]), loss=loss)
     assert task.divergence == divergence
