@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 import nas
@@ -72,6 +73,15 @@ def elastic(model: nn.Module, inputs: Any, mode: Literal["class", "free"] = "cla
 
     net = functools.cache(lambda: nas.Supernet(space, weights=model).eval())
 
+    def build(choices: Choices) -> nn.Module:
+        """With the model's weights: a space that knows how to build the model, as from a configuration, draws its own."""
+        return space.build(arch(choices)) if keeps() else net().extract(arch(choices))
+
+    @functools.cache
+    def keeps() -> bool:
+        largest = dict(space.build(space.largest).named_parameters())
+        return all(torch.equal(largest[name], tensor) for name, tensor in model.named_parameters() if name in largest)
+
     def shared(choices: Choices) -> Callable[..., Any]:
         return lambda *positional, **named: net()(named or positional, arch(choices))
 
@@ -79,7 +89,7 @@ def elastic(model: nn.Module, inputs: Any, mode: Literal["class", "free"] = "cla
         widths,
         tuple(keep(unit.name) for unit in plan.units),
         kinds,
-        lambda choices: space.build(arch(choices)),
+        build,
         shared,
         report.seconds,
         {
