@@ -304,7 +304,7 @@ def test_a_closure_that_reads_initial_weights_fails_the_trial(way: int, tmp_path
     assert closure(net.space.smallest), "outside a study everybody may read them"
     net.trained = True
     searched.run(2, workers=0, progress=False)
-    assert searched.record.counts()["COMPLETED"] == 1
+    assert searched.record.counts()["COMPLETED"] == 2, "what failed is tried again"
 
 
 def test_accuracy_of_an_untrained_supernet_is_refused_before_workers_start(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from torch import nn
 import nas
 from nas.errors import EvaluationError, Infeasible
 from nas.evaluate import Evaluation, Function, Once
+from nas.evaluate.base import Adapted
 from nas.evaluate.functional import name_of
 from searchspaces import nasbench201
 from searchspaces.nasbench201 import EDGES, function
@@ -295,7 +296,8 @@ def test_equal_archs_are_evaluated_once(tmp_path):
     assert len(count.seen) == 2
     later = Once(Count(), parity, tmp_path)
     assert later(space.arch({"a": 2, "b": 2})) == {"quality": 4.0, "reused": 1}
-    assert not later.evaluator.seen
+    assert isinstance(later.evaluator, Adapted)
+    assert not later.evaluator.function.seen
 
 
 def test_what_is_known_is_said_without_evaluating(tmp_path):

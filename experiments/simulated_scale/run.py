@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pyglove as pg
 
 import nas
+from nas.evaluate.base import adapted
 from nas.runners.base import Outcome, Task
 from nas.runners.pool import Member, PoolRunner
 from nas.store import open_store
@@ -203,7 +204,7 @@ def simulate(case: Case, seed: int, each: int, charge: str, where: str) -> dict[
         try:
             driver = SimulatedDriver(record, SPACE, nas.NSGA2(seed=seed), objectives, [])
             driver.pool = pool = Pool(case, seed, clock)
-            driver.run(null, driving.Options(trials, workers, False, None, None, 10), Silent())
+            driver.run(adapted(null), driving.Options(trials, workers, False, None, None, 10), Silent())
         finally:
             driving.time = time
         assert record.counts()["COMPLETED"] == trials, "every evaluation is recorded once"
