@@ -193,3 +193,13 @@ def test_variances_of_an_axis_that_was_cut_count_what_is_not_there(judge: Any, c
     with mode:
         graph = torch.ops.aten.var_mean.dim(whole[:, :2], [1], False)
     assert torch.allclose(torch.stack(found[0]), torch.stack(graph))
+
+
+def test_rows_name_no_folder_of_a_machine(judge: Any) -> None:
+    del judge  # which makes the experiment's modules importable
+    import run  # type: ignore[import-not-found]
+
+    said = 'hangs: File "/home/me/copy/nas/supernet/comparing.py", line 3, of a/b/c/d and 1/2'
+    assert run.anywhere(said) == 'hangs: File "nas/supernet/comparing.py", line 3, of a/b/c/d and 1/2'
+    rows = (Path(run.__file__).parent / "results.jsonl").read_text(encoding="utf-8")
+    assert 'File \\"/' not in rows
