@@ -15,6 +15,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "checking": {"errors"},
     "text": set(),
+    "pace": set(),
     "identity": set(),
     "measurements": {"errors"},
     "failures": {"errors", "measurements", "signals"},
@@ -35,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "measurements",
         "metrics",
         "reading",
+        "pace",
         "text",
         "files",
         "sealed",
@@ -80,6 +82,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plot": {"errors", "metrics", "noise", "page", "pareto", "store", "text"},
     "page": {"errors", "measurements", "metrics", "noise", "plot", "text"},
     "study": {
+        "pace",
         "files",
         "sealed",
         "errors",

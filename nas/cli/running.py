@@ -42,10 +42,7 @@ def train(
         from nas.distributed import run as run_on
 
         result = run_on(study.training, workers, ray=ray, address=address, progress=not quiet, resume=not restart)
-    last = result.history.iloc[-1] if len(result.history) else {}
-    metric = study.training.task.metric_names[0]
-    watched = ", ".join(f"{name} {value:.4g}" for name, value in last.items() if str(name).endswith(f"_{metric}"))
-    print_text(f"trained {result.steps} steps in {result.seconds:.0f} s{': ' + watched if watched else ''}")
+    print_text(str(result))
     if study.training.path is not None:
         print_text(f"supernet and logs: {study.training.path}")
     print_text(f"search it with: nas run {quote(job)}")

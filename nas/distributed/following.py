@@ -29,7 +29,7 @@ class Following:
     """
 
     def __init__(self, path: Path, training: Training, reporter: Reporter) -> None:
-        self._file, self._reporter, self._steps = path / LOG, reporter, training.steps
+        self._file, self._reporter = path / LOG, reporter
         self._metric = training.task.metric_names[0]
         self._shown, self._looked = 0, 0.0
 
@@ -46,11 +46,13 @@ class Following:
 
     def _show(self, step: int, row: dict[str, str]) -> None:
         loss = f"loss {float(row['loss']):.4f}"
-        ending = f"_{self._metric}"
-        measured = {name.removesuffix(ending): value for name, value in row.items() if name.endswith(ending) and value}
+        parts = {
+            name: name.partition("_") for name in row
+        }  # largest_f1 is of the largest, largest_macro_f1 another metric
+        measured = {parts[name][0]: value for name, value in row.items() if value and parts[name][2] == self._metric}
         if measured:
             shown = "  ".join(f"{label} {float(value):.4f}" for label, value in measured.items())
-            self._reporter.say(f"step {step}/{self._steps}  {loss}  {self._metric}: {shown}")
+            self._reporter.measured(step, f"{loss}  {self._metric}: {shown}")
         self._reporter.step(step, loss)
 
     def _tail(self) -> list[dict[str, str]]:

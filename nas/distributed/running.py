@@ -23,7 +23,6 @@ from nas.distributed.work import FAILED, ROOM, ROOM_BYTES, STOP, TOKEN, Order, f
 from nas.errors import DeviceError, RunnerError, TrainError
 from nas.runners.work import Payload, check_not_importing
 from nas.train import state
-from nas.train.log import Reporter
 from nas.train.ranks import check_share
 
 if TYPE_CHECKING:
@@ -153,7 +152,7 @@ def _drive(training: Training, engine: Engine, attempts: int, progress: bool) ->
     path = training.path
     assert path is not None
     failures = 0
-    with signals.noting() as pressed, Reporter(training.steps, show=progress) as reporter:
+    with signals.noting() as pressed, training.reporter(_step(path), show=progress) as reporter:
         following = Following(path, training, reporter)
         while True:
             before = _step(path)

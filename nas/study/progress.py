@@ -10,6 +10,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from nas.pace import Pace
 from nas.text import printable
 
 _LOG_EVERY_S = 5.0
@@ -59,15 +60,14 @@ class Lines:
     def begin(self, title: str, done: int, total: int) -> None:
         """Say what starts."""
         self._title, self._total = title, total
-        self._started, self._first = time.monotonic(), done
+        self._pace = Pace(done, total)
         self._say(f"{title}: {done}/{total} trials, workers are starting")
 
     def update(self, done: int, text: Callable[[], str]) -> None:
         """A line, if the last is some seconds old."""
-        elapsed = time.monotonic() - self._started
-        rate = (done - self._first) / elapsed if elapsed > 0 else 0.0
         if time.monotonic() - self._last >= _LOG_EVERY_S:
-            self._say(f"{self._title}: {done}/{self._total} trials, {rate:.1f}/s, {text()}")
+            rate, left = f"{self._pace.rate(done):.1f}/s", self._pace.left(done)
+            self._say(", ".join(filter(None, [f"{self._title}: {done}/{self._total} trials", rate, left, text()])))
 
     def end(self) -> None:
         """The summary says the rest."""

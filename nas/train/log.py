@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from nas import files
+from nas.pace import Pace
 from nas.train.state import EVENTS, LOG, cannot_write
 
 Row = Mapping[str, float]
@@ -104,10 +105,30 @@ class _Events:
 
 
 class Reporter:
-    """A bar on a terminal; elsewhere one plain line every few seconds."""
+    """A bar on a terminal; elsewhere one plain line every few seconds, with how long the rest takes.
 
-    def __init__(self, steps: int, *, show: bool, every_s: float = 5.0, console: Console | None = None) -> None:
+    Args:
+        steps: of the training.
+        show: False says nothing.
+        done: steps of earlier runs.
+        per_epoch: steps of an epoch; epochs are told where there are several.
+        every_s: seconds between plain lines.
+        console: where to; standard error.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        *,
+        show: bool,
+        done: int = 0,
+        per_epoch: int | None = None,
+        every_s: float = 5.0,
+        console: Console | None = None,
+    ) -> None:
         self._steps, self._show, self._every = steps, show, every_s
+        self._per_epoch = per_epoch if per_epoch and per_epoch < steps else None
+        self._pace = Pace(done, steps)
         self._console = console or Console(stderr=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -136,10 +157,24 @@ class Reporter:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, description=text)
         elif time.monotonic() - self._said >= self._every:
-            self.say(f"step {done}/{self._steps}  {text}")
+            self.measured(done, text)
+
+    def measured(self, done: int, text: str) -> None:
+        """As `step`, as a line that stays."""
+        epoch = (
+            f"  epoch {_short(done / self._per_epoch)}/{_short(self._steps / self._per_epoch)}"
+            if self._per_epoch
+            else ""
+        )
+        left = self._pace.left(done) if self._bar is None else ""  # the bar has its own
+        self.say("  ".join([f"step {done}/{self._steps}{epoch}", text, *filter(None, [left])]))
 
     def say(self, text: str) -> None:
         """A line that stays."""
         if self._show:
             self._said = time.monotonic()
             self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def _short(epochs: float) -> str:
+    return f"{epochs:.2f}".rstrip("0").rstrip(".")

@@ -88,7 +88,7 @@ class Run:
         path = self.training.path if self.ranks.first else None
         log = Log(path, ["step", "epoch", "lr", "loss", "seconds", *columns], self.state.history)
         try:
-            with Reporter(self.training.steps, show=progress and self.ranks.first) as reporter:
+            with self.training.reporter(self.state.step, show=progress and self.ranks.first) as reporter:
                 self._loop(log, reporter, interrupted, until)
         finally:
             log.close()
@@ -241,7 +241,7 @@ class Run:
             row |= {f"{label}_{name}": value for label, values in measured.items() for name, value in values.items()}
             first = self.task.metric_names[0]
             shown = "  ".join(f"{label} {values[first]:.4f}" for label, values in measured.items())
-            reporter.say(f"step {done}/{self.training.steps}  loss {row['loss']:.4f}  {first}: {shown}")
+            reporter.measured(done, f"loss {row['loss']:.4f}  {first}: {shown}")
             self._judge(measured)
         self.state.history.append(row)
         log.add(row)

@@ -17,9 +17,11 @@ from nas import reading, signals
 from nas.checking import Count, NonNegative, Positive, checked
 from nas.errors import DeviceError, TrainError, suggest
 from nas.identity import IDENTITY, differing, jsonable, same, told
+from nas.pace import duration
 from nas.text import facts
 from nas.train import optimizers, rng, state
 from nas.train.best import watching
+from nas.train.log import Reporter
 from nas.train.loop import Run
 from nas.train.losses import InPlace, Loss
 from nas.train.optimizers import Maker
@@ -47,6 +49,20 @@ class TrainResult:
     seconds: float
     best_step: int | None = None
     """After which the weights were those that a training with `best` ends with."""
+    asked: int | None = None
+    """Steps that were asked for; early stopping makes fewer."""
+    metric: str = "loss"
+    """The first of the task's."""
+
+    def __str__(self) -> str:
+        """One line: how far it came, and the watched subnets with the weights that it ended with."""
+        stopped = "" if self.asked in (None, self.steps) else f" of {self.asked}"
+        told, rows = f"trained {self.steps}{stopped} steps in {duration(self.seconds)}", self.history
+        if self.best_step not in (None, self.steps):
+            told, rows = f"{told}, with the weights of step {self.best_step}", rows[rows["step"] == self.best_step]
+        last = rows.iloc[-1] if len(rows) else {}
+        watched = [f"{name} {value:.4g}" for name, value in last.items() if str(name).partition("_")[2] == self.metric]
+        return f"{told}: {', '.join(watched)}" if watched else told
 
 
 class Training:
@@ -149,6 +165,10 @@ class Training:
     def steps_per_epoch(self) -> int:
         """Optimizer steps of one epoch."""
         return -(-self.task.steps_per_epoch // self.accumulate)
+
+    def reporter(self, done: int, *, show: bool) -> Reporter:
+        """What tells a person how far a run is that begins after `done` steps."""
+        return Reporter(self.steps, show=show, done=done, per_epoch=self.steps_per_epoch)
 
     def _steps(self, steps: int | None, epochs: int | None) -> int:
         if epochs is None:
@@ -282,7 +302,13 @@ class Training:
         self.supernet.trained = True
         history = pd.DataFrame(run.state.history)
         return TrainResult(
-            self.supernet, history, run.state.step, run.state.seconds, run.best.step if run.best else None
+            self.supernet,
+            history,
+            run.state.step,
+            run.state.seconds,
+            run.best.step if run.best else None,
+            self.steps,
+            self.task.metric_names[0],
         )
 
     def _found(self) -> state.State | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import nas
 from nas.errors import TrainError
+from nas.pace import duration
 from nas.train import Schedule, Training, TrainResult
 from nas.train.loop import Run
 from nas.train.ranks import Group, Ranks
@@ -318,6 +319,9 @@ def test_the_training_ends_with_the_best_weights_and_stops_when_nothing_is_bette
     losses = result.history.set_index("step")["largest_loss"].dropna()
     assert result.best_step == losses.idxmax()
     assert result.steps == result.best_step + 6 < 60
+    row = result.history.set_index("step").loc[result.best_step]
+    told = f"trained {result.steps} of 60 steps in {duration(result.seconds)}, with the weights of step {result.best_step}: "
+    assert str(result).startswith(f"{told}largest_accuracy {row['largest_accuracy']:.4g}, smallest_accuracy ")
     net = made.load() if kept else result.supernet
     assert nas.train.subnet_metrics(net, space().largest, blobs())["loss"] == pytest.approx(losses.max(), abs=1e-6)
 
