@@ -14,6 +14,7 @@ from nas.convert.analysis import Analysis
 from nas.convert.axes import Atom, Axis, Fixed, Sum, free, norm, rigid
 from nas.convert.plan import AtomPlan, Decision, Plan
 from nas.convert.rules import Value, name_of
+from nas.convert.rules.base import arguments
 from nas.convert.tracking import Expression, evaluate, unknowns
 from nas.supernet import parts
 
@@ -69,7 +70,7 @@ def name_atoms(analysis: Analysis, parameters: Iterable[str], *, head_dim: bool 
                 places.setdefault(atom, []).append(tensor)
     heads, groups, residual = _batched(analysis), _grouped(analysis), _residual(analysis)
     several = _several(analysis)
-    chosen = _decided(analysis, own, set() if not head_dim else heads)
+    chosen = _decided(analysis, own, set() if not head_dim else heads, _both(analysis))
     names = Names()
     taken: set[str] = set()
     for atom, tensors in places.items():
@@ -97,8 +98,15 @@ def name_atoms(analysis: Analysis, parameters: Iterable[str], *, head_dim: bool 
     return names
 
 
-def _decided(analysis: Analysis, own: set[str], unwanted: set[Atom]) -> set[Atom]:
-    """Of each product the major factor, where no other axis has it otherwise: two cuts of one axis would compound."""
+def _decided(analysis: Analysis, own: set[str], unwanted: set[Atom], both: Collection[frozenset[Atom]]) -> set[Atom]:
+    """Of each product the major factor, where no other axis has it otherwise: two cuts of one axis would compound.
+
+    Args:
+        analysis: of the model.
+        own: names of parameters.
+        unwanted: atoms that give way to others.
+        both: pairs of factors that are decided about side by side.
+    """
     score: dict[Atom, int] = {}
     rivals: dict[Atom, set[Atom]] = {}
     for tensor, axes in analysis.sources.items():
@@ -107,9 +115,26 @@ def _decided(analysis: Analysis, own: set[str], unwanted: set[Atom]) -> set[Atom
                 _rank(product, score, rivals, 1 if tensor in own else 0)
     chosen: set[Atom] = set()
     for atom in sorted(score, key=lambda one: (one in unwanted, -score[one])):
-        if not rivals[atom] & chosen:
+        if all(frozenset((atom, rival)) in both for rival in rivals[atom] & chosen):
             chosen.add(atom)
     return chosen
+
+
+def _both(analysis: Analysis) -> set[frozenset[Atom]]:
+    """Groups of a convolution, each with the channels of a group (cardinality and width: Xie et al. 2017, ResNeXt).
+
+    Without it a grouped convolution were as wide in each group as ever, and its weights fell by one factor instead of two.
+    Groups that are heads have channels that are the width of heads: those stay.
+    """
+    of_heads = _of_heads(analysis)
+    found: set[frozenset[Atom]] = set()
+    for node, derived in analysis.derived.items():
+        if ("groups",) in derived:
+            groups = set(free(derived["groups",].axis))
+            weight = analysis.axes(arguments(node)["weight"])
+            channels = {atom for axis in weight[:2] for atom in free(axis)} - groups - of_heads
+            found.update(frozenset((group, channel)) for group in groups for channel in channels)
+    return found
 
 
 def _products(axis: Axis) -> Iterator[list[list[Atom]]]:
@@ -137,6 +162,21 @@ def _batched(analysis: Analysis) -> set[Atom]:
         if node.op == "call_function" and name_of(node) in _BATCHED:
             for axis in value.axes[:-2]:
                 found.update(free(axis))
+    return found
+
+
+def _of_heads(analysis: Analysis) -> set[Atom]:
+    """Atoms on the matrices of products that are batched over others: widths of heads."""
+    found: set[Atom] = set()
+    for node, result in analysis.all_values():
+        if (
+            node.op == "call_function"
+            and name_of(node) in _BATCHED
+            and not all(map(rigid, map(norm, result.axes[:-2])))
+        ):
+            for operand in node.all_input_nodes:
+                for axis in analysis.axes(operand)[-2:] if operand in analysis.values else ():
+                    found.update(free(axis))
     return found
 
 

@@ -127,14 +127,48 @@ def test_what_zeros_do_not_change_leaves_channels_elastic(reduce: Callable[[Tens
     assert names.tensors["out.weight"][1] == tuple(names.decided)
 
 
-def test_channels_of_a_grouped_convolution_go_by_groups() -> None:
+def test_a_grouped_convolution_has_groups_and_channels_of_a_group() -> None:
     model = nn.Sequential(nn.Conv2d(3, 16, 1), nn.Conv2d(16, 32, 3, groups=4), nn.Conv2d(32, 2, 1))
     _, names = names_of(model, torch.zeros(1, 3, 8, 8))
-    (groups,) = names.decided
-    assert names.kinds[groups] == "groups"
-    assert names.tensors["0.weight"][0][0] == groups
-    assert names.tensors["1.weight"][0][0] == groups
-    assert names.tensors["2.weight"][1][0] == groups
+    groups, before, after = names.decided
+    assert [names.kinds[each] for each in names.decided] == ["groups", "hidden", "hidden"]
+    assert names.tensors["0.weight"][0] == (groups, before)
+    assert names.tensors["1.weight"][:2] == ((groups, after), (before,))
+    assert names.tensors["2.weight"][1] == (groups, after)
+
+
+def test_channels_of_a_group_that_is_a_head_stay() -> None:
+    def attended(self: Any, x: Tensor) -> Tensor:
+        query, key, value = (
+            each(x).unflatten(1, (4, -1)).transpose(2, 3) for each in (self.query, self.key, self.value)
+        )
+        return self.out(functional.scaled_dot_product_attention(query, key, value).transpose(2, 3).flatten(1, 2))
+
+    layers = {name: nn.Conv1d(32, 32, 1, groups=4) for name in ("query", "key", "value")}
+    model = Called(
+        lambda self, x: attended(self, self.first(x)), first=nn.Conv1d(5, 32, 1), **layers, out=nn.Conv1d(32, 2, 1)
+    )
+    _, names = names_of(model, torch.zeros(1, 5, 6))
+    heads, width = names.decided
+    assert names.tensors["first.weight"][0] == (heads, width)
+    assert names.tensors["query.weight"][:2] == ((heads, names.tensors["query.weight"][0][1]), (width,))
+    assert names.tensors["query.weight"][0][1] not in names.decided
+    assert names.tensors["value.weight"][0][1] not in names.decided
+
+
+@pytest.mark.parametrize(("kernel", "padding", "decided"), [(1, 0, 1), (1, "same", 1), (1, 1, 0), (3, "same", 0)])
+def test_channels_pass_a_convolution_over_tokens_whose_kernel_is_one_wide(
+    kernel: int, padding: Any, decided: int
+) -> None:
+    """Channels are where a convolution has its places: a gate over tokens (gMLP: Liu et al. 2021)."""
+    model = Called(
+        lambda self, x: self.out(self.tokens(self.first(x))),
+        first=nn.Linear(5, 16),
+        tokens=nn.Conv1d(6, 6, kernel, padding=padding),
+        out=nn.Linear(18 if padding == 1 else 16, 2),
+    )
+    _, names = names_of(model, torch.zeros(1, 6, 5))
+    assert len(names.decided) == decided
 
 
 def test_keys_of_attention_and_vocabularies_stay() -> None:

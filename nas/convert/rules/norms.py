@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from nas.convert.axes import cause_of, cut, fixed, norm, prod_split, rigid, size_of
 from nas.convert.rules.base import Call, Value, name_of, rule, words
 from nas.convert.rules.pointwise import pointwise
-from nas.convert.rules.shapes import frozen, trailing
+from nas.convert.rules.shapes import alone, frozen, trailing
 
 
 @rule("batch_norm instance_norm native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm")
@@ -217,20 +217,10 @@ def pooled(call: Call) -> Any:
         return frozen(call)
     value = call.value(name)
     spatial = next(int(count) for count in "123" if f"{count}d" in call.name)
-    result = trailing(call, value, spatial, [dim for dim in range(spatial) if _alone(call, dim, spatial)])
+    given = call["kernel_size"]
+    kernel = [given] if isinstance(given, int) else list(given or ())
+    result = trailing(call, value, spatial, alone(call, kernel, spatial))
     return result if isinstance(call.node.meta["val"], Tensor) else [result] * len(call.fakes)
-
-
-def _alone(call: Call, dim: int, spatial: int) -> bool:
-    """Whether windows are one place wide along a spatial axis, and come one after the other."""
-
-    def along(name: str, otherwise: int) -> int:
-        given = call[name]
-        several = [given] * spatial if isinstance(given, int) else list(given or ())
-        return int(several[0 if len(several) == 1 else dim]) if several else otherwise
-
-    size = along("kernel_size", 0)
-    return (size, along("stride", size), along("padding", 0)) == (1, 1, 0)
 
 
 @rule("grid_sampler grid_sampler_2d grid_sampler_3d")

@@ -6,7 +6,7 @@ from typing import Any
 
 from nas.convert.axes import Axis, fixed, norm, prod_split, rigid, size_of
 from nas.convert.rules.base import Call, Value, broadcast, rule, spread
-from nas.convert.rules.shapes import trailing
+from nas.convert.rules.shapes import alone, trailing
 
 
 @rule("linear")
@@ -207,11 +207,15 @@ def convolution(call: Call) -> Value:
     biased = call.has("bias")
     if biased:
         call.unify(result, call.value("bias").axes[0])
-    moved = trailing(call, value, spatial)
-    axes = (*moved.axes[:channels], norm(result), *moved.axes[channels + 1 :])
-    return Value(
-        axes, (*_unbiased(value.axes[:channels], value.clean[:channels], biased), True, *moved.clean[channels + 1 :])
+    moved = trailing(
+        call, value, spatial, () if transposed else alone(call, list(map(size_of, weight.axes[2:])), spatial)
     )
+    axes = (*moved.axes[:channels], norm(result), *moved.axes[channels + 1 :])
+    before, after = (
+        _unbiased(value.axes[part], value.clean[part], biased)
+        for part in (slice(None, channels), slice(channels + 1, None))
+    )
+    return Value(axes, (*before, True, *after))
 
 
 def _channels(call: Call, channels: Axis, weight: Value, groups: int, transposed: bool) -> tuple[Axis, Axis, Axis]:

@@ -379,6 +379,22 @@ def trailing(call: Call, value: Value, spatial: int, passing: Sequence[int] = ()
     return Value(axes, value.clean)
 
 
+def alone(call: Call, kernel: Sequence[int], spatial: int) -> list[int]:
+    """The spatial axes along which windows are one place wide and come one after the other, without padding."""
+
+    def along(given: Any, dim: int, otherwise: int) -> int:
+        if isinstance(given, str):  # "valid", or "same" as windows of one place have it
+            return otherwise
+        several = [given] if isinstance(given, int) else list(given or ())
+        return int(several[0 if len(several) == 1 else dim]) if several else otherwise
+
+    def each(dim: int) -> bool:
+        size = along(kernel, dim, 0)
+        return (size, along(call["stride"], dim, size), along(call["padding"], dim, 0)) == (1, 1, 0)
+
+    return [dim for dim in range(spatial) if each(dim)]
+
+
 @rule("zeros ones full empty rand randn new_zeros new_ones new_full new_empty")
 def made(call: Call) -> Value:
     """New axes: what it is used with says what they are."""
