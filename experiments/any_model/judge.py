@@ -77,6 +77,9 @@ def _converted(
     if found["verdict"] in ("correct", "whole"):
         random = [judge.random(seed) for seed in range(archs)]
         row["archs"] = sum(each["verdict"] == "correct" for each in random)
+        unjudged = [each for each in random if not_judged(each)]
+        if unjudged:
+            row.update(archs_not_judged=len(unjudged), archs_why=unjudged[0]["equivalence"])
         wrong = [each for each in random if each["verdict"] != "correct"]
         if wrong:
             found.update(wrong[0], verdict="random", random=wrong[0]["verdict"])
@@ -185,6 +188,11 @@ class Judge:
             "verdict": "wrong" if verdict == "no" else "correct",
             **({"why": f"off by {error:.1e}"} if verdict == "no" else {}),
         }
+
+
+def not_judged(row: Row) -> bool:
+    """Whether the equivalence could not be computed: such a subnet counts as correct by the rest."""
+    return str(row.get("equivalence", "")).startswith("not judged")
 
 
 def parameters(module: nn.Module) -> int:

@@ -22,7 +22,7 @@ import cases
 import operators
 import torch
 from convert import TOOLS
-from judge import CUT, DEEP, Row, judged
+from judge import CUT, DEEP, Row, judged, not_judged
 from worker import forked
 
 from nas import files
@@ -125,7 +125,8 @@ def remembered(path: Path, repeat: str, judge: Callable[[], Any], name: str) -> 
     if "why" in result:
         result["why"] = anywhere(result["why"])
     files.write(path, json.dumps(result))
-    told = (result.get("left", ""), result.get("convert_s", ""), result.get("why", "")[:150])
+    unjudged = f"{count} random archs not judged" if (count := result.get("archs_not_judged")) else ""
+    told = (result.get("left", ""), result.get("convert_s", ""), result.get("why", unjudged)[:150])
     print(f"{name:44s} {result['verdict']:12s} {told[0]:6} {told[1]:6} {told[2]}", flush=True)
     return result
 
@@ -188,7 +189,8 @@ def rates(rows: Iterable[Row]) -> dict[str, Any]:
         "refused": count["refused"],
         f"left more than {CUT:.0%}": count["whole"],
         "random_archs": [sum(row.get("archs", 0) for row in rows), sum("archs" in row for row in rows)],
-        "not_judged": sum(str(row.get("equivalence", "")).startswith("not judged") for row in rows),
+        "not_judged": sum(map(not_judged, rows)),
+        "random_not_judged": sum(row.get("archs_not_judged", 0) for row in rows),
     }
 
 

@@ -61,15 +61,15 @@ def cut(model: nn.Module, first: Tensor, second: Tensor, inputs: Tensor | None =
     return subnet
 
 
-def verdict(judge: Any, half: Callable[[nn.Module], nn.Module]) -> dict[str, Any]:
-    """The row of a conversion whose subnet at half is `half` of the model."""
+def verdict(judge: Any, half: Callable[[nn.Module], nn.Module], archs: int = 0) -> dict[str, Any]:
+    """The row of a conversion whose subnet at half is `half` of the model, with so many random archs."""
     import case  # type: ignore[import-not-found]
     import convert  # type: ignore[import-not-found]
 
     def converted(model: nn.Module, _: Any) -> Any:
         return convert.Converted({"w": (4, 8, 16)}, (), {}, lambda choices: half(model) if choices["w"] == 8 else model)
 
-    return judge.judged(lambda: case.Case(Net(), (torch.randn(2, 6),)), converted, 0)
+    return judge.judged(lambda: case.Case(Net(), (torch.randn(2, 6),)), converted, archs)
 
 
 HALF, LATER = torch.arange(8), torch.arange(8, 16)
@@ -97,6 +97,24 @@ def test_weights_that_are_not_the_models_are_no_slices(judge: Any) -> None:
         return subnet
 
     assert verdict(judge, foreign)["verdict"] == "not slices"
+
+
+def test_random_archs_that_could_not_be_judged_are_counted(judge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = iter([("yes", 0.0), ValueError("no such operator"), ("yes", 0.0), ValueError("no such operator")])
+
+    def judged(*_: Any) -> tuple[str, float]:
+        found = next(calls)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(judge, "equivalence", judged)
+    row = verdict(judge, lambda model: cut(model, HALF, LATER), archs=3)
+    assert (row["verdict"], row["equivalence"], row["archs"], row["archs_not_judged"]) == ("correct", "yes", 3, 2)
+    import run  # type: ignore[import-not-found]
+
+    rates = run.rates([row, row])
+    assert (rates["not_judged"], rates["random_not_judged"]) == (0, 4)
 
 
 def test_an_output_of_another_form_is_seen(judge: Any) -> None:
