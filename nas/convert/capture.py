@@ -420,6 +420,13 @@ def _captured(
     )
 
 
+def _restore_users(graph: fx.Graph) -> None:
+    """`torch.export` forgets that a node is used where a region of `no_grad` or `autocast` was given it for its shape alone."""
+    for node in graph.nodes:
+        for operand in node.all_input_nodes:
+            operand.users.setdefault(node)
+
+
 def _drop_dead(graph: fx.Graph, sources: Sequence[Source]) -> set[fx.Node]:
     """Drop what has no effect, and give what is read by the rest; but keep what reads parameters that nothing else reads.
 
@@ -479,6 +486,7 @@ def _inline(module: fx.GraphModule, *, casting: bool = False) -> None:
     another one is around it.
     """
     graph = module.graph
+    _restore_users(graph)
     for node in list(graph.nodes):
         name = getattr(node.target, "__name__", "") if node.op == "call_function" else ""
         if name not in _REGIONS:

@@ -223,6 +223,36 @@ def test_regions_without_gradients_are_part_of_the_graph() -> None:
     assert captured(x, dict(model.named_parameters())).equal(model(x))
 
 
+@pytest.mark.parametrize("region", [torch.no_grad, functools.partial(torch.autocast, "cuda", enabled=False)])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_region_is_given_a_tensor_for_its_shape_alone(region: Any, nested: bool) -> None:
+    """As positions are, of all tokens but the first."""
+
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 2)
+
+        def positions(self, x: Tensor) -> Tensor:
+            with region():
+                return torch.arange(x.shape[1], dtype=x.dtype)
+
+        def outer(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return self.positions(x[:, 1:]) + x.shape[0]
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            positions = self.outer(x) if nested else self.positions(x[:, 1:])
+            return self.last(x[:, 1:] * positions[None, :, None])
+
+    model, x = Positions().eval(), torch.randn(2, 5, 4)
+    captured = capture(model, (x,))
+    torch.testing.assert_close(captured((x,), dict(model.named_parameters())), model(x))
+    for node in captured.graph.nodes:
+        assert all(node in operand.users for operand in node.all_input_nodes)
+
+
 def test_dead_operators_are_left_out() -> None:
     class Dead(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
