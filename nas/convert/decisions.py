@@ -34,12 +34,14 @@ class Names:
         kinds: of each of them.
         decided: names that a search decides about.
         tensors: axes of every tensor that has a free atom.
+        paired: names of those of `decided` that are factors of one axis with another one.
     """
 
     atoms: dict[Atom, str] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
     decided: list[str] = field(default_factory=list)
     tensors: dict[str, tuple[parts.Axis, ...]] = field(default_factory=dict)
+    paired: set[str] = field(default_factory=set)
 
     def axis(self, axis: Axis) -> parts.Axis:
         """An axis with names in place of atoms; one that is on no tensor is as long as it was."""
@@ -70,7 +72,8 @@ def name_atoms(analysis: Analysis, parameters: Iterable[str], *, head_dim: bool 
                 places.setdefault(atom, []).append(tensor)
     heads, groups, residual = _batched(analysis), _grouped(analysis), _residual(analysis)
     several = _several(analysis)
-    chosen = _decided(analysis, own, set() if not head_dim else heads, _both(analysis))
+    both = _both(analysis)
+    chosen = _decided(analysis, own, set() if not head_dim else heads, both)
     names = Names()
     taken: set[str] = set()
     for atom, tensors in places.items():
@@ -90,6 +93,7 @@ def name_atoms(analysis: Analysis, parameters: Iterable[str], *, head_dim: bool 
         names.atoms[atom], names.kinds[name] = name, kind
         if atom in chosen and any(tensor in own for tensor in tensors):
             names.decided.append(name)
+    names.paired = {names.atoms[atom] for pair in both if pair <= chosen for atom in pair} & {*names.decided}
     names.tensors = {
         tensor: tuple(map(names.axis, axes))
         for tensor, axes in analysis.sources.items()
@@ -315,7 +319,9 @@ def decide(
             together = f"{together}_{sizes[lead]}"
         if together not in decisions:
             is_aligned = any(atom in aligned for atom in group.times)
-            found = choices(sizes[lead], kind, width, granule, unit=unit, aligned=is_aligned)
+            # Of two factors of an axis each keeps so much that together they keep the least share.
+            least = width[0] if names.paired.isdisjoint(group.times) else math.sqrt(width[0])
+            found = choices(sizes[lead], kind, (least, width[1]), granule, unit=unit, aligned=is_aligned)
             if len(found) < 2:
                 continue
             decisions[together] = Decision(together, kind, sizes[lead], found)

@@ -137,6 +137,14 @@ def test_a_grouped_convolution_has_groups_and_channels_of_a_group() -> None:
     assert names.tensors["2.weight"][1] == (groups, after)
 
 
+@pytest.mark.parametrize(("least", "expected"), [(0.25, (4, 4, 4)), (0.5, (6, 6, 6))])
+def test_groups_and_their_channels_keep_the_least_share_together(least: float, expected: tuple[int, ...]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(64, 64, 3, groups=8), nn.Conv2d(64, 2, 1))
+    space = nas.elastic(model, torch.zeros(1, 3, 8, 8), width=(least, 1.0), check=False)
+    assert tuple(min(decision.choices) for decision in space.plan.decisions) == expected
+    assert space.build(space.smallest)[0].out_channels >= least * 64
+
+
 def test_channels_of_a_group_that_is_a_head_stay() -> None:
     def attended(self: Any, x: Tensor) -> Tensor:
         query, key, value = (
