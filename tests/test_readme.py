@@ -56,6 +56,9 @@ def test_your_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert found.square().mean().sqrt().item() == pytest.approx(measured["rmse"], rel=1e-4)
     assert list(measured) == ["rmse", "mae", "r2", "loss"]
     assert measured["r2"] > 0.1
+    (block,) = [block for block in BLOCKS if "optimizer_options=" in block]
+    exec(block, names)
+    assert re.match(r"trained \d+( of 150)? steps in \d+ s.*: largest_rmse \d", capsys.readouterr().out)
     (block,) = [block for block in BLOCKS if "nas.Task.of(" in block]
     images = torch.utils.data.TensorDataset(torch.randn(64, 4), torch.arange(64) % 4)
     others = torch.utils.data.TensorDataset(torch.randn(40, 4), torch.arange(40) % 4)

@@ -143,12 +143,14 @@ class Binding:
             layouts, learned transforms) are computed anew at each call of the binding: call that, not the module.
         entries: names (several when tied) and shape of each of its parameters.
         watch: of its calls; None where nobody watches.
+        compiled: the module as `torch.compile` gives it, which is called in training mode; None calls the module.
         shapes: of everything in it that the supernet holds, by canonical name.
     """
 
     def __init__(self, shared: Shared, module: nn.Module, root: nn.Module) -> None:
         self.module = module
         self.watch: Watch | None = None
+        self.compiled: nn.Module | None = None
         self._shared = shared
         self._root = root  # whose training mode counts
         self._leaves: list[tuple[Leaf, Sequence[Slot]]] = []
@@ -232,7 +234,8 @@ class Binding:
 
     def _call(self, inputs: Inputs) -> Any:
         seen = self._before(inputs)
-        output = call(self.module, inputs)
+        compiled = self.compiled if self.module.training else None
+        output = call(self.module if compiled is None else compiled, inputs)
         self._after(seen, inputs)
         return output
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
@@ -17,6 +18,7 @@ from nas.errors import Infeasible, TrainError
 from nas.supernet.ragged import enough
 from nas.train import rng, state
 from nas.train.best import Best, judged
+from nas.train.compiling import Compiler
 from nas.train.health import Health
 from nas.train.log import Log, Reporter
 from nas.train.losses import Loss, Step
@@ -52,6 +54,9 @@ class Run:
                 f"{ranks.size} processes share every batch, and each would get other batches from training data with an order of "
                 "their own; give a data set, or exact=True if an epoch is the same each time that it is read"
             )
+        if ranks.size > 1 and training.compile is not None:
+            raise TrainError(f"compile={training.compile!r} trains in one process, not in {ranks.size}; leave it out")
+        self.compiler = Compiler(training.compile) if training.compile is not None else None
         self.supernet.to(training.device)
         self.kept = keep(training)
         modules = nn.ModuleList(self.kept.values())
@@ -87,8 +92,9 @@ class Run:
         columns = [f"{label}_{name}" for label in self.watched for name in self.task.metric_names]
         path = self.training.path if self.ranks.first else None
         log = Log(path, ["step", "epoch", "lr", "loss", "seconds", *columns], self.state.history)
+        compiling = self.compiler.running() if self.compiler is not None else contextlib.nullcontext()
         try:
-            with self.training.reporter(self.state.step, show=progress and self.ranks.first) as reporter:
+            with compiling, self.training.reporter(self.state.step, show=progress and self.ranks.first) as reporter:
                 self._loop(log, reporter, interrupted, until)
         finally:
             log.close()
@@ -177,6 +183,9 @@ class Run:
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(training.precision)
         step = Step(number, self.task, space, archs, archs[0], kept=self.kept)
         total = torch.zeros((), device=training.device)
+        if self.compiler is not None:
+            for arch in archs:
+                self.compiler.take(self.supernet.bind(arch))
         for group in groups(self.supernet, archs):
             autocast = torch.autocast(training.device.type, dtype=dtype, enabled=dtype is not None)
             with autocast, synced(self.ranks, share), enough(TrainError, "a training batch is too small"):

@@ -19,7 +19,7 @@ from nas.errors import DeviceError, TrainError, suggest
 from nas.identity import IDENTITY, differing, jsonable, same, told
 from nas.pace import duration
 from nas.text import facts
-from nas.train import optimizers, rng, state
+from nas.train import compiling, optimizers, rng, state
 from nas.train.best import watching
 from nas.train.log import Reporter
 from nas.train.loop import Run
@@ -101,6 +101,8 @@ class Training:
         optimizer_options: of an optimizer by name: {"betas": (0.9, 0.95)}.
         device: where to train: "cpu", "cuda", "cuda:1".
         precision: "auto" is bf16 autocast on CUDA and float32 on a CPU; "fp16" scales the loss and needs CUDA.
+        compile: train through `torch.compile`, by its "inductor" or the backend named: each arch is compiled when it is first
+            met, so that it pays for few archs and many steps. In one process; the outcome differs by rounding.
         checkpoint_every: steps between checkpoints; None is a tenth of `steps`, or an epoch where `epochs` is given.
         validate_every: steps between measurements of the watched subnets; None as above.
         divergence: stop when the loss of the last 50 steps is this many times that of the first 50.
@@ -137,6 +139,7 @@ class Training:
         optimizer_options: Mapping[str, Any] | None = None,
         device: str = "cpu",
         precision: Precision = "auto",
+        compile: bool | str = False,
         checkpoint_every: int | None = None,
         validate_every: int | None = None,
         divergence: float = 10.0,
@@ -160,6 +163,9 @@ class Training:
         optimizers.check(optimizer, self.optimizer_options)
         self.device = device_named(device)
         self.precision = _precision(precision, self.device)
+        self.compile = compiling.backend_of(compile)
+        if self.compile is not None:
+            compiling.check(self)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -231,6 +237,8 @@ class Training:
         found: dict[str, Any] = {name: value for name, value in more.items() if value}
         if self.accumulate != 1:
             found["accumulate"] = self.accumulate
+        if self.compile is not None:
+            found["compile"] = self.compile
         if self.watch is not None:  # by when it measures, too
             found |= {"best": str(self.watch.metric), "validate_every": self.validate_every}
             found |= {} if self.watch.patience is None else {"patience": self.watch.patience}
