@@ -24,6 +24,7 @@ import types
 from pathlib import Path
 
 import torch
+import torch.nn.utils.parametrize
 from safetensors.torch import load_file, load_model
 
 _HERE = Path(__file__).resolve().parent
@@ -73,6 +74,10 @@ class _Builder:
         for made, one in zip(self.objects, self.described):
             self.fill(made, one)
         for made, one in zip(self.objects, self.described):
+            if one.get("parametrized"):  # as torch does when a parametrization is registered
+                torch.nn.utils.parametrize._inject_new_class(made)
+                for name in made.parametrizations:
+                    torch.nn.utils.parametrize._inject_property(made, name)
             if one.get("rnn"):
                 made._init_flat_weights()
 

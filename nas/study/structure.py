@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from nas.errors import StudyError
 from nas.study.slices import Slices
@@ -61,7 +62,13 @@ class Structure:
         self._alive.append(value)
         place = self._known[id(value)] = len(self.objects)
         self.objects.append(None)
-        made: dict[str, Json] = {"class": self._named(type(value), at)}
+        kind = type(value)
+        parametrized = isinstance(value, nn.Module) and parametrize.is_parametrized(value)
+        if parametrized:  # torch has made a class of its own for this module, on the one that it had
+            kind = parametrize.type_before_parametrizations(value)
+        made: dict[str, Json] = {"class": self._named(kind, at)}
+        if parametrized:
+            made["parametrized"] = True
         attributes = dict(vars(value))
         if isinstance(value, nn.Module):
             made |= self._tables_of(value, at)
@@ -76,7 +83,8 @@ class Structure:
 
     def _tables_of(self, module: nn.Module, at: str) -> dict[str, Json]:
         for name in _HOOKS:
-            if isinstance(vars(module).get(name), Mapping) and vars(module)[name]:
+            found = vars(module).get(name)
+            if isinstance(found, Mapping) and not all(_is_reader(name, hook) for hook in found.values()):
                 raise StudyError(f"{at} has hooks, which are functions of this process")
         return {
             "parameters": {
@@ -165,6 +173,12 @@ class Structure:
         if not self._slices.owns(module):
             return [module, name, False]
         return [self._slices.take(module, name.split(".")[0]), name, True]
+
+
+def _is_reader(table: str, hook: Any) -> bool:
+    """Whether a hook is torch's own and reads state dicts of earlier versions, as that of its weight norm."""
+    module = str(getattr(getattr(hook, "hook", hook), "__module__", None))
+    return table == "_load_state_dict_pre_hooks" and module.partition(".")[0] == "torch"
 
 
 def _is_plain(value: Any) -> bool:

@@ -12,6 +12,7 @@ import pyglove as pg
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 import nas
 from nas.errors import StudyError
@@ -79,7 +80,7 @@ def stitched() -> nas.Supernet:
 
 
 class Custom(nn.Module):
-    """A user's class: a nested activation, a constant of the module, plain tensors, a tie and a recurrent layer."""
+    """A user's class: a nested activation, a constant of the module, plain tensors, a tie, a recurrent layer, a weight norm."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -89,11 +90,12 @@ class Custom(nn.Module):
         self.rates = torch.linspace(0, 1, 4)
         self.register_buffer("shift", torch.full((4,), 0.5), persistent=False)
         self.cell = nn.GRU(4, 4, batch_first=True)
+        self.normed = weight_norm(nn.Linear(4, 4))
         self.scale, self.act = SCALE, nn.functional.gelu
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.second(self.act(self.first(x))) * self.rates + self.shift
-        x = x + self.inner(x) * self.scale
+        x = x + self.normed(self.inner(x)) * self.scale
         return self.cell(x[:, None])[0][:, 0]  # type: ignore[no-any-return]
 
 

@@ -48,7 +48,7 @@ SPACES = {
 }
 
 
-LOCAL = {"copy of the weights", "spectral norm", "own statistics", "statistics through data"}
+LOCAL = {"copy of the weights", "own statistics", "statistics through data"}
 """Models of functions and classes that are made while a program runs, which no other process can name."""
 PROCESSES = {"drawn by a generator without a seed", "codebook"}
 """Studied in a worker too."""
