@@ -17,7 +17,7 @@ from nas.errors import NasError
 from nas.metrics import Metric, unit_of
 from nas.noise import half_spread, is_noisy
 from nas.pareto import Front, hypervolume
-from nas.text import printable
+from nas.text import human, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,10 +127,29 @@ def _draw_plane(axes: Axes, across: Metric, up: Metric, trials: pd.DataFrame, fr
     finite = x[np.isfinite(x)]
     if len(finite) and finite.min() > 0 and finite.max() / finite.min() > 10:
         axes.set_xscale("log")
+    _write_for_people(axes)
     axes.set_xlabel(_axis_title(across, "x"), parse_math=False)
     axes.set_ylabel(_axis_title(up, "y"), parse_math=False)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=9)
+
+
+def _write_for_people(axes: Axes) -> None:
+    """Large numbers as 12 M, on linear and logarithmic axes; small ones as matplotlib has them."""
+    from matplotlib.ticker import FuncFormatter, LogFormatter
+
+    class Minor(LogFormatter):
+        """Of the minor ticks that have room, as matplotlib decides."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return human(x) if super().__call__(x, pos) else ""
+
+    for axis in (axes.xaxis, axes.yaxis):
+        if max(map(abs, axis.get_view_interval())) < 10_000:
+            continue
+        axis.set_major_formatter(FuncFormatter(lambda value, _: human(value)))
+        if axis.get_scale() == "log":
+            axis.set_minor_formatter(Minor(minor_thresholds=(2, 0.5)))
 
 
 def _draw_front(axes: Axes, across: Metric, up: Metric, best: pd.DataFrame) -> None:

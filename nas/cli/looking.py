@@ -20,7 +20,7 @@ from nas.cli.root import (
     natural,
     text,
 )
-from nas.cli.stores import check_output, declared, reading
+from nas.cli.stores import check_output, declared, reading, shown_of, store_hint
 from nas.errors import MetricError
 
 # How soon a count of trials is left out of a narrow terminal.
@@ -150,7 +150,8 @@ def front(
         words = ["front", study, "--measure", *(["--where", where] if where else [])]
         found = measure_anew(declared(study, job, store, words), where, wait)
     shown = Columns("all" if everything else columns)
-    write_front(record, where, format, output, shown, objectives=others, measured=found)
+    at = store_hint(shown_of(store))
+    write_front(record, where, format, output, shown, objectives=others, measured=found, at=at)
 
 
 @app.command(group=LOOK)

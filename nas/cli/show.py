@@ -86,8 +86,13 @@ def write_front(
     *,
     objectives: Sequence[Metric] | None = None,
     measured: pd.DataFrame | None = None,
+    at: str = "",
 ) -> None:
-    """Print the front, or write it to a file; `measured` is given where it was measured just now."""
+    """Print the front, or write it to a file; `measured` is given where it was measured just now.
+
+    `at` makes a command that is told find the database.
+    """
+    again = f"nas front {shlex.quote(record.name)} --measure{at}"
     format, output = destination(record, format, output)
     front = further.front(record, where, objectives) if measured is None else measured
     chosen = tuple(objectives or record.objectives)
@@ -109,9 +114,9 @@ def write_front(
         _print_frame(front, record, columns, first=[metric.name for metric in chosen], hint=hint)
     if front.empty:
         return
-    _say_noise(record, front, chosen)
+    _say_noise(record, front, chosen, again)
     if measured is None and is_predicted(record):
-        _say(f"these latencies are predictions; measure the front with: nas front {shlex.quote(record.name)} --measure")
+        _say(f"these latencies are predictions; measure the front with: {again}")
 
 
 def _say(sentence: str) -> None:
@@ -120,8 +125,8 @@ def _say(sentence: str) -> None:
     sys.stderr.write(printable(sentence) + "\n")
 
 
-def _say_noise(record: StudyRecord, front: pd.DataFrame, objectives: Sequence[Metric]) -> None:
-    """What the noise of the measurements leaves open."""
+def _say_noise(record: StudyRecord, front: pd.DataFrame, objectives: Sequence[Metric], command: str) -> None:
+    """What the noise of the measurements leaves open, and the command that measures again."""
     for close in close_neighbours(front, objectives):
         _say(str(close))
     measured = [metric.name for metric in objectives if noisy_name(metric.name) in front.columns]
@@ -129,10 +134,7 @@ def _say_noise(record: StudyRecord, front: pd.DataFrame, objectives: Sequence[Me
     for metric in objectives:
         noisy = [number for number in noisy_trials(front, metric.name) if number not in again]
         if noisy:
-            _say(
-                f"{metric.name} of {_trials(noisy)} is noisy; on a quiet machine, measure again with: "
-                f"nas front {shlex.quote(record.name)} --measure"
-            )
+            _say(f"{metric.name} of {_trials(noisy)} is noisy; on a quiet machine, measure again with: {command}")
     if again:
         _say(f"measured again, the less noisy figure counts: {_trials(sorted(again))}")
 

@@ -347,6 +347,9 @@ def test_the_commands_measure_fit_search_and_measure_again(job: str, capsys: pyt
     assert (
         "these latencies are predictions; measure the front with: nas front grid --measure" in capsys.readouterr().err
     )
+    elsewhere = Path("nas.db").resolve()
+    assert run(["front", "grid", "--store", str(elsewhere)]) == 0
+    assert f"nas front grid --measure --store {elsewhere}" in capsys.readouterr().err
 
 
 def test_a_budget_that_nothing_keeps_to_is_said(job: str, capsys: pytest.CaptureFixture[str]) -> None:
