@@ -39,6 +39,7 @@ class Analysis:
         unknown: operations without a rule -> how often they occur.
         aligned: atoms whose rows must be 16 bytes long.
         samples: atom that the number of samples is, where it was to be one.
+        ordered: axes along which an operation goes, with the cause for which all but their first factor is whole.
     """
 
     capture: Capture
@@ -48,6 +49,7 @@ class Analysis:
     unknown: dict[str, int] = field(default_factory=dict)
     aligned: set[Atom] = field(default_factory=set)
     samples: Atom | None = None
+    ordered: list[tuple[Axis, Cause]] = field(default_factory=list)
 
     def axes(self, node: fx.Node, output: int = 0) -> tuple[Axis, ...]:
         """Axes of what a node gives, in their simplest form."""
@@ -104,6 +106,7 @@ def analyse(
             for value in found if isinstance(found, list) else [found]:
                 for axis in value.axes:
                     _freeze_but_samples(analysis, axis, Cause("model output"))
+    _keep_order(analysis)
     _freeze_unused(analysis)
     return analysis
 
@@ -169,6 +172,7 @@ def _operation(analysis: Analysis, node: fx.Node, *, soft: bool, coupled: bool) 
         analysis.derived[node] = call.derived
     for target, value in call.zeroed:
         _written(analysis, target, value)
+    analysis.ordered += [(axis, call.cause("order")) for axis in call.ordered]
     for axis in call.aligned:
         analysis.aligned.update(free(axis))
 
@@ -191,9 +195,11 @@ def _result(analysis: Analysis, call: Call) -> Result:
         result = found(call)
     except (Conflict, IndexError, KeyError, TypeError, ValueError, AttributeError):
         call.derived.clear()
+        call.ordered.clear()
         result = frozen(call)
     if not _fits(result, call.node.meta["val"]):
         call.derived.clear()
+        call.ordered.clear()
         result = frozen(call)
     return result
 
@@ -229,6 +235,14 @@ def _written(analysis: Analysis, target: fx.Node, value: Value) -> None:
         if not is_view(node):
             return
         node = node.args[0]
+
+
+def _keep_order(analysis: Analysis) -> None:
+    """What an arch keeps of an axis that an operation goes along must be what the axis began with."""
+    for axis, cause in analysis.ordered:
+        factors = norm(axis)
+        if not (factors and isinstance(factors[0], Atom) and rigid(factors[1:])):
+            algebra.freeze(factors, cause)
 
 
 def _freeze_unused(analysis: Analysis) -> None:

@@ -97,7 +97,15 @@ class Conversion:
             unequal=self.solution.unequal,
         )
         units = tuple(residual.unit for residual in self.residuals)
-        return Plan(decisions, atoms, self.names.tensors, self.solution.numbers, units, self.options.mode == "free")
+        return Plan(
+            decisions,
+            atoms,
+            self.names.tensors,
+            self.solution.numbers,
+            units,
+            self.options.mode == "free",
+            ordered=tuple(sorted(self.names.ordered)),
+        )
 
     def reference(self, plan: Plan, *, samples: bool = False) -> Reference:
         """The captured graph, which can be had at the sizes of any arch, and with `samples` at any number of them."""

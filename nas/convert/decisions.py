@@ -35,6 +35,7 @@ class Names:
         decided: names that a search decides about.
         tensors: axes of every tensor that has a free atom.
         paired: names of those of `decided` that are factors of one axis with another one.
+        ordered: names of atoms whose units have to stay in their order.
     """
 
     atoms: dict[Atom, str] = field(default_factory=dict)
@@ -42,6 +43,7 @@ class Names:
     decided: list[str] = field(default_factory=list)
     tensors: dict[str, tuple[parts.Axis, ...]] = field(default_factory=dict)
     paired: set[str] = field(default_factory=set)
+    ordered: set[str] = field(default_factory=set)
 
     def axis(self, axis: Axis) -> parts.Axis:
         """An axis with names in place of atoms; one that is on no tensor is as long as it was."""
@@ -93,6 +95,7 @@ def name_atoms(analysis: Analysis, parameters: Iterable[str], *, head_dim: bool 
         names.atoms[atom], names.kinds[name] = name, kind
         if atom in chosen and any(tensor in own for tensor in tensors):
             names.decided.append(name)
+    names.ordered = {names.atoms[atom] for axis, _ in analysis.ordered for atom in free(axis) if atom in names.atoms}
     names.paired = {names.atoms[atom] for pair in both if pair <= chosen for atom in pair} & {*names.decided}
     names.tensors = {
         tensor: tuple(map(names.axis, axes))

@@ -4,8 +4,9 @@ Renumbering the units of an atom (channels, heads, groups) in every parameter an
 nearly only if, the plan says rightly which axes the atom is on: the user's own class is asked, and nothing in it is replaced.
 Means, softmax and norms over units are covered too.  What it does not show is that an operation takes fewer units.
 
-All atoms are renumbered at once, held ones too.  Where the output changes, the atoms that do it are found by halving.  An atom
-on which no output depends passes whatever the plan says of it: such are told apart by renumbering each in one place alone.
+All atoms are renumbered at once, held ones too; not those along which a convolution goes, whose units have an order.  Where
+the output changes, the atoms that do it are found by halving.  An atom on which no output depends passes
+whatever the plan says of it: such are told apart by renumbering each in one place alone.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def permute(module: nn.Module, plan: Plan, example: Inputs, seed: int = 0, patie
 
     Args:
         module: the user's own; it is left as it is.  Without values (meta) it gets some.
-        plan: all of its atoms are renumbered, those without a decision too.
+        plan: all of its atoms are renumbered, those without a decision too, but for those that are `ordered`.
         example: inputs.
         seed: of weights and permutations.
         patient: a healthy copy of the module that is there already; it is afterwards as it was.
@@ -113,14 +114,15 @@ def permute(module: nn.Module, plan: Plan, example: Inputs, seed: int = 0, patie
             return math.inf
         return 0.0
 
-    wrong = breaks(atoms) > 0
+    moved = [name for name in atoms if name not in plan.ordered]
+    wrong = breaks(moved) > 0
     if wrong and trial.differs(trial.error({})):
         raise SupernetError(
             f"{type(module).__name__} gives other outputs when it is called again with the same inputs and weights, so that "
             "nothing of it can be proved; call it with fixed seeds, and reset what it counts or remembers"
         )
     frozen: dict[str, str] = {}
-    for name, error in guilty(atoms, breaks).items() if wrong else ():
+    for name, error in guilty(moved, breaks).items() if wrong else ():
         at = ", ".join(dict.fromkeys(f"axis {place.dim} of {place.tensor!r}" for place in trial.places[name][:3]))
         frozen[name] = f"renumbering its units ({at}) changes the output by {error:.1g} of its size"
     left = [name for name in atoms if name not in frozen]

@@ -98,7 +98,12 @@ class Depth:
 
 @dataclass(frozen=True)
 class Plan:
-    """See the module's text.  Names of tensors are those of `named_parameters` and `named_buffers`, one for tied ones."""
+    """See the module's text.  Names of tensors are those of `named_parameters` and `named_buffers`, one for tied ones.
+
+    Attributes:
+        graph: archs are captured graphs.
+        ordered: atoms whose units must not be renumbered, since a convolution goes along them.
+    """
 
     decisions: tuple[Decision, ...] = ()
     atoms: Mapping[str, AtomPlan] = field(default_factory=dict)
@@ -107,6 +112,7 @@ class Plan:
     units: tuple[Unit, ...] = ()
     graph: bool = False
     depths: tuple[Depth, ...] = ()
+    ordered: tuple[str, ...] = ()
 
     @property
     def whole(self) -> dict[str, int]:
@@ -146,6 +152,7 @@ class Plan:
             "units": [[u.name, u.extras] for u in self.units],
             **({"graph": True} if self.graph else {}),
             **({"depths": [[d.name, list(d.order), list(d.choices)] for d in self.depths]} if self.depths else {}),
+            **({"ordered": list(self.ordered)} if self.ordered else {}),
         }
 
     @staticmethod
@@ -169,6 +176,7 @@ class Plan:
                 tuple(Unit(*values) for values in data["units"]),
                 bool(data.get("graph", False)),
                 tuple(Depth(name, tuple(order), tuple(choices)) for name, order, choices in data.get("depths", [])),
+                tuple(map(str, data.get("ordered", []))),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SpaceError(f"the plan is damaged ({error}); make it again with nas.elastic") from error

@@ -153,8 +153,12 @@ def prove(
     except SupernetError as error:
         raise SpaceError(f"{error}; check=False converts it without proof") from error
     frozen = {plan.atoms[atom].decision or atom: why for atom, why in permuted.frozen.items()}
-    findings = [_renumbered(permuted, len(plan.atoms))]
+    findings = [_renumbered(permuted, len(plan.atoms) - len(plan.ordered))]
     notes = [_on(small)] if small is not patient else []
+    if plan.ordered:
+        notes.append(
+            f"{len(plan.ordered)} atoms along which a convolution goes keep their order: of them cutting alone was proved"
+        )
     plan = without(plan, frozen)
     if reference is None:
         notes.append("no graph was given, so that cutting was not proved")

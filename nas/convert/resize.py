@@ -61,7 +61,7 @@ def resize(
     for name, layer in copies.items():
         if name in originals and type(layer) is type(originals[name]):
             _own_sizes(layer, originals[name], {number.path for number in plan.numbers if number.module == name})
-    parts.mark(resized, sizes, axes)
+    parts.mark(resized, sizes, axes, plan.ordered)
     return resized
 
 

@@ -29,6 +29,7 @@ _INTERNAL = frozenset(vars(nn.Module())) | {
     "_flat_weight_refs",  # both: views of recurrent layers
     parts.SIZES,
     parts.AXES,
+    parts.ORDERED,
     parts.HELD,
 }
 _SCALARS = (bool, int, float, complex, str, bytes, np.generic, type(None), type, enum.Enum, torch.dtype, torch.device)

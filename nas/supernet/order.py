@@ -59,9 +59,10 @@ class Axis:
 def axes(supernet: Supernet) -> list[Axis]:
     """The elastic axes of `supernet` whose channels may be renumbered, in the order of its parameters.
 
-    Of an elastic model they are the atoms that some arch has fewer of.  Of other models, not among them: kernels' height and
-    width, axes that run through a fused dimension (heads inside a `qkv`), and axes that no layer reads or none writes; two
-    axes of equal lengths in every arch are found as one, which is as right, if less free.
+    Of an elastic model they are the atoms that some arch has fewer of, but for those along which a convolution
+    goes.  Of other models, not among them: kernels' height and width, axes that run through a fused dimension (heads inside a
+    `qkv`), and axes that no layer reads or none writes; two axes of equal lengths in every arch are found as one, which is as
+    right, if less free.
     """
     space, largest = supernet.space, supernet.space.largest
     whole = _shapes(supernet, largest)
@@ -96,10 +97,11 @@ def _atoms(supernet: Supernet, reads: set[Place], archs: Sequence[Shapes]) -> It
             sizes.setdefault(atom, set()).add(size)
     places: dict[str, list[Place]] = {}
     cuts = {name: cut for name, cut in supernet._shared.union.cuts.items() if isinstance(cut, Parts)}
+    ordered = parts.ordered_in(build_skeleton(supernet.space, supernet.space.largest))
     for name, cut in cuts.items():
         for dim, axis in enumerate(cut.axes):
             for atom in dict.fromkeys(parts.atoms(axis)):
-                if len(sizes[atom]) > 1:
+                if len(sizes[atom]) > 1 and atom not in ordered:
                     places.setdefault(atom, []).append((name, dim))
     for atom, found in places.items():
         readers = [place for place in found if place in reads]

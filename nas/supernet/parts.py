@@ -9,7 +9,7 @@ of a sum what each of its terms keeps: grouped queries, packed projections, gate
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,18 +141,33 @@ def renamed(axis: Axis, prefix: str) -> Axis:
 SIZES, AXES = "_nas_atoms", "_nas_axes"
 """Attributes of a module of an elastic model: length of each atom in this arch, and axes by tensor name."""
 
+ORDERED = "_nas_ordered"
 HELD = "_nas_held"
 """Attribute of one that is a copy of a ready module (`nas.convert`): names of its buffers that are data."""
 
 
-def mark(module: nn.Module, sizes: Sizes, axes: Mapping[str, tuple[Axis, ...]]) -> None:
-    """Have `module`, the built model of an arch, say what it is made of; tensors that are not in `axes` are whole."""
+def mark(module: nn.Module, sizes: Sizes, axes: Mapping[str, tuple[Axis, ...]], ordered: Sequence[str] = ()) -> None:
+    """Have `module`, the built model of an arch, say what it is made of.
+
+    Args:
+        module: the model.
+        sizes: length of every atom in the arch.
+        axes: of tensors; those that are not there are whole.
+        ordered: atoms whose units must not be renumbered.
+    """
     vars(module)[SIZES], vars(module)[AXES] = dict(sizes), dict(axes)
+    if ordered:
+        vars(module)[ORDERED] = tuple(ordered)
 
 
 def sizes_of(module: nn.Module) -> dict[str, int]:
     """Length of each atom of the elastic models inside `module`; their paths stand before the names of their atoms."""
     return {f"{prefix}{atom}": size for prefix, owner in _marked(module) for atom, size in vars(owner)[SIZES].items()}
+
+
+def ordered_in(module: nn.Module) -> set[str]:
+    """Atoms of the elastic models inside `module` whose units must not be renumbered."""
+    return {f"{prefix}{atom}" for prefix, owner in _marked(module) for atom in vars(owner).get(ORDERED, ())}
 
 
 def axes_of(module: nn.Module) -> dict[str, tuple[Axis, ...]]:
@@ -172,7 +187,7 @@ def elastic_in(module: nn.Module) -> tuple[str, ...]:
 def unmark(module: nn.Module) -> None:
     """Leave nothing of `mark` in `module`: an ordinary module has no part in a supernet."""
     for owner in module.modules():
-        for name in (SIZES, AXES, HELD):
+        for name in (SIZES, AXES, ORDERED, HELD):
             vars(owner).pop(name, None)
 
 

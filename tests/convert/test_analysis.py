@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from nas.convert.analysis import Analysis, analyse
 from nas.convert.axes import cause_of, norm, rigid
 from nas.convert.capture import capture
 from nas.convert.decisions import Names, choices, name_atoms
+from nas.convert.permuting import permute
+from nas.convert.plan import Plan
 
 
 def names_of(model: nn.Module, *inputs: Tensor, **options: Any) -> tuple[Analysis, Names]:
@@ -164,7 +167,7 @@ def test_channels_of_a_group_that_is_a_head_stay() -> None:
     assert names.tensors["value.weight"][0][1] not in names.decided
 
 
-@pytest.mark.parametrize(("kernel", "padding", "decided"), [(1, 0, 1), (1, "same", 1), (1, 1, 0), (3, "same", 0)])
+@pytest.mark.parametrize(("kernel", "padding", "decided"), [(1, 0, 1), (1, "same", 1), (1, 1, 0), (3, 0, 0)])
 def test_channels_pass_a_convolution_over_tokens_whose_kernel_is_one_wide(
     kernel: int, padding: Any, decided: int
 ) -> None:
@@ -173,10 +176,79 @@ def test_channels_pass_a_convolution_over_tokens_whose_kernel_is_one_wide(
         lambda self, x: self.out(self.tokens(self.first(x))),
         first=nn.Linear(5, 16),
         tokens=nn.Conv1d(6, 6, kernel, padding=padding),
-        out=nn.Linear(18 if padding == 1 else 16, 2),
+        out=nn.Linear({(1, 1): 18, (3, 0): 14}.get((kernel, padding), 16), 2),
     )
     _, names = names_of(model, torch.zeros(1, 6, 5))
     assert len(names.decided) == decided
+
+
+class Neighbours(nn.Module):
+    """A gate that a convolution along the channels computes (Wang et al. 2020, "ECA-Net")."""
+
+    def __init__(self, kernel: int = 3, *, gate: str = "relu", joined: bool = False) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 16), nn.Linear(5, 8)
+        self.along = nn.Conv1d(1, 1, kernel, padding="same", bias=False)
+        self.out = nn.Linear(24 if joined else 16, 2)
+        self.gate, self.joined = gate, joined
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.first(x), self.second(x)], -1) if self.joined else self.first(x)
+        x = getattr(torch, self.gate)(x)
+        return self.out(x * self.along(x.unsqueeze(1)).squeeze(1).sigmoid())
+
+
+def test_channels_that_a_convolution_goes_along_keep_their_order() -> None:
+    analysis, names = names_of(Neighbours(), torch.zeros(3, 5))
+    assert names.decided == ["hidden"]
+    assert names.ordered == {"hidden"}
+    assert names.tensors["out.weight"] == ((2,), ("hidden",))
+    assert reason(analysis, "along.weight", 2) == "kernel"
+
+
+@pytest.mark.parametrize(
+    ("model", "expected", "soft"),
+    [
+        (Neighbours(joined=True), "order", False),  # the last of the first term is in the middle
+        (Neighbours(gate="sigmoid"), "kernel", False),  # not zero where a channel is not there
+        (Neighbours(kernel=4), "kernel", False),
+        (Neighbours(), "kernel", True),  # nothing is proved by zeros
+    ],
+)
+def test_channels_that_a_convolution_goes_along_stay_where_the_rest_is_not_zeros(
+    model: nn.Module, expected: str, soft: bool
+) -> None:
+    analysis, names = names_of(model, torch.zeros(3, 5), soft=soft)
+    assert names.decided == []
+    assert names.ordered == set()
+    assert reason(analysis, "out.weight", 1) == expected
+
+
+def test_a_network_with_a_convolution_along_channels_is_proved_and_cut() -> None:
+    model = Neighbours().eval()
+    space = nas.elastic(model, torch.randn(3, 5))
+    assert space.plan.ordered == ("hidden",)
+    assert Plan.from_json(space.plan.to_json()) == space.plan
+    assert space.report.execution == "class"
+    assert "1 atoms along which a convolution goes keep their order" in str(space.report)
+    x = torch.randn(3, 5)
+    net = nas.Supernet(space, example=x, weights=model).eval()
+    half = space.arch({"hidden": 8})
+    weight = model.first.weight.clone()
+    with torch.no_grad():
+        torch.testing.assert_close(net(x, half), net.extract(half)(x))
+        model.first.weight[8:] = 0
+        model.first.bias[8:] = 0
+        torch.testing.assert_close(net(x, half), model(x))
+    nas.reorder(net)
+    assert torch.equal(net.extract(space.largest).first.weight, weight)
+
+
+def test_renumbering_channels_that_a_convolution_goes_along_would_be_seen() -> None:
+    model, x = Neighbours().eval(), torch.randn(3, 5)
+    plan = nas.elastic(model, x, check=False).plan
+    assert permute(model, plan, x).frozen == {}
+    assert list(permute(model, replace(plan, ordered=()), x).frozen) == ["hidden"]
 
 
 def test_keys_of_attention_and_vocabularies_stay() -> None:

@@ -83,6 +83,7 @@ class Call:
     Attributes:
         soft: whether reductions over elastic axes are allowed that count indices which are gone.
         coupled: whether what the class takes for equal is equal (pieces of a chunk).
+        ordered: axes that may lose their last units only, since an operation goes along them.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Call:
         self._arguments = arguments(node)
         self.zeroed: list[tuple[fx.Node, Value]] = []
         self.aligned: list[Axis] = []
+        self.ordered: list[Axis] = []
 
     def __getitem__(self, name: str) -> Any:
         return self._arguments.get(name)

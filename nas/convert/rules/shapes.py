@@ -379,14 +379,16 @@ def trailing(call: Call, value: Value, spatial: int, passing: Sequence[int] = ()
     return Value(axes, value.clean)
 
 
+def along(given: Any, dim: int, otherwise: int) -> int:
+    """An argument of a convolution or a pooling for one of its spatial axes: a number, or one for each axis."""
+    if isinstance(given, str):  # "valid" or "same"
+        return otherwise
+    several = [given] if isinstance(given, int) else list(given or ())
+    return int(several[0 if len(several) == 1 else dim]) if several else otherwise
+
+
 def alone(call: Call, kernel: Sequence[int], spatial: int) -> list[int]:
     """The spatial axes along which windows are one place wide and come one after the other, without padding."""
-
-    def along(given: Any, dim: int, otherwise: int) -> int:
-        if isinstance(given, str):  # "valid", or "same" as windows of one place have it
-            return otherwise
-        several = [given] if isinstance(given, int) else list(given or ())
-        return int(several[0 if len(several) == 1 else dim]) if several else otherwise
 
     def each(dim: int) -> bool:
         size = along(kernel, dim, 0)
