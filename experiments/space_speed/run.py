@@ -109,13 +109,13 @@ def spread(values: list[float]) -> dict[str, float]:
     return {name: round(x, 2) for name, x in (("median", statistics.median(values)), ("p10", low), ("p90", high))}
 
 
-def bulk(value: Any) -> dict[str, float]:
-    """Seconds to reopen 100,000 rows, milliseconds for the features of 1,000 archs; best of three."""
+def bulk(value: Any, count: int) -> dict[str, float]:
+    """Seconds to reopen `count` thousand rows, milliseconds for the features of 1,000 archs; best of three."""
     space, rng = nas.Space(value), random.Random(0)
-    rows = [space.sample(rng).row() for _ in range(100_000)]
+    rows = [space.sample(rng).row() for _ in range(1000 * count)]
     archs = space.rows_to_archs(rows[:1000])
     best = {
-        "rows_100k_s": lambda: space.rows_to_archs(rows),
+        f"rows_{count}k_s": lambda: space.rows_to_archs(rows),
         "onehot_1k_ms": lambda: space.features(archs, "onehot"),
         "ordinal_1k_ms": lambda: space.features(archs, "ordinal"),
     }
@@ -146,7 +146,7 @@ def main() -> None:
             result[name][operation] = row
             cells = (f"{c['median']:,.6g} ({c['p10']:,.6g}-{c['p90']:,.6g})" for c in row.values())
             print(f"| {operation} | {' | '.join(cells)} |", flush=True)
-        result[name]["bulk"] = bulk(value)
+        result[name]["bulk"] = bulk(value, 1 if options.smoke else 100)
         print(result[name]["bulk"])
     if not options.smoke:
         with (Path(__file__).parent / "results.jsonl").open("a") as file:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from tests.experiments.warm import Warm
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(path.parent for path in (ROOT / "experiments").glob("*/run.py"))
@@ -23,20 +25,25 @@ def _numbers(value: object) -> int:
     return int(isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """Imports take longer than most smoke modes."""
+    with closing(Warm(tmp_path_factory.mktemp("warm"), ROOT)) as warm:
+        yield warm
+
+
 @pytest.mark.parametrize("folder", EXPERIMENTS, ids=lambda folder: folder.name)
-def test_smoke_mode_prints_its_figures(folder: Path, tmp_path: Path) -> None:
+def test_smoke_mode_prints_its_figures(folder: Path, tmp_path: Path, warm: Warm) -> None:
     extra = ["--runs", str(tmp_path / "runs")] if folder.name == "demo" else []
-    command = [sys.executable, str(folder / "run.py"), "--smoke", *extra]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = warm(folder / "run.py", "--smoke", *extra)
     assert done.returncode == 0, done.stderr[-3000:]
     figures = json.loads(done.stdout.strip().splitlines()[-1])
     assert _numbers(figures) >= 3
 
 
 @pytest.mark.parametrize("script", ABLATIONS, ids=lambda script: script.parent.name)
-def test_ablations_run_and_are_told_of(script: Path) -> None:
-    command = [sys.executable, str(script), "--smoke"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+def test_ablations_run_and_are_told_of(script: Path, warm: Warm) -> None:
+    done = warm(script, "--smoke")
     assert done.returncode == 0, done.stderr[-3000:]
     assert _numbers(json.loads(done.stdout.strip().splitlines()[-1])) >= 3
     assert str(script.relative_to(ROOT)) in script.with_name("README.md").read_text(encoding="utf-8")
