@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -178,7 +179,8 @@ ONLY_IN = {
 }
 
 
-def _imports(path: Path) -> set[str]:
+@functools.cache
+def _imports(path: Path) -> frozenset[str]:
     """Full names of the modules that a file imports, wherever in it."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -187,7 +189,7 @@ def _imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module)
             found.update(f"{node.module}.{alias.name}" for alias in node.names if node.module == "nas")
-    return found
+    return frozenset(found)
 
 
 def _files() -> list[tuple[str, Path]]:
@@ -230,6 +232,7 @@ def test_search_spaces_use_nas_and_not_the_reverse(path: Path) -> None:
         ("import nas.measurements, nas.failures", {"torch", "numpy"}),
         ("import nas.store", {"torch", "pyglove", "ray"}),
         ("from nas.cli import app", {"torch", "pyglove", "ray", "sqlalchemy", "pandas", "numpy"}),
+        ("import nas.cli.output", {"torch", "pyglove", "ray", "sqlalchemy", "pandas", "numpy"}),
         ("import nas.search", {"torch", "ray", "sqlalchemy", "pyglove", "optuna"}),
         ("import nas.study", {"torch", "ray", "pyglove", "pandas", "optuna", "scipy.stats", "scipy.optimize"}),
         ("from nas.evaluate import Evaluation", {"torch", "ray", "sqlalchemy", "pandas"}),

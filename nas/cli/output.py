@@ -10,9 +10,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
@@ -21,6 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.text import printable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _UNLIMITED = 1_000_000  # characters of a line that nobody reads on a terminal
 _TEXT = 16  # characters of a text, as of a reason, that a column shows at least
@@ -125,7 +127,13 @@ def _lines(text: str) -> list[str]:
 
 
 def _is_figure(value: Any) -> bool:
-    return value is None or isinstance(value, (int, float, Figure)) or value is pd.NA
+    return value is None or isinstance(value, (int, float, Figure)) or _is_missing(value)
+
+
+def _is_missing(value: Any) -> bool:
+    """`pandas.NA`, which only who has pandas can have: its import takes longer than most commands."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and value is pandas.NA
 
 
 @contextmanager
@@ -192,7 +200,7 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if value is pd.NA:
+    if _is_missing(value):
         return None
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and math.isnan(value) else value
