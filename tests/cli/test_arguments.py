@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import typing
@@ -71,12 +72,24 @@ def _kind(hint: Any) -> Any:
     return _kind(options[0]) if options else hint
 
 
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job and its study, which has ended."""
+    folder = tmp_path_factory.mktemp("searched")
+    (folder / "job.py").write_text(JOB)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("NAS_STORE", raising=False)
+        assert run(["run", "job.py", "--workers", "0", "--quiet"]) == 0
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it."""
+    shutil.copytree(searched, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NAS_STORE", raising=False)
-    (tmp_path / "job.py").write_text(JOB)
-    assert run(["run", "job.py", "--workers", "0", "--quiet"]) == 0
     return tmp_path
 
 
@@ -151,6 +164,17 @@ def nas_command(*arguments: str | bytes, **environment: str) -> subprocess.Popen
     )
 
 
+# Commands between bars, one after the other; each says that it ended well.
+SEVERAL = """
+import itertools, sys
+from nas.cli.app import run
+for bar, words in itertools.groupby(sys.argv[1:], "|".__eq__):
+    if not bar:
+        assert run([*words]) == 0
+        print("ended")
+"""
+
+
 @pytest.mark.parametrize(
     "environment",
     [
@@ -162,17 +186,17 @@ def nas_command(*arguments: str | bytes, **environment: str) -> subprocess.Popen
 def test_a_terminal_that_is_not_utf8_shows_escapes(environment: dict[str, str]) -> None:
     name = "Länge 長さ"
     assert run(["run", "job.py", "--workers", "0", "--quiet", "--name", name]) == 0
-    for arguments in (
-        ["studies"],
-        ["show", name.encode()],
-        ["front", name.encode()],
-        ["front", name.encode(), "--format=csv"],
-    ):
-        process = nas_command(*arguments, **environment)
-        out, err = process.communicate(timeout=120)
-        assert (process.returncode, err) == (0, b"")
-        if arguments == ["studies"]:
-            assert rb"\u9577\u3055" in out
+    shown = ["|", "show", name.encode(), "|", "front", name.encode(), "|", "front", name.encode(), "--format=csv"]
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL, "studies", *shown],
+        capture_output=True,
+        env=os.environ | environment,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    studies, *others = done.stdout.split(b"ended\n")
+    assert rb"\u9577\u3055" in studies
+    assert [len(one) > 0 for one in others] == [True, True, True, False]
 
 
 @pytest.mark.parametrize("arguments", [["studies"], ["front", "s", "--format=json"], ["--help"], ["show", "s"]])
