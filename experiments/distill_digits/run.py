@@ -94,8 +94,10 @@ def sampler_of(method: str, supernet: nas.Supernet, task: Classification, pool: 
 
 
 def family(seed: int, scale: str) -> nas.Supernet:
-    """`full` has eight times the width and three times the depth."""
-    if scale == "small":
+    """`full` has eight times the width and three times the depth; `smoke` has few choices, so that it is soon checked."""
+    if scale == "smoke":
+        space = conv.space(widths=((4, 8), (8, 12)), depths=(1,), kernels=(3,), ratios=(1, 2), stem=4)
+    elif scale == "small":
         space = conv.space(widths=((8, 12), (12, 20)), depths=(1, 2), kernels=(3, 5), ratios=(1, 2), stem=8)
     else:
         space = conv.space(widths=((64, 96), (96, 160)), depths=(2, 4, 6), stem=64)
@@ -236,7 +238,7 @@ def main() -> None:
     parser.add_argument("--scale", choices=("small", "full"), default="small")
     args = parser.parse_args()
     if args.smoke:
-        args.seeds, args.steps, args.archs, args.pool = 1, 1, 1, 10
+        args.seeds, args.steps, args.archs, args.pool, args.scale = 1, 1, 1, 10, "smoke"
     torch.set_num_threads(1)
     begun, start = time.strftime("%Y-%m-%dT%H:%M:%S"), time.perf_counter()
     rows: list[dict[str, Any]] = []

@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    archs, rounds, seeds = (10, 2, 1) if arguments.smoke else (arguments.archs, arguments.rounds, arguments.seeds)
+    archs, rounds, seeds = (6, 2, 1) if arguments.smoke else (arguments.archs, arguments.rounds, arguments.seeds)
     started = time.perf_counter()
     figures: dict[str, object] = {"processor": machine(), "torch": torch.__version__, "archs": archs, "rounds": rounds}
     for name, supernet in families(arguments.smoke).items():
@@ -53,7 +53,8 @@ def main() -> None:
 def families(smoke: bool) -> dict[str, nas.Supernet]:
     """Both at 32×32 with three channels: some milliseconds a network."""
     if smoke:
-        return {"conv": conv.supernet(), "vit": vit.supernet()}
+        small = conv.space(widths=((8, 12), (12, 16)), depths=(1, 2), kernels=(3,), ratios=(1, 2), stem=8)
+        return {"conv": conv.supernet(small), "vit": vit.supernet(vit.space(depths=(1, 2)))}
     convolutional = conv.space(widths=((16, 24), (32, 48), (64, 96)), channels=3)
     transformer = vit.space(
         widths=(96, 128, 160), depths=(3, 4, 5, 6), heads=(2, 3, 4), head=32, side=32, patch=4, channels=3

@@ -47,7 +47,7 @@ def space(args: argparse.Namespace) -> nas.Space:
         return ofa.space(
             stages=3, depths=(2, 3, 4), ratios=(3, 4, 6), stem=24, swish=[False, True, True], divisor=8, **wide
         )
-    return ofa.space()
+    return ofa.space(depths=(1, 2), kernels=(3, 5), ratios=(2, 3)) if args.smoke else ofa.space()
 
 
 def options(args: argparse.Namespace, steps: int, lr: float, seed: int) -> dict[str, Any]:

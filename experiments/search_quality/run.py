@@ -144,7 +144,9 @@ def main() -> None:
         "--landscapes", nargs="+", choices=list(LANDSCAPES), default=list(LANDSCAPES), help="only these"
     )
     args = parser.parse_args()
-    trials, seeds = (120, 2) if args.smoke else (args.trials, args.seeds)
+    if args.smoke:
+        args.trials, args.seeds, args.population = 40, 2, 10
+    trials, seeds = args.trials, args.seeds
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
 
