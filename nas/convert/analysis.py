@@ -34,7 +34,7 @@ class Analysis:
     Attributes:
         capture: of the model.
         values: of every node that gives tensors.
-        sources: axes of every parameter and buffer, by its first name.
+        sources: axes of every parameter, buffer and table, by its first name.
         derived: arguments of nodes that follow from axes: path of the argument -> axis.
         unknown: operations without a rule -> how often they occur.
         aligned: atoms whose rows must be 16 bytes long.
@@ -112,11 +112,11 @@ def analyse(
 
 
 def _source(analysis: Analysis, source: Source) -> None:
-    """Axes of a parameter or buffer of numbers are new; everything else is data."""
+    """Axes of a parameter, buffer or table of numbers are new; everything else is data."""
     tensor = source.tensor
     if not isinstance(tensor, Tensor):
         return
-    if source.kind not in ("parameter", "buffer") or not tensor.is_floating_point():
+    if source.kind not in ("parameter", "buffer", "table") or not tensor.is_floating_point():
         if not isinstance(source.node.meta.get("val"), Tensor):
             return
         analysis.values[source.node] = whole(

@@ -9,11 +9,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -24,8 +24,9 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 
 from nas.convert.calls import Called, watch_calls
-from nas.convert.copying import computed, forget, named_tensors, tied
+from nas.convert.copying import computed, forget, named_tables, named_tensors, tied
 from nas.convert.isolation import compiled, int_callers, isolated, keeping_sources
+from nas.convert.lengths import Place, alive, origins
 from nas.convert.observing import MARK, Arguments, Observer
 from nas.convert.refusing import BY_VALUE, check_modules, check_parameters, check_sizes, refusal, written
 from nas.convert.tracking import Expression, comparing, plain, replaced, track_attributes
@@ -57,7 +58,8 @@ class Source:
 
     Attributes:
         node: the placeholder.
-        kind: "parameter", "buffer", "constant" (a tensor that is neither, or what is no tensor), or "input".
+        kind: "parameter", "buffer", "table" (a tensor in an attribute of a module), "constant" (another tensor, or what is no
+            tensor), or "input".
         names: all qualified names that the tensor has in the model (ties); the export's name of a constant or an input.
         tensor: the model's own tensor, or the example's.  Whatever the input is where it is no tensor.
     """
@@ -154,7 +156,7 @@ def capture(model: nn.Module, example: Inputs) -> Capture:
     return found
 
 
-def _attempt(model: nn.Module, example: Inputs, forgotten: Sequence[Place] = (), absent: Any = None) -> Capture:
+def _attempt(model: nn.Module, example: Inputs, forgotten: Sequence[Attribute] = (), absent: Any = None) -> Capture:
     """One capture of a copy in which these attributes have been replaced or deleted."""
     callers = int_callers(model)
     with isolated(model):
@@ -201,7 +203,9 @@ But it may be the only way around a question that no graph answers.  Code that a
 type of tensors by `int`, does not take what stands for them."""
 
 
-def _observed(model: nn.Module, example: Inputs, forgotten: Sequence[Place], absent: Any, manner: _Manner) -> Capture:
+def _observed(
+    model: nn.Module, example: Inputs, forgotten: Sequence[Attribute], absent: Any, manner: _Manner
+) -> Capture:
     copied, given = _copy(model), arguments(example)
     if any(tensor.is_meta for _, tensor in named_tensors(model)):
         copied, given = _with_shapes_only(model, given)
@@ -254,16 +258,18 @@ def _with_shapes_only(model: nn.Module, given: tuple[Any, ...]) -> tuple[nn.Modu
 
 # -- tensors outside parameters and buffers
 
-Place = tuple[str, str]
+Attribute = tuple[str, str]
 """Path of a module and name of its attribute."""
 
 
-def _held(model: nn.Module, found: Capture) -> list[list[Place]]:
+def _held(model: nn.Module, found: Capture) -> list[list[Attribute]]:
     """Attributes of modules from which the graph has floating-point constants; those of one name and class together."""
     constants = {
-        memory(source.tensor) for source in found.sources if source.kind == "constant" and _has_numbers(source.tensor)
+        memory(source.tensor)
+        for source in found.sources
+        if source.kind in ("table", "constant") and _has_numbers(source.tensor)
     }
-    groups: dict[tuple[type, str], list[Place]] = {}
+    groups: dict[tuple[type, str], list[Attribute]] = {}
     for name, module in model.named_modules() if constants else ():
         for key, value in vars(module).items():
             if key not in _STORES and any(memory(tensor) in constants for tensor in _tensors_of(value)):
@@ -279,7 +285,7 @@ def _tensors_of(value: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(value) if _has_numbers(leaf)]
 
 
-def _without(model: nn.Module, example: Inputs, found: Capture, places: list[Place]) -> Capture:
+def _without(model: nn.Module, example: Inputs, found: Capture, places: list[Attribute]) -> Capture:
     """A capture in which these attributes are computed, if the model does so where they are absent and gives the same.
 
     Such an attribute is a cache: it follows from parameters, and would stay what it is where they are cut.
@@ -396,10 +402,11 @@ def _captured(
             graph.erase_node(node)
     check_sizes(graph)
     sources = _sources(model, program, graph, given)
-    read = _drop_dead(graph, sources)
+    numbers = {(node.meta.get("custom") or {}).get(MARK): node for node in graph.nodes}
+    read, lengths = _drop_dead(graph, sources)
     module.recompile()
     output = next(iter(reversed(graph.nodes)))
-    numbers = {(node.meta.get("custom") or {}).get(MARK): node for node in graph.nodes}
+    places = _Places(numbers, set(graph.nodes), lengths)
     return Capture(
         module,
         sources,
@@ -407,15 +414,15 @@ def _captured(
         program.call_spec.out_spec,
         {node: _path(node) for node in graph.nodes if node.op == "call_function"},
         {
-            numbers[number]: {path: _named(expression, numbers) for path, expression in found.items()}
+            numbers[number]: {path: _named(expression, places) for path, expression in found.items()}
             for number, found in observer.found.items()
-            if number in numbers
+            if numbers.get(number) in places.left
         },
         unused=_unused(sources, read),
         written=written(graph, {source.node: (source.kind, source.names[0]) for source in sources}),
         attributes=attributes,
-        equal=_compared(observer, numbers, True),
-        unequal=_compared(observer, numbers, False),
+        equal=_compared(observer, places, True),
+        unequal=_compared(observer, places, False),
         order=program.call_spec.in_spec,
     )
 
@@ -427,10 +434,21 @@ def _restore_users(graph: fx.Graph) -> None:
             operand.users.setdefault(node)
 
 
-def _drop_dead(graph: fx.Graph, sources: Sequence[Source]) -> set[fx.Node]:
-    """Drop what has no effect, and give what is read by the rest; but keep what reads parameters that nothing else reads.
+class _Places(NamedTuple):
+    """Nodes by the numbers that are written on them, which of them are left, and where the lengths of others are from."""
+
+    numbers: Mapping[int | None, fx.Node]
+    left: Collection[fx.Node]
+    lengths: Mapping[Place, Place]
+
+
+def _drop_dead(graph: fx.Graph, sources: Sequence[Source]) -> tuple[set[fx.Node], dict[Place, Place]]:
+    """Drop what has no effect, but keep what reads parameters that nothing else reads.
 
     The class computes it all the same, so that it must be right: the last block of a network may make a residual for a next.
+
+    Returns:
+        What is read by the rest, and where lengths of what is dropped are from.
     """
     live: set[fx.Node] = set()
     for node in reversed(graph.nodes):
@@ -441,8 +459,9 @@ def _drop_dead(graph: fx.Graph, sources: Sequence[Source]) -> set[fx.Node]:
     for node in graph.nodes:
         if node not in live and any(each in alone for each in node.all_input_nodes):
             alone.add(node)
+    lengths = origins(node for node in graph.nodes if node not in live and node not in alone)
     graph.eliminate_dead_code(lambda node: node in alone or node.is_impure())
-    return live
+    return live, lengths
 
 
 def _unused(sources: Sequence[Source], read: set[fx.Node]) -> tuple[str, ...]:
@@ -452,18 +471,25 @@ def _unused(sources: Sequence[Source], read: set[fx.Node]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in found)
 
 
-def _compared(
-    observer: Observer, numbers: Mapping[int | None, fx.Node], same: bool
-) -> tuple[tuple[Expression, Expression], ...]:
+def _compared(observer: Observer, places: _Places, same: bool) -> tuple[tuple[Expression, Expression], ...]:
     return tuple(
-        (_named(left, numbers), _named(right, numbers))
+        (_named(left, places), _named(right, places))
         for (left, right), equal in observer.compared.items()
         if equal is same
     )
 
 
-def _named(expression: Expression, numbers: Mapping[int | None, fx.Node]) -> Expression:
-    return replaced(expression, lambda one: ("dim", numbers.get(one[1]), one[2]) if one[0] == "dim" else one)
+def _named(expression: Expression, places: _Places) -> Expression:
+    """With nodes in the place of their numbers, None where nothing is known of one."""
+
+    def change(one: tuple[Any, ...]) -> Expression:
+        if one[0] != "dim":
+            return one
+        node = places.numbers.get(one[1])
+        found = None if node is None else alive((node, one[2]), places.lengths, places.left)
+        return ("dim", *(found or (None, one[2])))
+
+    return replaced(expression, change)
 
 
 def _base(node: fx.Node) -> str:
@@ -513,6 +539,7 @@ def _sources(model: nn.Module, program: Any, graph: fx.Graph, given: tuple[Any, 
     names: dict[str, tuple[str, ...]] = {}
     for name, one in first.items():
         names[one] = (*names.get(one, ()), name)
+    tables = {memory(tensor): name for name, tensor in reversed([*named_tables(model)])}
     inputs = iter(pytree.tree_leaves(given))
     found = []
     placeholders = {node.name: node for node in graph.nodes if node.op == "placeholder"}
@@ -521,8 +548,14 @@ def _sources(model: nn.Module, program: Any, graph: fx.Graph, given: tuple[Any, 
         node = placeholders[spec.arg.name]
         if kind == "input":
             found.append(Source(node, kind, (node.name,), next(inputs)))
-        elif spec.target in own:
+        elif spec.target in own and kind in ("parameter", "buffer"):
             found.append(Source(node, kind, names[first[spec.target]], own[spec.target]))
         else:
-            found.append(Source(node, "constant", (spec.target,), program.constants[spec.target]))
+            constant = program.constants[spec.target]
+            table = tables.get(memory(constant)) if _has_numbers(constant) else None
+            found.append(
+                Source(node, "constant", (spec.target,), constant)
+                if table is None
+                else Source(node, "table", names[first[table]], own[table])
+            )
     return tuple(found)

@@ -125,7 +125,8 @@ class Conversion:
                 dim = split_dim(node)
                 pieces[node] = [self.names.axis(value.axes[dim]) for value in found]
         units = {residual.unit.name: (residual.entry, residual.output) for residual in self.residuals}
-        return Reference(self.captured, plan.whole, plan.tensors, lengths, pieces, units, samples)
+        uneven = frozenset(node for node, value in self.analysis.all_values() if not all(value.clean))
+        return Reference(self.captured, plan.whole, plan.tensors, lengths, pieces, units, samples, uneven=uneven)
 
     def _decided(self) -> list[str]:
         """Atoms that the user wants decided about: whatever has one as its first axis, and so gives it, is included."""

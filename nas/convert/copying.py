@@ -21,13 +21,39 @@ from nas.supernet.skeleton import memory
 
 
 def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter and buffer under each of its names."""
+    """Every parameter, buffer and table under each of its names."""
     yield from module.named_parameters(remove_duplicate=False)
     yield from module.named_buffers(remove_duplicate=False)
+    yield from named_tables(module)
+
+
+def named_tables(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of fractions that modules keep in attributes of their own, as positions are: no parameters and no buffers.
+
+    What shares the memory of one of these, or was computed under autograd, is none.
+    """
+    found = [
+        (f"{path}.{key}" if path else key, value)
+        for path, owner in module.named_modules(remove_duplicate=False)
+        for key, value in vars(owner).items()
+        if isinstance(value, Tensor) and _is_table(value)
+    ]
+    if found:
+        own = {
+            one.untyped_storage()._cdata
+            for one in (*module.parameters(), *module.buffers())
+            if one.layout == torch.strided
+        }
+        yield from ((name, value) for name, value in found if value.untyped_storage()._cdata not in own)
+
+
+def _is_table(value: Tensor) -> bool:
+    plain = value.layout == torch.strided and value.is_leaf and not value.requires_grad
+    return plain and value.is_floating_point() and value.dim() > 0
 
 
 def tied(module: nn.Module) -> dict[str, str]:
-    """Each name of a parameter or buffer -> the first name of what shares its memory; parameters come first."""
+    """Each name of a parameter, buffer or table -> the first name of what shares its memory; parameters come first."""
     first: dict[Any, str] = {}
     return {name: first.setdefault(_place(tensor), name) for name, tensor in named_tensors(module)}
 
@@ -42,7 +68,7 @@ def with_tensors(module: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
 
     Args:
         module: of any class; left as it is.
-        values: by name of parameter or buffer, one name for tied ones; of any shape and type.
+        values: by name of parameter, buffer or table, one name for tied ones; of any shape and type.
     """
     names = tied(module)
     given = {names[name]: value for name, value in values.items()}

@@ -54,6 +54,8 @@ class Reference:
         units: of depth, the node that goes into one and the node that comes out, by name.
         samples: of inputs, the axis of samples, where their number is the atom `SAMPLES`.
         values: of nodes, tensors of the form that each gives, where that is on other inputs than those of the capture.
+        uneven: nodes whose tensor is not zero at what an arch has not got, where all parameters are: the same number was added
+            to all channels.
     """
 
     capture: Capture
@@ -64,6 +66,7 @@ class Reference:
     units: Mapping[str, tuple[fx.Node, fx.Node]] = field(default_factory=dict)
     samples: Mapping[fx.Node, int] = field(default_factory=dict)
     values: Mapping[fx.Node, Any] = field(default_factory=dict)
+    uneven: Collection[fx.Node] = frozenset()
 
     def value(self, node: Any) -> Any:
         """A tensor, or several, of the form that a node gives in the whole network."""

@@ -20,7 +20,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from nas.convert.copying import forget, named_tensors, tied, with_tensors
+from nas.convert.copying import forget, named_tables, named_tensors, tied, with_tensors
 from nas.errors import SupernetError
 from nas.supernet.inputs import Inputs, arguments, batch_size, few_samples, tensors_in
 from nas.supernet.skeleton import quiet
@@ -49,10 +49,10 @@ def too_large(module: nn.Module) -> str:
 def healthy(
     module: nn.Module, seed: int = 0, dtype: torch.dtype | None = None, strength: Strength = "fresh"
 ) -> dict[str, Tensor]:
-    """New values of the parameters and buffers of `module` with a fraction, by name, tied ones once.
+    """New values of the parameters, buffers and tables of `module` with a fraction, by name, tied ones once.
 
     Matrices and kernels are N(0, 1.4/√fan), vectors are spread around their own values, variances lie between 0 and 2, means
-    around 0, and other buffers keep their values unless all of them are equal.  The same seed gives the same numbers.
+    around 0, and other buffers keep their values unless all of them are equal; tables do.  The same seed gives the same numbers.
 
     Args:
         module: whose values count; it is left as it is.  Tensors without values (meta) get some, on the CPU.
@@ -60,7 +60,7 @@ def healthy(
         dtype: of the values; their own without it.  Complex tensors get the complex type that is as wide.
         strength: "spread" leaves matrices near their values too, for models that compute nonsense otherwise.
     """
-    names, statistics = tied(module), _statistics(module)
+    names, statistics, tables = tied(module), _statistics(module), dict(named_tables(module))
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     found: dict[str, Tensor] = {}
     for name, tensor in named_tensors(module):
@@ -74,6 +74,8 @@ def healthy(
             value = spread - 0.5 if name.endswith("mean") else spread * 1.5 + 0.25
         elif name in parameters:
             value = _parameter(module, name, own, generator, strength)
+        elif name in tables:
+            value = own.clone()
         else:
             value = _buffer(own, generator)
         device = "cpu" if tensor.is_meta else tensor.device

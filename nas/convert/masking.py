@@ -3,6 +3,8 @@
 Both are the captured graph, at two sizes, and all is in double precision.  What depends on *how many* there are of something
 is made not to, in both alike: a normalisation is its weight and bias times a number (that of the narrower network), a
 mean over an axis that gets shorter is a sum divided by the length in the original, and attention has the scale of the original.
+Where what is averaged is not zero at what the narrower network has not got, as all channels are that the same bias was added to,
+the statistic is that of the narrower network in both.
 What is left to differ is which numbers meet.
 """
 
@@ -49,10 +51,11 @@ def masked(
     """
     dtype = next((one.dtype for one in tensors.values() if one.is_floating_point()), torch.float64)
     scales: dict[fx.Node, float] = {}
+    statistics: dict[fx.Node, Any] = {}
 
     def run(at: Sizes, given: Mapping[str, Tensor]) -> list[Tensor]:
         graph = reference.at(at, left_out)
-        plain = _Plain(reference, graph.module, scales, dtype)
+        plain = _Plain(reference, graph.module, scales, statistics, dtype)
         with same_draws():
             return tensors_in(tree_leaves(plain.run(*graph.values(inputs, given))))
 
@@ -71,10 +74,16 @@ class _Plain(fx.Interpreter):
     """Runs a graph in one precision, with normalisations and averages that do not count."""
 
     def __init__(
-        self, whole: Reference, module: fx.GraphModule, scales: dict[fx.Node, float], dtype: torch.dtype
+        self,
+        whole: Reference,
+        module: fx.GraphModule,
+        scales: dict[fx.Node, float],
+        statistics: dict[fx.Node, Any],
+        dtype: torch.dtype,
     ) -> None:
         super().__init__(module)
         self.whole, self.scales, self.dtype = whole, scales, dtype
+        self.statistics = statistics
 
     def run_node(self, n: fx.Node) -> Any:
         """As `fx.Interpreter.run_node`."""
@@ -140,6 +149,21 @@ def _along(tensor: Tensor, axis: int, rank: int) -> Tensor:
 
 def _average(run: _Plain, node: fx.Node, given: Given) -> Any:
     """A mean or variance over an axis that got shorter, as one of the original's length; that of others as it is."""
+    if node.args[0] not in run.whole.uneven:
+        return _counted(run, node, given)
+    if node not in run.statistics:  # the narrower network, which runs first
+        run.statistics[node] = _counted(run, node, given)
+        return run.statistics[node]
+    found, known = _counted(run, node, given), run.statistics[node]
+    alike = known is not None and _shapes(known) == _shapes(found)
+    return known if alike else found
+
+
+def _shapes(found: Any) -> list[torch.Size]:
+    return [one.shape for one in tree_leaves(found)]
+
+
+def _counted(run: _Plain, node: fx.Node, given: Given) -> Any:
     tensor, before = given["self"], run.whole.value(node.args[0]).shape
     dims = given.get("dim")
     dims = list(range(len(before))) if dims is None or dims == [] else [dims] if isinstance(dims, int) else list(dims)

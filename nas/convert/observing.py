@@ -60,6 +60,7 @@ class Observer(TorchFunctionMode):
             torch.Tensor.data.__get__: self._data,  # type: ignore[attr-defined]
             torch.Tensor.data.__set__: self._assign,  # type: ignore[attr-defined]
             **{asked: partial(self._asked, asked) for asked in _ASKED},
+            torch._C._set_grad_enabled: _set_grad_enabled,
         }
 
     def __torch_function__(
@@ -151,6 +152,12 @@ class Observer(TorchFunctionMode):
         operators = [node for node in nodes if isinstance(node.target, OpOverload)]
         for node, path, expression in _matched(func, args, kwargs, operators):
             self.found.setdefault(self.number(node), {})[path] = expression
+
+
+def _set_grad_enabled(mode: bool) -> None:
+    """Without a node: torch would make a region of each, in time that grows with their number times the operators."""
+    with torch._C.DisableTorchFunction():
+        torch._C._set_grad_enabled(mode)
 
 
 class _Unknown(Exception):

@@ -98,7 +98,8 @@ class Depth:
 
 @dataclass(frozen=True)
 class Plan:
-    """See the module's text.  Names of tensors are those of `named_parameters` and `named_buffers`, one for tied ones.
+    """See the module's text.  Names of tensors are those of `named_parameters` and `named_buffers`, or paths of
+    attributes that hold one (`copying.named_tables`), one for tied ones.
 
     Attributes:
         graph: archs are captured graphs.

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.convert.copying import deep_copied, restores_itself
+from nas.convert.copying import deep_copied, named_tables, restores_itself
 from nas.convert.plan import Number, Path, Plan
 from nas.errors import Infeasible, SpaceError, suggest
 from nas.supernet import parts
@@ -80,7 +80,7 @@ def named_axes(model: nn.Module, plan: Plan) -> dict[str, tuple[Axis, ...]]:
     Raises:
         SpaceError: the model has no tensor of a name, or one of another shape.
     """
-    tensors: dict[str, Tensor] = dict(model.named_buffers(remove_duplicate=False))
+    tensors: dict[str, Tensor] = {**dict(model.named_buffers(remove_duplicate=False)), **dict(named_tables(model))}
     same: dict[int, list[str]] = {}
     for name, buffer in tensors.items():
         same.setdefault(id(buffer), []).append(name)
@@ -109,7 +109,7 @@ def named_axes(model: nn.Module, plan: Plan) -> dict[str, tuple[Axis, ...]]:
 
 
 def _cut_tensors(model: nn.Module, plan: Plan, axes: Axes, sizes: Sizes, memo: Memo, *, meta: bool) -> None:
-    """Tell a deep copy what to put in the place of each parameter and buffer."""
+    """Tell a deep copy what to put in the place of each parameter, buffer and table."""
     whole = plan.whole
     for entry in parameters_of(model):
         own = axes.get(entry.names[0], ())
@@ -119,7 +119,10 @@ def _cut_tensors(model: nn.Module, plan: Plan, axes: Axes, sizes: Sizes, memo: M
             made = like(entry.tensor, cut(entry.tensor.detach(), own, whole, sizes))
         for table, key in entry.slots:  # `nn.Parameter(other)` is another object and the same parameter
             memo[id(table[key])] = made
-    for name, buffer in model.named_buffers():  # the first of its names has the axes, if one has
+    for name, buffer in (
+        *model.named_buffers(),
+        *named_tables(model),
+    ):  # the first of its names has the axes, if one has
         if name in axes:
             memo[id(buffer)] = cut(buffer.detach(), axes[name], whole, sizes)
     for (

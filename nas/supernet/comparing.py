@@ -26,10 +26,14 @@ TOLERANCE = 1e-4
 ABSENT, PRESENT = 1e-6, 0.01
 """Derivatives relative to the largest: up to this there is no dependence; from this on there is one."""
 
+VISITS = 2_000_000
+"""Tensors that derivatives of one pair are taken of, together: a network that calls its blocks in a loop has thousands, and in
+each of its layers a residual depends on all before."""
+
 OUTPUT: Key = ("", -1)
 """The network's output, as if it were a layer."""
 
-Kind = Literal["mixed", "units", "numbers", "shape", "layers"]
+Kind = Literal["mixed", "units", "numbers", "shape", "layers", "unseen"]
 
 Trace = tuple[int, Base, int]
 """Unit of a tensor, and what it depends on in one network only: a tensor made, and its unit."""
@@ -50,7 +54,8 @@ class Difference:
         key: the layer that it reaches.
         reader: the dimension of that layer's parameter, None for the network's output.
         kind: "mixed"; "units", where more or fewer units come together, none in the place of others; "numbers", of the same
-            units; "shape"; "layers", where something comes from layers that one of both networks lacks.
+            units; "shape"; "layers", where something comes from layers that one of both networks lacks; "unseen", of which
+            nothing else is known.
         traces: what units depend on in one network only.
         writers: what wrote the tensor in the subnet, in order.
     """
@@ -73,6 +78,18 @@ class Sides(NamedTuple):
     small: Probe
     large: Probe
     full: Callable[[], Probe]
+    effort: Effort
+
+
+class Effort:
+    """What may still be computed of a pair.
+
+    Attributes:
+        left: tensors that derivatives may be taken of.
+    """
+
+    def __init__(self) -> None:
+        self.left = VISITS
 
 
 def differences(sides: Sides) -> Iterator[Difference]:
@@ -135,6 +152,9 @@ def _compare(sides: Sides, meeting: _Meeting) -> Iterator[Difference]:
     if not expected.dim() or not expected.isfinite().all() or not seen.isfinite().all():
         yield Difference(key, reader, "numbers")
         return
+    if sides.effort.left <= 0:
+        yield Difference(key, reader, "unseen")
+        return
     kind, traces = _dependence(sides, meeting)
     yield Difference(key, reader, kind, frozenset(traces), tuple(writers(sides.small, expected)))
 
@@ -178,6 +198,7 @@ def _dependence(sides: Sides, meeting: _Meeting) -> tuple[Kind, set[Trace]]:
     mixed: set[Trace] = set()
     unlike = False
     for unit in _units(meeting, meeting.find(sides.large)):
+        sides.effort.left -= len(small.made) + len(large.made)
         ours = _gradients(small, meeting.expected.select(meeting.axis, unit))
         theirs = _gradients(large, seen.select(meeting.axis, unit))
         if any(base in large.foreign for base in theirs) or any(base not in large.made for base in ours):

@@ -182,7 +182,8 @@ def reorder(
         optimizer: its state of the supernet's parameters is renumbered with them.
 
     Returns:
-        For each axis the old number of the channel that now has each number.
+        For each axis the old number of the channel that now has each number.  Axes on which a tensor in an attribute is, such
+        as positions that are no buffer, are not renumbered.
 
     Raises:
         SupernetError: there is no example; a pattern matches no tensor; or the output would change, since the model treats
@@ -194,7 +195,8 @@ def reorder(
     before = _outputs(supernet, inputs)
     kept = [_shapes(supernet, arch) for arch in trained]
     orders: dict[Axis, Tensor] = {}
-    found = axes(supernet)
+    fixed = _on_tables(supernet)
+    found = [axis for axis in axes(supernet) if axis.atom not in fixed]
     written = _activations(supernet, found, batches) if batches is not None else {}
     for axis in found:
         if axis.atom:
@@ -244,6 +246,14 @@ def _hold_buffers(supernet: Supernet) -> None:
                     more.add(name)
     if more:
         supernet.hold(more)
+
+
+def _on_tables(supernet: Supernet) -> set[str]:
+    """Atoms of tensors that modules keep in attributes: a supernet has none of these, so that nothing could renumber them."""
+    module = build_skeleton(supernet.space, supernet.space.largest)
+    known = {*buffers_of(module), *(name for entry in parameters_of(module) for name in entry.names)}
+    tables = [axes for name, axes in parts.axes_of(module).items() if name not in known]
+    return {atom for axes in tables for axis in axes for atom in parts.atoms(axis)}
 
 
 def _shapes(supernet: Supernet, arch: Arch) -> Shapes:

@@ -23,7 +23,7 @@ from typing import Literal, TypeVar
 from nas.errors import LayoutError
 from nas.space import Arch, Space
 from nas.supernet.atomic import Parts
-from nas.supernet.comparing import OUTPUT, Difference, Place, Sides, differences
+from nas.supernet.comparing import OUTPUT, Difference, Effort, Place, Sides, differences
 from nas.supernet.cures import Cure, cures
 from nas.supernet.ends import clash as clash_of
 from nas.supernet.ends import last_layers
@@ -239,7 +239,8 @@ class _Pair:
     def _run(self, union: Union, draw: int, flat: bool) -> Sides:
         probe = partial(self._probe, union, draw=draw, flat=flat)
         small, largest = probe(self.arch), self.space.largest
-        return Sides(union, small, probe(largest, small=small), cache(partial(probe, largest, small=small, full=True)))
+        full = cache(partial(probe, largest, small=small, full=True))
+        return Sides(union, small, probe(largest, small=small), full, Effort())
 
     def _probe(
         self,
@@ -342,4 +343,5 @@ _TEXTS = {
     "shape": "of another shape than in the largest network",
     "heads": "attention whose heads have another size, or share others, so that other units come together",
     "mixed": "put together otherwise, which was declared or is no more than chance",
+    "unseen": "with other numbers, and not looked at, since the network calls so many layers",
 }

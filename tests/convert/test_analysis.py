@@ -369,3 +369,67 @@ def test_an_index_of_what_is_not_the_same_everywhere_keeps_the_axis() -> None:
 
     analysis, _ = names_of(Called(first, up=nn.Linear(4, 16), out=nn.Linear(16, 2)), torch.zeros(1, 4))
     assert rigid(norm(analysis.sources["up.weight"][0]))
+
+
+def test_heads_of_keys_and_of_values_are_shared_by_queries_each_for_themselves() -> None:
+    """Four queries to two keys and four values: a head of queries has its own values, and half of its keys."""
+
+    def attend(self: Any, x: Tensor) -> Tensor:
+        q, k, v = (
+            layer(x).view(*x.shape[:2], -1, 4).transpose(1, 2) for layer in (self.queries, self.keys, self.values)
+        )
+        mixed = functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        return self.out(mixed.transpose(1, 2).reshape(*x.shape[:2], -1))  # type: ignore[no-any-return]
+
+    layers = {"queries": nn.Linear(6, 16), "keys": nn.Linear(6, 8), "values": nn.Linear(6, 16), "out": nn.Linear(16, 2)}
+    _, names = names_of(Called(attend, **layers), torch.zeros(1, 5, 6))
+    heads, groups, unit = names.tensors["queries.weight"][0]
+    assert names.tensors["values.weight"][0] == names.tensors["out.weight"][1] != ()
+    assert names.tensors["values.weight"][0][:2] == (heads, groups)
+    assert names.tensors["keys.weight"][0] == (heads, unit)
+    assert {name for name in names.decided if name in (heads, groups)}
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic", "nearest"])
+def test_interpolation_to_the_same_length_leaves_an_axis_elastic(mode: str) -> None:
+    def embed(self: Any, x: Tensor) -> Tensor:
+        table = functional.interpolate(self.table[None, None], size=(x.shape[1], self.table.shape[1]), mode=mode)
+        return self.out(self.up(x) + table[0])  # type: ignore[no-any-return]
+
+    model = Called(embed, up=nn.Linear(3, 16), table=torch.randn(7, 16), out=nn.Linear(16, 2)).eval()
+    x = torch.randn(2, 5, 3)
+    analysis, names = names_of(model, x)
+    (width,) = names.decided
+    assert names.tensors["table"] == ((7,), (width,))
+    assert reason(analysis, "table", 0) == "kernel"
+    space = nas.elastic(model, x)
+    narrow = nas.Supernet(space, weights=model).extract(space.arch({space.plan.decisions[0].name: 8}))
+    with torch.no_grad():
+        model.up.weight[8:], model.up.bias[8:], model.table[:, 8:] = 0, 0, 0
+        assert torch.allclose(narrow(x), model(x), atol=1e-6)
+
+
+class Sloped(nn.Module):
+    """A bias for each place, the same for all channels, before a layer norm that is written out."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.up, self.places, self.down = nn.Conv1d(3, width, 1), nn.Parameter(torch.randn(9)), nn.Conv1d(width, 2, 1)
+        self.gain, self.bias = nn.Parameter(torch.randn(width, 1)), nn.Parameter(torch.randn(width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.up(x) + self.places
+        mean, spread = x.mean(1, keepdim=True), x.var(1, keepdim=True, unbiased=False)
+        return self.down((x - mean) / (spread + 1e-5).sqrt() * self.gain + self.bias)  # type: ignore[no-any-return]
+
+
+def test_a_norm_written_out_of_channels_that_all_got_a_bias_is_one_of_the_narrower_network() -> None:
+    model, x = Sloped().eval(), torch.randn(2, 3, 9)
+    space = nas.elastic(model, x)
+    (decision,) = space.plan.decisions
+    narrow = nas.Supernet(space, weights=model).extract(space.arch({decision.name: 8}))
+    built = Sloped(8)
+    with torch.no_grad():
+        for name, parameter in built.named_parameters():
+            parameter.copy_(model.get_parameter(name)[tuple(map(slice, parameter.shape))])
+        assert torch.allclose(narrow(x), built(x), atol=1e-6)

@@ -6,6 +6,7 @@ import functools
 import threading
 import types
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -342,7 +343,7 @@ def test_what_was_computed_from_parameters_is_computed_again(how: str) -> None:
     assert len(held.cache) > 0  # the model's own is left to it
 
 
-def test_tensors_that_are_no_parameters_stay_constants() -> None:
+def test_tensors_in_attributes_are_tables_where_the_model_needs_them() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -354,7 +355,7 @@ def test_tensors_that_are_no_parameters_stay_constants() -> None:
     model, x = Scaled(), torch.randn(2, 3)
     captured = capture(model, x)
     assert captured.caches == ()
-    assert [source.names for source in captured.sources if source.kind == "constant"] == [("scale",)]
+    assert [source.names for source in captured.sources if source.kind == "table"] == [("scale",)]
     assert torch.equal(captured(x), model(x))
 
 
@@ -678,3 +679,48 @@ def test_a_part_that_can_be_converted_is_named_where_the_whole_cannot() -> None:
 def test_a_list_that_is_taken_for_several_inputs_is_explained() -> None:
     with pytest.raises(SpaceError, match=r"takes 2 positional .*one input that is a list would be \(\[…\],\)"):
         nas.elastic(Detector().eval(), [torch.randn(8), torch.randn(8)])
+
+
+@pytest.mark.parametrize(
+    "shape_of",
+    [
+        lambda h: h[:, 0].shape,
+        lambda h: h.unsqueeze(0)[0, :, 1].shape,
+        lambda h: h.transpose(1, 2)[..., 0].shape,
+        lambda h: h.permute(2, 0, 1).sum(2).float().shape[::-1],
+        lambda h: (h * 2 + 1)[:, 1:].mean(1).shape,
+    ],
+)
+def test_lengths_of_tensors_that_nothing_else_is_asked_for_are_tracked(shape_of: Callable[[Tensor], Any]) -> None:
+    """As the first state of a recurrence: `zeros(hidden[:, 0].shape)`."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(4, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.first(x)
+            state = torch.zeros(shape_of(hidden))
+            return state + hidden[:, -1]
+
+    model, x = Model(), torch.randn(2, 5, 4)
+    captured = capture(model, x)
+    (zeros,) = arguments_of(captured, "zeros")
+    linear = next(node for node in captured.graph.nodes if node.name == "linear")
+    assert zeros[("size", 1)] == ("dim", linear, 2)
+    assert torch.equal(captured(x), model(x))
+
+
+def test_settings_of_gradients_make_no_nodes() -> None:
+    class Model(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(3):
+                with torch.no_grad():
+                    x = x * 2
+            return x
+
+    x = torch.randn(2)
+    captured = capture(Model(), x)
+    assert [str(node.target) for node in captured.graph.nodes if node.op == "call_function"] == ["aten.mul.Tensor"] * 3
+    assert torch.is_grad_enabled()

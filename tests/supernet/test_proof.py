@@ -16,7 +16,7 @@ from torch.nn import functional
 
 import nas
 from nas.errors import CheckpointError, LayoutError
-from nas.supernet import Corner, Layout
+from nas.supernet import Corner, Layout, comparing
 from tests.supernet.zeroing import zeroed_apart
 
 SEQUENCE = torch.randn(2, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -575,3 +575,31 @@ def test_a_supernet_that_was_not_checked_says_so_in_its_checkpoint(tmp_path):
     right = nas.Supernet(space(Recurrent, "LSTM", width()), example=SEQUENCE)
     right.save(tmp_path / "right")
     assert json.loads((tmp_path / "right" / "supernet.json").read_text())["checked"] is True
+
+
+class Cycled(nn.Module):
+    """A layer that is called in a loop, each time on what a norm without weights makes of all before."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.again, self.head = nn.Linear(5, width), nn.Linear(width, width), nn.Linear(width, 3)
+
+    def forward(self, x):
+        x = self.first(x)
+        for _ in range(20):
+            x = x + self.again(x * (x.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt())
+        return self.head(x)
+
+
+def test_derivatives_are_taken_of_so_much_and_the_rest_is_said(monkeypatch):
+    taken = []
+    gradients = comparing._gradients
+    monkeypatch.setattr(comparing, "_gradients", lambda *given: taken.append(0) or gradients(*given))
+    whole = nas.Supernet(space(Cycled, width()), example=SEQUENCE[:, 0]).proof
+    assert "not looked at" not in str(whole)
+    before = len(taken)
+    monkeypatch.setattr(comparing, "VISITS", 500)
+    part = nas.Supernet(space(Cycled, width()), example=SEQUENCE[:, 0]).proof
+    assert len(taken) - before < before / 3
+    assert "not looked at, since the network calls so many layers: again" in str(part)
+    assert all(verdict.state == "unproven" for verdict in part.verdicts)

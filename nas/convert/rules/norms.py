@@ -219,8 +219,22 @@ def pooled(call: Call) -> Any:
     spatial = next(int(count) for count in "123" if f"{count}d" in call.name)
     given = call["kernel_size"]
     kernel = [given] if isinstance(given, int) else list(given or ())
-    result = trailing(call, value, spatial, alone(call, kernel, spatial))
+    passing = _unscaled(call, spatial) if "upsample" in call.name else alone(call, kernel, spatial)
+    result = trailing(call, value, spatial, passing)
+    for dim in passing if call["output_size"] is not None else ():
+        axis = norm(value.axes[len(value.axes) - spatial + dim])
+        if not rigid(axis):
+            call.derive(("output_size", dim), axis)
     return result if isinstance(call.node.meta["val"], Tensor) else [result] * len(call.fakes)
+
+
+def _unscaled(call: Call, spatial: int) -> list[int]:
+    """Spatial axes along which an image keeps its size, so that each place is interpolated from itself."""
+    names = ("scales",) if spatial == 1 else ("scales_d", "scales_h", "scales_w")[-spatial:]
+    factors = call["scale_factors"] or [call[name] for name in names]
+    before = call["input" if call.has("input") else "self"].meta["val"].shape[-spatial:]
+    after = call.shape[-spatial:]
+    return [dim for dim in range(spatial) if after[dim] == before[dim] and factors[dim] in (None, 1.0)]
 
 
 @rule("grid_sampler grid_sampler_2d grid_sampler_3d")

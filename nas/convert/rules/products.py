@@ -274,16 +274,13 @@ def attention(call: Call) -> Value:
 
 
 def _heads(call: Call, query: Value, key: Value, value: Value) -> tuple[tuple[Axis, ...], tuple[bool, ...]]:
-    """Batch axes, the last of which is heads: of grouped queries so many for each head of the keys."""
+    """Batch axes, the last of which is heads: of grouped queries so many for each head of the keys, and of the values."""
     batch = [Value(each.axes[:-2], each.clean[:-2]) for each in (query, key, value)]
-    queries, keys = (
-        size_of(query.axes[-3]) if len(query.axes) > 2 else 1,
-        size_of(key.axes[-3]) if len(key.axes) > 2 else 1,
-    )
-    if call["enable_gqa"] and queries != keys:
-        call.unify(key.axes[-3], value.axes[-3])
-        high, _ = prod_split(query.axes[-3], queries // keys)
-        call.unify(high, key.axes[-3])
+    queries, *others = (size_of(each.axes[-3]) if len(each.axes) > 2 else 1 for each in (query, key, value))
+    if call["enable_gqa"] and any(count != queries for count in others):
+        for count, each in zip(others, (key, value), strict=True):
+            high, _ = prod_split(query.axes[-3], queries // count)
+            call.unify(high, each.axes[-3])
         outer_axes = broadcast(call, [Value(each.axes[:-1], each.clean[:-1]) for each in batch], len(batch[0].axes) - 1)
         return (*outer_axes, norm(query.axes[-3])), (*(rigid(norm(axis)) for axis in outer_axes), value.clean[-3])
     axes = broadcast(call, batch, len(batch[0].axes))
