@@ -146,7 +146,8 @@ class Template:
             found = graph_of(self.skeleton(), zeros(described), options, samples=samples)
             if {**found.names.tensors} != {**plan.tensors}:
                 raise SpaceError(
-                    "the graph that was captured here has other atoms than the plan; use the same version of torch"
+                    "the graph that was captured here has other atoms than the plan; use the versions of torch and nas that "
+                    "made it"
                 )
             self._reference = found.reference(plan, samples=True)
         return self._reference

@@ -224,6 +224,43 @@ def test_channels_that_a_convolution_goes_along_stay_where_the_rest_is_not_zeros
     assert reason(analysis, "out.weight", 1) == expected
 
 
+@pytest.mark.parametrize(
+    ("before", "along", "ordered"),
+    [
+        ((1, 1), nn.Conv1d(1, 1, 3, bias=False), True),
+        ((2, 0), nn.Conv1d(1, 1, 3, bias=False), True),
+        ((4, 0), nn.Conv1d(1, 1, 3, dilation=2, bias=False), True),
+        ((1, 0), nn.AvgPool1d(2, 1), True),
+        ((1, 1), nn.MaxPool1d(3, 1), False),
+        ((0, 0), nn.AvgPool1d(3, 1, padding=1), False),  # of its own zeros an average may not count any
+        ((2, 1), nn.Conv1d(1, 1, 3, bias=False), False),  # one longer
+    ],
+)
+def test_neighbours_with_zeros_around_them_are_seen_where_zeros_were_put(
+    before: tuple[int, int], along: nn.Module, ordered: bool
+) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        found = self.along(functional.pad(x.unsqueeze(1), before)).squeeze(1)
+        return self.out(found) if found.shape != x.shape else self.out(x / (1 + found))
+
+    model = Called(forward, first=nn.Linear(5, 16), along=along, out=nn.Linear(17 if before == (2, 1) else 16, 2))
+    _, names = names_of(model, torch.zeros(3, 5))
+    assert names.ordered == ({"hidden"} if ordered else set())
+    assert len(names.decided) == ordered
+
+
+def test_local_response_normalisation_leaves_channels_elastic() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.LocalResponseNorm(5), nn.Conv2d(16, 2, 1)
+    ).eval()
+    space = nas.elastic(model, torch.randn(2, 3, 8, 8))
+    (hidden,) = space.plan.decisions
+    assert (hidden.size, space.plan.ordered) == (16, (hidden.name,))
+    assert space.report.execution == "class"
+    assert {proof.what.split()[0] for proof in space.report.proofs} >= {"narrower", "the"}
+
+
 def test_a_network_with_a_convolution_along_channels_is_proved_and_cut() -> None:
     model = Neighbours().eval()
     space = nas.elastic(model, torch.randn(3, 5))

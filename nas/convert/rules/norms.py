@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from nas.convert.axes import cause_of, cut, fixed, norm, prod_split, rigid, size_of
 from nas.convert.rules.base import Call, Value, name_of, rule, words
 from nas.convert.rules.pointwise import pointwise
-from nas.convert.rules.shapes import alone, frozen, trailing
+from nas.convert.rules.shapes import alone, frozen, of_axis, passed, slid, trailing
 
 
 @rule("batch_norm instance_norm native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm")
@@ -217,10 +217,11 @@ def pooled(call: Call) -> Any:
         return frozen(call)
     value = call.value(name)
     spatial = next(int(count) for count in "123" if f"{count}d" in call.name)
-    given = call["kernel_size"]
-    kernel = [given] if isinstance(given, int) else list(given or ())
+    kernel = [of_axis(call["kernel_size"], dim, 0) for dim in range(spatial)]
     passing = _unscaled(call, spatial) if "upsample" in call.name else alone(call, kernel, spatial)
-    result = trailing(call, value, spatial, passing)
+    averages = call.name.startswith("aten.avg_pool")
+    kept = slid(call, value, kernel, call[name], padded=False) if averages else {}
+    result = passed(trailing(call, value, spatial, [*passing, *kept]), kept, spatial)
     for dim in passing if call["output_size"] is not None else ():
         axis = norm(value.axes[len(value.axes) - spatial + dim])
         if not rigid(axis):

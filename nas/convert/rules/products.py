@@ -6,7 +6,7 @@ from typing import Any
 
 from nas.convert.axes import Axis, fixed, norm, prod_split, rigid, size_of
 from nas.convert.rules.base import Call, Value, broadcast, rule, spread
-from nas.convert.rules.shapes import alone, along, trailing
+from nas.convert.rules.shapes import alone, passed, slid, trailing
 
 
 @rule("linear")
@@ -209,33 +209,14 @@ def convolution(call: Call) -> Value:
         call.unify(result, call.value("bias").axes[0])
     kernel = list(map(size_of, weight.axes[2:]))
     single = [] if transposed else alone(call, kernel, spatial)
-    slid = [] if transposed else _slid(call, value, kernel)
-    moved = trailing(call, value, spatial, [*single, *slid])
+    kept = {} if transposed else slid(call, value, kernel, call[name], padded=True)
+    moved = passed(trailing(call, value, spatial, [*single, *kept]), kept, spatial)
     axes = (*moved.axes[:channels], norm(result), *moved.axes[channels + 1 :])
     before, after = (
-        _unbiased(value.axes[part], value.clean[part], biased)
+        _unbiased(moved.axes[part], moved.clean[part], biased)
         for part in (slice(None, channels), slice(channels + 1, None))
     )
-    after = tuple(flag and dim not in slid for dim, flag in enumerate(after))
     return Value(axes, (*before, True, *after))
-
-
-def _slid(call: Call, value: Value, kernel: list[int]) -> list[int]:
-    """Spatial axes that are elastic and as long after as before, since zeros are around them, and where nothing is zero.
-
-    Where the last of their units are gone, zeros are in the place of zeros (channels: Wang et al. 2020, "ECA-Net").
-    """
-    found = []
-    first = len(value.axes) - len(kernel)
-    for dim, size in enumerate(kernel):
-        axis = value.axes[first + dim]
-        around = along(call["dilation"], dim, 1) * (size - 1)
-        padding = around // 2 if call["padding"] == "same" else along(call["padding"], dim, 0)
-        same = size % 2 == 1 and size > 1 and 2 * padding == around and along(call["stride"], dim, 1) == 1
-        if same and not rigid(axis) and value.clean[first + dim] and not call.soft:
-            call.ordered.append(axis)
-            found.append(dim)
-    return found
 
 
 def _channels(call: Call, channels: Axis, weight: Value, groups: int, transposed: bool) -> tuple[Axis, Axis, Axis]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -379,7 +379,7 @@ def trailing(call: Call, value: Value, spatial: int, passing: Sequence[int] = ()
     return Value(axes, value.clean)
 
 
-def along(given: Any, dim: int, otherwise: int) -> int:
+def of_axis(given: Any, dim: int, otherwise: int) -> int:
     """An argument of a convolution or a pooling for one of its spatial axes: a number, or one for each axis."""
     if isinstance(given, str):  # "valid" or "same"
         return otherwise
@@ -391,10 +391,66 @@ def alone(call: Call, kernel: Sequence[int], spatial: int) -> list[int]:
     """The spatial axes along which windows are one place wide and come one after the other, without padding."""
 
     def each(dim: int) -> bool:
-        size = along(kernel, dim, 0)
-        return (size, along(call["stride"], dim, size), along(call["padding"], dim, 0)) == (1, 1, 0)
+        size = of_axis(kernel, dim, 0)
+        return (size, of_axis(call["stride"], dim, size), of_axis(call["padding"], dim, 0)) == (1, 1, 0)
 
     return [dim for dim in range(spatial) if each(dim)]
+
+
+def slid(call: Call, value: Value, kernel: Sequence[int], before: fx.Node, *, padded: bool) -> dict[int, Axis]:
+    """The elastic spatial axes that sums of neighbours leave as long as they were, zeros being around and where nothing is.
+
+    Where the last units are gone, zeros are in the place of zeros: a narrower network is the masked one.  Their order counts
+    from then on.  Channels are such an axis in "ECA-Net" (Wang et al. 2020) and in local response normalisation.
+
+    Args:
+        call: of a convolution or an average.
+        value: of its input, whose last axes are spatial.
+        kernel: length of windows along each of them.
+        before: the node that gives the input: zeros may have been put around there.
+        padded: whether padding of its own is zeros.
+    """
+    found: dict[int, Axis] = {}
+    first = len(value.axes) - len(kernel)
+    for dim, size in enumerate(kernel):
+        axis = value.axes[first + dim]
+        if size == 1 or rigid(axis) or call.soft or of_axis(call["stride"], dim, size) != 1:
+            continue
+        around = of_axis(call["dilation"], dim, 1) * (size - 1)
+        same = call["padding"] == "same"
+        if same and around % 2:
+            continue
+        padding = around // 2 if same else of_axis(call["padding"], dim, 0)
+        if padded and 2 * padding == around and value.clean[first + dim]:
+            found[dim] = axis
+        elif padding == 0:
+            found |= _padded_before(call, before, dim - len(kernel), around, dim)
+    call.ordered += found.values()
+    return found
+
+
+def _padded_before(call: Call, node: fx.Node, back: int, around: int, dim: int) -> dict[int, Axis]:
+    """The axis `back` from the end, without the `around` zeros that a node of its own put around it."""
+    given = arguments(node)
+    if name_of(node) not in ("aten.pad", "aten.constant_pad_nd") or given.get("mode", "constant") != "constant":
+        return {}
+    left, right = [*given["pad"], *[0] * (-2 * back)][2 * (-back - 1) : 2 * -back]
+    inner = call.value(given["self"])
+    if given.get("value") or min(left, right) < 0 or left + right != around or not inner.clean[back]:
+        return {}
+    length = size_of(inner.axes[back])
+    pieces = cut(call.value(node).axes[back], [mark for mark in (left, left + length) if 0 < mark < length + around])
+    call.freeze_all((piece for piece in pieces if piece is not pieces[1 if left else 0]), "kernel")
+    return {dim: inner.axes[back]}
+
+
+def passed(value: Value, kept: Mapping[int, Axis], spatial: int) -> Value:
+    """With axes that were `slid`: of them nothing is zero any more."""
+    first = len(value.axes) - spatial
+    axes, clean = list(value.axes), list(value.clean)
+    for dim, axis in kept.items():
+        axes[first + dim], clean[first + dim] = axis, False
+    return Value(tuple(axes), tuple(clean))
 
 
 @rule("zeros ones full empty rand randn new_zeros new_ones new_full new_empty")
