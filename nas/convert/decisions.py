@@ -136,10 +136,10 @@ def _both(analysis: Analysis) -> set[frozenset[Atom]]:
     of_heads = _of_heads(analysis)
     found: set[frozenset[Atom]] = set()
     for node, derived in analysis.derived.items():
-        if ("groups",) in derived:
+        weight = arguments(node).get("weight")  # a shuffle of channels has groups, too
+        if ("groups",) in derived and weight is not None:
             groups = set(free(derived["groups",].axis))
-            weight = analysis.axes(arguments(node)["weight"])
-            channels = {atom for axis in weight[:2] for atom in free(axis)} - groups - of_heads
+            channels = {atom for axis in analysis.axes(weight)[:2] for atom in free(axis)} - groups - of_heads
             found.update(frozenset((group, channel)) for group in groups for channel in channels)
     return found
 

@@ -140,6 +140,15 @@ def test_a_grouped_convolution_has_groups_and_channels_of_a_group() -> None:
     assert names.tensors["2.weight"][1] == (groups, after)
 
 
+def test_groups_of_a_shuffle_are_those_of_the_convolution_before_it() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 3, groups=4), nn.ChannelShuffle(4), nn.Conv2d(16, 2, 1)
+    )
+    space = nas.elastic(model, torch.zeros(1, 3, 8, 8))
+    assert {decision.kind for decision in space.plan.decisions} >= {"groups"}
+    assert space.report.execution == "class"
+
+
 @pytest.mark.parametrize(("least", "expected"), [(0.25, (4, 4, 4)), (0.5, (6, 6, 6))])
 def test_groups_and_their_channels_keep_the_least_share_together(least: float, expected: tuple[int, ...]) -> None:
     model = nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(64, 64, 3, groups=8), nn.Conv2d(64, 2, 1))
