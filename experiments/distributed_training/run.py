@@ -61,7 +61,9 @@ class Plan:
 
 
 def supernet(family: str, plan: Plan, seed: int) -> nas.Supernet:
-    """For 8×8 digits (small), or 32×32 colour images (full: 1 M and 5 M parameters, as in supernet_speed)."""
+    """For 8×8 digits (small, or smoke with few choices), or 32×32 images (full: 1 M and 5 M parameters, as in supernet_speed)."""
+    if plan.scale == "smoke":
+        return vit.supernet(vit.space(widths=(32, 48), depths=(1, 2), heads=(2, 3), ratios=(1, 2)), seed=seed)
     if plan.scale == "small":
         return conv.supernet(seed=seed) if family == "conv" else vit.supernet(seed=seed)
     if family == "conv":
@@ -74,7 +76,7 @@ def supernet(family: str, plan: Plan, seed: int) -> nas.Supernet:
 
 def task(plan: Plan, batch: int, seed: int) -> Classification:
     """The digits; at full scale noise of the size of CIFAR's images.  Accuracy is no question here, and is hardly measured."""
-    if plan.scale == "small":
+    if plan.scale != "full":
         made = digits(batch=batch, seed=seed, shift=1)
         few = {name: tuple(one[:32] for one in getattr(made, name)) for name in ("valid", "test")}
         return dataclasses.replace(made, calibration=32, **few)
@@ -388,7 +390,7 @@ def main() -> None:
         plan = dataclasses.replace(plan, parts=(args.only,))
     if args.smoke:
         small = {"families": ("vit",), "optimizers": ("sgd",), "parts": ("equality", "time"), "batches": (64,)}
-        plan = dataclasses.replace(plan, seeds=1, steps=2, rounds=1, timed=4, **small)
+        plan = dataclasses.replace(plan, scale="smoke", seeds=1, steps=2, rounds=1, timed=4, **small)
     made = in_ranks(size, in_each, plan) if set(plan.parts) & {"equality", "time"} else {}
     rows: dict[str, list[dict[str, Any]]] = {}
     if "equality" in plan.parts:
