@@ -44,7 +44,7 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("victims", ["driver", "worker", "both"])
+@pytest.mark.parametrize("victims", ["driver", "worker", pytest.param("both", marks=pytest.mark.slow)])
 def test_a_search_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path, victims: str) -> None:
     rng = random.Random(victims)
     store, script = tmp_path / "nas.db", tmp_path / "driver.py"
