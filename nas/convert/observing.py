@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -24,6 +25,9 @@ Arguments = dict[Path, Expression]
 
 MARK = "nas"
 """Key of a node's number in its `custom` entry, which `torch.export` carries to the graph that it gives."""
+_log = logging.getLogger("nas")
+OFTEN = 5_000
+"""Operators after each of which a line says that a capture goes on: each takes some milliseconds of the processor."""
 _MOST = 1_000
 """Operators that are computed to know a value."""
 _ASKED = (
@@ -49,6 +53,7 @@ class Observer(TorchFunctionMode):
         self.found: dict[int, Arguments] = {}
         self.compared: dict[tuple[Expression, Expression], bool] = {}
         self._nodes = 0
+        self._calls = 0
         self._inside: list[object] = []
         self._bodies: dict[object, Callable[..., Any]] = {}
         self._own: dict[object, Callable[..., Any]] = {
@@ -72,6 +77,7 @@ class Observer(TorchFunctionMode):
             return own(*args, **kwargs)
         if isinstance(func, types.FunctionType) and func not in self._inside:
             return self._enter(func, args, kwargs)
+        self._count()
         given = [(path, number) for path, number in leaves((args, kwargs))]
         if not given:
             return func(*args, **kwargs)
@@ -81,6 +87,11 @@ class Observer(TorchFunctionMode):
         if graph is not None:
             self._note(func, args, kwargs, list(_since(graph, last)))
         return result
+
+    def _count(self) -> None:
+        self._calls += 1
+        if self._calls % OFTEN == 0:
+            _log.warning("the model called %s operators so far; nas.elastic goes on", f"{self._calls:,}")
 
     def _enter(self, func: types.FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Its body, which asks about overrides no more: calls inside come here again."""

@@ -479,3 +479,32 @@ def test_a_norm_written_out_of_channels_that_all_got_a_bias_is_one_of_the_narrow
         for name, parameter in built.named_parameters():
             parameter.copy_(model.get_parameter(name)[tuple(map(slice, parameter.shape))])
         assert torch.allclose(narrow(x), built(x), atol=1e-6)
+
+
+def test_a_mask_of_each_sample_that_is_repeated_for_each_head_leaves_heads_elastic() -> None:
+    class Repeating(nn.Module):
+        def __init__(self, heads: int = 4) -> None:
+            super().__init__()
+            self.heads = heads
+            self.q, self.k, self.v, self.out = (nn.Linear(6, 16), nn.Linear(6, 16), nn.Linear(6, 16), nn.Linear(16, 2))
+
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            batch, length, _ = x.shape
+            q, k, v = (
+                layer(x).view(batch, length, self.heads, -1).permute(2, 0, 1, 3).reshape(-1, length, 4)
+                for layer in (self.q, self.k, self.v)
+            )
+            scores = q @ k.transpose(1, 2) + mask.repeat(self.heads, 1, 1)
+            mixed = (scores.softmax(-1) @ v).view(self.heads, batch, length, 4)
+            return self.out(mixed.permute(1, 2, 0, 3).reshape(batch, length, -1))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    model, x, mask = Repeating().eval(), torch.randn(3, 5, 6), torch.randn(3, 5, 5)
+    space = nas.elastic(model, (x, mask))
+    (heads,) = space.plan.decisions
+    assert (heads.kind, heads.choices) == ("heads", (1, 2, 3, 4))
+    narrow = nas.Supernet(space, weights=model).extract(space.arch({heads.name: 2}))
+    assert narrow.heads == 2
+    with torch.no_grad():
+        model.v.weight[8:], model.v.bias[8:] = 0, 0
+        assert torch.allclose(narrow(x, mask), model(x, mask), atol=1e-6)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import nas
+from nas.convert import observing
 from nas.convert.capture import Capture, capture
 from nas.errors import SpaceError
 
@@ -724,3 +725,14 @@ def test_settings_of_gradients_make_no_nodes() -> None:
     captured = capture(Model(), x)
     assert [str(node.target) for node in captured.graph.nodes if node.op == "call_function"] == ["aten.mul.Tensor"] * 3
     assert torch.is_grad_enabled()
+
+
+def test_a_capture_of_many_operators_says_that_it_goes_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observing, "OFTEN", 20)
+    model = nn.Sequential(*(nn.ReLU() for _ in range(50)))
+    capture(model, torch.randn(2))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the model called {count} operators so far; nas.elastic goes on" for count in (20, 40)
+    ]

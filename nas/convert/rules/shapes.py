@@ -139,7 +139,7 @@ def repeated(call: Call) -> Value:
     axes = []
     for dim, count in enumerate(counts):
         source = value.axes[dim - offset] if dim >= offset else ()
-        copies = fresh(count) if not rigid(source) or size_of(source) == 1 else fixed(count)
+        copies = fresh(count)
         if count > 1:
             call.derive((("repeats" if call["repeats"] is not None else "dims"), dim - missing), copies)
         axes.append(norm((*copies, *source)))
