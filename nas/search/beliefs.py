@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nas.search.archive import Seen
 from nas.search.encoding import Encoding
 from nas.search.gaussian import Prior, Process, View, fit
-from nas.search.improvement import expected_gain, normals
+from nas.search.improvement import Region, normals
 from nas.search.warp import Warp
 
 if TYPE_CHECKING:
@@ -109,8 +109,7 @@ class Beliefs:
         self.targets = [warp(column) for warp, column in zip(self.warps, columns, strict=True)]
         self.doubt = [process.overconfidence(seen) for process, seen in zip(objectives, self.targets, strict=True)]
         self.over = over
-        self.front = front
-        self.reference = reference_point(values, front) if len(values) else np.zeros(values.shape[1])
+        self.region = Region(front, reference_point(values, front)) if len(values) and len(front) else None
 
     def view(self, archs: Sequence[Arch]) -> Candidates:
         """What is believed of `archs`, which can learn that one of them was asked."""
@@ -145,12 +144,13 @@ class Candidates:
 
     def gains(self) -> Floats:
         """(n,) expected gain in hypervolume times the probability of being feasible, or only that while nothing is."""
-        beliefs = self._beliefs
-        if not len(beliefs.front):  # first of all, something feasible
+        region = self._beliefs.region
+        if region is None:  # first of all, something feasible
             return self._feasible
-        gain = expected_gain(self._draws(1.0), beliefs.front, beliefs.reference)
+        values, weights = normals()
+        gain = region.gains(self._draws(values), weights)
         if not gain.any():  # all look hopeless at this confidence
-            gain = expected_gain(self._draws(3.0), beliefs.front, beliefs.reference)
+            gain = region.gains(self._draws(values * 3.0), weights)
         worth: Floats = gain * self._feasible
         return worth
 
@@ -171,19 +171,14 @@ class Candidates:
         for view in self._objectives:
             view.ask(at)
 
-    def _draws(self, confidence: float) -> Floats:
-        """(n, samples, m) samples of the objectives."""
-        noise = normals(len(self._objectives)) * np.array(self._beliefs.doubt) * confidence
-        draws: Floats = np.stack(
-            [
-                warp.back(mean[:, None] + (self._known[at] * np.sqrt(view.variances))[:, None] * noise[:, at])
-                for at, (warp, mean, view) in enumerate(
-                    zip(self._beliefs.warps, self._means, self._objectives, strict=True)
-                )
-            ],
-            -1,
-        )
-        return draws
+    def _draws(self, normal: Floats) -> list[Floats]:
+        """Of each objective (n, s): what it would be at so many deviations from its mean."""
+        doubt = np.array([np.sqrt(view.variances) for view in self._objectives]) * self._known
+        doubt *= np.array(self._beliefs.doubt)[:, None]
+        return [
+            warp.back(mean[:, None] + deviation[:, None] * normal)
+            for warp, mean, deviation in zip(self._beliefs.warps, self._means, doubt, strict=True)
+        ]
 
 
 def reference_point(values: Floats, front: Floats) -> Floats:

@@ -1,101 +1,115 @@
-"""Expected hypervolume gain of candidates whose objectives are normal and independent.
+"""Expected gain in hypervolume of candidates whose objectives are independent.
 
-With two objectives the gain of each sample is exact.  With more, the hypervolume is written as an average over directions
-(Zhang, Golovin 2020, "Random Hypervolume Scalarizations for Provable Multi-Objective Black Box Optimization"), which costs
-the same for any number of objectives.
+What a point adds to the hypervolume of a front is the volume that it dominates of the region that the front does not.  That
+region is cut into boxes, and in a box the expectation of independent objectives is a product of one-dimensional ones
+(Emmerich, Giannakoglou, Naujoks 2006; Couckuyt, Deschrijver, Dhaene 2014, "Fast calculation of multiobjective probability of
+improvement and expected improvement criteria for Pareto optimization"), for any number of objectives and any distribution.
+Nothing depends on the units of an objective.
 """
 
 from __future__ import annotations
 
 import functools
-from math import gamma, pi
+from collections.abc import Sequence
 
+import moocore
 import numpy as np
 import scipy  # a part of it, as scipy.stats, is imported when it is first used
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
-SAMPLES = 32  # of a candidate's objectives; half as many where each is looked at from every direction
-DIRECTIONS = 64
+# Points of the front that make boxes, by the number of objectives: boxes grow with their square and more.
+MOST = {1: 1, 2: 400, 3: 100, 4: 40, 5: 20}
+FEW = 12
+WIDTH, REACH = 0.5, 4.0  # of the intervals that a normal distribution is cut into, and how far they go, in deviations
 
 
-def expected_gain(draws: Floats, front: Floats, reference: Floats) -> Floats:
-    """Mean gain in hypervolume of each candidate.
+class Region:
+    """What is better than the reference in every objective, and dominated by no point of a front: disjoint boxes.
+
+    Of a front with more points than `MOST` those stay that alone dominate the most; the gain of what only the others dominate is
+    overrated by at most what they add.
 
     Args:
-        draws: (n, s, m) samples of the objectives of n candidates, minimised.
-        front: (k, m) non-dominated points; k may be 0.
+        front: (k, m) non-dominated points, minimised; k may be 0.
         reference: (m,) upper bound of what counts.
-
-    Returns:
-        (n,) in the units of the hypervolume, 0.0 and more.
     """
-    match draws.shape[2]:
-        case 1:
-            best = min(float(front.min(initial=np.inf)), float(reference[0]))
-            gain = np.maximum(best - draws[..., 0], 0.0)
-        case 2:
-            gain = gain_2d(draws, front, reference)
-        case _:
-            gain = gain_scalarised(draws, front, reference)
-    return np.asarray(gain.mean(1))
+
+    def __init__(self, front: Floats, reference: Floats) -> None:
+        inside = front[(front < reference).all(1)]
+        most = MOST.get(len(reference), FEW)
+        if len(inside) > most:
+            alone = moocore.hv_contributions(_scaled(inside, reference), ref=np.ones(len(reference)))
+            inside = inside[np.sort(np.argsort(-alone, kind="stable")[:most])]
+        low, high = _boxes(inside, reference)
+        self.edges: list[Floats] = []
+        """Of each objective, ascending; the first is minus infinity."""
+        self.low: list[Ints] = []
+        """(boxes,) of each objective: which edge is the box's lower one."""
+        self.high: list[Ints] = []
+        for below, above in zip(low.T, high.T, strict=True):
+            edges, places = np.unique(np.concatenate([[-np.inf], below, above]), return_inverse=True)
+            self.edges.append(edges)
+            self.low.append(places[1 : 1 + len(below)])
+            self.high.append(places[1 + len(below) :])
+
+    def gains(self, draws: Sequence[Floats], weights: Floats) -> Floats:
+        """(n,) expected gain of each candidate, 0.0 and more, in the units of the hypervolume.
+
+        Args:
+            draws: of each objective (n, s) values that it may take.
+            weights: (s,) how likely each of them is; they sum to 1.
+        """
+        total: Floats = np.ones((len(draws[0]), 1))
+        for values, edges, low, high in zip(draws, self.edges, self.low, self.high, strict=True):
+            room = _room(values, weights, edges)
+            total = total * (room.take(high, 1) - room.take(low, 1))
+        return total.sum(1)
 
 
-def gain_2d(points: Floats, front: Floats, reference: Floats) -> Floats:
-    """Exact gain in hypervolume of each of (…, 2) points, each alone, against a front of two objectives.
+def _room(values: Floats, weights: Floats, edges: Floats) -> Floats:
+    """(n, e) expectation of how far a value is below each edge, 0.0 where it is above."""
+    room = np.zeros((len(values), len(edges)))
+    for at, weight in enumerate(weights):
+        room[:, 1:] += weight * np.maximum(edges[1:] - values[:, at, None], 0.0)
+    return room
 
-    The area below the staircase and right above a point is a sum over the steps between them: two look-ups and two
-    cumulated sums, whatever the front's size.
+
+def _scaled(points: Floats, reference: Floats) -> Floats:
+    """Points with 0.0 where an objective is best, and 1.0 at the reference."""
+    best = points.min(0)
+    return np.asarray((points - best) / (reference - best))
+
+
+def _boxes(front: Floats, reference: Floats) -> tuple[Floats, Floats]:
+    """Lower and upper corners of disjoint boxes, (b, m) each.
+
+    One point after the other is cut out: a box loses what the point dominates, and what is left of it are up to m boxes.
     """
-    front = front[(front < reference).all(1)]
-    front = front[np.argsort(front[:, 0])]
-    x, y = np.minimum(points[..., 0], reference[0]), np.minimum(points[..., 1], reference[1])
-    # Step j reaches to edge j and is height j high.
-    edges = np.append(front[:, 0], reference[0])
-    heights = np.insert(front[:, 1], 0, reference[1])
-    first = np.minimum(np.searchsorted(edges, x, side="right"), len(edges) - 1)
-    last = len(heights) - 1 - np.searchsorted(heights[::-1], y, side="right")
-    widths = np.diff(edges, prepend=edges[0])
-    width, area = np.cumsum(widths), np.cumsum(widths * heights)
-    reached = last >= first
-    last = np.maximum(last, first)
-    gain = (edges[first] - x) * (heights[first] - y) + area[last] - area[first] - (width[last] - width[first]) * y
-    return np.where(reached, np.maximum(gain, 0.0), 0.0)
-
-
-def gain_scalarised(points: Floats, front: Floats, reference: Floats) -> Floats:
-    """Gain of each of (n, s, m) points, as the mean over directions λ of max(0, s_λ(point) − max over the front of s_λ).
-
-    s_λ(y) = min_i max(0, (reference_i − y_i) / λ_i)^m; its mean over the positive part of the sphere is proportional to the
-    hypervolume, which `scale` makes an equality.
-    """
-    objectives = len(reference)
-    directions, scale = _directions(objectives)
-    inverse = 1.0 / directions
-    best = np.zeros(len(directions))
-    if len(front):
-        room = np.maximum(reference - front, 0.0)
-        best = (room[:, None, :] * inverse).min(2).max(0) ** objectives
-    room = np.maximum(reference - points, 0.0)
-    gain = np.zeros(points.shape[:2])
-    for direction, known in zip(inverse, best, strict=True):
-        gain += np.maximum((room * direction).min(2) ** objectives - known, 0.0)
-    return gain * (scale / len(directions))
+    low, high = np.full((1, len(reference)), -np.inf), reference[None].copy()
+    # Points of the middle first make the fewest boxes: a third of those in the order of an objective, with three objectives.
+    for point in front[np.argsort(_scaled(front, reference).max(1), kind="stable")] if len(front) else front:
+        hit = (high > point).all(1)
+        inner, outer = low[hit], high[hit]
+        lows, highs = [low[~hit]], [high[~hit]]
+        for at, bound in enumerate(point):
+            left = inner[:, at] < bound
+            above = outer[left].copy()
+            above[:, at] = bound
+            lows.append(inner[left].copy())
+            highs.append(above)
+            inner[:, at] = np.maximum(inner[:, at], bound)
+        low, high = np.concatenate(lows), np.concatenate(highs)
+    return low, high
 
 
 @functools.cache
-def normals(objectives: int) -> Floats:
-    """(s, m) quasi-random standard normal numbers, always the same."""
-    uniform = scipy.stats.qmc.Sobol(objectives, seed=0).random(SAMPLES if objectives < 3 else SAMPLES // 2)
-    return np.asarray(scipy.special.ndtri(0.001 + 0.998 * uniform))
-
-
-@functools.cache
-def _directions(objectives: int) -> tuple[Floats, float]:
-    """(DIRECTIONS, m) unit vectors, evenly over the positive part of the sphere, and the constant c_m."""
-    uniform = scipy.stats.qmc.Sobol(objectives, seed=1).random(DIRECTIONS)
-    vectors = np.abs(scipy.special.ndtri(0.5 + 0.4995 * uniform + 1e-4))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    half = objectives / 2.0
-    return vectors, pi**half / (2.0**objectives * gamma(half + 1.0))
+def normals() -> tuple[Floats, Floats]:
+    """(s,) values of a standard normal distribution and how likely they are: the means of intervals."""
+    edges = np.arange(-REACH, REACH + WIDTH / 2.0, WIDTH)
+    edges[0], edges[-1] = -np.inf, np.inf
+    weights = np.diff(scipy.special.ndtr(edges))
+    density = np.exp(-(edges**2) / 2.0) / np.sqrt(2.0 * np.pi)
+    return -np.diff(density) / weights, weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ Outcome = Callable[[int, Arch], Finished]
 
 ONE = (Metric("error", "min"),)
 TWO = (Metric("error", "min"), Metric("cost", "min"))
+THREE = (*TWO, Metric("kinds", "min"))
 
 
 @cache
@@ -173,6 +175,27 @@ class AlgorithmConformance:
             yield continuous()
 
     # -- what is proposed --------------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("objectives", [TWO, THREE], ids=["two", "three"])
+    def test_units_of_objectives_change_no_proposal(self, objectives: tuple[Metric, ...]) -> None:
+        """Neither ten thousand times one of them, nor another base of its logarithm."""
+
+        def measured(scales: tuple[float, ...]) -> list[str]:
+            def outcome(number: int, arch: Arch) -> Finished:
+                error, cost = trade_off(arch)
+                whole = (
+                    round(9 * error),
+                    cost,
+                    len(set(arch.genome)),
+                )  # so that archs that are equal are so in all units
+                values = [math.log(2.0 + value) for value in whole]
+                return Finished(number, arch, tuple(v * s for v, s, _ in zip(values, scales, objectives, strict=False)))
+
+            return keys(drive(self.bound(flat(), objectives), outcome, self.trials(120), workers=3).asked)
+
+        plain = measured((1.0, 1.0, 1.0))
+        assert measured((1e4, 1.0, 1.0)) == plain
+        assert measured((1.0, 1e-3 / math.log(2.0), 1.0 / math.log(10.0))) == plain
 
     def test_proposals_are_in_the_space_and_new(self) -> None:
         for space in self.spaces():

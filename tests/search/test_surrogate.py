@@ -20,7 +20,6 @@ from nas.search.archive import Archive, Kept, Seen
 from nas.search.beliefs import Models, Violations
 from nas.search.encoding import Encoding
 from nas.search.gaussian import Prior, Process, _Likelihood, fit
-from nas.search.improvement import expected_gain, gain_2d, gain_scalarised
 from nas.search.insight import Insight, Knowledge
 from nas.search.warp import Warp
 from tests.conformance.algorithm import (
@@ -203,35 +202,6 @@ def test_fit_finds_the_decisions_that_interact() -> None:
     targets = np.array([1.0 if arch.choices["[3]"] == arch.choices["[1]"] else -1.0 for arch in some])
     theta = fit(code, Prior.of(code), code(some), targets)[: code.decisions]
     assert set(np.argsort(-theta)[:2]) == {1, 3}
-
-
-# -- gain ---------------------------------------------------------------------------------------------------------------------
-
-
-def test_gain_of_two_objectives_is_the_difference_of_hypervolumes() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(30):
-        cloud = rng.random((8, 2))
-        front, reference = cloud[pareto.non_dominated(cloud)], np.array([0.9, 1.1])
-        points = rng.random((20, 2)) * 1.3 - 0.1
-        before = pareto.hypervolume(front, reference)
-        slow = [pareto.hypervolume(np.vstack([front, point]), reference) - before for point in points]
-        np.testing.assert_allclose(gain_2d(points, front, reference), slow, atol=1e-12)
-
-
-def test_gain_over_directions_approaches_the_hypervolume() -> None:
-    rng = np.random.default_rng(0)
-    reference = np.ones(3)
-    for points in rng.random((5, 1, 3)) * 0.5:
-        exact = float(np.prod(1 - points[0]))
-        assert gain_scalarised(points[None], np.zeros((0, 3)), reference)[0, 0] == pytest.approx(exact, rel=0.15)
-    front = np.array([[0.2, 0.2, 0.2]])
-    assert gain_scalarised(np.array([[[0.3, 0.3, 0.3]]]), front, reference)[0, 0] == 0.0
-
-
-def test_gain_of_one_objective_is_the_mean_improvement() -> None:
-    draws = np.array([[[0.5], [1.5]], [[3.0], [4.0]]])
-    np.testing.assert_allclose(expected_gain(draws, np.array([[1.0]]), np.array([9.0])), [0.25, 0.0])
 
 
 def test_warp_keeps_order_and_comes_back() -> None:
