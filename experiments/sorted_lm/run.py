@@ -49,7 +49,7 @@ SCALES = {
         "limit": 12_000_000,
         "merges": 2048,
     },
-    "smoke": {"width": 16, "kv": 1, "head": 8, "context": 32, "batch": 4, "steps": 6, "limit": 100_000, "merges": 64},
+    "smoke": {"width": 16, "kv": 1, "head": 8, "context": 32, "batch": 4, "steps": 6, "limit": 60_000, "merges": 8},
 }
 DEPTHS = (1, 2, 3, 4, 5, 6)
 WIDE = {"width": 256, "kv": 4, "head": 32, "batch": 4}
@@ -263,7 +263,7 @@ def main() -> None:
     args = parser.parse_args()
     scale = SCALES["smoke" if args.smoke else args.scale]
     if args.smoke:
-        args.seeds, args.repeats, args.prompts = 1, 2, 2
+        args.seeds, args.repeats, args.prompts = 1, 2, 1
     torch.set_num_threads(1)
     if args.draft_only:
         alone = []
