@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
-__all__ = ["Front", "crowding", "hypervolume", "non_dominated", "ranks"]
+__all__ = ["Front", "contributions", "crowding", "hypervolume", "non_dominated", "ranks"]
 
 
 def _points(points: ArrayLike) -> Array:
@@ -146,6 +146,25 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     if not (np.isfinite(inside).all() and np.isfinite(bound).all()):
         return inf
     return float(moocore.hypervolume(inside, ref=bound))
+
+
+def contributions(points: ArrayLike, reference: ArrayLike) -> Array:
+    """Volume that each point alone dominates within `reference`: what its removal takes from the hypervolume.
+
+    Args:
+        points: (n, m) finite, minimised, none of which dominates another; n may be 0.
+        reference: (m,) finite upper bound.
+
+    Returns:
+        (n,) volumes.
+
+    Raises:
+        ValueError: not (n, m), or a value is NaN.
+    """
+    array = _points(points)
+    if len(array) < 2:  # nor does moocore take one objective, of which a front has one point
+        return np.array([hypervolume(array, reference)][: len(array)])
+    return np.asarray(moocore.hv_contributions(array, ref=np.asarray(reference, dtype=np.float64)), dtype=np.float64)
 
 
 class Front:

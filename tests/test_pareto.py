@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nas.pareto import Front, crowding, hypervolume, non_dominated, ranks
+from nas.pareto import Front, contributions, crowding, hypervolume, non_dominated, ranks
 
 
 def clouds(smallest: int = 0, largest: int = 24, objectives: tuple[int, int] = (1, 5)) -> st.SearchStrategy[np.ndarray]:
@@ -145,6 +145,15 @@ def test_hypervolume_of_a_box_is_its_volume() -> None:
     assert hypervolume([[1, 2, 3]], [2, 4, 6]) == pytest.approx(1 * 2 * 3)
     assert hypervolume(np.empty((0, 3)), [2, 4, 6]) == 0.0
     assert hypervolume([[2, 0, 0]], [2, 4, 6]) == 0.0  # on the border
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3, 4])
+def test_a_contribution_is_what_the_volume_loses_without_the_point(objectives: int) -> None:
+    cloud, bound = np.random.default_rng(objectives).random((40, objectives)), np.ones(objectives)
+    front = cloud[non_dominated(cloud)]
+    rest = np.array([hypervolume(np.delete(front, at, 0), bound) for at in range(len(front))])
+    np.testing.assert_allclose(contributions(front, bound), hypervolume(front, bound) - rest, atol=1e-12)
+    assert contributions(np.empty((0, objectives)), bound).shape == (0,)
 
 
 @pytest.mark.parametrize("measure", [non_dominated, ranks, crowding, lambda points: hypervolume(points, [1, 1])])

@@ -12,10 +12,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-import moocore
 import numpy as np
 import scipy  # a part of it, as scipy.stats, is imported when it is first used
 from numpy.typing import NDArray
+
+from nas.pareto import contributions
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -41,7 +42,7 @@ class Region:
         inside = front[(front < reference).all(1)]
         most = MOST.get(len(reference), FEW)
         if len(inside) > most:
-            alone = moocore.hv_contributions(_scaled(inside, reference), ref=np.ones(len(reference)))
+            alone = contributions(_scaled(inside, reference), np.ones(len(reference)))
             inside = inside[np.sort(np.argsort(-alone, kind="stable")[:most])]
         low, high = _boxes(inside, reference)
         self.edges: list[Floats] = []
@@ -66,7 +67,7 @@ class Region:
         for values, edges, low, high in zip(draws, self.edges, self.low, self.high, strict=True):
             room = _room(values, weights, edges)
             total = total * (room.take(high, 1) - room.take(low, 1))
-        return total.sum(1)
+        return np.asarray(total.sum(1))
 
 
 def _room(values: Floats, weights: Floats, edges: Floats) -> Floats:
