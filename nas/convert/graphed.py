@@ -106,8 +106,10 @@ class Graphed:
                 values.append(next(inputs))
             elif not used:
                 values.append(None)
+            elif kind in ("constant", "table"):  # which are not moved with a module
+                values.append(self._constant(constant if kind == "constant" else _tensor(self.owner, path)))
             else:
-                values.append(self._constant(constant) if kind == "constant" else _tensor(self.owner, path))
+                values.append(_tensor(self.owner, path))
         program = self.programs[self.owner.training]
         return pytree.tree_unflatten(list(program(*values)), self.structure)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -99,3 +102,30 @@ def test_units_on_a_table_keep_their_order_where_others_are_renumbered() -> None
     orders = nas.reorder(net)
     assert sorted(axis.length for axis in orders) == [2, 24]  # 16 is not among them
     torch.testing.assert_close(net(X, space.largest), model(X))
+
+
+@pytest.mark.parametrize("mode", ["class", "free"])
+def test_a_checkpoint_of_a_model_with_tables_gives_the_same_networks(mode: Any, tmp_path: Path) -> None:
+    model = made(Positions())
+    space = nas.elastic(model, X, mode=mode)
+    net = nas.Supernet(space, example=X, weights=model).eval()
+    net.save(tmp_path / "net")
+    again = nas.Supernet.load(tmp_path / "net", pickle.loads(pickle.dumps(space))).eval()
+    arch = space.smallest
+    assert torch.equal(again(X, arch), net(X, arch))
+    torch.testing.assert_close(net.extract(arch)(X), net(X, arch))
+    assert net.extract(arch).positions.shape == (5, net.extract(arch).up.weight.shape[0])
+
+
+class Bare(Positions):
+    """The same without a word of devices."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.norm(self.up(x) + self.positions))  # type: ignore[no-any-return]
+
+
+def test_tables_of_a_captured_graph_follow_the_device_of_its_parameters() -> None:
+    model = made(Bare())
+    space = nas.elastic(model, X, mode="free")
+    narrow = nas.Supernet(space, weights=model).extract(space.smallest)
+    assert narrow.to("meta")(X.to("meta")).shape == (2, 5, 2)
