@@ -38,7 +38,7 @@ ROUNDS, CHILDREN = 2, 4  # the best candidates have children, twice
 # Processor time for looks: in a wave at least, as a share of the time between waves, and when first fitted.
 LEAST_S, SHARE, FIRST_S = 0.02, 0.1, 1.0
 USUAL = 64  # random archs that say how large features usually are
-HALF = 600  # trials told when half of the proposals are front archs mutated, whatever the model says
+HALF = 600  # trials told when half of the proposals are front archs mutated, where the model explains nothing
 MUTANTS = 64  # archs of the front mutated, for the share that the model does not choose
 
 
@@ -59,8 +59,9 @@ class Surrogate(Algorithm):
     epochs a trial was trained are features: a second process that has them chooses among the best candidates of the first,
     for which alone they are computed, in a tenth of the time that passes between proposals.
 
-    What a model cannot explain it never proposes, so a share of the proposals that grows with the history, to a half at 600
-    trials, are archs of the front mutated.
+    What a model cannot explain it never proposes, so a share of the proposals are archs of the front mutated.  It grows with the
+    history and with what the model does not explain: a half at 600 trials of an objective of which it explains nothing, as the
+    measured trials tell that are left out one by one.
 
     An ask costs the same at any size of history: proposals are conditioned on at most 450 trials, the best and a uniform
     sample, and parameters are fitted when the history has grown by 15 %.
@@ -138,7 +139,7 @@ class Surrogate(Algorithm):
         if self._wave is None:
             self._wave = self._begin()
         told = self._archive.told
-        mutant = rng.random() < told / (told + HALF)
+        mutant = rng.random() < self._wave.unexplained * told / (told + HALF)
         while (arch := self._wave.next(mutant, len(self._under_way))) is not None:
             if not mutant or not self._screening.is_useless(arch):
                 return arch

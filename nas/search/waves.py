@@ -35,6 +35,7 @@ class Wave:
         waiting: Mapping[str, Arch],
         known: Mapping[str, Mapping[int, float]],
     ) -> None:
+        self.unexplained = beliefs.unexplained
         own = {**short, **mutants}
         self._archs = [*own.values(), *waiting.values()]
         self._view = beliefs.view(self._archs)

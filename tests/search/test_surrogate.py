@@ -195,6 +195,22 @@ def test_overconfidence_is_found_by_leaving_each_point_out() -> None:
     assert process.overconfidence(targets / 100) == 1.0
 
 
+def test_what_a_model_does_not_explain_is_found_by_leaving_each_point_out() -> None:
+    space = nas.Space(pg.List([pg.oneof([0, 1, 2, 3]) for _ in range(8)]), name="eight")
+    code = Encoding(space)
+    some = archs(space, 80)
+    points, draw = code(some), np.random.default_rng(0)
+    sums = np.array([float(sum(arch.genome)) for arch in some])
+    smooth, noise = (sums - sums.mean()) / sums.std(), draw.normal(size=80)
+    explained, left = [
+        Process(code, fit(code, Prior.of(code), points, targets), points).unexplained(targets)
+        for targets in (smooth, noise)
+    ]
+    assert explained < 0.02
+    assert left > 0.5
+    assert Process(code, Prior.of(code).mean, points).unexplained(np.ones(80)) == 0.0
+
+
 def test_fit_finds_the_decisions_that_interact() -> None:
     space = nas.Space(pg.List([pg.oneof(["a", "b", "c"]) for _ in range(5)]), name="five")
     code = Encoding(space)
@@ -495,7 +511,8 @@ def test_a_feature_is_learnt_from() -> None:
             algorithm.tell([Finished(len(found) + at, arch, (found[at - 4],)) for at, arch in enumerate(asked)])
         return float(np.mean(found[20:]))
 
-    assert sum(late(True, seed) < late(False, seed) - 0.3 for seed in range(5)) >= 4
+    gained = [late(False, seed) - late(True, seed) for seed in range(8)]  # a single seed may be lucky
+    assert np.mean(gained) > 0.3
 
 
 def test_what_is_known_to_gain_nothing_is_not_proposed() -> None:
