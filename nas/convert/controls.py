@@ -13,8 +13,11 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from nas.convert.healthy import healthy_copy
 from nas.convert.permuting import Permuted, permute
 from nas.convert.plan import AtomPlan, Plan
+from nas.convert.proofs import renumbered_on
+from nas.convert.smaller import smaller
 from nas.supernet import parts
 from nas.supernet.inputs import Inputs
 from nas.supernet.parts import Axis, Factor, Sum
@@ -80,8 +83,9 @@ def sample(plan: Plan, count: int, seed: int = 0) -> list[Control]:
 
 
 def tried(module: nn.Module, control: Control, example: Inputs, seed: int = 0) -> bool:
-    """Does renumbering refuse the wrong plan?"""
-    return control.refused(permute(module, control.plan, example, seed))
+    """Does renumbering refuse the wrong plan, on the inputs that a conversion renumbers on?"""
+    few = renumbered_on(smaller(healthy_copy(module, example, seed, samples=None)), example)
+    return control.refused(permute(module, control.plan, example, seed, few))
 
 
 def _left_out(plan: Plan, name: str, dim: int, atom: str) -> Control:

@@ -148,8 +148,7 @@ def prove(
     try:
         patient = healthy_copy(module, example, seed, samples=None)
         small = smaller(patient)
-        few = small if batch_size(example) <= SAMPLES else of_few(small, example, SAMPLES)
-        permuted = permute(module, plan, example, seed, few)
+        permuted = permute(module, plan, example, seed, renumbered_on(small, example))
     except SupernetError as error:
         raise SpaceError(f"{error}; check=False converts it without proof") from error
     frozen = {plan.atoms[atom].decision or atom: why for atom, why in permuted.frozen.items()}
@@ -172,6 +171,11 @@ def prove(
         notes += referee.notes
     silent = tuple((place.tensor, place.dim, place.atom) for place in permuted.silent)
     return Proofs(plan, tuple(findings), frozen, permuted.unshown, silent, tuple(notes))
+
+
+def renumbered_on(small: Patient, example: Inputs) -> Patient:
+    """What renumbering looks at: smaller images, and few samples of them."""
+    return small if batch_size(example) <= SAMPLES else of_few(small, example, SAMPLES)
 
 
 def _on(small: Patient) -> str:

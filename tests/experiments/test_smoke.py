@@ -13,7 +13,8 @@ from tests.experiments.warm import Warm
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(path.parent for path in (ROOT / "experiments").glob("*/run.py"))
-ABLATIONS = sorted((ROOT / "experiments").glob("*/ablation.py"))
+# Further questions of an experiment, each a script of its own.
+FURTHER = [*sorted((ROOT / "experiments").glob("*/ablation.py")), ROOT / "experiments/any_model/controls.py"]
 
 
 def _numbers(value: object) -> int:
@@ -41,8 +42,8 @@ def test_smoke_mode_prints_its_figures(folder: Path, tmp_path: Path, warm: Warm)
     assert _numbers(figures) >= 3
 
 
-@pytest.mark.parametrize("script", ABLATIONS, ids=lambda script: script.parent.name)
-def test_ablations_run_and_are_told_of(script: Path, warm: Warm) -> None:
+@pytest.mark.parametrize("script", FURTHER, ids=lambda script: f"{script.parent.name}-{script.stem}")
+def test_further_scripts_run_and_are_told_of(script: Path, warm: Warm) -> None:
     done = warm(script, "--smoke")
     assert done.returncode == 0, done.stderr[-3000:]
     assert _numbers(json.loads(done.stdout.strip().splitlines()[-1])) >= 3
