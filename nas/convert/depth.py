@@ -15,6 +15,7 @@ from torch import fx, nn
 from nas.convert.analysis import Analysis
 from nas.convert.axes import norm
 from nas.convert.calls import Called
+from nas.convert.dead import remove_dead
 from nas.convert.plan import Unit
 from nas.convert.rules import Value, name_of
 
@@ -171,7 +172,7 @@ def without(capture_module: fx.GraphModule, residuals: list[Residual]) -> fx.Gra
     # From the back, since what goes into one unit may come out of another.
     for residual in sorted(residuals, key=lambda one: -places[one.output]):
         copies[residual.output].replace_all_uses_with(copies[residual.entry])
-    graph.eliminate_dead_code()
+    remove_dead(graph)
     return fx.GraphModule(capture_module, graph)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from nas.convert.capture import Capture
+from nas.convert.dead import remove_dead
 from nas.convert.rules import SPLITS, Path, name_of
 from nas.errors import SpaceError
 from nas.supernet import parts
@@ -91,7 +92,7 @@ class Reference:
         # From the back, since what goes into one unit may come out of another.
         for entry, output in sorted((self.units[name] for name in left_out), key=lambda unit: -places[unit[1]]):
             copies[output].replace_all_uses_with(copies[entry])
-        graph.eliminate_dead_code()
+        remove_dead(graph)
         module = fx.GraphModule(self.capture.module, graph)
         return dataclasses.replace(self.capture, module=module)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -180,10 +180,15 @@ def check_sizes(graph: fx.Graph) -> None:
 
 def written_by(node: fx.Node) -> Iterator[fx.Node]:
     """Nodes whose tensors an operator writes into."""
+    return arguments_of(node, lambda argument: argument.alias_info is not None and argument.alias_info.is_write)
+
+
+def arguments_of(node: fx.Node, wanted: Callable[[Any], bool]) -> Iterator[fx.Node]:
+    """Nodes that are those arguments of an operator which its schema describes as `wanted`."""
     if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
         return
     for place, argument in enumerate(node.target._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
+        if wanted(argument):
             value = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name)
             yield from (
                 one for one in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(one, fx.Node)
