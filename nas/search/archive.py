@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf, isfinite, nan
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+LATELY = 32  # trials that say whether the front is moving
 LEAST = 20  # archs that are bred while none is feasible
 
 
@@ -76,6 +78,7 @@ class Archive:
 
     def __init__(self, objectives: int, capacity: int) -> None:
         self.told = 0
+        self._entered: deque[bool] = deque(maxlen=LATELY)
         self._capacity = capacity
         self._front = Front(objectives)
         self._objectives = objectives
@@ -85,15 +88,22 @@ class Archive:
     def add(self, trial: Kept) -> None:
         """Takes one finished trial."""
         self.told += 1
+        entered = False
         if trial.feasible and trial.values is not None:
             entered, evicted = self._front.add(self.told, trial.values)
             if entered:
                 self._best[self.told] = trial.arch
             for key in evicted:
                 del self._best[key]
+        self._entered.append(entered)
         self._trials.append(trial)
         if len(self._trials) >= self._capacity + self._capacity // 2:
             self._trials = self._chosen(self._capacity)
+
+    @property
+    def progress(self) -> int:
+        """How many of the last `LATELY` trials entered the front."""
+        return sum(self._entered)
 
     @property
     def front(self) -> Floats:

@@ -108,10 +108,6 @@ class Beliefs:
         self.warps = [Warp(column) for column in columns]
         self.targets = [warp(column) for warp, column in zip(self.warps, columns, strict=True)]
         self.doubt = [process.overconfidence(seen) for process, seen in zip(objectives, self.targets, strict=True)]
-        self.unexplained = max(
-            (one.unexplained(seen) for one, seen in zip(objectives, self.targets, strict=True)), default=1.0
-        )
-        """Share of the objective that the model explains least which it does not explain, from 0.0 to 1.0."""
         self.over = over
         self.region = Region(front, reference_point(values, front)) if len(values) and len(front) else None
 

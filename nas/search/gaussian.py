@@ -66,7 +66,6 @@ class Process:
         covariance = self.covariance(points, points)
         covariance[np.diag_indices_from(covariance)] += self.noise
         self.root = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
-        self._inverse: Floats | None = None  # of the covariance, where it was needed
 
     def covariance(self, left: Points, right: Points) -> Floats:
         """(n, m) covariance between two sets of points."""
@@ -92,21 +91,9 @@ class Process:
         In closed form from one inverse (Rasmussen, Williams 2006, 5.4.2).  Typical is what 68 % of the points keep to: a mean
         square would be that of the few that no smooth function explains.
         """
-        off, deviations = self._left_out(targets)
-        return float(np.clip(np.quantile(np.abs(off / deviations), 0.68), 1.0, 2.0))
-
-    def unexplained(self, targets: Floats) -> float:
-        """Share of the targets' typical variance by which typical seen points are off when they are left out: 0.0 to 1.0."""
-        off, _ = self._left_out(targets)
-        usual = np.quantile(np.abs(targets - np.median(targets)), 0.68)
-        return float(min((np.quantile(np.abs(off), 0.68) / usual) ** 2, 1.0)) if usual > 0 else 0.0
-
-    def _left_out(self, targets: Floats) -> tuple[Floats, Floats]:
-        """How far each seen point is from what the others say of it, and how far it may be: a standard deviation."""
-        if self._inverse is None:
-            self._inverse = scipy.linalg.cho_solve((self.root, True), np.eye(len(targets)))
-        diagonal = np.diag(self._inverse)
-        return np.asarray(self._inverse @ targets / diagonal), np.asarray(1.0 / np.sqrt(diagonal))
+        inverse = scipy.linalg.cho_solve((self.root, True), np.eye(len(targets)))
+        off = (inverse @ targets) / np.sqrt(np.diag(inverse))
+        return float(np.clip(np.quantile(np.abs(off), 0.68), 1.0, 2.0))
 
     def at(self, points: Points) -> View:
         """What the process believes at `points`."""

@@ -38,7 +38,7 @@ ROUNDS, CHILDREN = 2, 4  # the best candidates have children, twice
 # Processor time for looks: in a wave at least, as a share of the time between waves, and when first fitted.
 LEAST_S, SHARE, FIRST_S = 0.02, 0.1, 1.0
 USUAL = 64  # random archs that say how large features usually are
-HALF = 600  # trials told when half of the proposals are front archs mutated, where the model explains nothing
+HALF = 600  # trials told when half of the proposals are front archs mutated, if the front does not move
 MUTANTS = 64  # archs of the front mutated, for the share that the model does not choose
 
 
@@ -60,8 +60,8 @@ class Surrogate(Algorithm):
     for which alone they are computed, in a tenth of the time that passes between proposals.
 
     What a model cannot explain it never proposes, so a share of the proposals are archs of the front mutated.  It grows with the
-    history and with what the model does not explain: a half at 600 trials of an objective of which it explains nothing, as the
-    measured trials tell that are left out one by one.
+    history, to a half at 600 trials, where the front stands still; as long as trials enter the front it is divided by one more
+    than those of the last 32 that did.
 
     An ask costs the same at any size of history: proposals are conditioned on at most 450 trials, the best and a uniform
     sample, and parameters are fitted when the history has grown by 15 %.
@@ -139,7 +139,7 @@ class Surrogate(Algorithm):
         if self._wave is None:
             self._wave = self._begin()
         told = self._archive.told
-        mutant = rng.random() < self._wave.unexplained * told / (told + HALF)
+        mutant = rng.random() < told / (told + HALF) / (1 + self._archive.progress)
         while (arch := self._wave.next(mutant, len(self._under_way))) is not None:
             if not mutant or not self._screening.is_useless(arch):
                 return arch

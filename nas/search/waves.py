@@ -35,7 +35,6 @@ class Wave:
         waiting: Mapping[str, Arch],
         known: Mapping[str, Mapping[int, float]],
     ) -> None:
-        self.unexplained = beliefs.unexplained
         own = {**short, **mutants}
         self._archs = [*own.values(), *waiting.values()]
         self._view = beliefs.view(self._archs)

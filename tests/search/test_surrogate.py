@@ -22,6 +22,7 @@ from nas.search.encoding import Encoding
 from nas.search.gaussian import Prior, Process, _Likelihood, fit
 from nas.search.insight import Insight, Knowledge
 from nas.search.warp import Warp
+from nas.search.waves import Wave
 from tests.conformance.algorithm import (
     ONE,
     TWO,
@@ -193,22 +194,6 @@ def test_overconfidence_is_found_by_leaving_each_point_out() -> None:
         off.append(abs(targets[left_out] - view.mean(targets[others])[0]) / spread)
     assert process.overconfidence(targets) == pytest.approx(np.clip(np.quantile(off, 0.68), 1, 2), rel=1e-6)
     assert process.overconfidence(targets / 100) == 1.0
-
-
-def test_what_a_model_does_not_explain_is_found_by_leaving_each_point_out() -> None:
-    space = nas.Space(pg.List([pg.oneof([0, 1, 2, 3]) for _ in range(8)]), name="eight")
-    code = Encoding(space)
-    some = archs(space, 80)
-    points, draw = code(some), np.random.default_rng(0)
-    sums = np.array([float(sum(arch.genome)) for arch in some])
-    smooth, noise = (sums - sums.mean()) / sums.std(), draw.normal(size=80)
-    explained, left = [
-        Process(code, fit(code, Prior.of(code), points, targets), points).unexplained(targets)
-        for targets in (smooth, noise)
-    ]
-    assert explained < 0.02
-    assert left > 0.5
-    assert Process(code, Prior.of(code).mean, points).unexplained(np.ones(80)) == 0.0
 
 
 def test_fit_finds_the_decisions_that_interact() -> None:
@@ -513,6 +498,27 @@ def test_a_feature_is_learnt_from() -> None:
 
     gained = [late(False, seed) - late(True, seed) for seed in range(8)]  # a single seed may be lucky
     assert np.mean(gained) > 0.3
+
+
+def test_mutants_are_few_while_the_front_moves() -> None:
+    space = nas.Space(pg.List([pg.oneof([0, 1, 2, 3]) for _ in range(8)]), name="eight")
+
+    def mutants(values: Callable[[int], tuple[float, float]]) -> int:
+        """Of 200 proposals after 300 trials."""
+        algorithm = Surrogate(seed=0)
+        algorithm.bind(space, TWO)
+        algorithm.tell([Finished(at, arch, values(at)) for at, arch in enumerate(archs(space, 300))])
+        taken: list[bool] = []
+        proposed = Wave.next
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Wave, "next", lambda wave, mutant, n: [taken.append(mutant), proposed(wave, mutant, n)][1])
+            for _ in range(200):
+                algorithm.ask(1)
+        return sum(taken[:200])
+
+    still, moving = mutants(lambda at: (float(at), float(at))), mutants(lambda at: (float(at), float(-at)))
+    assert 45 < still < 90  # a third
+    assert moving < 10
 
 
 def test_what_is_known_to_gain_nothing_is_not_proposed() -> None:
