@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    archs, rounds, seeds = (6, 2, 1) if arguments.smoke else (arguments.archs, arguments.rounds, arguments.seeds)
+    archs, rounds, seeds = (10, 2, 1) if arguments.smoke else (arguments.archs, arguments.rounds, arguments.seeds)
     started = time.perf_counter()
     figures: dict[str, object] = {"processor": machine(), "torch": torch.__version__, "archs": archs, "rounds": rounds}
     for name, supernet in families(arguments.smoke).items():

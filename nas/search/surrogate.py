@@ -167,13 +167,16 @@ class Surrogate(Algorithm):
     def _begin(self) -> Wave:
         """What the model proposes now.  It depends on what was told and on which archs are under way, not on their order."""
         archive, knowledge = self._archive, self._knowledge
+        seen = archive.seen(CAPACITY)
+        knowledge.finished(
+            seen.archs
+        )  # what is stored, before any is asked for: more than what parameters are fitted to
         if self._to_fit is not None:
             self._fit(self._to_fit())
             self._to_fit = None
         assert self._models is not None
         since, self._began = self._began, time.monotonic()
         knowledge.allow(max(LEAST_S, SHARE * (self._began - since)))
-        seen = archive.seen(CAPACITY)
         knowledge.finished(seen.archs)
         beliefs = self._models.condition(self._screening.with_refused(seen), archive.front)
         rng = random.Random(f"{self._stream}:{archive.told}")
