@@ -223,7 +223,19 @@ def same_draws() -> Iterator[None]:
         yield
 
 
-def healthy_copy(module: nn.Module, example: Inputs, seed: int = 0, *, samples: int | None = SAMPLES) -> Patient:
+def is_large(module: nn.Module) -> bool:
+    """Whether double precision costs so much that it is asked for only where single precision finds something wrong."""
+    return sum(one.numel() for one in module.parameters()) > DOUBLE
+
+
+def healthy_copy(
+    module: nn.Module,
+    example: Inputs,
+    seed: int = 0,
+    *,
+    samples: int | None = SAMPLES,
+    precise: bool | None = None,
+) -> Patient:
     """A copy of `module` on healthy weights, in double precision where its code permits.
 
     Inputs that are constant are drawn anew (an example of zeros shows nothing), unless the model refuses them.  The first of a
@@ -234,13 +246,14 @@ def healthy_copy(module: nn.Module, example: Inputs, seed: int = 0, *, samples: 
         example: inputs.
         seed: of the weights.
         samples: of the example, at most, unless the model refuses so few; None for all.
+        precise: in double precision; None where the model is not large.
 
     Raises:
         SupernetError: it runs with none.
     """
     reason = ""
     own = next((one.dtype for one in module.parameters() if one.is_floating_point()), torch.float32)
-    precise = sum(one.numel() for one in module.parameters()) <= DOUBLE
+    precise = not is_large(module) if precise is None else precise
     for dtype in dict.fromkeys((*((torch.float64,) if precise else ()), torch.float32, own)):
         for strength in ("fresh", "spread"):
             state = {**healthy(module, seed, dtype, strength), **_others(module)}

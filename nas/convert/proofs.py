@@ -10,6 +10,7 @@ What fails is halved to the decisions that do it; they are taken from the plan, 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import random
@@ -24,7 +25,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from nas.convert.copying import forget, named_tensors, restores_itself, tied, with_tensors
 from nas.convert.emission import Reference
-from nas.convert.healthy import SAMPLES, Patient, healthy_copy, outputs_of, same_draws, too_large
+from nas.convert.healthy import SAMPLES, Patient, healthy_copy, is_large, outputs_of, same_draws, too_large
 from nas.convert.masking import masked
 from nas.convert.permuting import TOLERANCE, Permuted, guilty, permute
 from nas.convert.plan import AtomPlan, Plan
@@ -145,13 +146,45 @@ def prove(
     skipped = too_large(module)
     if skipped:
         return Proofs(plan, skipped=skipped)
+
+    def proved(*, precise: bool) -> Proofs:
+        return _proved(module, plan, example, reference, zeros=zeros, classes=classes, seed=seed, precise=precise)
+
+    if is_large(module):  # deep networks make errors of single precision as large as those of wrong plans
+        with contextlib.suppress(_Doubtful):
+            return proved(precise=False)
+    return proved(precise=True)
+
+
+class _Doubtful(SpaceError):
+    """In single precision something looks wrong, which may be rounding."""
+
+
+def _proved(
+    module: nn.Module,
+    plan: Plan,
+    example: Inputs,
+    reference: Reference | None,
+    *,
+    zeros: bool,
+    classes: bool,
+    seed: int,
+    precise: bool,
+) -> Proofs:
+    """See `prove`; in double precision, if the model permits, where it is `precise`.
+
+    Raises:
+        _Doubtful: it is not, and something has failed.
+    """
     try:
-        patient = healthy_copy(module, example, seed, samples=None)
+        patient = healthy_copy(module, example, seed, samples=None, precise=precise)
         small = smaller(patient)
         permuted = permute(module, plan, example, seed, renumbered_on(small, example))
     except SupernetError as error:
         raise SpaceError(f"{error}; check=False converts it without proof") from error
     frozen = {plan.atoms[atom].decision or atom: why for atom, why in permuted.frozen.items()}
+    if frozen and not precise:
+        raise _Doubtful("renumbering failed in single precision")
     findings = [_renumbered(permuted, len(plan.atoms) - len(plan.ordered))]
     notes = [_on(small)] if small is not patient else []
     if plan.ordered:
@@ -163,6 +196,7 @@ def prove(
         notes.append("no graph was given, so that cutting was not proved")
     else:
         referee = _referee(module, plan, (small, patient), reference, seed)
+        referee.doubts = not precise
         for looked in ((referee.zeros,) if zeros else ()) + ((referee.classes,) if classes else ()):
             finding, more = looked()
             findings.append(finding)
@@ -252,6 +286,7 @@ class _Referee:
     ) -> None:
         self.plan, self.seed = plan, seed
         self.notes: dict[str, None] = {}
+        self.doubts = False  # whether to give up where something is wrong
         self.patient, self.own = patients  # in high precision, and in the module's own
         names = tied(module)
         self.names = dict.fromkeys(names.values())
@@ -343,6 +378,8 @@ class _Referee:
                 if far <= allowed:
                     worst = max(worst, far)
                     continue
+                if self.doubts:
+                    raise _Doubtful(f"{what}: off by {far:.1g} in single precision")
                 clean = False
                 reasons.clear()
                 for name, how in self._guilty(now, error, allowed).items():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import nas
+from nas.convert import healthy
 from nas.convert.emission import Length, Reference
 from nas.convert.healthy import healthy_copy
 from nas.convert.masking import masked
@@ -224,3 +225,26 @@ class Direction(nn.Module):
 def test_weights_that_are_divided_by_their_length_are_cut() -> None:
     plan = nas.elastic(Direction(), torch.randn(3, 4)).plan
     assert sorted(decision.size for decision in plan.decisions) == [12, 16]
+
+
+class Chaotic(nn.Module):
+    """Every layer makes rounding errors some times as large."""
+
+    def __init__(self, layers: int = 10) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(layers))
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.sin(3.0 * layer(x))
+        return self.head(x)  # type: ignore[no-any-return]
+
+
+def test_what_single_precision_makes_of_a_large_model_is_looked_at_in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model above the limit is proved in single precision first, whose rounding errors look like those of a wrong plan."""
+    monkeypatch.setattr(healthy, "DOUBLE", 0)
+    torch.manual_seed(0)
+    space = nas.elastic(Chaotic().eval(), torch.randn(2, 16), granule=4)
+    assert len(space.decisions) == 10
+    assert "proof failed" not in str(space.report)
