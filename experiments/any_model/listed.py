@@ -243,7 +243,7 @@ def video(name: str) -> Case:
     operators.declare()
     from torchvision.models import video as models
 
-    frames, side = (16, 224) if name == "mvit_v1_b" else (16, 112)
+    frames, side = (16, 224) if name in ("mvit_v1_b", "s3d") else (16, 112)
     return Case(getattr(models, name)(weights=None), (torch.randn(1, 3, frames, side, side),))
 
 
