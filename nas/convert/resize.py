@@ -119,10 +119,8 @@ def _cut_tensors(model: nn.Module, plan: Plan, axes: Axes, sizes: Sizes, memo: M
             made = like(entry.tensor, cut(entry.tensor.detach(), own, whole, sizes))
         for table, key in entry.slots:  # `nn.Parameter(other)` is another object and the same parameter
             memo[id(table[key])] = made
-    for name, buffer in (
-        *model.named_buffers(),
-        *named_tables(model),
-    ):  # the first of its names has the axes, if one has
+    # The first of a buffer's names has the axes, if one has.
+    for name, buffer in (*model.named_buffers(), *named_tables(model)):
         if name in axes:
             memo[id(buffer)] = cut(buffer.detach(), axes[name], whole, sizes)
     for (

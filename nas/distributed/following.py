@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.train.log import of_metric
 from nas.train.state import LOG
 
 if TYPE_CHECKING:
@@ -46,10 +47,7 @@ class Following:
 
     def _show(self, step: int, row: dict[str, str]) -> None:
         loss = f"loss {float(row['loss']):.4f}"
-        parts = {
-            name: name.partition("_") for name in row
-        }  # largest_f1 is of the largest, largest_macro_f1 another metric
-        measured = {parts[name][0]: value for name, value in row.items() if value and parts[name][2] == self._metric}
+        measured = {label: value for label, value in of_metric(row, self._metric).items() if value}
         if measured:
             shown = "  ".join(f"{label} {float(value):.4f}" for label, value in measured.items())
             self._reporter.measured(step, f"{loss}  {self._metric}: {shown}")

@@ -20,6 +20,13 @@ from nas.train.state import EVENTS, LOG, cannot_write
 
 Row = Mapping[str, float]
 
+
+def of_metric(row: Mapping[Any, Any], metric: str) -> dict[str, Any]:
+    """Label of a watched subnet -> its metric in a row of a history: "largest_macro_f1" is not the f1 of any."""
+    parts = ((str(name).partition("_"), value) for name, value in row.items())
+    return {label: value for (label, _, name), value in parts if name == metric}
+
+
 _FLUSH_S = 10.0
 
 

@@ -21,7 +21,7 @@ from nas.pace import duration
 from nas.text import facts
 from nas.train import compiling, optimizers, rng, state
 from nas.train.best import watching
-from nas.train.log import Reporter
+from nas.train.log import Reporter, of_metric
 from nas.train.loop import Run
 from nas.train.losses import InPlace, Loss
 from nas.train.optimizers import Maker
@@ -61,7 +61,7 @@ class TrainResult:
         if self.best_step not in (None, self.steps):
             told, rows = f"{told}, with the weights of step {self.best_step}", rows[rows["step"] == self.best_step]
         last = rows.iloc[-1] if len(rows) else {}
-        watched = [f"{name} {value:.4g}" for name, value in last.items() if str(name).partition("_")[2] == self.metric]
+        watched = [f"{label}_{self.metric} {value:.4g}" for label, value in of_metric(last, self.metric).items()]
         return f"{told}: {', '.join(watched)}" if watched else told
 
 
