@@ -394,16 +394,21 @@ class Response(nn.Module):
         return self.down(x * response(x.norm(dim=2, keepdim=True)) * self.gain + x)  # type: ignore[no-any-return]
 
 
-def test_response_normalisation_of_a_narrower_network_has_its_own_mean() -> None:
-    model, x = Response().eval(), torch.randn(2, 3, 9)
+def expect_built_at_eight(kind: Callable[..., nn.Module]) -> None:
+    """A network of the one decision at 8 is what the class builds at that size, with the first rows of the weights."""
+    model, x = kind().eval(), torch.randn(2, 3, 9)
     space = nas.elastic(model, x)
     (decision,) = space.plan.decisions
     narrow = nas.Supernet(space, weights=model).extract(space.arch({decision.name: 8}))
-    built = Response(8)
+    built = kind(8)
     with torch.no_grad():
         for name, parameter in built.named_parameters():
             parameter.copy_(model.get_parameter(name)[tuple(map(slice, parameter.shape))])
         assert torch.allclose(narrow(x), built(x), atol=1e-6)
+
+
+def test_response_normalisation_of_a_narrower_network_has_its_own_mean() -> None:
+    expect_built_at_eight(Response)
 
 
 def test_an_index_of_what_is_not_the_same_everywhere_keeps_the_axis() -> None:
@@ -470,15 +475,7 @@ class Sloped(nn.Module):
 
 
 def test_a_norm_written_out_of_channels_that_all_got_a_bias_is_one_of_the_narrower_network() -> None:
-    model, x = Sloped().eval(), torch.randn(2, 3, 9)
-    space = nas.elastic(model, x)
-    (decision,) = space.plan.decisions
-    narrow = nas.Supernet(space, weights=model).extract(space.arch({decision.name: 8}))
-    built = Sloped(8)
-    with torch.no_grad():
-        for name, parameter in built.named_parameters():
-            parameter.copy_(model.get_parameter(name)[tuple(map(slice, parameter.shape))])
-        assert torch.allclose(narrow(x), built(x), atol=1e-6)
+    expect_built_at_eight(Sloped)
 
 
 def test_a_mask_of_each_sample_that_is_repeated_for_each_head_leaves_heads_elastic() -> None:
