@@ -13,7 +13,7 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-import scipy  # a part of it, as scipy.stats, is imported when it is first used
+import scipy  # a part of it, as scipy.special, is imported when it is first used
 from numpy.typing import NDArray
 
 from nas.pareto import contributions
