@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
+from search_common.problem import Problem
 
 from searchspaces.nasbench201 import EDGES, Table
 
 UNITS = (1.0, 1e-3, 1e4, 50.0)  # of the objectives: what is measured in seconds, in bytes, in points of accuracy
 DECISIONS, CANDIDATES = 24, 4
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Choices that are numbered, and what they measure.
-
-    Args:
-        candidates: of each decision.
-        values: (n, decisions) genes -> (n, m) minimised objectives.
-        cells: (n, decisions) all there are, where they are few enough to look at.
-    """
-
-    candidates: Sequence[int]
-    values: Callable[[np.ndarray], np.ndarray]
-    cells: np.ndarray | None = None
-
-    def __call__(self, genes: Sequence[int]) -> tuple[float, ...]:
-        """Objectives of one arch."""
-        return tuple(self.values(np.array([genes])).ravel().tolist())
 
 
 def closed(objectives: int, pairs: float) -> Problem:
@@ -65,7 +46,7 @@ def cells(table: Table, columns: Sequence[str]) -> Problem:
     measured = np.where(np.isnan(measured).any(1)[:, None], worst, measured)
     rows = np.zeros((5,) * len(EDGES), dtype=int)
     rows[tuple(genes.T)] = np.arange(len(genes))
-    return Problem([5] * len(EDGES), lambda some: measured[rows[tuple(some.T)]], genes)
+    return Problem([5] * len(EDGES), lambda some: measured[rows[tuple(some.T)]], lambda: measured)
 
 
 NB201 = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyglove as pg
-from problems import Problem
+from search_common.problem import Problem
 
 from nas.metrics import Metric
 from nas.search import NSGA2, Algorithm, Finished, LocalSearch, Surrogate
