@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from math import inf, isfinite, nan
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -58,7 +58,7 @@ class Kept(NamedTuple):
         feasible = state == "COMPLETED" and far <= 0
         return cls(
             history.keys[row],
-            partial(history.archs.__getitem__, row),
+            cache(partial(history.archs.__getitem__, row)),
             _measured(values, state),
             0.0 if feasible else far if far > 0 else inf,
             feasible,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy  # a part of it, as scipy.special, is imported when it is first used
 from numpy.typing import NDArray
 
 from nas.search.archive import Seen
-from nas.search.encoding import Encoding
-from nas.search.gaussian import Prior, Process, View, fit
+from nas.search.breeding import Genes
+from nas.search.encoding import Encoding, Points
+from nas.search.gaussian import Prior, Process, View, fit, products
 from nas.search.improvement import Region, normals
 from nas.search.warp import Warp
 
@@ -20,7 +22,23 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+ALL = slice(None)
 MARGIN = 0.1  # of the front's range, beyond its worst values
+
+
+class Accuracy(NamedTuple):
+    """How exact gains are.
+
+    Args:
+        width: of the intervals that normal distributions are cut into.
+        precision: of numbers.
+    """
+
+    width: float
+    precision: type[np.floating[Any]]
+
+
+FINE, ROUGH = Accuracy(0.5, np.float64), Accuracy(1.0, np.float32)
 
 
 class Violations:
@@ -103,7 +121,7 @@ class Beliefs:
         over: Violations,
         front: Floats,
     ) -> None:
-        self._encoding, self._objectives, self._feasibility = encoding, objectives, feasibility
+        self.encoding, self._objectives, self._feasibility = encoding, objectives, feasibility
         columns = values.T if len(values) else ()
         self.warps = [Warp(column) for column in columns]
         self.targets = [warp(column) for warp, column in zip(self.warps, columns, strict=True)]
@@ -112,14 +130,28 @@ class Beliefs:
         self.region = Region(front, reference_point(values, front)) if len(values) and len(front) else None
 
     def view(self, archs: Sequence[Arch]) -> Candidates:
-        """What is believed of `archs`, which can learn that one of them was asked."""
-        points = self._encoding(archs)
+        """What is believed of `archs`, which can learn that others are being measured."""
+        points = self.encoding(archs)
         feasibility = None if self._feasibility is None else self._feasibility.at(points)
-        return Candidates(self, len(archs), [process.at(points) for process in self._objectives], feasibility)
+        return Candidates(self, len(archs), _views(self._objectives, points), feasibility)
 
-    def gains(self, archs: Sequence[Arch]) -> Floats:
-        """(n,) expected gain of each arch alone."""
-        return self.view(archs).gains() if archs else np.zeros(0)
+    def screened(self, genes: Genes) -> Floats:
+        """(n,) expected gain of each arch alone, about: it says which are worth a closer look.
+
+        Args:
+            genes: rows of the archs; what else is known of them is not looked at.
+        """
+        if not len(genes):
+            return np.zeros(0)
+        points = self.encoding.plain(genes).astype(np.float32)
+        objectives, feasibility = self._single
+        feasible = None if feasibility is None else feasibility.at(points)
+        return Candidates(self, len(genes), _views(objectives, points), feasible, ROUGH).gains()
+
+    @cached_property
+    def _single(self) -> tuple[list[Process], Process | None]:
+        feasibility = None if self._feasibility is None else self._feasibility.single()
+        return [process.single() for process in self._objectives], feasibility
 
 
 class Candidates:
@@ -130,10 +162,18 @@ class Candidates:
         count: how many archs there are.
         objectives: one view for each objective.
         feasibility: a view on the violations, or None.
+        accuracy: of the gains.
     """
 
-    def __init__(self, beliefs: Beliefs, count: int, objectives: Sequence[View], feasibility: View | None) -> None:
-        self._beliefs, self._objectives = beliefs, objectives
+    def __init__(
+        self,
+        beliefs: Beliefs,
+        count: int,
+        objectives: Sequence[View],
+        feasibility: View | None,
+        accuracy: Accuracy = FINE,
+    ) -> None:
+        self._beliefs, self._objectives, self._accuracy = beliefs, objectives, accuracy
         self._means = [view.mean(target) for view, target in zip(objectives, beliefs.targets, strict=True)]
         self._known: Floats = np.ones((len(objectives), count))  # 0.0 where there is no doubt
         self._feasible: Floats = np.ones(count)
@@ -142,16 +182,20 @@ class Candidates:
             room = over.goal - feasibility.mean(over.targets)
             self._feasible = scipy.special.ndtr(room / np.sqrt(feasibility.variances))
 
-    def gains(self) -> Floats:
-        """(n,) expected gain in hypervolume times the probability of being feasible, or only that while nothing is."""
-        region = self._beliefs.region
+    def gains(self, at: NDArray[np.intp] | slice = ALL) -> Floats:
+        """Expected gain in hypervolume times the probability of being feasible, or only that while nothing is.
+
+        Args:
+            at: of which candidates.
+        """
+        region, feasible = self._beliefs.region, self._feasible[at]
         if region is None:  # first of all, something feasible
-            return self._feasible
-        values, weights = normals()
-        gain = region.gains(self._draws(values), weights)
+            return feasible
+        values, weights = normals(self._accuracy.width)
+        gain = region.gains(self._draws(values, at), weights, self._accuracy.precision)
         if not gain.any():  # all look hopeless at this confidence
-            gain = region.gains(self._draws(values * 3.0), weights)
-        worth: Floats = gain * self._feasible
+            gain = region.gains(self._draws(values * 3.0, at), weights, self._accuracy.precision)
+        worth: Floats = gain * feasible
         return worth
 
     def know(self, at: int, objective: int, value: float) -> None:
@@ -166,19 +210,28 @@ class Candidates:
                 for objective, value in values.items():
                     self.know(at, objective, value)
 
-    def ask(self, at: int) -> None:
-        """Candidate `at` is being measured."""
+    def ask(self, archs: Sequence[Arch]) -> None:
+        """Some archs, candidates or not, are being measured."""
+        if not archs or not self._objectives:
+            return
+        points = self._beliefs.encoding(archs)
         for view in self._objectives:
-            view.ask(at)
+            view.ask(points)
 
-    def _draws(self, normal: Floats) -> list[Floats]:
+    def _draws(self, normal: Floats, at: NDArray[np.intp] | slice) -> list[Floats]:
         """Of each objective (n, s): what it would be at so many deviations from its mean."""
         doubt = np.array([np.sqrt(view.variances) for view in self._objectives]) * self._known
         doubt *= np.array(self._beliefs.doubt)[:, None]
         return [
-            warp.back(mean[:, None] + deviation[:, None] * normal)
+            warp.back(mean[at, None] + deviation[at, None] * normal)
             for warp, mean, deviation in zip(self._beliefs.warps, self._means, doubt, strict=True)
         ]
+
+
+def _views(processes: Sequence[Process], points: Points) -> list[View]:
+    """What processes that saw the same believe at `points`."""
+    grams = products(processes[0].points, points) if processes else None
+    return [process.at(points, grams) for process in processes]
 
 
 def reference_point(values: Floats, front: Floats) -> Floats:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nas.search.breeding import Genes, genes_of
 
 if TYPE_CHECKING:
     from nas.space import Arch, Space
@@ -23,9 +25,13 @@ class Points(NamedTuple):
     counts: Floats
     """(n, q): how often each candidate is chosen among decisions that offer the same ones, centred and scaled; then features."""
 
-    def rows(self, at: Sequence[int] | NDArray[np.int64]) -> Points:
+    def rows(self, at: Sequence[int] | NDArray[np.int64] | slice) -> Points:
         """Some of the points."""
         return Points(self.coordinates[at], self.counts[at])
+
+    def astype(self, precision: type[np.floating[Any]]) -> Points:
+        """The points in another precision."""
+        return Points(self.coordinates.astype(precision), self.counts.astype(precision))
 
 
 class Encoding:
@@ -42,13 +48,13 @@ class Encoding:
 
     def __init__(self, space: Space) -> None:
         tables: list[Floats] = []
-        self._floats: list[tuple[int, int]] = []  # decision, column of its unit value
+        self._floats: list[tuple[int, int, Callable[[float], float]]] = []  # decision, its column, value -> [0, 1]
         starts, column = [], 0
         groups: dict[tuple[object, ...], list[int]] = {}
         for decision in space.decisions:
             starts.append(column)
             if decision.point.range is not None:
-                self._floats.append((decision.index, column))
+                self._floats.append((decision.index, column, decision.point.range.unit))
                 tables.append(np.zeros((1, 1)))
                 column += 1
                 continue
@@ -57,14 +63,14 @@ class Encoding:
             if len(decision.candidates) > 1:
                 groups.setdefault(tuple(map(str, decision.labels)), []).append(decision.index)
         self.blocks = np.repeat(np.arange(len(tables)), [table.shape[1] for table in tables])
-        self._tables, self._starts, self.width = tables, starts, column
+        self._tables, self.width = tables, column
+        self._alike = self._by_shape(starts)
         self.groups = [tuple(members) for members in groups.values() if len(members) > 1]
         self.offered = [len(tables[members[0]]) for members in self.groups]
         self.count_columns = sum(self.offered)
         # Two random histograms over K candidates are 2 · (1 − 1/K) apart, squared, as they are scaled.
         self.counts_apart = sum(2.0 * (1.0 - 1.0 / offered) for offered in self.offered)
         """Squared distance of the counts of two random archs, about."""
-        self._space = space
         self._features: Callable[[Sequence[Arch]], Floats] | None = None
 
     def described(self, features: Callable[[Sequence[Arch]], Floats], archs: Sequence[Arch]) -> Encoding:
@@ -100,20 +106,39 @@ class Encoding:
 
     def __call__(self, archs: Sequence[Arch]) -> Points:
         """The points of `archs`."""
-        n = len(archs)
-        genes = np.array([arch.genome for arch in archs], dtype=np.float64).reshape(n, len(self._tables))
+        points = self.plain(genes_of(archs, len(self._tables)))
+        if self._features is None:
+            return points
+        return Points(points.coordinates, np.concatenate([points.counts, self._features(archs)], 1))
+
+    def plain(self, genes: Genes) -> Points:
+        """The points of archs given by their rows, without features."""
+        n = len(genes)
         active = ~np.isnan(genes)
         index = np.where(active, genes, 0).astype(np.intp)
         coordinates = np.zeros((n, self.width))
-        for at, (table, start) in enumerate(zip(self._tables, self._starts, strict=True)):
-            row = np.minimum(index[:, at], len(table) - 1)  # a float's gene is no index
-            coordinates[:, start : start + table.shape[1]] = table[row] * active[:, at : at + 1]
-        if self._floats:
-            units = self._space.features(archs, "ordinal")
-            for at, column in self._floats:
-                coordinates[:, column] = np.where(active[:, at], units[:, at], 0.5)
-        described = () if self._features is None else (self._features(archs),)
-        return Points(coordinates, np.concatenate([self._counts(index, active), *described], 1))
+        for members, tables, columns in self._alike:
+            codes = tables[np.arange(len(members)), index[:, members]]
+            codes *= active[:, members, None]
+            coordinates[:, columns] = codes.reshape(n, len(columns))
+        for at, column, unit in self._floats:
+            coordinates[:, column] = [
+                unit(gene) if here else 0.5 for gene, here in zip(genes[:, at].tolist(), active[:, at], strict=True)
+            ]
+        return Points(coordinates, self._counts(index, active))
+
+    def _by_shape(self, starts: Sequence[int]) -> list[tuple[list[int], Floats, NDArray[np.intp]]]:
+        """Categorical decisions whose tables have one shape: which they are, their tables, and their columns."""
+        shapes: dict[tuple[int, ...], list[int]] = {}
+        real = {at for at, _, _ in self._floats}
+        for at, table in enumerate(self._tables):
+            if at not in real:
+                shapes.setdefault(table.shape, []).append(at)
+        columns = [np.arange(start, start + table.shape[1]) for start, table in zip(starts, self._tables, strict=True)]
+        return [
+            (members, np.stack([self._tables[at] for at in members]), np.concatenate([columns[at] for at in members]))
+            for members in shapes.values()
+        ]
 
     def _counts(self, index: NDArray[np.intp], active: NDArray[np.bool_]) -> Floats:
         parts = [np.zeros((len(index), 0))]

@@ -11,6 +11,7 @@ the same two for counts and features.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ Floats = NDArray[np.float64]
 JITTER = 1e-6  # of the variance, on the diagonal
 ITERATIONS = 30  # of the fit; more changed nothing that a search could tell
 FAR = 50.0  # logarithms of parameters beyond which nothing is computed: a line search may try 10^300
+BLOCK = 192  # candidates that are worked on at a time: their matrices stay in the cache
 TOO_FAR = 1e10  # what is then said of them: as bad as can be
 PRODUCT, ADDITIVE, TALLY, PROFILE, NOISE = range(-5, 0)  # where the amplitudes are among the parameters
 
@@ -59,45 +61,73 @@ class Process:
 
     def __init__(self, encoding: Encoding, parameters: Floats, points: Points) -> None:
         theta, phi, amplitudes, noise = _split(encoding, parameters)
-        self._encoding, self._amplitudes = encoding, amplitudes
+        # Python's numbers, which leave arrays in the precision that they have.
+        self._product, additive, self._tally, self._profile = amplitudes.tolist()
+        self._additive = additive / encoding.decisions
+        self._counted = encoding.count_columns > 0
         self.noise = noise + JITTER
-        self._theta, self._phi = np.sqrt(theta[encoding.blocks]), np.sqrt(phi)
+        self._theta, self._phi = np.sqrt(2.0 * theta[encoding.blocks]), np.sqrt(2.0 * phi)
         self.points = points
+        self._seen = self._left(points)
         covariance = self.covariance(points, points)
         covariance[np.diag_indices_from(covariance)] += self.noise
-        self.root = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
+        root = np.linalg.cholesky(covariance)
+        # Products with the inverse are twice as fast as solving, and what is believed is a product of it.
+        self.whitening: Floats = np.asarray(scipy.linalg.lapack.dtrtri(root, lower=1)[0], dtype=np.float64)
+        """(n, n) inverse of the lower root of the covariance of what was seen."""
 
-    def covariance(self, left: Points, right: Points) -> Floats:
-        """(n, m) covariance between two sets of points."""
-        product, additive, tally, profile = self._amplitudes
-        total: Floats = product * _decay(left.coordinates * self._theta, right.coordinates * self._theta)
-        total += (additive / self._encoding.decisions) * (left.coordinates @ right.coordinates.T)
-        if self._encoding.count_columns:
-            total += tally * (left.counts @ right.counts.T)
-            total += profile * _decay(left.counts * self._phi, right.counts * self._phi)
+    def covariance(self, left: Points, right: Points, grams: Points | None = None) -> Floats:
+        """(n, m) covariance between two sets of points, in the precision of the points.
+
+        Args:
+            left: n points.
+            right: m points.
+            grams: what `products` gives for them, where it is known.
+        """
+        near, alike = self._seen if left is self.points else self._left(left)
+        coordinates, counts = grams or products(left, right)
+        total = near @ _right(right.coordinates * self._theta).T
+        np.exp(total, out=total)
+        total += self._additive * coordinates
+        if self._counted:
+            profile = alike @ _right(right.counts * self._phi).T
+            total += np.exp(profile, out=profile)
+            total += self._tally * counts
         return total
+
+    def _left(self, points: Points) -> tuple[Floats, Floats]:
+        """Factors of the logarithms of the product and of the profile kernel."""
+        near = _left(points.coordinates * self._theta, np.log(self._product))
+        return near, _left(points.counts * self._phi, np.log(self._profile))
 
     def variance(self, points: Points) -> Floats:
         """(n,) variance of points before anything was seen."""
-        product, additive, tally, profile = self._amplitudes
-        total = product + (additive / self._encoding.decisions) * (points.coordinates**2).sum(1)
-        if self._encoding.count_columns:
-            total = total + tally * (points.counts**2).sum(1) + profile
+        total = self._product + self._additive * (points.coordinates**2).sum(1)
+        if self._counted:
+            total = total + self._tally * (points.counts**2).sum(1) + self._profile
         return np.asarray(total)
 
     def overconfidence(self, targets: Floats) -> float:
         """By how many of its standard deviations a typical seen point is off when it is left out: from 1.0 to 2.0.
 
-        In closed form from one inverse (Rasmussen, Williams 2006, 5.4.2).  Typical is what 68 % of the points keep to: a mean
-        square would be that of the few that no smooth function explains.
+        In closed form from the inverse of the covariance (Rasmussen, Williams 2006, 5.4.2).  Typical is what 68 % of the points
+        keep to: a mean square would be that of the few that no smooth function explains.
         """
-        inverse = scipy.linalg.cho_solve((self.root, True), np.eye(len(targets)))
-        off = (inverse @ targets) / np.sqrt(np.diag(inverse))
+        off = (self.whitening.T @ (self.whitening @ targets)) / np.sqrt((self.whitening**2).sum(0))
         return float(np.clip(np.quantile(np.abs(off), 0.68), 1.0, 2.0))
 
-    def at(self, points: Points) -> View:
-        """What the process believes at `points`."""
-        return View(self, points)
+    def single(self) -> Process:
+        """The same in single precision: half of the time, and enough to find candidates that are worth a closer look."""
+        other = copy.copy(self)
+        other.points = self.points.astype(np.float32)
+        other._theta, other._phi = self._theta.astype(np.float32), self._phi.astype(np.float32)
+        other._seen = other._left(other.points)
+        other.whitening = self.whitening.astype(np.float32)
+        return other
+
+    def at(self, points: Points, grams: Points | None = None) -> View:
+        """What the process believes at `points`; `grams` are their products with what was seen, where those are known."""
+        return View(self, points, grams or products(self.points, points))
 
 
 class View:
@@ -106,30 +136,47 @@ class View:
     Args:
         process: whose beliefs they are.
         points: (n,) candidates.
+        grams: their products with what was seen.
     """
 
-    def __init__(self, process: Process, points: Points) -> None:
+    def __init__(self, process: Process, points: Points, grams: Points) -> None:
         self._process, self._points = process, points
+        count = len(points.coordinates)
         # (seen, n): with it mean and variance are sums of columns.
-        self.whitened: Floats = scipy.linalg.solve_triangular(
-            process.root, process.covariance(process.points, points), lower=True
-        )
-        self.variances: Floats = np.maximum(process.variance(points) - (self.whitened**2).sum(0), 1e-10)
-        self._asked: list[Floats] = []
+        self.whitened: Floats = np.empty((len(process.whitening), count), dtype=process.whitening.dtype)
+        for start in range(0, count, BLOCK):
+            some = slice(start, start + BLOCK)
+            products_ = Points(grams.coordinates[:, some], grams.counts[:, some])
+            covariance = process.covariance(process.points, points.rows(some), products_)
+            np.matmul(process.whitening, covariance, out=self.whitened[:, some])
+        explained = np.einsum("ij,ij->j", self.whitened, self.whitened)
+        self.variances: Floats = np.maximum(process.variance(points) - explained, 1e-10)
+        # Of what is being measured: the points, whitened (seen, k), the root of what is left to learn of them (k, k), and how
+        # much of it the candidates share (k, n).
+        self._asked = points.rows(slice(0))
+        self._asked_whitened = self.whitened[:, :0]
+        self._root, self._shared = np.zeros((0, 0)), self.whitened[:0]
 
     def mean(self, targets: Floats) -> Floats:
         """(n,) means, given the (seen,) targets; what was asked without an answer changes no mean (a believer's fantasy)."""
-        return np.asarray(scipy.linalg.solve_triangular(self._process.root, targets, lower=True) @ self.whitened)
+        return np.asarray((self._process.whitening @ targets) @ self.whitened)
 
-    def ask(self, at: int) -> None:
-        """Candidate `at` is being measured: near it, less is left to learn (kriging believer, Ginsbourger et al. 2010)."""
-        one = self._points.rows([at])
-        cross = self._process.covariance(self._points, one)[:, 0] - self.whitened.T @ self.whitened[:, at]
-        for column in self._asked:
-            cross -= column * column[at]
-        column = cross / np.sqrt(max(cross[at], 0.0) + self._process.noise)
-        self._asked.append(column)
-        self.variances = np.maximum(self.variances - column**2, 1e-10)
+    def ask(self, points: Points) -> None:
+        """Some points are being measured: near them, less is left to learn (kriging believer, Ginsbourger et al. 2010)."""
+        process, before = self._process, self._asked
+        whitened = process.whitening @ process.covariance(process.points, points)
+        common = process.covariance(before, points) - self._asked_whitened.T @ whitened
+        old = scipy.linalg.solve_triangular(self._root, common, lower=True) if len(common) else common
+        left = process.covariance(points, points) - whitened.T @ whitened - old.T @ old
+        left[np.diag_indices_from(left)] += process.noise
+        root = np.linalg.cholesky(left)
+        shared = process.covariance(points, self._points) - whitened.T @ self.whitened - old.T @ self._shared
+        new = scipy.linalg.solve_triangular(root, shared, lower=True)
+        self._asked = Points(*(np.concatenate(both) for both in zip(before, points, strict=True)))
+        self._asked_whitened = np.concatenate([self._asked_whitened, whitened], 1)
+        self._root = np.block([[self._root, np.zeros_like(old)], [old.T, root]])
+        self._shared = np.concatenate([self._shared, new])
+        self.variances = np.maximum(self.variances - (new**2).sum(0), 1e-10)
 
 
 def fit(encoding: Encoding, prior: Prior, points: Points, targets: Floats) -> Floats:
@@ -206,8 +253,17 @@ def _apart(x: Floats) -> Floats:
     return apart
 
 
-def _decay(left: Floats, right: Floats) -> Floats:
-    """exp(-squared distance) between the rows of two arrays."""
-    apart = (left**2).sum(1)[:, None] + (right**2).sum(1)[None] - 2.0 * left @ right.T
-    near: Floats = np.exp(-np.maximum(apart, 0.0))
-    return near
+def products(left: Points, right: Points) -> Points:
+    """(n, m) inner products of two sets of points: the same for every process."""
+    return Points(left.coordinates @ right.coordinates.T, left.counts @ right.counts.T)
+
+
+def _left(x: Floats, logarithm: float) -> Floats:
+    """With `_right`, one product of matrices is ⟨x, y⟩ − (‖x‖² + ‖y‖²)/2 + logarithm, which is that of a kernel."""
+    square = np.einsum("ij,ij->i", x, x)[:, None]
+    return np.concatenate([x, x.dtype.type(logarithm) - square / 2, np.ones_like(square)], 1)
+
+
+def _right(y: Floats) -> Floats:
+    square = np.einsum("ij,ij->i", y, y)[:, None]
+    return np.concatenate([y, np.ones_like(square), -square / 2], 1)

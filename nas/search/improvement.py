@@ -10,7 +10,9 @@ Nothing depends on the units of an objective.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy  # a part of it, as scipy.special, is imported when it is first used
@@ -24,7 +26,9 @@ Ints = NDArray[np.int64]
 # Points of the front that make boxes, by the number of objectives: boxes grow with their square and more.
 MOST = {1: 1, 2: 400, 3: 100, 4: 40, 5: 20}
 FEW = 12
-WIDTH, REACH = 0.5, 4.0  # of the intervals that a normal distribution is cut into, and how far they go, in deviations
+BLOCK_BYTES = 512  # of one row of numbers of candidates that are worked on at a time: their boxes stay in the cache
+LEAST = 1e-12  # of the range of the front: what is better than the reference by less counts as nothing
+REACH = 4.0  # of the intervals that a normal distribution is cut into, in deviations
 
 
 class Region:
@@ -45,6 +49,7 @@ class Region:
             alone = contributions(_scaled(inside, reference), np.ones(len(reference)))
             inside = inside[np.sort(np.argsort(-alone, kind="stable")[:most])]
         low, high = _boxes(inside, reference)
+        self._reference = reference
         self.edges: list[Floats] = []
         """Of each objective, ascending; the first is minus infinity."""
         self.low: list[Ints] = []
@@ -56,25 +61,49 @@ class Region:
             self.low.append(places[1 : 1 + len(below)])
             self.high.append(places[1 + len(below) :])
 
-    def gains(self, draws: Sequence[Floats], weights: Floats) -> Floats:
+    def gains(self, draws: Sequence[Floats], weights: Floats, precision: type[np.floating[Any]] = np.float64) -> Floats:
         """(n,) expected gain of each candidate, 0.0 and more, in the units of the hypervolume.
 
         Args:
             draws: of each objective (n, s) values that it may take.
             weights: (s,) how likely each of them is; they sum to 1.
+            precision: that it is computed in.
         """
-        total: Floats = np.ones((len(draws[0]), 1))
-        for values, edges, low, high in zip(draws, self.edges, self.low, self.high, strict=True):
-            room = _room(values, weights, edges)
-            total = total * (room.take(high, 1) - room.take(low, 1))
-        return np.asarray(total.sum(1))
+        count = len(draws[0])
+        if not count:
+            return np.zeros(0)
+        scaled, units = [], 1.0
+        for values, edges, reference in zip(draws, self.edges, self._reference.tolist(), strict=True):
+            # From the reference in units of the best that may be, so that single precision holds products of any objectives.
+            room = reference - values
+            unit = max(float(room.max()), LEAST * (reference - float(edges[1:].min())), sys.float_info.min)
+            better = (np.maximum(room, 0.0) / -unit).T.astype(precision)
+            scaled.append((better, ((edges - reference) / unit).astype(precision)))
+            units *= unit
+        block = BLOCK_BYTES // np.dtype(precision).itemsize
+        gains = np.empty(count)
+        for start in range(0, count, block):
+            some = slice(start, start + block)
+            total = np.ones(1, dtype=precision)
+            for (values, edges), low, high in zip(scaled, self.low, self.high, strict=True):
+                room = _room(values[:, some], weights.astype(precision), edges)
+                side = room[high]
+                side -= room[low]
+                side *= total
+                total = side
+            gains[some] = total.sum(0)
+        return np.asarray(gains * units)
 
 
 def _room(values: Floats, weights: Floats, edges: Floats) -> Floats:
-    """(n, e) expectation of how far a value is below each edge, 0.0 where it is above."""
-    room = np.zeros((len(values), len(edges)))
-    for at, weight in enumerate(weights):
-        room[:, 1:] += weight * np.maximum(edges[1:] - values[:, at, None], 0.0)
+    """(e, n) expectation of how far values, (s, n), are below each edge, 0.0 where they are above."""
+    room = np.zeros((len(edges), values.shape[1]), dtype=values.dtype)
+    part = np.empty((len(edges) - 1, values.shape[1]), dtype=values.dtype)
+    for value, weight in zip(values, weights, strict=True):
+        np.subtract(edges[1:, None], value, out=part)
+        np.maximum(part, 0.0, out=part)
+        part *= weight
+        room[1:] += part
     return room
 
 
@@ -107,9 +136,9 @@ def _boxes(front: Floats, reference: Floats) -> tuple[Floats, Floats]:
 
 
 @functools.cache
-def normals() -> tuple[Floats, Floats]:
-    """(s,) values of a standard normal distribution and how likely they are: the means of intervals."""
-    edges = np.arange(-REACH, REACH + WIDTH / 2.0, WIDTH)
+def normals(width: float) -> tuple[Floats, Floats]:
+    """(s,) values of a standard normal distribution and how likely they are: the means of intervals of a width."""
+    edges = np.arange(-REACH, REACH + width / 2.0, width)
     edges[0], edges[-1] = -np.inf, np.inf
     weights = np.diff(scipy.special.ndtr(edges))
     density = np.exp(-(edges**2) / 2.0) / np.sqrt(2.0 * np.pi)

@@ -6,6 +6,7 @@ import functools
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from math import ceil
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,6 +19,7 @@ from nas.errors import AlgorithmError
 from nas.search.archive import Archive, Kept, Seen
 from nas.search.base import Algorithm, Finished, History
 from nas.search.beliefs import Beliefs, Models
+from nas.search.breeding import Breeding, Genes, genes_of, unlike
 from nas.search.encoding import Encoding
 from nas.search.insight import Insight, Knowledge
 from nas.search.options import whole
@@ -32,7 +34,7 @@ Floats = NDArray[np.float64]
 
 FITTED = 150  # trials that parameters are fitted to
 GROWTH = 1.15  # parameters are fitted anew when so many times the trials are known
-CAPACITY = 300  # trials that proposals are conditioned on
+CAPACITY = 192  # trials that proposals are conditioned on
 PARENTS = 100  # archs of the front that candidates are made of
 ROUNDS, CHILDREN = 2, 4  # the best candidates have children, twice
 # Processor time for looks: in a wave at least, as a share of the time between waves, and when first fitted.
@@ -63,7 +65,7 @@ class Surrogate(Algorithm):
     history, to a half at 600 trials, where the front stands still; as long as trials enter the front it is divided by one more
     than those of the last 32 that did.
 
-    An ask costs the same at any size of history: proposals are conditioned on at most 450 trials, the best and a uniform
+    An ask costs the same at any size of history: proposals are conditioned on at most 192 trials, the best and a uniform
     sample, and parameters are fitted when the history has grown by 15 %.
 
     Args:
@@ -180,9 +182,11 @@ class Surrogate(Algorithm):
         knowledge.finished(seen.archs)
         beliefs = self._models.condition(self._screening.with_refused(seen), archive.front)
         rng = random.Random(f"{self._stream}:{archive.told}")
-        short = self._short_list(beliefs, rng)
-        parents = archive.parents
-        mutants = self._new([self.space.mutate(rng.choice(parents), rng) for _ in range(MUTANTS)], short)
+        breeding = Breeding(self.space, f"{self._stream}:{archive.told}:rows")
+        parents = genes_of(archive.parents, len(self.space.decisions))
+        some = parents if len(parents) <= PARENTS else parents[sorted(rng.sample(range(len(parents)), PARENTS))]
+        short = self._short_list(beliefs, breeding, some)
+        mutants = self._new(breeding.archs(breeding.mutate(breeding.pick(parents, MUTANTS))), short)
         waiting = {key: self._under_way[key] for key in sorted(self._under_way)[:WAITING]}
         known: dict[str, dict[int, float]] = {}
         if knowledge.about_objectives or knowledge.about_constraints or knowledge.has_features:
@@ -206,35 +210,45 @@ class Surrogate(Algorithm):
             encoding = self._encoding.described(self._knowledge.features, some)
             self._described = Models(encoding, self._screening.undecided(seen))
 
-    def _short_list(self, beliefs: Beliefs, rng: random.Random) -> dict[str, Arch]:
+    def _short_list(self, beliefs: Beliefs, breeding: Breeding, parents: Genes) -> dict[str, Arch]:
         """The candidates of largest gain: from the front and from anywhere, then children of the best of them."""
-        pool = self._new(self._seeds(rng), {})
-        gains = beliefs.gains(list(pool.values()))
+        pool = self._seeds(breeding, parents)
+        pool = pool[unlike(pool, parents[:0])]
+        gains = beliefs.screened(pool)
         for _ in range(ROUNDS):
-            if not pool:
+            best = self._best_of(pool, gains, BEST, breeding)
+            if not best:
                 break
-            archs = list(pool.values())
-            best = [archs[at] for at in np.argsort(-gains, kind="stable")[:BEST]]
-            children = self._new([self.space.mutate(arch, rng) for arch in best for _ in range(CHILDREN)], pool)
-            pool |= children
-            gains = np.concatenate([gains, beliefs.gains(list(children.values()))])
-        items = list(pool.items())
-        return dict(items[at] for at in np.argsort(-gains, kind="stable")[:SHORT_LIST])
+            rows = genes_of(list(best.values()), pool.shape[1])
+            children = breeding.mutate(np.repeat(rows, CHILDREN, 0))
+            children = children[unlike(children, pool)]
+            pool = np.concatenate([pool, children])
+            gains = np.concatenate([gains, beliefs.screened(children)])
+        return self._best_of(pool, gains, SHORT_LIST, breeding)
 
-    def _seeds(self, rng: random.Random) -> list[Arch]:
+    def _best_of(self, pool: Genes, gains: Floats, most: int, breeding: Breeding) -> dict[str, Arch]:
+        """The archs of largest gain that are not finished, by key, the best first."""
+        found: dict[str, Arch] = {}
+        order = np.argsort(-gains, kind="stable")
+        for start in range(0, len(order), most):
+            found |= self._new(breeding.archs(pool[order[start : start + most]]), found)
+            if len(found) >= most:
+                break
+        return dict(islice(found.items(), most))
+
+    def _seeds(self, breeding: Breeding, parents: Genes) -> Genes:
         """Candidates: half of them parents mutated once to three times, a quarter crossed, a quarter from anywhere."""
-        space, parents = self.space, self._archive.parents
-        if len(parents) > PARENTS:
-            parents = rng.sample(parents, PARENTS)
-        archs = [space.sample(rng) for _ in range(self.candidates // 4)]
-        for at in range(self.candidates // 2):
-            arch = rng.choice(parents)
-            for _ in range(1 + at % 3):
-                arch = space.mutate(arch, rng)
-            archs.append(arch)
-        for _ in range(self.candidates // 4):
-            archs.append(space.crossover(rng.choice(parents), rng.choice(parents), rng))
-        return archs
+        quarter = self.candidates // 4
+        mutated, parts = parents, [breeding.sample(quarter)]
+        mutated = breeding.pick(parents, self.candidates // 2)
+        for left in (3, 2, 1):
+            share = len(mutated) // left
+            mutated = breeding.mutate(mutated)
+            parts.append(mutated[:share])
+            mutated = mutated[share:]
+        return np.concatenate(
+            [*parts, breeding.cross(breeding.pick(parents, quarter), breeding.pick(parents, quarter))]
+        )
 
     def _new(self, archs: Sequence[Arch], pool: Mapping[str, Arch]) -> dict[str, Arch]:
         """Those of `archs` that are neither finished nor in `pool`, by key.
@@ -252,4 +266,7 @@ class Surrogate(Algorithm):
 @functools.cache
 def _threads() -> ThreadpoolController:
     """The numerical libraries that are loaded; looked up once, since that takes milliseconds."""
+    # Loaded by then: scipy has a BLAS of its own, whose threads nothing would limit if it came later.
+    import scipy.linalg  # noqa: F401
+
     return ThreadpoolController()

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nas.search.beliefs import Beliefs
 
 if TYPE_CHECKING:
     from nas.space import Arch
 
+COMPARED = 64  # candidates, those of largest gain alone, that are compared for each proposal
 WAITING = 256  # archs under way that proposals keep away from; with more, they are chosen as if there were none
 
 
@@ -35,31 +35,39 @@ class Wave:
         waiting: Mapping[str, Arch],
         known: Mapping[str, Mapping[int, float]],
     ) -> None:
-        own = {**short, **mutants}
-        self._archs = [*own.values(), *waiting.values()]
-        self._view = beliefs.view(self._archs)
-        self._view.know_all(known.get(key, {}) for key in own)
+        self._short = list(short.values())
+        self._view = beliefs.view(self._short)
+        self._view.know_all(known.get(key, {}) for key in short)
         self._first = len(known)  # archs of which most is known
         self._alone = self._view.gains()
-        self._free = np.array([key not in waiting for key in own] + [False] * len(waiting), dtype=bool)
-        self._short = np.arange(len(self._archs)) < len(short)
-        for at in range(len(own), len(self._archs)):
-            self._view.ask(at)
+        self._free = np.array([key not in waiting for key in short], dtype=bool)
+        self._next_mutants = iter([arch for key, arch in mutants.items() if key not in waiting])
+        self._view.ask(list(waiting.values()))
 
     def next(self, mutant: bool, under_way: int) -> Arch | None:
         """The arch of largest gain, or the next mutant, which is under way from now on; None if there is none left."""
-        free = np.flatnonzero(self._free & (self._short != mutant))
+        if mutant:
+            arch = next(self._next_mutants, None)
+        else:
+            at = self._best(under_way)
+            arch = None if at is None else self._short[at]
+        if arch is not None and under_way < WAITING:
+            self._view.ask([arch])
+        return arch
+
+    def _best(self, under_way: int) -> int | None:
+        free = np.flatnonzero(self._free)
         if not len(free):
             return None
-        at = int(free[0]) if mutant else self._best(free, under_way)
-        self._free[at] = False
-        if under_way < WAITING:
-            self._view.ask(at)
-        return self._archs[at]
-
-    def _best(self, free: NDArray[np.intp], under_way: int) -> int:
         free = free[free < self._first] if (free < self._first).any() else free
+        if under_way > WAITING:
+            gains = self._alone[free]
+        else:
+            # What is under way near a candidate makes it the less welcome; of those that were never welcome none gets to be.
+            free = free[np.sort(np.argsort(-self._alone[free], kind="stable")[:COMPARED])]
+            gains = self._view.gains(free)
         # Rounded, so that the order in which archs went under way, which moves the last digits, decides nothing.
-        gains = (self._view.gains() if under_way <= WAITING else self._alone)[free]
         top = gains.max()
-        return int(free[np.argmax(np.round(gains / top, 9))]) if top > 0 else int(free[0])
+        at = int(free[np.argmax(np.round(gains / top, 9))]) if top > 0 else int(free[0])
+        self._free[at] = False
+        return at

@@ -67,7 +67,7 @@ class Forest:
         self.units = self._ordered_units()
         self.groups = tuple(unit[4] for unit in self.units if unit[4])
         self.movable = tuple(p for p, point in enumerate(self.points) if point.movable)
-        self._flat = self._flat_counts()
+        self.plain = self._plain_counts()
         self._below = [self._descendants(p) for p in range(self.n)]
 
     # -- tables ------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ class Forest:
             units.append((p, parent, allowed, point, point.group))
         return tuple(units)
 
-    def _flat_counts(self) -> tuple[int, ...] | None:
+    def _plain_counts(self) -> tuple[int, ...] | None:
         """Number of candidates of each point when all are plain, independent choices."""
         for point in self.points:
             if point.parent >= 0 or point.range or point.group or len(point.distinct_candidates) < len(point.canonical):
@@ -116,9 +116,9 @@ class Forest:
 
     def sample(self, rng: Random) -> Genome:
         """A genome drawn uniformly a decision (not uniformly over archs), as PyGlove does."""
-        if self._flat is not None:
+        if self.plain is not None:
             random = rng.random
-            return [int(random() * n) for n in self._flat]
+            return [int(random() * n) for n in self.plain]
         genome: Genome = [None] * self.n
         genome.append(0)  # what root units look at
         self._draw(genome, self.units, rng)
@@ -232,7 +232,7 @@ class Forest:
     def crossover(self, a: Sequence[Any], b: Sequence[Any], rng: Random) -> Genome:
         """A genome that takes each decision from `a` or `b` with equal odds where both have it; a group whole."""
         bits = rng.getrandbits(self.n) if self.n else 0
-        if self._flat is not None:
+        if self.plain is not None:
             return [x if bits >> p & 1 else y for p, (x, y) in enumerate(zip(a, b, strict=True))]
         genome: Genome = [None] * self.n
         genome.append(0)
@@ -347,7 +347,7 @@ class Forest:
 
     def valid(self, genome: Sequence[Any]) -> bool:
         """Whether a list of canonical genes is a genome: active ones there, inactive ones None, floats and groups right."""
-        if self._flat is not None:
+        if self.plain is not None:
             return None not in genome
         looked: Genome = [*genome, 0]
         for p, parent, allowed, point, group in self.units:

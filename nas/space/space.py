@@ -112,6 +112,11 @@ class Space:
         """Number of float decisions."""
         return sum(decision.kind == "float" for decision in self.decisions)
 
+    @property
+    def plain(self) -> tuple[int, ...] | None:
+        """Number of candidates of each decision where all are independent choices, none equal, and no rule forbids archs."""
+        return None if self._is_ruled else self._forest.plain
+
     @cached_property
     def fingerprint(self) -> str:
         """32 hex characters over decisions, candidates, fixed parts and activity: equal where genomes mean the same archs."""

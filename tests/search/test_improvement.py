@@ -51,7 +51,7 @@ def test_the_expected_gain_is_the_mean_over_all_combinations(objectives: int) ->
 
 
 def test_intervals_of_a_normal_distribution_have_its_moments_and_expected_improvements() -> None:
-    values, weights = normals()
+    values, weights = normals(0.5)
     assert weights.sum() == pytest.approx(1.0)
     assert weights @ values == pytest.approx(0.0, abs=1e-12)
     assert weights @ values**2 == pytest.approx(1.0, abs=0.03)
