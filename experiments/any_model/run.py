@@ -157,11 +157,22 @@ def figures(tool: str, rows: dict[str, Row]) -> dict[str, Any]:
             for source in cases.SOURCES
         },
         "failures": dict(failures),
+        "above_deep": dict(Counter(map(holds_most, filter(is_shallow, tried.values()))).most_common()),
         **{name: spread(row[name] for row in tried.values() if name in row) for name in ("convert_s", "convert_s_cpu")},
         "stages_s": {stage: round(statistics.median(each), 3) for stage, each in stages.items()},
         "kinds": dict(sum((Counter(row.get("kinds", {})) for row in tried.values()), Counter())),
         "units": sum(row.get("units", 0) for row in tried.values()),
     }
+
+
+def is_shallow(row: Row) -> bool:
+    """Whether a model is correct and keeps more than what counts as deep."""
+    return bool(row["verdict"] == "correct" and row["left"] > DEEP)
+
+
+def holds_most(row: Row) -> str:
+    """The reason for which most elements of a model stay on one of their axes."""
+    return str(max(row["stays_whole"], key=lambda each: each[3])[0]) if row.get("stays_whole") else "nothing"
 
 
 def spread(seconds: Iterable[float]) -> dict[str, float]:
