@@ -13,8 +13,9 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ from search_common.peers import SEARCHES
 from search_common.problem import Problem
 
 from nas.pareto import hypervolume, non_dominated
+
+Figure = Callable[[np.ndarray], float]
+"""(n, m) points in the order in which they were evaluated -> a number."""
 
 
 def one(problem: Problem, search: str, seed: int, evaluations: int, file: Path) -> None:
@@ -42,11 +46,13 @@ def front_of(points: np.ndarray) -> np.ndarray:
     return points[non_dominated(points)]
 
 
-def figures(folder: Path, which: dict[str, Problem], marks: Sequence[int]) -> dict[str, Any]:
+def figures(
+    folder: Path, which: dict[str, Problem], marks: Sequence[int], also: Mapping[str, Figure]
+) -> dict[str, Any]:
     """Mean share of the hypervolume after so many evaluations, its standard deviation, and milliseconds an evaluation.
 
     The whole is the problem's, or the front of all that any run has found; the reference point is a tenth of its range
-    beyond its worst values.
+    beyond its worst values.  `also` are means of other figures of the points.
     """
     result: dict[str, Any] = {}
     for name, problem in which.items():
@@ -59,6 +65,7 @@ def figures(folder: Path, which: dict[str, Problem], marks: Sequence[int]) -> di
         volume = hypervolume((whole - best) / reach, np.ones(whole.shape[1]))
         shares: dict[str, list[list[float]]] = {}
         seconds: dict[str, list[float]] = {}
+        further: dict[str, list[list[list[float]]]] = {}
         for file, run in found.items():
             search = file.stem.split(", ")[1]
             points = (run["points"] - best) / reach
@@ -68,6 +75,9 @@ def figures(folder: Path, which: dict[str, Problem], marks: Sequence[int]) -> di
             ]
             shares.setdefault(search, []).append(reached)
             seconds.setdefault(search, []).append(float(run["seconds"]))
+            further.setdefault(search, []).append(
+                [[figure(run["points"][:mark]) for mark in marks if len(points) >= mark] for figure in also.values()]
+            )
         result[name] = {
             search: {
                 "seeds": len(rows),
@@ -75,6 +85,9 @@ def figures(folder: Path, which: dict[str, Problem], marks: Sequence[int]) -> di
                     str(mark): [round(float(np.mean(column)), 4), round(float(np.std(column)), 4)]
                     for mark, column in zip(marks, np.array(rows).T, strict=True)
                     if not np.isnan(column).any()
+                },
+                **{
+                    name: np.mean(rows, 0).round(4).tolist() for name, *rows in zip(also, *further[search], strict=True)
                 },
                 "ms": round(1000 * float(np.median(seconds[search])), 1),
             }
@@ -95,8 +108,13 @@ def parser(document: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def main(
-    args: argparse.Namespace, which: dict[str, Problem], marks: Sequence[int], smoke: str, smoke_evaluations: int
+def main(  # noqa: PLR0917 (called by name)
+    args: argparse.Namespace,
+    which: dict[str, Problem],
+    marks: Sequence[int],
+    smoke: str,
+    smoke_evaluations: int,
+    also: Mapping[str, Figure] = MappingProxyType({}),
 ) -> None:
     """Runs what is asked for and prints the figures.
 
@@ -106,6 +124,7 @@ def main(
         marks: numbers of evaluations that figures are given of, ascending.
         smoke: name of the problem of the smoke mode.
         smoke_evaluations: one of the marks.
+        also: further figures of the points up to each mark, by name.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.runs or Path(scratch)
@@ -116,4 +135,4 @@ def main(
                 for seed in range(1 if args.smoke else args.seeds):
                     evaluations = smoke_evaluations if args.smoke else max(marks)
                     one(which[name], search, seed, evaluations, folder / f"{name}, {search}, {seed}.npz")
-        print(json.dumps(figures(folder, {name: which[name] for name in names}, marks)))
+        print(json.dumps(figures(folder, {name: which[name] for name in names}, marks, also)))

@@ -11,7 +11,8 @@ import scipy  # a part of it, as scipy.special, is imported when it is first use
 from numpy.typing import NDArray
 
 from nas.search.archive import Seen
-from nas.search.breeding import Genes
+from nas.search.breeding import Genes, genes_of
+from nas.search.duplicates import Duplicates, discount
 from nas.search.encoding import Encoding, Points
 from nas.search.gaussian import Prior, Process, View, fit, products
 from nas.search.improvement import Region, normals
@@ -84,12 +85,13 @@ class Models:
         over = Violations(seen.violations)
         self._feasibility = fit(encoding, self._prior, points, over.targets) if over.informative else self._prior.mean
 
-    def condition(self, seen: Seen, front: Floats) -> Beliefs:
+    def condition(self, seen: Seen, front: Floats, duplicates: Duplicates | None = None) -> Beliefs:
         """Beliefs after `seen`.
 
         Args:
             seen: trials.
             front: (k, m) all points of the front.
+            duplicates: which archs measure what is known; None where no two trials measured the same.
         """
         points, measured = self._encoding(seen.archs), ~np.isnan(seen.values).any(1)
         known = points.rows(np.flatnonzero(measured))
@@ -97,7 +99,7 @@ class Models:
         objectives = [Process(self._encoding, parameters, known) for parameters in some]
         over = Violations(seen.violations)
         feasibility = Process(self._encoding, self._feasibility, points) if over.informative else None
-        return Beliefs(self._encoding, objectives, seen.values[measured], feasibility, over, front)
+        return Beliefs(self._encoding, objectives, seen.values[measured], feasibility, over, front, duplicates)
 
 
 class Beliefs:
@@ -110,6 +112,7 @@ class Beliefs:
         feasibility: a process on how far the constraints are violated; None when there is nothing to learn.
         over: what it saw.
         front: (f, m) all points of the front.
+        duplicates: which archs measure what is known.
     """
 
     def __init__(  # noqa: PLR0917 (made in one place)
@@ -120,6 +123,7 @@ class Beliefs:
         feasibility: Process | None,
         over: Violations,
         front: Floats,
+        duplicates: Duplicates | None,
     ) -> None:
         self.encoding, self._objectives, self._feasibility = encoding, objectives, feasibility
         columns = values.T if len(values) else ()
@@ -127,13 +131,15 @@ class Beliefs:
         self.targets = [warp(column) for warp, column in zip(self.warps, columns, strict=True)]
         self.doubt = [process.overconfidence(seen) for process, seen in zip(objectives, self.targets, strict=True)]
         self.over = over
+        self.duplicates = duplicates
         self.region = Region(front, reference_point(values, front)) if len(values) and len(front) else None
 
     def view(self, archs: Sequence[Arch]) -> Candidates:
         """What is believed of `archs`, which can learn that others are being measured."""
         points = self.encoding(archs)
         feasibility = None if self._feasibility is None else self._feasibility.at(points)
-        return Candidates(self, len(archs), _views(self._objectives, points), feasibility)
+        genes = genes_of(archs, self.encoding.decisions)
+        return Candidates(self, genes, _views(self._objectives, points), feasibility)
 
     def screened(self, genes: Genes) -> Floats:
         """(n,) expected gain of each arch alone, about: it says which are worth a closer look.
@@ -146,7 +152,7 @@ class Beliefs:
         points = self.encoding.plain(genes).astype(np.float32)
         objectives, feasibility = self._single
         feasible = None if feasibility is None else feasibility.at(points)
-        return Candidates(self, len(genes), _views(objectives, points), feasible, ROUGH).gains()
+        return Candidates(self, genes, _views(objectives, points), feasible, ROUGH).gains()
 
     @cached_property
     def _single(self) -> tuple[list[Process], Process | None]:
@@ -159,7 +165,7 @@ class Candidates:
 
     Args:
         beliefs: what they come from.
-        count: how many archs there are.
+        genes: (n, decisions) rows of the archs.
         objectives: one view for each objective.
         feasibility: a view on the violations, or None.
         accuracy: of the gains.
@@ -168,15 +174,19 @@ class Candidates:
     def __init__(
         self,
         beliefs: Beliefs,
-        count: int,
+        genes: Genes,
         objectives: Sequence[View],
         feasibility: View | None,
         accuracy: Accuracy = FINE,
     ) -> None:
         self._beliefs, self._objectives, self._accuracy = beliefs, objectives, accuracy
         self._means = [view.mean(target) for view, target in zip(objectives, beliefs.targets, strict=True)]
-        self._known: Floats = np.ones((len(objectives), count))  # 0.0 where there is no doubt
-        self._feasible: Floats = np.ones(count)
+        self._known: Floats = np.ones((len(objectives), len(genes)))  # 0.0 where there is no doubt
+        self._genes = genes
+        self._same: Floats = np.zeros(len(genes))  # how likely each is to measure what another did, or will
+        if beliefs.duplicates is not None:
+            self._same = beliefs.duplicates.chance(genes)
+        self._feasible: Floats = np.ones(len(genes))
         if feasibility is not None:
             over = beliefs.over
             room = over.goal - feasibility.mean(over.targets)
@@ -185,10 +195,12 @@ class Candidates:
     def gains(self, at: NDArray[np.intp] | slice = ALL) -> Floats:
         """Expected gain in hypervolume times the probability of being feasible, or only that while nothing is.
 
+        It is less for an arch that may measure the same as another.
+
         Args:
             at: of which candidates.
         """
-        region, feasible = self._beliefs.region, self._feasible[at]
+        region, feasible = self._beliefs.region, self._feasible[at] * discount(self._same[at])
         if region is None:  # first of all, something feasible
             return feasible
         values, weights = normals(self._accuracy.width)
@@ -212,7 +224,12 @@ class Candidates:
 
     def ask(self, archs: Sequence[Arch]) -> None:
         """Some archs, candidates or not, are being measured."""
-        if not archs or not self._objectives:
+        if not archs:
+            return
+        if self._beliefs.duplicates is not None:
+            others = genes_of(archs, self._genes.shape[1])
+            self._same = np.maximum(self._same, self._beliefs.duplicates.chance(self._genes, others))
+        if not self._objectives:
             return
         points = self._beliefs.encoding(archs)
         for view in self._objectives:

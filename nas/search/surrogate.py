@@ -20,6 +20,7 @@ from nas.search.archive import Archive, Kept, Seen
 from nas.search.base import Algorithm, Finished, History
 from nas.search.beliefs import Beliefs, Models
 from nas.search.breeding import Breeding, Genes, genes_of, unlike
+from nas.search.duplicates import duplicates
 from nas.search.encoding import Encoding
 from nas.search.insight import Insight, Knowledge
 from nas.search.options import whole
@@ -180,20 +181,26 @@ class Surrogate(Algorithm):
         since, self._began = self._began, time.monotonic()
         knowledge.allow(max(LEAST_S, SHARE * (self._began - since)))
         knowledge.finished(seen.archs)
-        beliefs = self._models.condition(self._screening.with_refused(seen), archive.front)
+        equal = duplicates(seen)
+        beliefs = self._models.condition(self._screening.with_refused(seen), archive.front, equal)
         rng = random.Random(f"{self._stream}:{archive.told}")
         breeding = Breeding(self.space, f"{self._stream}:{archive.told}:rows")
         parents = genes_of(archive.parents, len(self.space.decisions))
         some = parents if len(parents) <= PARENTS else parents[sorted(rng.sample(range(len(parents)), PARENTS))]
         short = self._short_list(beliefs, breeding, some)
-        mutants = self._new(breeding.archs(breeding.mutate(breeding.pick(parents, MUTANTS))), short)
+        mutated = breeding.mutate(breeding.pick(parents, MUTANTS))
+        if equal is not None:
+            mutated = mutated[equal.chance(mutated) < 0.5]
+        mutants = self._new(breeding.archs(mutated), short)
         waiting = {key: self._under_way[key] for key in sorted(self._under_way)[:WAITING]}
         known: dict[str, dict[int, float]] = {}
         if knowledge.about_objectives or knowledge.about_constraints or knowledge.has_features:
             informed = beliefs
             if self._described is not None or knowledge.about_constraints:
                 knowledge.look(waiting.values())
-                informed = (self._described or self._models).condition(self._screening.undecided(seen), archive.front)
+                informed = (self._described or self._models).condition(
+                    self._screening.undecided(seen), archive.front, equal
+                )
             chosen, known = self._screening.look_closer(informed, short, self._new, rng)
             beliefs, short = (informed, chosen) if chosen else (beliefs, self._screening.unknown(short))
         return Wave(beliefs, short, mutants, waiting, known)
