@@ -5,7 +5,8 @@ latency, divided by its mean, as a function of the arch, smoothed by ridge regre
 
     profiles of known devices  +  a constant  +  how often each candidate is chosen  +  single decisions  +  noise
 
-with normal weights, so that its kernel is the known devices' second moment beside two linear kernels.  Latencies are not
+with normal weights, so that its kernel is the known devices' second moment beside two linear kernels.  Either all profiles
+have equal prior weights or one has all, and the measurements of the new device say how likely each is.  Latencies are not
 logarithms here: parts add up.  How strong each term is, is chosen by leaving one known device out: it is treated as new, and
 the rank correlation of its prediction counts.
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +119,8 @@ class FewShot(Predictor):
         self.left_out: dict[str, float] = {}
         """Rank correlation with each known device when it was treated as new."""
         self.strengths = strengths or self._tuned(known)
+        self.agreement: Floats = np.ones(1)
+        """After a fit: how likely it is that all known devices say the same about the new one, and that each does alone."""
 
     def choose(self, count: int = 10, pool: Sequence[Arch] | None = None) -> list[Arch]:
         """Archs to measure on the new device.
@@ -173,19 +176,19 @@ class FewShot(Predictor):
     def _design(self, archs: Sequence[Arch], strengths: Strengths) -> Floats:
         return _joined(*self._terms(archs), strengths)
 
+    @property
+    def _columns(self) -> slice:
+        """Where the profiles are in the design."""
+        return slice(1, 1 + self._profiles.shape[1] if self.strengths.profiles else 1)
+
     def _fit(self, archs: Sequence[Arch], ms: Floats) -> None:
         _refuse_repeats(archs, ms, self.device)
         self._scale = float(ms.mean())
-        design = self._design(archs, self.strengths)
-        noise = self.strengths.noise
-        gram = design @ design.T + noise**2 * np.eye(len(ms))
-        inverse = np.linalg.inv(gram)
-        alone = ms / self._scale - (inverse @ ms / self._scale) / np.diag(inverse)  # left-one-out predictions
-        self._refuse_contradictions(ms, alone * self._scale)
-        self._weights = design.T @ (inverse @ (ms / self._scale))
-        self._covariance = np.eye(design.shape[1]) - design.T @ inverse @ design
+        posterior = weighed(self._design(archs, self.strengths), self._columns, ms / self._scale, self.strengths.noise)
+        self._refuse_contradictions(ms, posterior.alone * self._scale)
+        self._weights, self._covariance, self.agreement = posterior[:3]
         self._least_ms = float(ms.min()) / 10
-        self.errors = {**scores(ms, alone * self._scale), "archs": float(len(ms))}
+        self.errors = {**scores(ms, posterior.alone * self._scale), "archs": float(len(ms))}
 
     def _refuse_contradictions(self, ms: Floats, alone: Floats) -> None:
         """Five or more measurements must say something about each other."""
@@ -226,6 +229,51 @@ class FewShot(Predictor):
         one._scale, one._least_ms = state["scale"], state["least_ms"]
         one._profiles, one._weights, one._covariance = arrays["profiles"], arrays["weights"], arrays["covariance"]
         return one
+
+
+class Posterior(NamedTuple):
+    """What measurements say about the weights of a linear model whose prior is a mixture."""
+
+    weights: Floats
+    """(d,) their means."""
+    covariance: Floats
+    """(d, d)."""
+    shares: Floats
+    """(k + 1,) of the mixture: all profiles alike, then each profile alone."""
+    alone: Floats
+    """(n,) each measurement predicted from the others."""
+
+
+def weighed(design: Floats, profiles: slice, y: Floats, noise: float) -> Posterior:
+    """The posterior where either all profiles are alike, or the new device is most like one of the known ones.
+
+    How likely each is follows from the measurements (Bayesian model averaging, Hoeting et al. 1999).
+
+    Args:
+        design: (n, d) features.
+        profiles: which of them are profiles of known devices.
+        y: (n,) what was measured.
+        noise: standard deviation.
+    """
+    count = len(range(*profiles.indices(design.shape[1])))
+    found, evidence = [], []
+    for one in range(-1, count if count > 1 else 0):
+        scale = np.ones(design.shape[1])
+        if one >= 0:
+            scale[profiles] = 0.0
+            scale[profiles.start + one] = np.sqrt(count)
+        x = design * scale
+        gram = x @ x.T + noise**2 * np.eye(len(y))
+        inverse = np.linalg.inv(gram)
+        evidence.append(-0.5 * (y @ inverse @ y + np.linalg.slogdet(gram)[1]))
+        covariance = (np.eye(len(scale)) - x.T @ inverse @ x) * scale[:, None] * scale
+        found.append((scale * (x.T @ (inverse @ y)), covariance, y - (inverse @ y) / np.diag(inverse)))
+    shares = np.exp(np.array(evidence) - max(evidence))
+    shares /= shares.sum()
+    weights = sum(share * one[0] for share, one in zip(shares, found, strict=True))
+    alone = sum(share * one[2] for share, one in zip(shares, found, strict=True))
+    second = sum(share * (one[1] + np.outer(one[0], one[0])) for share, one in zip(shares, found, strict=True))
+    return Posterior(weights, second - np.outer(weights, weights), shares, alone)
 
 
 def choose(
@@ -305,8 +353,8 @@ def _left_out(terms: tuple[Floats, Floats, Floats], ms: Floats, place: int, stre
         rng = np.random.default_rng(seed)
         pool = rng.permutation(len(ms))[: max(20, 9 * len(ms) // 10)]
         rows = pool[_greedy(design[pool], min(10, len(ms) // 2), strengths.noise, rng)]
-        gram = design[rows] @ design[rows].T + strengths.noise**2 * np.eye(len(rows))
-        predicted = design @ (design[rows].T @ np.linalg.solve(gram, ms[rows] / ms[rows].mean()))
+        columns = slice(1, profiles.shape[1] if strengths.profiles else 1)
+        predicted = design @ weighed(design[rows], columns, ms[rows] / ms[rows].mean(), strengths.noise).weights
         others = np.setdiff1d(np.arange(len(ms)), rows)  # the extreme tenths are left out, as in HELP
         others = others[np.argsort(ms[others], kind="stable")][len(others) // 10 : len(others) - len(others) // 10]
         found.append(spearman(predicted[others], ms[others]))

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
-import numpy as np
-import pytest
+import random
 
+import numpy as np
+import pyglove as pg
+import pytest
+from scipy.stats import multivariate_normal
+
+import nas
 from nas.errors import PredictorError
 from nas.predict import FewShot, Known, Predictor, choose, scores
-from nas.predict.transfer import Strengths
+from nas.predict.predictor import Floats
+from nas.predict.scoring import spearman
+from nas.predict.transfer import Strengths, weighed
 from nas.space import Arch
 from tests.conformance.predictor import PredictorConformance, archs, other, space, truth
 
@@ -112,3 +119,66 @@ def test_features_of_ones_own_work_but_cannot_be_kept() -> None:
 def test_a_pool_must_be_large_enough() -> None:
     with pytest.raises(PredictorError, match="5 archs cannot be chosen among 2; give a larger pool"):
         FewShot(space()).choose(5, archs(2, 1))
+
+
+def test_a_device_that_is_like_a_known_one_is_found_to_be() -> None:
+    """Against densities of the ten measurements, and what each member of the mixture says by itself."""
+    rng = np.random.default_rng(3)
+    design, noise = rng.normal(size=(10, 6)), 0.1
+    profiles = slice(1, 4)
+    truth_ = design @ np.array([0.2, 0.0, 1.5, 0.0, 0.1, 0.0])
+    y = truth_ + noise * rng.normal(size=10)
+    scales = [np.ones(6)] + [np.where(np.isin(np.arange(6), [0, one, 4, 5]), 1.0, 0.0) for one in (1, 2, 3)]
+    for scale, one in zip(scales[1:], (1, 2, 3), strict=True):
+        scale[one] = np.sqrt(3.0)
+    densities, means, covariances = [], [], []
+    for scale in scales:
+        prior = np.diag(scale**2)
+        seen = design @ prior @ design.T + noise**2 * np.eye(10)
+        densities.append(multivariate_normal(np.zeros(10), seen).pdf(y))
+        gain = prior @ design.T @ np.linalg.inv(seen)
+        means.append(gain @ y)
+        covariances.append(prior - gain @ design @ prior)
+    shares = np.array(densities) / sum(densities)
+    found = weighed(design, profiles, y, noise)
+    np.testing.assert_allclose(found.shares, shares, rtol=1e-6)
+    mean = shares @ np.array(means)
+    np.testing.assert_allclose(found.weights, mean, atol=1e-9)
+    spread = sum(
+        share * (covariance + np.outer(one - mean, one - mean))
+        for share, covariance, one in zip(shares, covariances, means, strict=True)
+    )
+    np.testing.assert_allclose(found.covariance, spread, atol=1e-9)
+    assert found.shares.argmax() == 2
+
+
+def test_without_profiles_there_is_nothing_to_weigh() -> None:
+    rng = np.random.default_rng(3)
+    found = weighed(rng.normal(size=(8, 3)), slice(1, 1), rng.normal(size=8), 0.1)
+    np.testing.assert_array_equal(found.shares, [1.0])
+
+
+def test_a_device_agrees_most_with_its_family() -> None:
+    """Nine known devices of three families, a new one of the second."""
+    flat = nas.Space(pg.Dict({f"d{at}": pg.oneof([1, 2, 3, 4]) for at in range(12)}), name="families")
+    for seed in range(4):
+        rng, draw = np.random.default_rng(seed), random.Random(seed)
+        some, queries = [flat.sample(draw) for _ in range(200)], [flat.sample(draw) for _ in range(300)]
+        families, own = rng.gamma(2.0, 1.0, (3, 12, 4)), rng.gamma(2.0, 1.0, (10, 12, 4))
+
+        def latency(number: int, archs: list[Arch], tables: Floats) -> Floats:
+            genes = np.array([arch.genome for arch in archs])
+            return np.asarray(10.0 + tables[number][np.arange(12), genes].sum(1))
+
+        tables = 0.9 * families[np.array([*(at % 3 for at in range(9)), 1])] + 0.1 * own
+        few = FewShot(
+            flat,
+            "new",
+            [Known(f"known-{at}", some, latency(at, some, tables)) for at in range(9)],
+            strengths=Strengths(profiles=1.0),
+        )
+        shots = few.choose(10)
+        ms = latency(9, shots, tables) * rng.uniform(0.99, 1.01, 10)
+        few.fit(shots, ms)
+        assert spearman(few.predict(queries)[0], latency(9, queries, tables)) > 0.95
+        assert few.agreement[1 + np.array([1, 4, 7])].sum() > 0.5
