@@ -96,6 +96,58 @@ def pymoo_nsga2(problem: Problem, evaluations: int, seed: int) -> np.ndarray:
     return np.array(found[:evaluations])
 
 
+def botorch_nehvi(problem: Problem, evaluations: int, seed: int) -> np.ndarray:
+    """BoTorch's qLogNEHVI: a process for each objective on one-hot choices, and the best of a pool as large as ours.
+
+    The pool is random archs and archs of the front mutated, since its acquisition functions do not optimise over choices.
+    """
+    import torch
+    from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement as Gain
+    from botorch.fit import fit_gpytorch_mll
+    from botorch.models import ModelListGP, SingleTaskGP
+    from botorch.models.transforms import Standardize
+    from gpytorch.mlls import SumMarginalLogLikelihood
+
+    from nas.pareto import non_dominated
+
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    draw = np.random.default_rng(seed)
+    counts = np.array(problem.candidates)
+
+    def encoded(genes: np.ndarray) -> torch.Tensor:
+        return torch.cat(
+            [
+                torch.nn.functional.one_hot(torch.as_tensor(column), count)
+                for column, count in zip(genes.T, counts, strict=True)
+            ],
+            1,
+        ).double()
+
+    genes = draw.integers(0, counts, (6, len(counts)))
+    genes[0], genes[1] = 0, counts - 1
+    found = problem.values(genes)
+    while len(found) < evaluations:
+        x, y = encoded(genes), torch.as_tensor(-found)
+        models = [SingleTaskGP(x, y[:, [at]], outcome_transform=Standardize(1)) for at in range(y.shape[1])]
+        model = ModelListGP(*models)
+        fit_gpytorch_mll(SumMarginalLogLikelihood(model.likelihood, model))
+        front = genes[non_dominated(found)]
+        parents = front[draw.integers(0, len(front), 400)]
+        others = draw.integers(0, counts, parents.shape)
+        mutants = np.where(draw.random(parents.shape) < 2.0 / len(counts), others, parents)
+        pool = np.vstack([mutants, draw.integers(0, counts, (200, len(counts)))])
+        known = {tuple(row) for row in genes.tolist()}
+        pool = np.array([row for row in pool.tolist() if tuple(row) not in known])
+        worst, best = y.min(0).values, y.max(0).values
+        gain = Gain(model, ref_point=(worst - 0.1 * (best - worst)).tolist(), X_baseline=x, prune_baseline=True)
+        with torch.no_grad():
+            values = torch.cat([gain(part[:, None]) for part in encoded(pool).split(100)])
+        genes = np.vstack([genes, pool[int(values.argmax())]])
+        found = problem.values(genes)
+    return found[:evaluations]
+
+
 SEARCHES: dict[str, Search] = {
     "surrogate": ours(lambda seed: Surrogate(seed=seed)),
     "local-search": ours(lambda seed: LocalSearch(seed=seed)),
@@ -103,4 +155,8 @@ SEARCHES: dict[str, Search] = {
     "random": random_search,
     "optuna tpe": optuna_tpe,
     "pymoo nsga2": pymoo_nsga2,
+    "botorch qlognehvi": botorch_nehvi,
 }
+
+DEAR = ("botorch qlognehvi",)
+"""Not run unless asked for: seconds a proposal, and a library that is no dependency of this project."""

@@ -1,6 +1,6 @@
 """Runs of searches, kept in a folder, and the shares of the hypervolume that they found.
 
-    python run.py --runs FOLDER [--seeds 10] [--problems NAME …] [--searches NAME …]
+    python run.py --runs FOLDER [--seeds 10] [--problems NAME …] [--searches NAME …] [--evaluations N]
     python run.py --runs FOLDER --report
     python run.py --smoke
 
@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from search_common.peers import SEARCHES
+from search_common.peers import DEAR, SEARCHES
 from search_common.problem import Problem
 
 from nas.pareto import hypervolume, non_dominated
@@ -101,8 +101,13 @@ def parser(document: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, help="folder of the runs")
     parser.add_argument("--problems", nargs="+")
-    parser.add_argument("--searches", nargs="+", choices=list(SEARCHES), default=list(SEARCHES))
+    parser.add_argument(
+        "--searches", nargs="+", choices=list(SEARCHES), default=[name for name in SEARCHES if name not in DEAR]
+    )
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument(
+        "--evaluations", type=int, help="fewer than the last mark, for searches whose proposals are dear"
+    )
     parser.add_argument("--report", action="store_true", help="only the figures of what was run")
     parser.add_argument("--smoke", action="store_true", help="one problem, a few evaluations")
     return parser
@@ -133,6 +138,6 @@ def main(  # noqa: PLR0917 (called by name)
         for search in args.searches if not args.report else ():
             for name in names:
                 for seed in range(1 if args.smoke else args.seeds):
-                    evaluations = smoke_evaluations if args.smoke else max(marks)
+                    evaluations = smoke_evaluations if args.smoke else args.evaluations or max(marks)
                     one(which[name], search, seed, evaluations, folder / f"{name}, {search}, {seed}.npz")
         print(json.dumps(figures(folder, {name: which[name] for name in names}, marks, also)))
