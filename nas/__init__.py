@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from nas.search import DNASearch as DNASearch
     from nas.search import Exhaustive as Exhaustive
     from nas.search import LocalSearch as LocalSearch
+    from nas.search import MultiFidelity as MultiFidelity
     from nas.search import OptunaSearch as OptunaSearch
     from nas.search import QualityDiversity as QualityDiversity
     from nas.search import RandomSearch as RandomSearch
@@ -225,6 +226,7 @@ _HOME = {
     "SMBO": "nas.search",
     "REINFORCE": "nas.search",
     "RoBoT": "nas.search",
+    "MultiFidelity": "nas.search",
     "Transfer": "nas.search",
     "Source": "nas.search",
 }

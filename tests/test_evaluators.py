@@ -164,6 +164,8 @@ def test_an_adapted_callable_is_compared_as_the_callable_is() -> None:
 def test_a_class_has_what_it_defines() -> None:
     assert not Steady.has_progress
     assert nas.Trained.has_epochs
+    assert nas.Trained.has_levels
+    assert not nas.Accuracy.has_levels
     assert nas.Trained.has_progress
     assert nas.Accuracy.has_networks
     assert nas.Once.remembers

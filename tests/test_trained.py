@@ -74,6 +74,37 @@ def test_epochs_come_one_after_the_other_and_are_not_made_twice(tmp_path: Path) 
     assert repeated(tmp_path / "notes") == (3, 0)
 
 
+def test_a_training_that_was_stopped_early_is_continued(tmp_path: Path) -> None:
+    evaluator = Noted(blobs(), tmp_path, epochs=_EPOCHS, lr=1e-2, notes=str(tmp_path / "notes"))
+    arch = space().largest
+    short = evaluator.up_to(arch, 1)
+    assert short["epochs"] == 1
+    assert repeated(tmp_path / "notes") == (1, 0)
+    assert evaluator(arch)["epochs"] == _EPOCHS
+    assert repeated(tmp_path / "notes") == (_EPOCHS, 0)
+    assert evaluator.up_to(arch, 1) == short, "also when the training has gone on"
+    for far in (0, 1.5, 4):
+        with pytest.raises(EvaluationError, match=f"of 3 epochs cannot stop after {far}; give a whole number from 1"):
+            evaluator.up_to(arch, far)
+
+
+def test_a_search_decides_how_far_candidates_are_trained(tmp_path: Path) -> None:
+    """No epoch is trained twice; what was trained for an epoch is in no front."""
+    searched = study(tmp_path, algorithm=nas.MultiFidelity(low=1, initial=5, candidates=32))
+    searched.run(4, workers=2, progress=False)
+    full, low = searched.trials(), searched.low.trials()
+    assert full["epochs"].tolist() == [4] * 4
+    assert set(low["epochs"]) == {1}
+    assert len(low) > len(full)
+    assert repeated(tmp_path / "notes.txt") == (len(low) + 3 * len(full), 0)
+    short = {str(row.choices): row for row in low.itertuples()}
+    for number, row in full.iterrows():
+        trial = searched.record.trial(number)
+        assert [step for step, _ in trial.curves["accuracy"]] == [1, 2, 3, 4]
+        assert dict(trial.curves["accuracy"])[1] == short[str(row["choices"])].accuracy
+    assert set(take_home(searched, int(searched.front().index[0])).checked) == {"accuracy", "loss"}
+
+
 def test_stopping_after_each_epoch_changes_nothing(tmp_path: Path) -> None:
     """A training in one piece, by hand, ends where the epochs of the evaluator end."""
     evaluator, arch = trained(tmp_path / "pieces"), space().largest
@@ -155,6 +186,10 @@ def test_the_readme_declares_a_study_that_runs(tmp_path: Path, monkeypatch: pyte
     exec(block, names)
     names["search"].run(1, workers=0, progress=False)
     assert names["search"].trials()["epochs"].tolist() == [9]
+    (block,) = readme_blocks("nas.MultiFidelity(")
+    exec(re.sub(r"cheaper.run\(10\)", "cheaper.run(2, workers=0, progress=False)", block), names)
+    assert names["cheaper"].trials()["epochs"].tolist() == [9, 9]
+    assert set(names["cheaper"].low.trials()["epochs"]) == {1}
 
 
 def readme_blocks(needle: str) -> list[str]:

@@ -35,6 +35,7 @@ ELSEWHERE = {  # not asked here
     "pyglove": "replays its generator for every stored trial; see experiments/search_speed",
     "optuna": "Optuna's samplers are measured without the adapter",
     "robot": "needs proxies of the archs",
+    "multi-fidelity": "needs low evaluations; without them it is the surrogate",
 }
 now = time.perf_counter
 

@@ -29,6 +29,7 @@ _OPTIONAL = {
     "has_epochs": "each_epoch",
     "has_networks": "extract",
     "measures_modules": "measure_module",
+    "has_levels": "up_to",
 }
 
 
@@ -69,6 +70,8 @@ class Evaluator(ABC):
     """Whether it has `extract`, with `measure_module`, `difference` and `example`."""
     measures_modules: ClassVar[bool] = False
     """Whether it has `measure_module`."""
+    has_levels: ClassVar[bool] = False
+    """Whether it has `up_to`."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -119,6 +122,13 @@ class Evaluator(ABC):
     def each_epoch(self, arch: Arch) -> Iterator[Mapping[str, float]]:  # noqa: ARG002
         """Measurements after each epoch as they are made: a scheduler may stop in between."""
         raise self._lacks("each_epoch")
+
+    def up_to(self, arch: Arch, far: float) -> Mapping[str, float]:  # noqa: ARG002
+        """The measurements when it has come so far, in the unit of `fidelity`; `__call__` goes on from there, or begins anew.
+
+        The same metrics as those of `__call__`.  They are kept apart from its results (`nas.MultiFidelity`).
+        """
+        raise self._lacks("up_to")
 
     def extract(self, arch: Arch) -> nn.Module:  # noqa: ARG002
         """The network that was evaluated, as an ordinary module that shares nothing, in eval mode."""

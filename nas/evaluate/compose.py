@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nas import checking, reading
 from nas.errors import EvaluationError, Infeasible, glimpse, suggest
 from nas.evaluate.base import Evaluator, EvaluatorLike, adapted, name_of
+from nas.evaluate.partial import Partial
 from nas.failures import verdict
 from nas.hardware import exclusive, shared
 from nas.measurements import name_fault, number
@@ -79,6 +80,13 @@ class Evaluation(Evaluator):
     def of(self, evaluators: Sequence[Evaluator]) -> Evaluation:
         """Some of its evaluators, with its constraints."""
         return Evaluation(evaluators, self.constraints, in_study=self._in_study)
+
+    def until(self, far: float) -> Evaluation:
+        """The same where evaluators that can stop early go so far; constraints on what they yield judge full ones alone."""
+        varying = {name for one in self.evaluators if one.has_levels for name in one.metrics or ()}
+        parts = [Partial(one, far) if one.has_levels else one for one in self.evaluators]
+        kept = [one for one in self.constraints if one.metric not in varying]
+        return Evaluation(parts, kept, in_study=self._in_study)
 
     def inner(self) -> Sequence[Evaluator]:
         """Its evaluators."""

@@ -13,6 +13,7 @@ import inspect
 import json
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +138,19 @@ class Trained(Evaluator):
             yield self.progress(arch)[epoch]
             if self._finished(arch):  # early
                 return
+
+    def up_to(self, arch: Arch, far: float) -> dict[str, float]:
+        """Measurements after `far` epochs of the whole training, which calls of the evaluator go on with.
+
+        Raises:
+            EvaluationError: `far` is no whole number of epochs from 1 to all of them.
+            TrainError: the training cannot go on.
+        """
+        if not (1 <= far <= self.epochs and float(far).is_integer()):
+            raise EvaluationError(
+                f"a training of {self.epochs} epochs cannot stop after {far:g}; give a whole number from 1"
+            )
+        return deque(islice(self.each_epoch(arch), int(far)), maxlen=1)[0]
 
     def progress(self, arch: Arch) -> list[dict[str, float]]:
         """Measurements of the epochs that have finished, read from the checkpoint; any process may ask at any time.

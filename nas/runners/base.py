@@ -31,10 +31,14 @@ OutcomeState = Literal["COMPLETED", "INFEASIBLE", "FAILED"]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One arch to evaluate: its trial's number, and its row of numbers in the space (`Arch.row`)."""
+    """One arch to evaluate: its trial's number, its row of numbers in the space (`Arch.row`), and how far.
+
+    `far` is in the unit of the evaluator's fidelity; None is all the way.
+    """
 
     number: int
     row: tuple[float | None, ...]
+    far: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,11 +48,11 @@ class Wire:
 
     def give(self, tasks: Sequence[Task]) -> None:
         """Send tasks, from the driver's end."""
-        self._put([[task.number, task.row] for task in tasks])
+        self._put([[task.number, task.row, task.far] for task in tasks])
 
     def recv(self) -> list[Task]:
         """Tasks, at the worker's end."""
-        return [Task(number, tuple(row)) for number, row in self._get()]
+        return [Task(number, tuple(row), far) for number, row, far in self._get()]
 
     def send(self, outcomes: Sequence[Outcome]) -> None:
         """Send outcomes, from the worker's end."""

@@ -238,8 +238,15 @@ class Work:
     def __call__(self, task: Task) -> Outcome:
         """The outcome of one task: whatever the evaluation raises is one too, unless a signal has raised it."""
         started, clock = time.time(), time.perf_counter()
-        state, measured, reason = outcome(lambda: self._evaluate(self._space.rows_to_archs([task.row])[0]))
+        state, measured, reason = outcome(lambda: self._evaluation(task.far)(self._space.rows_to_archs([task.row])[0]))
         return Outcome(task.number, state, measured, reason, started, time.perf_counter() - clock, self._worker)
+
+    def _evaluation(self, far: float | None) -> Evaluate:
+        if far is None:
+            return self._evaluate
+        evaluation: Any = self._evaluate  # a study's: no other is told how far
+        partial: Evaluate = evaluation.until(far)
+        return partial
 
 
 class Channel(Protocol):

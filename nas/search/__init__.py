@@ -4,6 +4,7 @@
 - `RandomSearch`, `Exhaustive`: without a memory of quality.
 - `RegularizedEvolution`: a queue that forgets the oldest.
 - `Surrogate`: the default; Gaussian processes say what an arch would measure, and the largest expected gain is asked.
+- `MultiFidelity`: the same with cheap partial evaluations; which arch is evaluated, and how far.
 - `NSGA2`: several objectives, constraints; asynchronous, or synchronous where answers must not depend on the workers.
 - `LINAS`, `ConcurrentNAS`: rounds of evolution on predictors, measured; for one target, for several in turn.
 - `LocalSearch`: neighbours of the front, and again from elsewhere; `QualityDiversity`: the best of each cost bucket, bred.
@@ -20,6 +21,7 @@ from __future__ import annotations
 from nas.search.base import Algorithm, Exhausted, Finished, History, LazyArchs
 from nas.search.concurrent_nas import ConcurrentNAS
 from nas.search.dna_search import DNASearch
+from nas.search.fidelity import MultiFidelity
 from nas.search.linas import LINAS
 from nas.search.local_search import LocalSearch
 from nas.search.mcts import MCTS
@@ -52,6 +54,7 @@ __all__ = [
     "History",
     "LazyArchs",
     "LocalSearch",
+    "MultiFidelity",
     "OptunaSearch",
     "QualityDiversity",
     "RandomSearch",

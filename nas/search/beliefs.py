@@ -136,9 +136,11 @@ class Beliefs:
 
     def view(self, archs: Sequence[Arch]) -> Candidates:
         """What is believed of `archs`, which can learn that others are being measured."""
-        points = self.encoding(archs)
+        return self.at(genes_of(archs, self.encoding.decisions), self.encoding(archs))
+
+    def at(self, genes: Genes, points: Points) -> Candidates:
+        """The same of archs given by their rows and points."""
         feasibility = None if self._feasibility is None else self._feasibility.at(points)
-        genes = genes_of(archs, self.encoding.decisions)
         return Candidates(self, genes, _views(self._objectives, points), feasibility)
 
     def screened(self, genes: Genes) -> Floats:
@@ -186,11 +188,11 @@ class Candidates:
         self._same: Floats = np.zeros(len(genes))  # how likely each is to measure what another did, or will
         if beliefs.duplicates is not None:
             self._same = beliefs.duplicates.chance(genes)
-        self._feasible: Floats = np.ones(len(genes))
+        self.feasible: Floats = np.ones(len(genes))
         if feasibility is not None:
             over = beliefs.over
             room = over.goal - feasibility.mean(over.targets)
-            self._feasible = scipy.special.ndtr(room / np.sqrt(feasibility.variances))
+            self.feasible = scipy.special.ndtr(room / np.sqrt(feasibility.variances))
 
     def gains(self, at: NDArray[np.intp] | slice = ALL) -> Floats:
         """Expected gain in hypervolume times the probability of being feasible, or only that while nothing is.
@@ -200,13 +202,13 @@ class Candidates:
         Args:
             at: of which candidates.
         """
-        region, feasible = self._beliefs.region, self._feasible[at] * discount(self._same[at])
+        region, feasible = self._beliefs.region, self.feasible[at] * discount(self._same[at])
         if region is None:  # first of all, something feasible
             return feasible
         values, weights = normals(self._accuracy.width)
-        gain = region.gains(self._draws(values, at), weights, self._accuracy.precision)
+        gain = region.gains(self.draws(values, at), weights, self._accuracy.precision)
         if not gain.any():  # all look hopeless at this confidence
-            gain = region.gains(self._draws(values * 3.0, at), weights, self._accuracy.precision)
+            gain = region.gains(self.draws(values * 3.0, at), weights, self._accuracy.precision)
         worth: Floats = gain * feasible
         return worth
 
@@ -235,7 +237,7 @@ class Candidates:
         for view in self._objectives:
             view.ask(points)
 
-    def _draws(self, normal: Floats, at: NDArray[np.intp] | slice) -> list[Floats]:
+    def draws(self, normal: Floats, at: NDArray[np.intp] | slice = ALL) -> list[Floats]:
         """Of each objective (n, s): what it would be at so many deviations from its mean."""
         doubt = np.array([np.sqrt(view.variances) for view in self._objectives]) * self._known
         doubt *= np.array(self._beliefs.doubt)[:, None]

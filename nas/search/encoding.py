@@ -93,8 +93,13 @@ class Encoding:
             values = np.clip(np.arcsinh((features(some) - middle) / width), -4.0, 4.0) / np.sqrt(columns)
             return np.where(np.isnan(values), 0.0, values)
 
-        other = copy.copy(self)
+        other = self.widened(columns)
         other._features = standard
+        return other
+
+    def widened(self, columns: int) -> Encoding:
+        """The same for points with so many more columns of about unit spread after the counts, which the caller appends."""
+        other = copy.copy(self)
         other.count_columns = self.count_columns + columns
         other.counts_apart = self.counts_apart + 2.0
         return other

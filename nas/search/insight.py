@@ -35,12 +35,14 @@ class Insight:
         stored: measurements of a finished trial's arch; `{}` if there are none.
         fidelity: name of a stored metric that says how far a trial went (epochs), and how far is all the way; trials that were
             stopped early are then told from those that were not.
+        varying: names of the metrics that depend on how far an evaluation goes; all others are the same after a low one.
     """
 
     cheap: Mapping[str, Measure] = field(default_factory=dict)
     remembered: Sequence[Measure] = ()
     stored: Measure | None = None
     fidelity: tuple[str, float] | None = None
+    varying: Sequence[str] = ()
 
 
 class Knowledge:

@@ -10,6 +10,7 @@ from nas.errors import AlgorithmError, suggest
 from nas.search.base import Algorithm
 from nas.search.concurrent_nas import ConcurrentNAS
 from nas.search.dna_search import DNASearch
+from nas.search.fidelity import MultiFidelity
 from nas.search.linas import LINAS
 from nas.search.local_search import LocalSearch
 from nas.search.mcts import MCTS
@@ -30,6 +31,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
         RandomSearch,
         Exhaustive,
         Surrogate,
+        MultiFidelity,
         RegularizedEvolution,
         NSGA2,
         LINAS,

@@ -6,9 +6,10 @@ import functools
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
 from math import ceil
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from nas.checking import checked
 from nas.errors import AlgorithmError
 from nas.search.archive import Archive, Kept, Seen
 from nas.search.base import Algorithm, Finished, History
-from nas.search.beliefs import Beliefs, Models
+from nas.search.beliefs import Models
 from nas.search.breeding import Breeding, Genes, genes_of, unlike
 from nas.search.duplicates import duplicates
 from nas.search.encoding import Encoding
@@ -43,6 +44,13 @@ LEAST_S, SHARE, FIRST_S = 0.02, 0.1, 1.0
 USUAL = 64  # random archs that say how large features usually are
 HALF = 600  # trials told when half of the proposals are front archs mutated, if the front does not move
 MUTANTS = 64  # archs of the front mutated, for the share that the model does not choose
+
+
+class Screened(Protocol):
+    """Says what archs are worth."""
+
+    def screened(self, genes: Genes, /) -> Floats:
+        """(n,) of each row, about."""
 
 
 class Surrogate(Algorithm):
@@ -132,8 +140,7 @@ class Surrogate(Algorithm):
         return new
 
     def _ask(self, n: int) -> list[Arch]:
-        # The matrices are small: more threads gain nothing, and where workers hold the cores they wait for each other.
-        with _threads().limit(limits=1, user_api="blas"):
+        with one_thread():
             return self._fill(n, self._draw)
 
     def _draw(self, rng: random.Random) -> Arch:
@@ -159,13 +166,16 @@ class Surrogate(Algorithm):
         if extreme is not None and not self._screening.violates(extreme):
             return extreme
         self._knowledge.allow(FIRST_S / self.initial)
-        before = [*self._archive.seen(FITTED).archs, *list(self._under_way.values())[:FITTED]]
+        return self._farthest(rng, [*self._archive.seen(FITTED).archs, *list(self._under_way.values())[:FITTED]])[0]
+
+    def _farthest(self, rng: random.Random, before: Sequence[Arch]) -> list[Arch]:
+        """A few random archs, the one that is farthest from those before first."""
         some = self._screening.sample(rng)
         if not before:
-            return some[0]
+            return some
         x, y = self._encoding(some).coordinates, self._encoding(before).coordinates
         apart = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2.0 * x @ y.T
-        return some[int(apart.min(1).argmax())]
+        return [some[at] for at in np.argsort(-apart.min(1), kind="stable")]
 
     def _begin(self) -> Wave:
         """What the model proposes now.  It depends on what was told and on which archs are under way, not on their order."""
@@ -186,8 +196,7 @@ class Surrogate(Algorithm):
         rng = random.Random(f"{self._stream}:{archive.told}")
         breeding = Breeding(self.space, f"{self._stream}:{archive.told}:rows")
         parents = genes_of(archive.parents, len(self.space.decisions))
-        some = parents if len(parents) <= PARENTS else parents[sorted(rng.sample(range(len(parents)), PARENTS))]
-        short = self._short_list(beliefs, breeding, some)
+        short = self._short_list(beliefs, breeding, some_of(parents, rng))
         mutated = breeding.mutate(breeding.pick(parents, MUTANTS))
         if equal is not None:
             mutated = mutated[equal.chance(mutated) < 0.5]
@@ -217,7 +226,7 @@ class Surrogate(Algorithm):
             encoding = self._encoding.described(self._knowledge.features, some)
             self._described = Models(encoding, self._screening.undecided(seen))
 
-    def _short_list(self, beliefs: Beliefs, breeding: Breeding, parents: Genes) -> dict[str, Arch]:
+    def _short_list(self, beliefs: Screened, breeding: Breeding, parents: Genes) -> dict[str, Arch]:
         """The candidates of largest gain: from the front and from anywhere, then children of the best of them."""
         pool = self._seeds(breeding, parents)
         pool = pool[unlike(pool, parents[:0])]
@@ -268,6 +277,17 @@ class Surrogate(Algorithm):
             if key not in pool and (key in self._under_way or key not in self._seen):
                 found[key] = arch
         return found
+
+
+def some_of(parents: Genes, rng: random.Random) -> Genes:
+    """The rows, or as many of them as candidates are made of."""
+    return parents if len(parents) <= PARENTS else parents[sorted(rng.sample(range(len(parents)), PARENTS))]
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """The matrices are small: more threads gain nothing, and where workers hold the cores they wait for each other."""
+    limited: AbstractContextManager[Any] = _threads().limit(limits=1, user_api="blas")
+    return limited
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +158,31 @@ class Driver:
 
     def finish(self, outcome: Outcome) -> None:
         """Record the outcome of an asked trial, whatever it is."""
-        self._wave([outcome], 0)
+        self.report([outcome])
+
+    def report(self, outcomes: Sequence[Outcome]) -> None:
+        """Record outcomes of trials that this process holds."""
+        self._wave(outcomes, 0)
+
+    def tasks(self, count: int) -> list[Task]:
+        """Up to `count` tasks, started in the record: trials that wait there, then proposals."""
+        waiting = self._claim(count)
+        return waiting + self._wave([], count - len(waiting))
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """What proposes; it knows all trials."""
+        return self._algorithm
+
+    @property
+    def name(self) -> str:
+        """Of the study."""
+        return self._record.name
+
+    @property
+    def elsewhere(self) -> int:
+        """Trials under way that other drivers hold, or nobody."""
+        return self._elsewhere
 
     @property
     def in_flight(self) -> Mapping[int, Arch]:
@@ -186,15 +210,24 @@ class Driver:
 
     # -- the loop -------------------------------------------------------------------------------------------------------
 
-    def run(self, evaluation: Any, options: Options, progress: Reporter) -> Summary:
-        """Evaluate until `options.trials` are finished, the space is exhausted, or too many fail in a row."""
+    def run(
+        self, evaluation: Any, options: Options, progress: Reporter, loop: Callable[..., str] | None = None
+    ) -> Summary:
+        """Evaluate until `options.trials` are finished, the space is exhausted, or too many fail in a row.
+
+        Args:
+            evaluation: of the study.
+            options: of the run.
+            progress: is told how far it is.
+            loop: another one than the usual, with its arguments (`nas.study.levels.Loop`).
+        """
         self._started, self._evaluated, self._failures = time.monotonic(), 0, []
         self._most = options.trials
         progress.begin(self._record.name, self.finished, options.trials)
         try:
             with self._runner(evaluation, options) as runner:
                 self._started = time.monotonic()
-                message = self._loop(runner, options, progress, Curves(self._record, evaluation))
+                message = (loop or self._loop)(runner, options, progress, Curves(self._record, evaluation))
                 # Ending the workers is no part of it, as starting them is none.
                 seconds = time.monotonic() - self._started
         finally:
@@ -259,7 +292,7 @@ class Driver:
         outcomes: list[Outcome] = []
         while True:
             signals.check()
-            self._look_for_others()
+            self.look()
             in_flight = len(self._attempts) - len(outcomes)
             left = options.trials - self.finished - self._elsewhere
             wanted = min(runner.capacity - in_flight, left - in_flight - len(outcomes))
@@ -267,15 +300,14 @@ class Driver:
                 wanted = 0
             runner.submit(self._wave(outcomes, wanted))
             if outcomes:
-                progress.update(self.finished, self._state)
-            if len(self._failures) >= options.max_failures:
-                raise StudyError(self._too_many_failures())
+                progress.update(self.finished, self.state)
+            self.check_failures(options.max_failures)
             if self.finished >= options.trials:
                 return f"{self.finished} trials"
             if not self._attempts and self._elsewhere:
                 outcomes = []
-                runner.submit(self._wait_for_others(runner.capacity))
-                progress.update(self.finished, self._state)
+                runner.submit(self.take_over(runner.capacity))
+                progress.update(self.finished, self.state)
                 continue
             if not self._attempts:
                 if self._exhausted:
@@ -424,7 +456,7 @@ class Driver:
             pending,
         )
 
-    def _look_for_others(self) -> None:
+    def look(self) -> None:
         """Take in what other drivers of this study have finished and begun since the last look."""
         if time.monotonic() < self._next_look:
             return
@@ -462,7 +494,7 @@ class Driver:
             return Finished(int(stored.numbers[i]), arch, signed, 0.0, state)
         return Finished(int(stored.numbers[i]), arch, None, math.inf if math.isnan(violation) else violation, state)
 
-    def _wait_for_others(self, capacity: int) -> list[Task]:
+    def take_over(self, capacity: int) -> list[Task]:
         """While others evaluate the last trials: those of a driver that has died, if there are any."""
         time.sleep(_WAITING_LOOK_S)
         # A claim may be committed after its connection was given up, and nobody knows of it but our heartbeats.
@@ -490,7 +522,13 @@ class Driver:
 
     # -- sentences ------------------------------------------------------------------------------------------------------
 
-    def _state(self) -> str:
+    def check_failures(self, most: int) -> None:
+        """Raises StudyError if so many evaluations in a row failed."""
+        if len(self._failures) >= most:
+            raise StudyError(self._too_many_failures())
+
+    def state(self) -> str:
+        """How many trials are on the front, and the best of each objective."""
         front = self._record.front()
         best = "".join(
             f", best {metric.name} {float((front[metric.name] * metric.sign).min() * metric.sign):.4g}"

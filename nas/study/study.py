@@ -21,13 +21,13 @@ from nas.identity import same
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective, parse_objectives
 from nas.runners import Outcome, Task
 from nas.runners.work import Work
-from nas.search import Algorithm, Surrogate, make
+from nas.search import Algorithm, MultiFidelity, Surrogate, make
 from nas.search.insight import Insight
 from nas.store import Store, StudyRecord, further, open_store
 from nas.store.damage import sentence
 from nas.store.database import locate, shown
 from nas.store.settle import missing, study_name_fault
-from nas.study import anew, retrying
+from nas.study import anew, levels, retrying
 from nas.study.binding import bound
 from nas.study.driver import Driver, Options, Summary
 from nas.study.owner import is_gone
@@ -108,6 +108,7 @@ class Study:
         self._store: Store | None = None
         self._opened: StudyRecord | None = None
         self._driver: Driver | None = None
+        self._low: Study | None = None
         self._notes: list[str] = []  # on how the study is resumed, until they are said
         self._check_metrics()
         self._identity = identity_of(self.evaluators, self.algorithm)  # before an evaluation changes what they keep
@@ -164,7 +165,28 @@ class Study:
         """Close the database, unless it was given open; what asks for it later opens it again."""
         if self._store is not None and self._store is not self._where:
             self._store.close()
-        self._store = self._opened = self._driver = None
+        self._store = self._opened = self._driver = self._low = None
+
+    @property
+    def low(self) -> Study:
+        """The study of the low evaluations that a `MultiFidelity` search makes; its values are of those alone.
+
+        Raises:
+            StudyError: the algorithm makes none, or no evaluator can stop early.
+        """
+        if self._low is None or self._low.name != levels.low_name(self):
+            low = self.evaluation().until(levels.how_far(self))
+            self._low = Study(
+                levels.low_name(self),
+                space=self.space,
+                objectives=self.objectives,
+                evaluators=low.evaluators,
+                constraints=low.constraints,
+                algorithm=self.algorithm,
+                store=self.store,
+                max_failures=self.max_failures,
+            )
+        return self._low
 
     @property
     def record(self) -> StudyRecord:
@@ -358,12 +380,19 @@ class Study:
             raise StudyError("workers=0 evaluates in this process; give at least 1 for Ray")
         evaluation = self.evaluation()
         evaluation.check(self.space)
-        record, teller = self.record, reporter(progress)
-        self.say_notes(teller.say)
+        teller = reporter(progress)
+        studies = [self, self.low] if isinstance(self.algorithm, MultiFidelity) else [self]
         source = retrying.source_of(self.job, self._identity)
-        if said := retrying.begin(record, source, every=retry_failed):
-            teller.say(said)
-        driver = self.driver()
+        for study in studies:
+            record = study.record
+            study.say_notes(teller.say)
+            if said := retrying.begin(record, source, every=retry_failed):
+                teller.say(said)
+        drivers = [self.driver()]
+        driver, loop = drivers[0], None
+        if isinstance(driver.algorithm, MultiFidelity):
+            drivers.append(self.low.driver_of(driver.algorithm.low_level))
+            loop = levels.Loop(driver, drivers[1], levels.how_far(self))
         if driver.finished >= wanted:
             return driver.summary(
                 f"the study has {driver.finished} of {wanted} trials already, and more of them (--trials) go on with it"
@@ -372,12 +401,14 @@ class Study:
         if wait_s and not ray and anew.measures_here(self):
             wait_for_quiet(wait_s, teller.say)
         try:
-            summary = driver.run(evaluation, options, teller)
+            summary = driver.run(evaluation, options, teller, loop)
         except StudyError as error:
-            if driver.failing:
-                retrying.note_stop(record, driver.failing, driver.reason, source)
+            for study, one in zip(studies, drivers, strict=True):
+                if one.failing:
+                    retrying.note_stop(study.record, one.failing, one.reason, source)
             raise error
-        retrying.note_end(record, source)
+        for study in studies:
+            retrying.note_end(study.record, source)
         return summary
 
     @checked(StudyError)
@@ -427,6 +458,10 @@ class Study:
         """
         algorithm = ready(self.algorithm, self.record.settings)
         algorithm.inform(self._insight())
+        return self.driver_of(algorithm)
+
+    def driver_of(self, algorithm: Algorithm) -> Driver:
+        """A new driver of the study for an algorithm that is made ready."""
         return Driver(self.record, self.space, algorithm, self.objectives, self.constraints)
 
     # -- inside ---------------------------------------------------------------------------------------------------------
@@ -438,6 +473,11 @@ class Study:
         for evaluator in self.evaluators:
             if evaluator.cost == "cheap" and evaluator not in remembering:
                 cheap |= dict.fromkeys(evaluator.metrics or (), evaluator)
+        if isinstance(self.algorithm, MultiFidelity):
+            one = levels.partial_one(self)
+            cheap = {name: how for name, how in cheap.items() if how is not one}
+            others = [other.known for other in remembering if other is not one]
+            return Insight(cheap, others, self._measured, one.fidelity, one.metrics or ())
         if all(metric.name in cheap for metric in self.objectives):
             return Insight()
         fidelity = next((one.fidelity for one in self.evaluators if one.fidelity is not None), None)
@@ -456,6 +496,11 @@ class Study:
         self._notes = []
 
     def _hand_driver(self) -> Driver:
+        if isinstance(self.algorithm, MultiFidelity):
+            raise StudyError(
+                f"study {self.name!r} cannot be asked by hand: {self.algorithm.name!r} decides how far its evaluators go; "
+                "use run, or give another algorithm"
+            )
         if self._driver is None:
             self._driver = self.driver()
             self.say_notes(reporter(False).say)

@@ -23,6 +23,7 @@ from nas.checking import checked
 from nas.errors import StoreError, StudyError, suggest
 from nas.runners import Outcome, cluster
 from nas.runners.work import Payload
+from nas.search import MultiFidelity
 from nas.store import StudyRecord
 from nas.study.curves import keep_epoch
 from nas.study.driver import Driver, Summary
@@ -79,6 +80,11 @@ def run(
     """
     wanted = _positive("trials", study.trials_wanted if trials is None else trials)
     _positive("workers", workers)
+    if isinstance(study.algorithm, MultiFidelity):
+        raise StudyError(
+            f"{study.algorithm.name!r} of study {study.name!r} decides itself how far archs are trained; use study.run, or give "
+            "another algorithm and a scheduler"
+        )
     evaluation = study.evaluation()
     epochs = Epochs(evaluation)
     _check_scheduler(scheduler, evaluation.metrics)

@@ -38,7 +38,7 @@ def ends() -> Iterator[tuple[Wire, Wire]]:
 
 def test_tasks_and_outcomes_arrive_as_they_were(ends: tuple[Wire, Wire]) -> None:
     driver, worker = ends
-    rows = [Task(2**40, (1.0, None, 0.1 + 0.2)), Task(1, ())]
+    rows = [Task(2**40, (1.0, None, 0.1 + 0.2)), Task(1, ()), Task(2, (0.0,), 12.0)]
     driver.give(rows)
     assert worker.recv() == rows
     outcomes = [

@@ -12,6 +12,7 @@ import pytest
 import nas
 from nas.errors import SpaceError
 from nas.search import ALGORITHMS, Exhausted, Finished, make
+from nas.search.insight import Insight
 from nas.space import Arch
 
 
@@ -112,6 +113,7 @@ def only_wide(arch: Arch) -> bool:
 def test_no_algorithm_proposes_what_is_forbidden(name: str) -> None:
     space = attention([8, 12, 16, 24, 30], [2, 3, 4, 5, 8])
     algorithm = make(name, **({"from_": []} if name == "transfer" else {}))
+    algorithm.inform(Insight(fidelity=("epochs", 9.0), varying=("acc",)))
     algorithm.bind(space, [nas.Metric("acc", "max")])
     proposed: list[Arch] = []
     try:

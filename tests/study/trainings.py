@@ -67,7 +67,13 @@ def repeated(notes: Path) -> tuple[int, int]:
 
 
 def study(
-    folder: Path, *, name: str = "trained", trials: int = 3, kind: type[Noted] = Noted, **changes: Any
+    folder: Path,
+    *,
+    name: str = "trained",
+    trials: int = 3,
+    kind: type[Noted] = Noted,
+    algorithm: nas.search.Algorithm | None = None,
+    **changes: Any,
 ) -> nas.Study:
     """Accuracy against parameters of candidates trained for a few epochs; everything is below `folder`."""
     options: dict[str, Any] = {"epochs": 4, "lr": 1e-2, "pause": 0.0, **changes}
@@ -77,7 +83,7 @@ def study(
         space=family.space(),
         objectives=["max accuracy", "min params"],
         evaluators=[evaluator, Params()],
-        algorithm=nas.RandomSearch(seed=1),
+        algorithm=algorithm or nas.RandomSearch(seed=1),
         store=folder / "nas.db",
         trials=trials,
     )

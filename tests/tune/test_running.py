@@ -204,6 +204,14 @@ def test_what_violates_a_constraint_is_not_trained(tmp_path: Path, cluster: None
     assert repeated(tmp_path / "notes.txt")[0] <= 4
 
 
+def test_a_search_that_decides_how_far_to_train_is_refused(tmp_path: Path) -> None:
+    from nas.tune import run as on_tune
+
+    searched = study(tmp_path, algorithm=nas.MultiFidelity(low=1))
+    with pytest.raises(StudyError, match="decides itself how far archs are trained; use study.run"):
+        on_tune(searched, 1)
+
+
 def test_what_cannot_run_is_refused_in_a_sentence(tmp_path: Path, cluster: None) -> None:
     from ray.tune.schedulers import PopulationBasedTraining
 
