@@ -1,6 +1,8 @@
 """What every algorithm costs to ask and tell after 100, 1,000 and 10,000 trials, beside Optuna's and pymoo's.
 
 python experiments/overhead/run.py [--smoke] [--batches 14] [--sizes 100 1000 10000]
+
+Of the default search also what an ask of one and of eight takes with two, three and four objectives.
 """
 
 from __future__ import annotations
@@ -40,10 +42,14 @@ ELSEWHERE = {  # not asked here
 now = time.perf_counter
 
 
-def landscape(genes: Any) -> tuple[float, float]:
-    """Error against cost: every step of a decision costs one and lowers the error, by a weight of its own, unless repeated."""
+def landscape(genes: Any, objectives: int = 2) -> tuple[float, ...]:
+    """Error against cost: every step of a decision costs one and lowers the error, by a weight of its own, unless repeated.
+
+    Further objectives are costs of other weights.
+    """
     gains = ((1 + i % 4) * (1 - gene / 3) ** 2 * (2 if genes[i - 1] == gene else 1) for i, gene in enumerate(genes))
-    return sum(gains), float(sum(genes))
+    costs = (sum((1 + i % power) * gene**power for i, gene in enumerate(genes)) for power in range(1, objectives))
+    return sum(gains), *map(float, costs)
 
 
 class Clock:
@@ -78,6 +84,17 @@ class Clock:
         }
 
 
+def history(space: Space, archs: list[Arch], objectives: int) -> History:
+    return History(
+        keys=[arch.key for arch in archs],
+        archs=LazyArchs(space, [arch.row() for arch in archs]),
+        numbers=np.arange(len(archs)),
+        values=np.array([landscape(arch.genome, objectives) for arch in archs]),
+        violations=np.zeros(len(archs)),
+        states=["COMPLETED"] * len(archs),
+    )
+
+
 # A candidate is a generator that has seen a history: each step is one batch of asks and tells, booked on its clock.
 
 
@@ -85,16 +102,9 @@ def ours(name: str, options: dict[str, Any], space: Space, archs: list[Arch], cl
     # Without sources, which only a study finds, transfer costs what the algorithm that it wraps does, and its own look.
     algorithm = make(name, **({"from_": []} if name == "transfer" else {}), **options)
     algorithm.bind(space, OBJECTIVES)
-    history = History(
-        keys=[arch.key for arch in archs],
-        archs=LazyArchs(space, [arch.row() for arch in archs]),
-        numbers=np.arange(len(archs)),
-        values=np.array([landscape(arch.genome) for arch in archs]),
-        violations=np.zeros(len(archs)),
-        states=["COMPLETED"] * len(archs),
-    )
+    known = history(space, archs, 2)
     start = now()
-    algorithm.restore(history)
+    algorithm.restore(known)
     clock.restored = now() - start
     number = len(archs)
     while True:
@@ -215,6 +225,25 @@ def measured(size: int, batches: int, options: dict[str, dict[str, Any]]) -> dic
     return {name: clock.figures() for name, clock in clocks.items()}
 
 
+def default(size: int, objectives: int, batch: int, asks: int) -> dict[str, float]:
+    """Milliseconds of the processor that an ask of `Surrogate` takes after `size` trials at random, beside nothing else."""
+    value = pg.Dict({f"d{i}": pg.oneof(list(range(CANDIDATES))) for i in range(DECISIONS)})
+    space, rng = Space(value, name="flat-40x4"), random.Random(size)
+    archs = [space.sample(rng) for _ in range(size)]
+    algorithm = make("surrogate")
+    algorithm.bind(space, [Metric(f"objective{at}", "min") for at in range(objectives)])
+    algorithm.restore(history(space, archs, objectives))
+    taken = []
+    for number in range(asks):
+        begun = time.thread_time()
+        asked = algorithm.ask(batch)
+        taken.append(1e3 * (time.thread_time() - begun))
+        start = size + number * batch
+        algorithm.tell([Finished(start + i, arch, landscape(arch.genome, objectives)) for i, arch in enumerate(asked)])
+    # The first ask fits parameters, as one in 15 % of the history does.
+    return {"median_ms": round(float(np.median(taken[1:])), 1), "first_ms": round(taken[0], 1)}
+
+
 def show(size: int, table: dict[str, dict[str, float]]) -> None:
     titles = ("ms_a_trial", "cpu_ms_a_trial", "median_ask_ms", "longest_call_ms", "trials", "restore_s")
     print(f"{f'after {size} trials':24}" + "".join(f"{title:>16}" for title in titles))
@@ -239,6 +268,13 @@ def main() -> None:
         print(f"{size} trials ...", file=sys.stderr, flush=True)
         tables[size] = measured(size, batches, small if args.smoke else {})
         show(size, tables[size])
+    asks = {
+        f"{objectives} objectives, {batch} at a time": default(sizes[-1], objectives, batch, 3 if args.smoke else 20)
+        for objectives in (2, 3, 4)
+        for batch in (1, BATCH)
+    }
+    for name, row in asks.items():
+        print(f"{name}, after {sizes[-1]}: {row['median_ms']} ms an ask", flush=True)
     names = ("optuna", "pymoo", "moocore", "scikit-learn", "numpy")
     print(
         json.dumps(
@@ -246,6 +282,7 @@ def main() -> None:
                 "experiment": "overhead",
                 "batch": BATCH,
                 "after": tables,
+                "surrogate": asks,
                 "load": [round(load, 2), round(os.getloadavg()[0], 2)],
                 "versions": {name: version(name) for name in names},
                 "python": platform.python_version(),

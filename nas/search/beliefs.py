@@ -224,6 +224,11 @@ class Candidates:
                 for objective, value in values.items():
                     self.know(at, objective, value)
 
+    def ask_candidate(self, at: int) -> None:
+        """Candidate `at` is being measured."""
+        for view in self._objectives:
+            view.ask_candidate(at)
+
     def ask(self, archs: Sequence[Arch]) -> None:
         """Some archs, candidates or not, are being measured."""
         if not archs:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy  # a part of it, as scipy.linalg, is imported when it is first used
@@ -171,12 +172,27 @@ class View:
         left[np.diag_indices_from(left)] += process.noise
         root = np.linalg.cholesky(left)
         shared = process.covariance(points, self._points) - whitened.T @ self.whitened - old.T @ self._shared
-        new = scipy.linalg.solve_triangular(root, shared, lower=True)
-        self._asked = Points(*(np.concatenate(both) for both in zip(before, points, strict=True)))
+        self._take(points, whitened, old, root, scipy.linalg.solve_triangular(root, shared, lower=True))
+
+    def ask_candidate(self, at: int) -> None:
+        """The same of one of the candidates, of which all is known already."""
+        old, whitened = self._shared[:, at], self.whitened[:, at]
+        left = self._covariance[at] - whitened @ self.whitened - old @ self._shared
+        root = np.sqrt(max(left[at], 0.0) + self._process.noise)
+        self._take(self._points.rows([at]), whitened[:, None], old[:, None], np.array([[root]]), left[None] / root)
+
+    @cached_property
+    def _covariance(self) -> Floats:
+        """(n, n) of the candidates before anything was seen."""
+        return self._process.covariance(self._points, self._points)
+
+    def _take(self, points: Points, whitened: Floats, old: Floats, root: Floats, shared: Floats) -> None:
+        """Books what is being measured, and what it shares with what was seen, was asked before, and may be asked."""
+        self._asked = Points(*(np.concatenate(both) for both in zip(self._asked, points, strict=True)))
         self._asked_whitened = np.concatenate([self._asked_whitened, whitened], 1)
         self._root = np.block([[self._root, np.zeros_like(old)], [old.T, root]])
-        self._shared = np.concatenate([self._shared, new])
-        self.variances = np.maximum(self.variances - (new**2).sum(0), 1e-10)
+        self._shared = np.concatenate([self._shared, shared])
+        self.variances = np.maximum(self.variances - (shared**2).sum(0), 1e-10)
 
 
 def fit(encoding: Encoding, prior: Prior, points: Points, targets: Floats) -> Floats:

@@ -48,12 +48,15 @@ class Wave:
         """The arch of largest gain, or the next mutant, which is under way from now on; None if there is none left."""
         if mutant:
             arch = next(self._next_mutants, None)
-        else:
-            at = self._best(under_way)
-            arch = None if at is None else self._short[at]
-        if arch is not None and under_way < WAITING:
-            self._view.ask([arch])
-        return arch
+            if arch is not None and under_way < WAITING:
+                self._view.ask([arch])
+            return arch
+        at = self._best(under_way)
+        if at is None:
+            return None
+        if under_way < WAITING:
+            self._view.ask_candidate(at)
+        return self._short[at]
 
     def _best(self, under_way: int) -> int | None:
         free = np.flatnonzero(self._free)

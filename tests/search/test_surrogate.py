@@ -177,8 +177,11 @@ def test_asking_two_leaves_the_variance_of_having_seen_them() -> None:
     parameters = Prior.of(code).mean
     view = Process(code, parameters, code(all_[:20])).at(code(all_[20:]))
     view.ask(code([all_[23]]))
-    view.ask(code([all_[27]]))
-    later = Process(code, parameters, code([*all_[:20], all_[23], all_[27]])).at(code(all_[20:]))
+    view.ask_candidate(7)
+    view.ask(code([all_[25], all_[21]]))
+    view.ask_candidate(2)
+    asked = [all_[at] for at in (23, 27, 25, 21, 22)]
+    later = Process(code, parameters, code([*all_[:20], *asked])).at(code(all_[20:]))
     np.testing.assert_allclose(view.variances, later.variances, atol=1e-8)
 
 
