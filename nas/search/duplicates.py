@@ -64,12 +64,12 @@ class Duplicates:
         self._held = self._hold(self._genes)
         # Two archs share the literal that is always true, whatever they are.
         apart = self._genes.shape[1] + 1 - self._held @ self._held.T
-        left, right = np.triu_indices(len(genes), 1)
-        apart, same = apart[left, right], outcomes[left] == outcomes[right]
-        far = same[apart > APART]
-        coincidence = float(far.mean()) if len(far) else 0.0
-        nearest = np.argsort(apart - 0.5 * same, kind="stable")[: min(PAIRS, int((apart <= APART).sum()))]
-        left, right, same, kind = left[nearest], right[nearest], same[nearest], apart[nearest]
+        far, equal = np.triu(apart > APART, 1), outcomes[:, None] == outcomes
+        coincidence = float((far & equal).sum()) / max(1, int(far.sum()))
+        left, right = np.nonzero(np.triu(apart <= APART, 1))
+        kind, same = apart[left, right], equal[left, right]
+        nearest = np.argsort(kind - 0.5 * same, kind="stable")[:PAIRS]
+        left, right, same, kind = left[nearest], right[nearest], same[nearest], kind[nearest]
         differ = self._genes[left] != self._genes[right]
         exchanges = self._exchanges(left, right, differ)
         for rows in exchanges.values():
