@@ -301,7 +301,7 @@ def test_learns_where_trials_are_infeasible() -> None:
     values[bad] = np.nan
     seen = Seen(some[:60], values[:60], np.where(bad, 1.0, 0.0)[:60])
     beliefs = Models(Encoding(space), seen).condition(seen, np.array([[0.0]]))
-    chance = beliefs.view(some[60:])._feasible
+    chance = beliefs.view(some[60:]).feasible
     assert chance[bad[60:]].max() < 0.2
     assert chance[~bad[60:]].min() > 0.8
 
