@@ -71,7 +71,7 @@ class Link:
             for scale, column in zip(self._scales, low.T, strict=True)
         ]
         width = np.sqrt(max(1, len(columns)))
-        return Points(points.coordinates, np.column_stack([points.counts, *(column / width for column in columns)]))
+        return points._replace(counts=np.column_stack([points.counts, *(column / width for column in columns)]))
 
     def condition(self, seen: Seen, low: Floats) -> tuple[list[Process], Process | None, Violations]:
         """Processes of the varying objectives and of feasibility after full trials; feasibility None where nothing is known."""
