@@ -16,8 +16,9 @@ largest likelihood.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy  # a part of it, as scipy.linalg, is imported when it is first used
@@ -29,6 +30,10 @@ Floats = NDArray[np.float64]
 
 JITTER = 1e-6  # of the variance, on the diagonal
 ITERATIONS = 30  # of the fit; more changed nothing that a search could tell
+NONE = -50.0  # logarithm of the amplitude of a kernel that takes no part
+# Pairs take part where the data carry them: their logarithm of the amplitude is about so much, and likelihood times prior is
+# larger by so many nats.  Where they always did, sums over decisions were learnt from more trials.
+PAIRS, EVIDENCE = -2.3, 2.0
 FAR = 50.0  # logarithms of parameters beyond which nothing is computed: a line search may try 10^300
 BLOCK = 192  # candidates that are worked on at a time: their matrices stay in the cache
 TOO_FAR = 1e10  # what is then said of them: as bad as can be
@@ -46,14 +51,11 @@ class Prior:
 
     @classmethod
     def of(cls, encoding: Encoding) -> Prior:
-        """Lengths at which two random archs are correlated by about 1/e; amplitudes near 0.3, noise near 1 %.
-
-        The amplitude of pairs is smaller: with 0.3, sums over decisions were learnt from more trials.
-        """
+        """Lengths at which two random archs are correlated by about 1/e; amplitudes near 0.3, noise near 1 %; no pairs."""
         decisions, columns = encoding.decisions, encoding.count_columns
         theta = np.full(decisions, np.log(3.0 / decisions))
         phi = np.full(columns, -np.log(max(encoding.counts_apart, 1e-9)))
-        mean = np.concatenate([theta, phi, np.log([0.3, 0.3, 0.3, 0.3, 0.1, 1e-2])])
+        mean = np.concatenate([theta, phi, np.append(np.log([0.3, 0.3, 0.3, 0.3]), [NONE, np.log(1e-2)])])
         spread = np.concatenate([np.ones(decisions + columns + 5), [1.5]])
         counted, paired = float(columns > 0), float(encoding.pair_columns > 0)
         return cls(mean, spread, np.array([1.0, 1.0, counted, counted, paired]))
@@ -73,7 +75,7 @@ class Process:
         # Python's numbers, which leave arrays in the precision that they have.
         self._product, additive, self._tally, self._profile, self._pairs = amplitudes.tolist()
         self._additive = additive / encoding.decisions
-        self._counted, self._paired = encoding.count_columns > 0, encoding.pair_columns > 0
+        self._counted, self._paired = encoding.count_columns > 0, bool(parameters[PAIRED] > NONE)
         self.noise = noise + JITTER
         self._theta, self._phi = np.sqrt(2.0 * theta[encoding.blocks]), np.sqrt(2.0 * phi)
         self.points = points
@@ -220,10 +222,19 @@ def fit(encoding: Encoding, prior: Prior, points: Points, targets: Floats) -> Fl
         Logarithms of θ, φ, the amplitudes and the noise.
     """
     likelihood = _Likelihood(encoding, prior, points, targets)
-    found = scipy.optimize.minimize(
-        likelihood, prior.mean.copy(), jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS}
+    alone = _minimum(likelihood, prior.mean)
+    if not encoding.pair_columns:
+        return np.asarray(alone.x)
+    paired = _minimum(
+        likelihood.with_pairs(), np.where(np.arange(len(alone.x)) == len(alone.x) + PAIRED, PAIRS, alone.x)
     )
-    return np.asarray(found.x)
+    return np.asarray(paired.x if paired.fun < alone.fun - EVIDENCE else alone.x)
+
+
+def _minimum(likelihood: _Likelihood, start: Floats) -> Any:
+    return scipy.optimize.minimize(
+        likelihood, start.copy(), jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS}
+    )
 
 
 class _Likelihood:
@@ -236,6 +247,14 @@ class _Likelihood:
         self._spread = np.stack([np.zeros((len(x), len(x))), *(_apart(c[:, [at]]) for at in range(c.shape[1]))])[1:]
         self._additive = x @ x.T / encoding.decisions
         self._tally, self._paired = c @ c.T, q @ q.T
+
+    def with_pairs(self) -> _Likelihood:
+        """The same with an amplitude of pairs that is not nothing."""
+        other = copy.copy(self)
+        mean = self._prior.mean.copy()
+        mean[PAIRED] = PAIRS
+        other._prior = replace(self._prior, mean=mean)
+        return other
 
     def __call__(self, parameters: Floats) -> tuple[float, Floats]:
         prior, targets = self._prior, self._targets

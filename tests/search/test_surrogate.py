@@ -418,13 +418,10 @@ def best_of(finished: Sequence[Finished]) -> float:
 
 def test_a_budget_that_can_be_computed_is_kept_to() -> None:
     """Evaluations are not spent on what is known to be over the budget, and fewer of them find as much within it."""
-    found: list[tuple[float, float]] = []
     for seed in range(5):
         informed = within_budget(cost_of, seed)
         assert sum(trial.state == "INFEASIBLE" for trial in informed) <= 6
-        found.append((best_of(informed[:25]), best_of(within_budget(None, seed))))
-    few, blind = np.mean(found, 0)
-    assert few < blind
+        assert best_of(informed[:25]) < best_of(within_budget(None, seed))
 
 
 def test_failures_within_a_budget_are_learnt_from() -> None:

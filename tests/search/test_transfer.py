@@ -109,9 +109,7 @@ def test_a_similar_study_saves_evaluations(inner: type[Algorithm]) -> None:
     seeds = range(5)
     cold = [found(inner(seed=seed)) for seed in seeds]
     warm = [found(Transfer(inner(seed=seed), [source(flat())], seed=seed)) for seed in seeds]
-    # A single cold search may be lucky in fifteen evaluations.
-    assert sum(w > c for w, c in zip(warm, cold, strict=True)) >= 4
-    assert np.mean(warm) > np.mean(cold) + np.std(cold)
+    assert all(w > c for w, c in zip(warm, cold, strict=True))
 
 
 def test_a_reversed_study_costs_little_and_is_dropped() -> None:
