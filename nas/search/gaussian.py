@@ -31,9 +31,9 @@ Floats = NDArray[np.float64]
 JITTER = 1e-6  # of the variance, on the diagonal
 ITERATIONS = 30  # of the fit; more changed nothing that a search could tell
 NONE = -50.0  # logarithm of the amplitude of a kernel that takes no part
-# Pairs take part where the data carry them: their logarithm of the amplitude is about so much, and likelihood times prior is
-# larger by so many nats.  Where they always did, sums over decisions were learnt from more trials.
-PAIRS, EVIDENCE = -2.3, 2.0
+# Logarithm of about their amplitude, where pairs take part.  Where they always did, sums over decisions were learnt from more
+# trials.
+PAIRS = -2.3
 FAR = 50.0  # logarithms of parameters beyond which nothing is computed: a line search may try 10^300
 BLOCK = 192  # candidates that are worked on at a time: their matrices stay in the cache
 TOO_FAR = 1e10  # what is then said of them: as bad as can be
@@ -222,26 +222,23 @@ def fit(encoding: Encoding, prior: Prior, points: Points, targets: Floats) -> Fl
         Logarithms of θ, φ, the amplitudes and the noise.
     """
     likelihood = _Likelihood(encoding, prior, points, targets)
-    alone = _minimum(likelihood, prior.mean)
+    alone = _minimum(likelihood)
     if not encoding.pair_columns:
         return np.asarray(alone.x)
-    paired = _minimum(
-        likelihood.with_pairs(), np.where(np.arange(len(alone.x)) == len(alone.x) + PAIRED, PAIRS, alone.x)
-    )
-    return np.asarray(paired.x if paired.fun < alone.fun - EVIDENCE else alone.x)
+    paired = _minimum(likelihood.with_pairs())
+    return np.asarray(min(alone, paired, key=lambda found: found.fun).x)
 
 
-def _minimum(likelihood: _Likelihood, start: Floats) -> Any:
-    return scipy.optimize.minimize(
-        likelihood, start.copy(), jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS}
-    )
+def _minimum(likelihood: _Likelihood) -> Any:
+    start = likelihood.prior.mean.copy()
+    return scipy.optimize.minimize(likelihood, start, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})
 
 
 class _Likelihood:
     """Negative logarithm of likelihood times prior and its gradient."""
 
     def __init__(self, encoding: Encoding, prior: Prior, points: Points, targets: Floats) -> None:
-        self._encoding, self._prior, self._targets = encoding, prior, targets
+        self._encoding, self.prior, self._targets = encoding, prior, targets
         x, c, q = points
         self._apart = np.stack([_apart(x[:, encoding.blocks == at]) for at in range(encoding.decisions)])
         self._spread = np.stack([np.zeros((len(x), len(x))), *(_apart(c[:, [at]]) for at in range(c.shape[1]))])[1:]
@@ -251,13 +248,13 @@ class _Likelihood:
     def with_pairs(self) -> _Likelihood:
         """The same with an amplitude of pairs that is not nothing."""
         other = copy.copy(self)
-        mean = self._prior.mean.copy()
+        mean = self.prior.mean.copy()
         mean[PAIRED] = PAIRS
-        other._prior = replace(self._prior, mean=mean)
+        other.prior = replace(self.prior, mean=mean)
         return other
 
     def __call__(self, parameters: Floats) -> tuple[float, Floats]:
-        prior, targets = self._prior, self._targets
+        prior, targets = self.prior, self._targets
         if np.abs(parameters).max() > FAR:
             return TOO_FAR, np.zeros_like(parameters)
         theta, phi, amplitudes, noise = _split(self._encoding, parameters)
