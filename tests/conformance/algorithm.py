@@ -28,6 +28,11 @@ TWO = (Metric("error", "min"), Metric("cost", "min"))
 THREE = (*TWO, Metric("kinds", "min"))
 
 
+def archs(space: Space, n: int) -> list[Arch]:
+    rng = random.Random(0)
+    return [space.sample(rng) for _ in range(n)]
+
+
 @cache
 def flat(decisions: int = 11) -> Space:
     """`decisions` choices of four each, without conditions."""
