@@ -254,7 +254,8 @@ class Candidates:
 
 def _views(processes: Sequence[Process], points: Points) -> list[View]:
     """What processes that saw the same believe at `points`."""
-    grams = products(processes[0].points, points) if processes else None
+    widest = max((process.points for process in processes), key=lambda seen: seen.pairs.shape[1], default=None)
+    grams = None if widest is None else products(widest, points)
     return [process.at(points, grams) for process in processes]
 
 

@@ -78,9 +78,9 @@ class Process:
         self._counted, self._paired = encoding.count_columns > 0, bool(parameters[PAIRED] > NONE)
         self.noise = noise + JITTER
         self._theta, self._phi = np.sqrt(2.0 * theta[encoding.blocks]), np.sqrt(2.0 * phi)
-        self.points = points
-        self._seen = self._left(points)
-        covariance = self.covariance(points, points)
+        self.points = points if self._paired else points._replace(pairs=points.pairs[:, :0])
+        self._seen = self._left(self.points)
+        covariance = self.covariance(self.points, self.points)
         covariance[np.diag_indices_from(covariance)] += self.noise
         root = np.linalg.cholesky(covariance)
         # Products with the inverse are twice as fast as solving, and what is believed is a product of it.
@@ -161,8 +161,8 @@ class View:
         self.whitened: Floats = np.empty((len(process.whitening), count), dtype=process.whitening.dtype)
         for start in range(0, count, BLOCK):
             some = slice(start, start + BLOCK)
-            products_ = Points(*(gram[:, some] for gram in grams))
-            covariance = process.covariance(process.points, points.rows(some), products_)
+            part = Points(*(gram[:, some] for gram in grams))
+            covariance = process.covariance(process.points, points.rows(some), part)
             np.matmul(process.whitening, covariance, out=self.whitened[:, some])
         explained = np.einsum("ij,ij->j", self.whitened, self.whitened)
         self.variances: Floats = np.maximum(process.variance(points) - explained, 1e-10)
@@ -299,8 +299,9 @@ def _apart(x: Floats) -> Floats:
 
 
 def products(left: Points, right: Points) -> Points:
-    """(n, m) inner products of two sets of points: the same for every process."""
-    return Points(*(one @ other.T for one, other in zip(left, right, strict=True)))
+    """(n, m) inner products of two sets of points, the same for every process; of pairs those that `left` has."""
+    pairs = left.pairs @ right.pairs[:, : left.pairs.shape[1]].T
+    return Points(left.coordinates @ right.coordinates.T, left.counts @ right.counts.T, pairs)
 
 
 def _left(x: Floats, logarithm: float) -> Floats:

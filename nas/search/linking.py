@@ -15,7 +15,7 @@ import scipy  # a part of it, as scipy.special, is imported when it is first use
 from numpy.typing import NDArray
 
 from nas.search.archive import Seen
-from nas.search.beliefs import Beliefs, Violations, reference_point
+from nas.search.beliefs import FINE, Beliefs, Violations, reference_point
 from nas.search.breeding import Genes
 from nas.search.encoding import Encoding, Points
 from nas.search.gaussian import Prior, Process, fit
@@ -29,7 +29,6 @@ Floats = NDArray[np.float64]
 Known = Mapping[int, float]
 """Objectives of an arch that are known, by their place."""
 
-WIDTH = 0.5  # of the intervals that a normal distribution is cut into, in deviations
 # Low values that an arch may have, in deviations, and how likely they are (Gauss-Hermite, exact to degree 9).
 _NODES, _WEIGHTS = (np.asarray(one, dtype=np.float64) for one in np.polynomial.hermite_e.hermegauss(5))
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -155,7 +154,7 @@ class Prospects:
         guesses = view.draws(_NODES)
         low = np.column_stack([guesses[at].ravel() for at in self._link.varying])
         points = self._link.with_low(once.rows(np.repeat(np.arange(count), nodes)), low)
-        steady = [np.repeat(draws, nodes, 0) for draws in view.draws(normals(WIDTH)[0])]
+        steady = [np.repeat(draws, nodes, 0) for draws in view.draws(normals(FINE.width)[0])]
         return self._gains(points, steady).reshape(count, nodes) * view.feasible[:, None]
 
     def _gains(self, points: Points, steady: Sequence[Floats], asked: Points | None = None) -> Floats:
@@ -164,7 +163,7 @@ class Prospects:
         if asked is not None:
             for view in views:
                 view.ask(asked)
-        normal, weights = normals(WIDTH)
+        normal, weights = normals(FINE.width)
         gain = np.zeros(len(points.coordinates))
         for factor in (1.0, 3.0):  # all look hopeless at this confidence
             draws = list(steady)
