@@ -44,6 +44,7 @@ def studies(*, store: StoreOption = None, format: Literal["table", "json"] = "ta
                     "trials": summary.counts,
                     "front": summary.front_size,
                     "best": summary.best,
+                    "level_of": summary.level_of,
                 }
                 for summary in found
             ]
@@ -59,7 +60,7 @@ def studies(*, store: StoreOption = None, format: Literal["table", "json"] = "ta
         ],
         [
             [
-                summary.name,
+                summary.name if summary.level_of is None else f"{summary.name} (low evaluations)",
                 summary.space,
                 ", ".join(map(str, summary.objectives)),
                 *(summary.counts.get(state, 0) for state in STATES),
@@ -95,12 +96,14 @@ def show(
 
     clauses = [f"({where})"] if where else []
     clauses += [f"state == {state!r}"] if state else []
+    opened = reading(store)
     show_study(
-        reading(store).open_study(study),
+        opened.open_study(study),
         " and ".join(clauses) or None,
         limit,
         format,
         Columns("all" if everything else columns),
+        kin={"level of": opened.level_of(study), "levels": opened.levels(study)},
     )
 
 

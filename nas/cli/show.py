@@ -37,8 +37,10 @@ if TYPE_CHECKING:
 _FORMATS = {".json": "json", ".csv": "csv", ".html": "html", ".png": "png"}
 
 
-def show_study(record: StudyRecord, where: str | None, limit: int, format: str, columns: Columns) -> None:
-    """Print what the study is, and its latest trials."""
+def show_study(
+    record: StudyRecord, where: str | None, limit: int, format: str, columns: Columns, *, kin: Mapping[str, Any]
+) -> None:
+    """Print what the study is, and its latest trials; `kin` is what of its other levels is there, by name."""
     from nas.store.notes import TRIES
 
     first = max(0, sum(record.counts().values()) - limit)
@@ -59,6 +61,7 @@ def show_study(record: StudyRecord, where: str | None, limit: int, format: str, 
         "job": record.settings.get("job"),
         "trials": record.counts(),
         "front": len(record.front()),
+        **{name: one for name, one in kin.items() if one},
         **_reused(record),
     }
     if format == "json":

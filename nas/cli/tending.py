@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from shlex import quote
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from nas.cli.root import CHANGE, WORK, StoreOption, StudyArgument, WhereOption, app, text
 from nas.cli.stores import reading, shown_of, store_hint
 from nas.errors import NasError
 from nas.text import printable
+
+if TYPE_CHECKING:
+    from nas.store import Store
 
 
 @app.command(group=WORK)
@@ -75,7 +78,7 @@ def objectives(study: StudyArgument, objectives: Annotated[str, text], *, store:
 
 @app.command(group=CHANGE)
 def rename(study: StudyArgument, new: Annotated[str, text], *, store: StoreOption = None) -> None:
-    """Give a study another name; its job goes on with 'nas run JOB --name NEW'.
+    """Give a study another name, with its low evaluations; its job goes on with 'nas run JOB --name NEW'.
 
     Args:
         new: name that no study of the database has.
@@ -85,18 +88,20 @@ def rename(study: StudyArgument, new: Annotated[str, text], *, store: StoreOptio
     from nas.study.owner import is_gone
 
     opened = reading(store)
-    heirs = opened.heirs(study)
+    levels = opened.levels(study)
+    heirs = _heirs(opened, study, levels)
     opened.rename_study(study, new, is_gone)
     job = own.recall("job", opened.place, study)
     if job is not None:
         own.remember("job", opened.place, new, job)
         own.forget("job", opened.place, study)
-    print_text(f"study {study!r} is now called {new!r}{_inherited(heirs)}")
+    its = "".join(f", its low evaluations {level!r}" for level in opened.levels(new)) if levels else ""
+    print_text(f"study {study!r} is now called {new!r}{its}{_inherited(heirs)}")
 
 
 @app.command(group=CHANGE)
 def delete(study: StudyArgument, *, yes: bool = False, store: StoreOption = None) -> None:
-    """Delete a study with all of its trials; asks first.
+    """Delete a study with all of its trials, its low evaluations among them; asks first.
 
     Args:
         yes: do not ask.
@@ -106,13 +111,23 @@ def delete(study: StudyArgument, *, yes: bool = False, store: StoreOption = None
     from nas.study.owner import is_gone
 
     opened = reading(store)
-    size = sum(opened.open_study(study).counts().values())
-    heirs = opened.heirs(study)
-    if not yes and not _agreed(f"delete study {study!r} with its {size} trials from {shown_of(store)}? [y/N] "):
+    levels = opened.levels(study)
+    what = f"its {_size(opened, study)} trials"
+    what += "".join(f" and its {_size(opened, level)} low evaluations (study {level!r})" for level in levels)
+    heirs = _heirs(opened, study, levels)
+    if not yes and not _agreed(f"delete study {study!r} with {what} from {shown_of(store)}? [y/N] "):
         raise NasError(f"study {study!r} was not deleted; answer y, or give --yes")
     opened.delete_study(study, is_gone)
     own.forget("job", opened.place, study)
-    print_text(f"deleted study {study!r} with its {size} trials{_inherited(heirs)}")
+    print_text(f"deleted study {study!r} with {what}{_inherited(heirs)}")
+
+
+def _heirs(opened: Store, study: str, levels: Sequence[str]) -> list[str]:
+    return sorted({heir for one in (study, *levels) for heir in opened.heirs(one)})
+
+
+def _size(opened: Store, study: str) -> int:
+    return sum(opened.open_study(study).counts().values())
 
 
 def _agreed(question: str) -> bool:

@@ -198,7 +198,8 @@ class History:
 class StudySummary:
     """One line of a list of studies.
 
-    `best` has the best value of each objective among COMPLETED trials; it is empty when there are none.
+    `best` has the best value of each objective among COMPLETED trials; it is empty when there are none.  `level_of` names the
+    study whose low evaluations it holds, if it does.
     """
 
     name: str
@@ -208,3 +209,4 @@ class StudySummary:
     counts: dict[State, int]
     front_size: int
     best: dict[str, float]
+    level_of: str | None = None

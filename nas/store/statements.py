@@ -52,6 +52,7 @@ LEASED = Statement(
 )
 RENAME_STUDY = Statement(sa.update(studies).where(*_MADE).values(name=p("label")), "label study made")
 SETTINGS = Statement(sa.select(studies.c.name, studies.c.settings).order_by(studies.c.name))
+SETTINGS_OF = Statement(sa.select(studies.c.settings).where(studies.c.name == p("label")), "label")
 # Waits for every writer of the study, and keeps out those who come.
 LOCK_STUDY = Statement(sa.select(studies.c.id).where(studies.c.id == p("study")).with_for_update(), "study")
 SET_STUDY_HEAD = Statement(

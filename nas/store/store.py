@@ -20,6 +20,7 @@ from nas.store.copying import Copied, Progress, copy
 from nas.store.damage import Suspect, of_row, parsed, refuse_strays
 from nas.store.database import Database, locate
 from nas.store.hardware import HardwareRecord
+from nas.store.levels import renamed, whole_of
 from nas.store.objectives import change, encoded
 from nas.store.records import StudyInfo, StudySummary
 from nas.store.schema import HEAD, spaces, studies
@@ -212,32 +213,46 @@ class Store:
 
     def studies(self) -> list[StudySummary]:
         """Every study, oldest first."""
-        return self._database.reading(lambda sql: [_summary(sql, row) for row in sql.all(_STUDIES)])
+
+        def read(sql: Transaction) -> list[StudySummary]:
+            levels = whole_of(sql)
+            return [_summary(sql, row, levels.get(row[1])) for row in sql.all(_STUDIES)]
+
+        return self._database.reading(read)
+
+    def levels(self, name: str) -> list[str]:
+        """Studies of the low evaluations of the study of that name (`nas.MultiFidelity`), renamed and deleted with it."""
+        return [level for level, whole in self._database.reading(whole_of).items() if whole == name]
+
+    def level_of(self, name: str) -> str | None:
+        """The study whose low evaluations the study of that name holds; None if it is a study of its own."""
+        return self._database.reading(whole_of).get(name)
 
     @checked(StoreError)
     def delete_study(self, name: str, dead: Callable[[str], bool] | None = None) -> None:
         """Delete a study with all that is stored of it, in one transaction; what other studies learnt from it is theirs.
 
-        Handles on it, here and in other processes, refuse to write from then on.
+        The studies of its low evaluations are deleted with it.  Handles on it, here and in other processes, refuse to write from
+        then on.
 
         Args:
             name: of the study.
             dead: given, a study that runs is refused; it says of a worker that it is gone although its lease still runs.
 
         Raises:
-            StoreError: there is none of that name, or a worker holds a lease on one of its trials.
+            StoreError: there is none of that name, it holds another's low evaluations, or a worker holds a lease on a trial.
         """
 
         def delete(sql: Transaction) -> None:
-            info = self._idle(sql, name, dead or (lambda _: True))
-            for statement, own in s.DELETE_STUDY:
-                sql.run(statement, (info.id,) if own else ())
+            for info in self._idle(sql, name, dead or (lambda _: True), "is deleted with it"):
+                for statement, own in s.DELETE_STUDY:
+                    sql.run(statement, (info.id,) if own else ())
 
         self._database.writing(delete, alone=True)
 
     @checked(StoreError)
     def rename_study(self, name: str, new: str, dead: Callable[[str], bool] | None = None) -> None:
-        """Give a study another name; all that is stored of it stays.
+        """Give a study another name, and the studies of its low evaluations theirs; all that is stored of it stays.
 
         Args:
             name: of the study.
@@ -245,22 +260,23 @@ class Store:
             dead: says of a worker that it is gone although its lease still runs.
 
         Raises:
-            StoreError: there is no such study, the new name is none or another study's, or a worker holds a lease on one of its
-                trials.
+            StoreError: there is no such study, it holds another's low evaluations, a new name is none or another study's, or a
+                worker holds a lease on a trial.
         """
-        fault = study_name_fault(new)
-        if fault is not None:
-            raise StoreError(fault)
+        _check_name(new)
 
         def rename(sql: Transaction) -> None:
             if sql.again and sql.one(s.FIND_STUDY, (name,)) is None and sql.one(s.FIND_STUDY, (new,)) is not None:
                 return  # by the first try, whose answer was lost
-            info = self._idle(sql, name, dead)
-            if sql.one(s.FIND_STUDY, (new,)) is not None:
-                raise StoreError(
-                    f"database {self._database.shown} has a study {new!r} already; choose another name for {name!r}"
-                )
-            sql.run(s.RENAME_STUDY, (new, info.id, info.created))
+            for info in self._idle(sql, name, dead, "is renamed with it"):
+                becomes = new if info.name == name else renamed(info.name, new)
+                _check_name(becomes)
+                if sql.one(s.FIND_STUDY, (becomes,)) is not None:
+                    its = "" if becomes == new else f", which the low evaluations of {name!r} would be called"
+                    raise StoreError(
+                        f"database {self._database.shown} has a study {becomes!r} already{its}; choose another name for {name!r}"
+                    )
+                sql.run(s.RENAME_STUDY, (becomes, info.id, info.created))
 
         self._database.writing(rename, alone=True)
 
@@ -270,19 +286,22 @@ class Store:
     ) -> StudyRecord:
         """Give a study other objectives: its front is taken anew from what its trials measured; the trials stay as they are.
 
+        The studies of its low evaluations are given the same.
+
         Args:
             name: of the study.
             objectives: one or more; the first one sorts the front.
             dead: says of a worker that it is gone although its lease still runs.
 
         Raises:
-            StoreError: there is no such study, a COMPLETED trial has no value of an objective, or a worker holds a lease on one
-                of its trials.
+            StoreError: there is no such study, it holds another's low evaluations, a COMPLETED trial has no value of an
+                objective, or a worker holds a lease on a trial.
         """
         _check_study(name, objectives)
 
         def work(sql: Transaction) -> None:
-            change(sql, self._idle(sql, name, dead), objectives)
+            for info in self._idle(sql, name, dead, "has its objectives"):
+                change(sql, info, objectives)
 
         self._database.writing(work, alone=True)
         return self.open_study(name)
@@ -295,16 +314,28 @@ class Store:
 
         return self._database.reading(read)
 
-    def _idle(self, sql: Transaction, name: str, dead: Callable[[str], bool] | None) -> StudyInfo:
-        """The study, locked, on which nobody works.
+    def _idle(self, sql: Transaction, name: str, dead: Callable[[str], bool] | None, follows: str) -> list[StudyInfo]:
+        """The study and those of its low evaluations, locked, on which nobody works.
+
+        Args:
+            sql: the transaction.
+            name: of the study.
+            dead: says of a worker that it is gone.
+            follows: what becomes of a study of low evaluations when its study is changed.
 
         Raises:
-            StoreError: there is none, or somebody does.
+            StoreError: there is none, it holds another's low evaluations, or somebody works.
         """
-        info = self._info(sql, name)
-        sql.one(s.LOCK_STUDY, (info.id,))
-        refuse_leased(sql, info.id, name, dead)
-        return info
+        info, levels = self._info(sql, name), whole_of(sql)
+        if name in levels:
+            raise StoreError(
+                f"study {name!r} holds the low evaluations of study {levels[name]!r} and {follows}; name {levels[name]!r} instead"
+            )
+        family = [info, *(self._info(sql, level) for level, whole in levels.items() if whole == name)]
+        for one in family:
+            sql.one(s.LOCK_STUDY, (one.id,))
+            refuse_leased(sql, one.id, one.name, dead)
+        return family
 
     def _unknown(self, name: str, names: Sequence[str]) -> str:
         shown = ", ".join(brief(known, 100) for known in names[:10]) + (", …" if len(names) > 10 else "")
@@ -319,7 +350,7 @@ def _names(sql: Transaction) -> list[str]:
     return [name for (name,) in rows]
 
 
-def _summary(sql: Transaction, row: Row) -> StudySummary:
+def _summary(sql: Transaction, row: Row, level_of: str | None) -> StudySummary:
     study, name, created, objectives, schema = row
     of_row("studies", "id name created objectives", row[:4], name)
     space = parsed("spaces", "schema", schema, name)["name"]
@@ -332,7 +363,7 @@ def _summary(sql: Transaction, row: Row) -> StudySummary:
     best: dict[str, float] = {}
     if front:  # the best value of an objective is on the front
         best = {m.name: min(finals[m.name] * m.sign for finals in front) * m.sign for m in metrics}
-    return StudySummary(name, created, space, metrics, by_state, len(front), best)
+    return StudySummary(name, created, space, metrics, by_state, len(front), best, level_of)
 
 
 def _names_source(settings: str, name: str, heir: str) -> bool:
@@ -343,6 +374,12 @@ def _names_source(settings: str, name: str, heir: str) -> bool:
     algorithm = known.get("algorithm")
     declared = algorithm.get("from_") if isinstance(algorithm, dict) else None
     return taken or (isinstance(declared, list) and name in declared)
+
+
+def _check_name(name: str) -> None:
+    fault = study_name_fault(name)
+    if fault is not None:
+        raise StoreError(fault)
 
 
 def _check_study(name: str, objectives: Sequence[Metric]) -> None:

@@ -279,7 +279,7 @@ class Study:
         self.name = _checked_name(name)
         if store is not None:
             self._where, self._store = store, None
-        self._opened = self._driver = None
+        self._opened = self._driver = self._low = None
 
     def rehearse(self) -> dict[str, Any]:
         """Check everything and evaluate the smallest arch that is feasible here, without a record: a dry run.

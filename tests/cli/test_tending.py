@@ -11,6 +11,16 @@ import pytest
 
 Nas = Callable[..., Any]
 
+LEVELS = """
+import nas
+from tests.study.landscapes import grid
+from tests.study.test_levels import Cost, Quality
+
+study = nas.Study(
+    "s", space=grid(), objectives=["max quality", "min cost"], evaluators=[Quality(), Cost()], store="nas.db", trials=5,
+    algorithm=nas.MultiFidelity(initial=4, candidates=32),
+)
+"""
 JOB = """
 import nas
 from tests.study.landscapes import grid, trade_off
@@ -128,3 +138,28 @@ def test_a_study_is_renamed_and_deleted_by_both_spellings(nas: Nas, words: tuple
     assert "is now called 'other'" in nas(*words, "grid", "other").out
     assert nas(*words[:-1], "delete", "other", "--yes").code == 0
     assert "rename" not in nas("db", "--help").out
+
+
+def test_low_evaluations_are_shown_renamed_and_deleted_with_their_study(nas: Nas) -> None:
+    Path("job.py").write_text(LEVELS)
+    assert search(nas).code == 0
+    listed = json.loads(nas("studies", "--format", "json").out)
+    assert [(one["study"], one["level_of"]) for one in listed] == [("s", None), ("s@1", "s")]
+    assert "s@1 (low evaluations)" in nas("studies").out
+    assert "levels:      s@1" in nas("show", "s").out
+    assert "level of:    s\n" in nas("show", "s@1").out
+    assert json.loads(nas("show", "s", "--format", "json").out)["levels"] == ["s@1"]
+    assert "levels" not in json.loads(nas("show", "s@1", "--format", "json").out)
+    assert "were evaluated differently" in nas("compare", "s", "s@1").err
+    for words in (("rename", "s@1", "t"), ("delete", "s@1", "--yes"), ("objectives", "s@1", "max cost")):
+        refused = nas(*words)
+        assert refused.code == 2
+        assert "study 's@1' holds the low evaluations of study 's'" in refused.err
+    assert "study 's' is now called 't', its low evaluations 't@1'" in nas("rename", "s", "t").out
+    assert nas("run", "job.py", "--name", "t", "--workers", "0", "--quiet", "--trials", "6").code == 0
+    low = sum(json.loads(nas("studies", "--format", "json").out)[1]["trials"].values())
+    kept = nas("delete", "t")
+    assert f"with its 6 trials and its {low} low evaluations (study 't@1') from nas.db? [y/N]" in kept.err
+    assert kept.code == 2
+    assert "and its" in nas("delete", "t", "--yes").out
+    assert json.loads(nas("studies", "--format", "json").out) == []

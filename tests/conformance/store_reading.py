@@ -354,6 +354,55 @@ class ReadingConformance:
         assert store.heirs("toy") == ["declared", "heir"]
         assert store.heirs("other") == []
 
+    def test_low_evaluations_are_renamed_changed_and_deleted_with_their_study(self, store: Store) -> None:
+        def make(name: str, seed: int = 0, *evaluators: dict[str, Any]) -> StudyRecord:
+            algorithm = {"name": "multi-fidelity", "seed": seed}
+            settings = {"algorithm": algorithm, "evaluators": list(evaluators)}
+            return store.create_study(name, space_schema=schema(), objectives=OBJECTIVES, settings=settings)
+
+        def low(far: float) -> dict[str, Any]:
+            return {"name": "Partial", "far": far, "evaluator": {"name": "Trained"}}
+
+        make("a", 0, {"name": "Trained"})
+        level = make("a@3", 0, low(3.0))
+        # Called alike: another distance, whole evaluators, another algorithm's, and one whose study is gone.
+        others = [make("a@2", 0, low(3.0)), make("a@1", 0, {"name": "Trained"}), make("b@3", 0, low(3.0))]
+        others.append(make("a@0.5", 1, low(0.5)))
+        kept = sorted(other.name for other in others)
+        assert (store.levels("a"), store.level_of("a@3"), store.level_of("a")) == (["a@3"], "a", None)
+        assert [summary.level_of for summary in store.studies()] == [None, "a", None, None, None, None]
+        level.add([new_trial(random.Random(0))], worker="w")
+        for change in (
+            lambda: store.rename_study("a", "c"),
+            lambda: store.delete_study("a", dead=lambda _: False),
+            lambda: store.change_objectives("a", OBJECTIVES[:1]),
+        ):
+            with pytest.raises(StoreError, match="study 'a@3' is running: worker 'w' holds trial 0"):
+                change()
+        level.report([completed(0, 0.5, 1.0)])
+        with pytest.raises(
+            StoreError, match="'a@3' holds the low evaluations of study 'a' and is renamed with it; name"
+        ):
+            store.rename_study("a@3", "c")
+        with pytest.raises(StoreError, match="'a@3' holds the low evaluations of study 'a' and is deleted with it"):
+            store.delete_study("a@3")
+        with pytest.raises(StoreError, match="'a@3' holds the low evaluations of study 'a' and has its objectives"):
+            store.change_objectives("a@3", OBJECTIVES[:1])
+        with pytest.raises(StoreError, match="a study 'b@3' already, which the low evaluations of 'a' would be called"):
+            store.rename_study("a", "b")
+        with pytest.raises(StoreError, match="is not usable; use up to 200"):
+            store.rename_study("a", "c" * 199)
+        assert store.names() == sorted(["a", "a@3", *kept])
+        store.rename_study("a", "c@d")
+        assert store.names() == sorted(["c@d", "c@d@3", *kept])
+        assert (store.levels("c@d"), len(store.open_study("c@d@3").trials())) == (["c@d@3"], 1)
+        store.change_objectives("c@d@3".rpartition("@")[0], OBJECTIVES[:1])
+        assert store.open_study("c@d@3").objectives == store.open_study("c@d").objectives == OBJECTIVES[:1]
+        store.rename_study("a@2", "own")
+        store.delete_study("c@d")
+        assert store.names() == sorted({*kept, "own"} - {"a@2"})
+        store.delete_study("b@3")
+
     def test_deleted_study_leaves_nothing_and_its_handles_refuse(self, store: Store, study: StudyRecord) -> None:
         rng = random.Random(0)
         other = make_study(store, "other")

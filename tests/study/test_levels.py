@@ -207,6 +207,54 @@ def test_a_study_under_another_name_has_low_evaluations_of_its_own(tmp_path: Pat
     assert one.low.name == "t@1"
 
 
+def test_a_study_that_is_renamed_in_the_database_goes_on_with_its_low_evaluations(tmp_path: Path) -> None:
+    one = study(tmp_path)
+    one.run(5, workers=0, progress=False)
+    before = rows(one.low.trials())
+    one.store.rename_study("s", "t")
+    assert one.store.names() == ["t", "t@1"]
+    again = study(tmp_path, "t")
+    again.run(6, workers=0, progress=False)
+    assert rows(again.low.trials())[: len(before)] == before
+    driver = again.low.driver_of(again.driver().algorithm.low_level)  # type: ignore[attr-defined]
+    assert driver.finished >= len(before)
+    again.store.delete_study("t")
+    assert again.store.names() == []
+
+
+def test_a_study_in_another_database_has_its_low_evaluations_there(tmp_path: Path) -> None:
+    one = study(tmp_path)
+    assert one.low.place == one.place
+    one.rename("s", tmp_path / "other.db")
+    assert one.low.place == one.place == str(tmp_path / "other.db")
+
+
+def test_a_study_of_ones_own_that_is_called_so_is_not_taken_for_low_evaluations(tmp_path: Path) -> None:
+    own = study(tmp_path, "s@1", algorithm="random")
+    own.run(3, workers=0, progress=False)
+    one = study(tmp_path)
+    with pytest.raises(StudyError, match="study 's@1' was begun with"):
+        one.run(3, workers=0, progress=False)
+    assert one.store.levels("s") == []
+    one.store.delete_study("s")
+    assert one.store.names() == ["s@1"]
+    assert len(own.trials()) == 3
+
+
+@pytest.mark.ray
+def test_both_levels_are_evaluated_by_ray_actors(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    one = study(tmp_path)
+    summary = one.run(5, workers=2, ray=True, progress=False)
+    assert summary.counts["COMPLETED"] == 5
+    assert set(one.trials()["epochs"]) == {WHOLE}
+    low = one.low.trials()
+    assert set(low["epochs"]) == {1.0}
+    assert len(low) >= 8
+    workers = {*one.trials()["worker"], *low["worker"]}
+    assert len(workers) == 2, "the levels share the actors"
+
+
 def paced(folder: Path) -> nas.Study:
     return study(folder, evaluators=[Slow(), Cost()])
 
