@@ -61,12 +61,19 @@ if TYPE_CHECKING:
     from nas.space.model import model as model
     from nas.store import Store as Store
     from nas.study import Study as Study
+    from nas.supernet import HESSO as HESSO
+    from nas.supernet import Activations as Activations
     from nas.supernet import CentreCrop as CentreCrop
     from nas.supernet import Corner as Corner
     from nas.supernet import Example as Example
+    from nas.supernet import Fisher as Fisher
     from nas.supernet import KernelTransform as KernelTransform
     from nas.supernet import Layout as Layout
+    from nas.supernet import Magnitude as Magnitude
+    from nas.supernet import MeanActivation as MeanActivation
+    from nas.supernet import Score as Score
     from nas.supernet import Supernet as Supernet
+    from nas.supernet import Taylor as Taylor
     from nas.supernet import check as check
     from nas.supernet import reorder as reorder
     from nas.supernet import sequential as sequential
@@ -135,6 +142,13 @@ _HOME = {
     "CentreCrop": "nas.supernet",
     "KernelTransform": "nas.supernet",
     "reorder": "nas.supernet",
+    "Score": "nas.supernet",
+    "Magnitude": "nas.supernet",
+    "MeanActivation": "nas.supernet",
+    "Activations": "nas.supernet",
+    "Taylor": "nas.supernet",
+    "Fisher": "nas.supernet",
+    "HESSO": "nas.supernet",
     "check": "nas.supernet",
     "sequential": "nas.supernet",
     "Training": "nas.train",

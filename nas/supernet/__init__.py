@@ -3,7 +3,8 @@
 - `Supernet(space, …)`: `forward`, `bind`, `cut`, `extract`, `calibrate`, `params`, `macs`, `save`, `load`.
 - `Binding`: a subnet on the supernet's weights and gradients, ready to be called.
 - `Cut`: how a parameter of a subnet is taken from the supernet's: `Corner` (the rule), `Layout`, `CentreCrop`, `KernelTransform`.
-- `reorder`: channels by importance, before narrower subnets are cut; `Axis`, `axes`, `importance`: what it goes by.
+- `reorder`: channels by importance, before narrower subnets are cut; by `axes`, `Axis`, `importance` and `importances`.
+- `Score`: an importance score: `Magnitude`, `MeanActivation`, `Activations`, `Taylor`, `Fisher`, `HESSO`.
 - `sequential`: an `nn.Sequential` whose last layers have the same names at every depth.
 - `check`: what is suspicious about a supernet, as `Findings`.
 - `Inputs`: what a model is called with; `Example`: which of their axes is the batch's.
@@ -15,10 +16,13 @@ from nas.supernet.fused import Layout
 from nas.supernet.inputs import Example, Inputs
 from nas.supernet.layouts import CentreCrop, Corner, Cut, KernelTransform
 from nas.supernet.naming import sequential
-from nas.supernet.order import Axis, axes, importance, reorder
+from nas.supernet.order import Axis, axes, importance, importances, reorder
+from nas.supernet.scores import HESSO, Activations, Fisher, Magnitude, MeanActivation, Score, Taylor
 from nas.supernet.supernet import Supernet
 
 __all__ = [
+    "HESSO",
+    "Activations",
     "Axis",
     "Binding",
     "CentreCrop",
@@ -27,13 +31,19 @@ __all__ = [
     "Example",
     "Finding",
     "Findings",
+    "Fisher",
     "Inputs",
     "KernelTransform",
     "Layout",
+    "Magnitude",
+    "MeanActivation",
+    "Score",
     "Supernet",
+    "Taylor",
     "axes",
     "check",
     "importance",
+    "importances",
     "reorder",
     "sequential",
 ]

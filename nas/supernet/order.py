@@ -5,15 +5,16 @@ channels of an axis changes nothing as long as every tensor that has the axis is
 elastic model says by the atoms of its axes, inside products and sums too; of other models it is read off skeletons: change
 one decision, and see which dimensions of which tensors move together.
 
-The importance of a channel is the sum of |w| over what reads it, or its mean |activation| on data, and channels never leave a
-bracket that is trained already (Cai et al. 2020, "Once-for-All").
+The importance of a channel is the sum of |w| over what reads it, or another score (`nas.supernet.scores`), and channels never
+leave a bracket that is trained already (Cai et al. 2020, "Once-for-All").
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,13 +28,13 @@ from nas.supernet.atomic import Parts
 from nas.supernet.fused import Layout
 from nas.supernet.inputs import Inputs, convert
 from nas.supernet.layouts import CentreCrop, Corner, KernelTransform, Shapes
+from nas.supernet.passes import Units
+from nas.supernet.ranking import Place
 from nas.supernet.roles import input_dim
+from nas.supernet.scores import Batches, Data, Score, Task, chosen, measured
 from nas.supernet.skeleton import buffers_of, build_skeleton, parameters_of
 from nas.supernet.supernet import Supernet
 from nas.supernet.union import CORNER
-
-Place = tuple[str, int]
-"""A dimension of a tensor of the supernet, by the tensor's canonical name."""
 
 TOLERANCE = 1e-3
 """How far, relative to its largest number, the output may move: sums are taken in another order."""
@@ -118,39 +119,69 @@ def importance(supernet: Supernet, axis: Axis, readers: Sequence[str] = ()) -> T
         axis: of `axes`.
         readers: name patterns (`fnmatch`) of the tensors that count, on axes where one matches; all count elsewhere.
     """
-    chosen = [place for place in axis.readers if any(fnmatchcase(place[0], pattern) for pattern in readers)]
-    if axis.atom:
-        counted = chosen or axis.readers
-        cuts = {name: _parts(supernet, name) for name, _ in counted}
-        whole = {atom: size for cut in cuts.values() for atom, size in cut.whole.items()}
-        tensors = {name: cut.axes for name, cut in cuts.items()}
-        return ranking.by_magnitude(tensors, whole, supernet._shared.tensor, set(counted))[axis.atom]
-    total = torch.zeros(axis.length, dtype=torch.float64)
-    for name, dim in chosen or axis.readers:
-        weight = supernet._shared.tensor(name).detach()
-        total += weight.abs().double().movedim(dim, 0).flatten(1).sum(1).cpu()
-    return total
+    units, names = _units(supernet, [axis], readers)
+    return ranking.by_magnitude(units.owned, units.whole, supernet._shared.tensor)[names[axis]]
 
 
-def _activations(supernet: Supernet, found: Sequence[Axis], batches: Iterable[Inputs]) -> dict[Axis, Tensor]:
-    """(axis.length,) mean |activation| of each channel in the largest arch, of the axes that a layer is known to write."""
+@checked(SupernetError)
+def importances(
+    supernet: Supernet,
+    *,
+    by: str | Score | None = None,
+    readers: Sequence[str] = (),
+    batches: Batches | None = None,
+    loss: Callable[..., Any] | None = None,
+    task: Task | None = None,
+) -> dict[Axis, Tensor]:
+    """(axis.length,) score of each channel of every axis, by which `reorder` would put them in order.
+
+    Args:
+        supernet: is left as it is.
+        by: as in `reorder`.
+        readers: as in `importance`.
+        batches: as in `reorder`.
+        loss: as in `reorder`.
+        task: as in `reorder`.
+
+    Raises:
+        SupernetError: a pattern matches no tensor; or data are missing, do not fit or give numbers that are not finite.
+    """
+    _check_patterns(supernet, readers)
+    data = Data(batches, loss, task)
+    return _scores(supernet, axes(supernet), readers, chosen(by, data), data)
+
+
+def _scores(
+    supernet: Supernet, found: Sequence[Axis], readers: Sequence[str], by: Score, data: Data
+) -> dict[Axis, Tensor]:
+    units, names = _units(supernet, found, readers)
+    scores = measured(supernet, units, by, data)
+    return {axis: scores[name] for axis, name in names.items()}
+
+
+def _units(supernet: Supernet, found: Sequence[Axis], readers: Sequence[str]) -> tuple[Units, dict[Axis, str]]:
+    """The units along the axes `found`, and what each axis is called there: its atom, or a number."""
     union = supernet._shared.union
     called = {axis: axis.atom or f"#{number}" for number, axis in enumerate(found)}
     whole = {name: axis.length for axis, name in called.items()}
+    sizes: dict[str, int] = dict(whole)
     along: dict[str, list[parts.Axis]] = {}
     for axis, name in called.items():
         for tensor, dim in axis.places:
             cut = union.cuts.get(tensor)
             if isinstance(cut, Parts):
                 along[tensor] = list(cut.axes)
-                whole.update(cut.whole)
+                sizes.update(cut.whole)
             else:
-                sizes: list[parts.Axis] = [(size,) for size in supernet._shared.tensor(tensor).shape]
-                along.setdefault(tensor, sizes)[dim] = (name,)
-    named = {name: along[canonical] for name, canonical in union.ties.items() if canonical in along}
-    module = supernet.extract(supernet.space.largest).eval()
-    scores = ranking.by_activation(module, named, whole, batches)
-    return {axis: scores[name] for axis, name in called.items() if name in scores}
+                lengths: list[parts.Axis] = [(size,) for size in supernet._shared.tensor(tensor).shape]
+                along.setdefault(tensor, lengths)[dim] = (name,)
+    counted = {
+        name: [place for place in axis.readers if any(fnmatchcase(place[0], pattern) for pattern in readers)]
+        or axis.readers
+        for axis, name in called.items()
+    }
+    owned = ranking.shares(along, sizes, counted)
+    return Units(whole, owned, along, sizes, counted), called
 
 
 def _parts(supernet: Supernet, name: str) -> Parts:
@@ -163,9 +194,12 @@ def _parts(supernet: Supernet, name: str) -> Parts:
 def reorder(
     supernet: Supernet,
     *,
+    by: str | Score | None = None,
     trained: Iterable[Arch] = (),
     readers: Sequence[str] = (),
-    batches: Iterable[Inputs] | None = None,
+    batches: Batches | None = None,
+    loss: Callable[..., Any] | None = None,
+    task: Task | None = None,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> dict[Axis, Tensor]:
     """Renumber the channels of every axis by falling importance, in place; the largest arch computes what it did.
@@ -175,10 +209,15 @@ def reorder(
 
     Args:
         supernet: with an `example`, by which the largest arch's output is compared.
+        by: an importance score, or its name: "magnitude" (by default), "mean_activation" (by default with `batches`),
+            "activations", "taylor", "fisher" or "hesso"; see `nas.supernet.scores`.  Units that it cannot measure, such as
+            activations inside layers of unknown types, count by their magnitude.
         trained: archs whose channels stay theirs.
         readers: as in `importance`.
-        batches: inputs of the model; channels then count by the mean |activation| that the largest arch's layers write to them,
-            where layers are known to write them, and by weights elsewhere.
+        batches: inputs of the model; with `loss` whatever that takes.
+        loss: for scores by gradients: a function of the network, which takes inputs in the form of the example, and of a batch if
+            there are `batches`, that gives a scalar tensor.
+        task: in place of both: its training batches, of 1,024 samples in all, and its loss; or its calibration inputs.
         optimizer: its state of the supernet's parameters is renumbered with them.
 
     Returns:
@@ -186,9 +225,12 @@ def reorder(
         as positions that are no buffer, are not renumbered.
 
     Raises:
-        SupernetError: there is no example; a pattern matches no tensor; or the output would change, since the model treats
-            channels differently by their number (groups, shuffles, slices).  The supernet is then as it was.
+        SupernetError: there is no example; a pattern matches no tensor; data are missing, do not fit or give numbers that are not
+            finite; or the output would change, since the model treats channels differently by their number (groups, shuffles,
+            slices).  The supernet is then as it was.
     """
+    data = Data(batches, loss, task)
+    score = chosen(by, data)
     _check_patterns(supernet, readers)
     _hold_buffers(supernet)
     inputs = _random_inputs(supernet)
@@ -197,14 +239,13 @@ def reorder(
     orders: dict[Axis, Tensor] = {}
     fixed = _on_tables(supernet)
     found = [axis for axis in axes(supernet) if axis.atom not in fixed]
-    written = _activations(supernet, found, batches) if batches is not None else {}
+    scores = _scores(supernet, found, readers, score, data)
     for axis in found:
         if axis.atom:
             bounds = {shapes.sizes[axis.atom] for shapes in kept}
         else:
             bounds = {shapes[name][dim] for shapes in kept for name, dim in axis.places if name in shapes}
-        scores = written[axis] if axis in written else importance(supernet, axis, readers)
-        orders[axis] = ranking.order(scores, sorted(bounds - {axis.length}))
+        orders[axis] = ranking.order(scores[axis], sorted(bounds - {axis.length}))
     _renumber(supernet, orders, optimizer)
     if not _equal(before, _outputs(supernet, inputs)):
         _renumber(supernet, {axis: order.argsort() for axis, order in orders.items()}, optimizer)

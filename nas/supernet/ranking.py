@@ -2,108 +2,122 @@
 
 A unit is in several tensors at once, and in products and sums of axes (a head in the rows of a packed projection and in the
 columns of what reads it); its score adds up what belongs to it in all of them.
+
+Sums are taken in double precision over pieces of `PIECE` numbers, so that they need no memory of the size of a tensor.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas.supernet import parts
-from nas.supernet.inputs import Inputs, call, tensors_in
 from nas.supernet.parts import Axis, Sizes
-from nas.supernet.roles import role_of
 
 Tensors = Mapping[str, Sequence[Axis]]
 """Axes of parameters and buffers, by name."""
 
+Place = tuple[str, int]
+"""A dimension of a tensor, by the tensor's name."""
 
-def by_magnitude(
-    axes: Tensors, whole: Sizes, tensor: Callable[[str], Tensor], readers: Collection[tuple[str, int]] | None = None
-) -> dict[str, Tensor]:
-    """(length of the atom,) Σ|w| over all numbers of tensors that belong to a unit, for each atom.
+PIECE = 2**17
+"""Numbers that are looked at at once; one index along a dimension may have more."""
+
+Moments = Callable[..., Sequence[Tensor]]
+"""Of pieces (n, m) of tensors, the k sums (n,) over the numbers of each index."""
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """What of a tensor belongs to the units of an atom.
+
+    Attributes:
+        atom: the atom's name.
+        dim: of the tensor.
+        unit: (length of the dimension,) the unit that each index is of, -1 where it is of none.
+    """
+
+    atom: str
+    dim: int
+    unit: Tensor
+
+
+def shares(axes: Tensors, whole: Sizes, places: Mapping[str, Collection[Place]]) -> dict[str, list[Share]]:
+    """What of each tensor belongs to the units of atoms, by the tensor's name.
 
     Args:
-        axes: of the tensors that count.
+        axes: of the tensors.
         whole: length of each atom.
-        tensor: the values of one by name.
-        readers: (name, dimension) of the axes that count, where an atom is on one of them; all count for other atoms.
+        places: the places of each atom that count.
     """
-    found: dict[str, Tensor] = {}
-    chosen: dict[str, Tensor] = {}
-    for name, along in axes.items():
-        if not any(True for axis in along for _ in parts.atoms(axis)):
-            continue
-        weight = tensor(name).detach().abs().double().cpu()
-        for dim, axis in enumerate(along):
-            scores = weight.movedim(dim, 0).reshape(weight.shape[dim], -1).sum(1)
-            _add(found, axis, whole, scores)
-            if readers is not None and (name, dim) in readers:
-                _add(chosen, axis, whole, scores)
-    return {**found, **chosen}
-
-
-@torch.no_grad()
-def by_activation(module: nn.Module, axes: Tensors, whole: Sizes, batches: Iterable[Inputs]) -> dict[str, Tensor]:
-    """(length of the atom,) mean |activation| of a unit, summed over `batches` and the layers that write it, for each atom.
-
-    Layers whose output is known to run along an axis of their weight count: linear layers, convolutions, norms, embeddings.
-    Atoms that none of them writes are not there.
-
-    Args:
-        module: with the weights, in the mode that it is in.
-        axes: of its parameters.
-        whole: length of each atom.
-        batches: inputs of the module.
-    """
-    found: dict[str, Tensor] = {}
-    handles = []
-    for prefix, layer in module.named_modules():
-        role = role_of(layer)
-        name = f"{prefix}.{role.output.parameter}".removeprefix(".") if role is not None else ""
-        if role is not None and name in axes:
-            axis, place = axes[name][role.output.dim], role.output.axis
-            handles.append(layer.register_forward_hook(_Watch(found, axis, whole, place)))
-    try:
-        for batch in batches:
-            call(module, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    found: dict[str, list[Share]] = {}
+    for atom, where in places.items():
+        for name, dim in where:
+            for other, unit in parts.units(axes[name][dim], whole):
+                if other == atom:
+                    found.setdefault(name, []).append(Share(atom, dim, unit))
     return found
 
 
-class _Watch:
-    """A hook that adds up what a layer gives, for each unit along an axis of its output."""
+def moments(share: Share, size: int, of: Moments, *tensors: Tensor) -> Tensor:
+    """(k, size) sums over the numbers of each unit.
 
-    def __init__(self, found: dict[str, Tensor], axis: Axis, whole: Sizes, place: int) -> None:
-        self.found, self.axis, self.whole, self.place = found, axis, whole, place
+    Args:
+        share: of the tensors, which have one shape.
+        size: number of units.
+        of: gives the k sums of each index along the dimension.
+        tensors: complex ones count as twice as many numbers.
+    """
+    rows = [_numbers(tensor).movedim(share.dim, 0) for tensor in tensors]
+    step = max(1, PIECE * len(rows[0]) // max(1, rows[0].numel()))
+    total: Tensor | None = None
+    for start in range(0, max(1, len(rows[0])), step):
+        sums = torch.stack(list(of(*(row[start : start + step].double().flatten(1) for row in rows)))).cpu()
+        unit = share.unit[start : start + step]
+        if total is None:
+            total = torch.zeros(len(sums), size, dtype=torch.float64)
+        total.index_add_(1, unit[unit >= 0], sums[:, unit >= 0])
+    assert total is not None, "there is a piece, if without numbers"
+    return total
 
-    def __call__(self, _module: nn.Module, _inputs: object, output: object) -> None:
-        for tensor in tensors_in(output)[:1]:
-            fits = -tensor.dim() <= self.place < tensor.dim()
-            if fits and tensor.shape[self.place] == parts.length(self.axis, self.whole):
-                scores = (
-                    tensor.detach()
-                    .abs()
-                    .double()
-                    .movedim(self.place, 0)
-                    .reshape(tensor.shape[self.place], -1)
-                    .mean(1)
-                    .cpu()
-                )
-                _add(self.found, self.axis, self.whole, scores)
+
+def _numbers(tensor: Tensor) -> Tensor:
+    """Real numbers, with one more dimension at the end; a scalar is the one index of a dimension."""
+    tensor = tensor if tensor.dim() else tensor[None]
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor[..., None]
 
 
-def _add(found: dict[str, Tensor], axis: Axis, whole: Sizes, scores: Tensor) -> None:
-    """Add the scores of an axis' indices to those of the units that they belong to."""
-    for atom, unit in parts.units(axis, whole):
-        mine = unit >= 0
-        total = found.setdefault(atom, torch.zeros(whole[atom], dtype=torch.float64))
-        total.index_add_(0, unit[mine], scores[mine])
+def magnitudes(weight: Tensor) -> list[Tensor]:
+    """Σ|w|."""
+    return [weight.abs().sum(1)]
+
+
+def by_magnitude(
+    owned: Mapping[str, Sequence[Share]], whole: Sizes, tensor: Callable[[str], Tensor]
+) -> dict[str, Tensor]:
+    """(length of the atom,) Σ|w| over the numbers that belong to each unit, for each atom.
+
+    Args:
+        owned: what of each tensor counts.
+        whole: length of each atom.
+        tensor: the values of one by name.
+    """
+    found: dict[str, Tensor] = {}
+    for name, owns in owned.items():
+        weight = tensor(name).detach()
+        weight = weight.abs() if weight.is_complex() else weight
+        for share in owns:
+            add(found, share.atom, moments(share, whole[share.atom], magnitudes, weight)[0])
+    return found
+
+
+def add(found: dict[str, Tensor], key: str, more: Tensor) -> None:
+    """Add to what is there, if anything is."""
+    found[key] = found[key] + more if key in found else more
 
 
 def order(scores: Tensor, bounds: Sequence[int] = ()) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from nas.supernet import parts, ranking
 from nas.supernet.parts import Sum
@@ -13,11 +12,15 @@ WHOLE = {"a": 2, "b": 3, "h": 2}
 JOINED = (Sum((("a",), ("b",))),)
 
 
+def magnitude(axes, places, tensor):
+    return ranking.by_magnitude(ranking.shares(axes, WHOLE, places), WHOLE, tensor)
+
+
 def test_a_unit_has_all_numbers_that_belong_to_it():
     weight = torch.tensor([[1.0, -2, 3, 4, 5]])
-    found = ranking.by_magnitude(
-        {"w": ((), JOINED), "v": (("a",),)}, WHOLE, {"w": weight, "v": torch.tensor([10.0, 0])}.get
-    )
+    axes = {"w": ((), JOINED), "v": (("a",),)}
+    places = {"a": [("w", 1), ("v", 0)], "b": [("w", 1)]}
+    found = magnitude(axes, places, {"w": weight, "v": torch.tensor([10.0, 0])}.get)
     assert found["a"].tolist() == [11, 2]
     assert found["b"].tolist() == [3, 4, 5]
 
@@ -25,28 +28,33 @@ def test_a_unit_has_all_numbers_that_belong_to_it():
 def test_heads_have_their_rows_of_a_packed_projection():
     weight = torch.zeros(3, 2, 4)
     weight[:, 1] = 1
-    found = ranking.by_magnitude({"qkv": ((3, "h", 4),)}, WHOLE, lambda _: weight.flatten())
+    found = magnitude({"qkv": ((3, "h", 4),)}, {"h": [("qkv", 0)]}, lambda _: weight.flatten())
     assert found["h"].tolist() == [0, 12]
 
 
-def test_readers_count_alone_where_there_are_some():
+def test_places_that_are_not_named_do_not_count():
     tensors = {"w": torch.ones(2, 3), "r": torch.tensor([[5.0, 6]])}
     axes = {"w": (("a",), ("b",)), "r": ((), ("a",))}
-    found = ranking.by_magnitude(axes, WHOLE, tensors.__getitem__, {("r", 1)})
+    found = magnitude(axes, {"a": [("r", 1)], "b": [("w", 1)]}, tensors.__getitem__)
     assert found["a"].tolist() == [5, 6]
     assert found["b"].tolist() == [2, 2, 2]
 
 
-def test_activations_are_those_of_the_layers_that_write_a_unit():
-    module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(8, 3))
-    with torch.no_grad():
-        module[0].weight.copy_(torch.tensor([1.0, -3]).view(2, 1, 1, 1))
-        module[0].bias.zero_()
-    axes = {"0.weight": (("a",), (), (), ()), "0.bias": (("a",),), "2.weight": (("b",), ("a", 4))}
-    found = ranking.by_activation(module, axes, WHOLE, [torch.ones(2, 1, 2, 2), 3 * torch.ones(1, 1, 2, 2)])
-    assert found["a"].tolist() == [4, 12]
-    assert found["b"].shape == (3,)
-    assert not module[0]._forward_hooks
+def test_complex_numbers_count_by_their_modulus():
+    weight = torch.tensor([[3 + 4j, 0], [1j, 0]])
+    assert magnitude({"w": (("a",), ())}, {"a": [("w", 0)]}, lambda _: weight)["a"].tolist() == [5, 1]
+
+
+@pytest.mark.parametrize("piece", [1, 7, 2**17])
+def test_pieces_do_not_change_sums(monkeypatch, piece):
+    monkeypatch.setattr(ranking, "PIECE", piece)
+    weight, gradient = torch.randn(2, 4, 14, 3, generator=torch.Generator().manual_seed(0)).unbind()
+    share = ranking.Share("b", 1, torch.tensor([-1, -1, 0, 1, 2, -1, -1, -1, -1, 0, 1, 2, -1, -1]))
+    found = ranking.moments(share, 3, lambda w, g: [(w * g).sum(1), w.square().sum(1)], weight, gradient)
+    index = [[2, 9], [3, 10], [4, 11]]
+    expected = [[float((weight[:, i] * gradient[:, i]).double().sum()) for i in index]]
+    expected.append([float(weight[:, i].double().square().sum()) for i in index])
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=1e-6)
 
 
 def test_the_units_of_an_axis_are_where_its_indices_are():
