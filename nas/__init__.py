@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING
 from nas import lazy
 
 if TYPE_CHECKING:
+    from nas.compressing import Budget as Budget
+    from nas.compressing import Calibration as Calibration
+    from nas.compressing import Memory as Memory
+    from nas.compressing import compress as compress
+    from nas.compressing import profile as profile
     from nas.convert.elastic import ElasticSpace as ElasticSpace
     from nas.convert.elastic import elastic as elastic
     from nas.convert.ordering import order_depth as order_depth
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
     from nas.search import ConcurrentNAS as ConcurrentNAS
     from nas.search import DNASearch as DNASearch
     from nas.search import Exhaustive as Exhaustive
+    from nas.search import Given as Given
     from nas.search import LocalSearch as LocalSearch
     from nas.search import MultiFidelity as MultiFidelity
     from nas.search import OptunaSearch as OptunaSearch
@@ -135,6 +141,11 @@ _HOME = {
     "elastic": "nas.convert.elastic",
     "ElasticSpace": "nas.convert.elastic",
     "order_depth": "nas.convert.ordering",
+    "compress": "nas.compressing",
+    "profile": "nas.compressing",
+    "Budget": "nas.compressing",
+    "Calibration": "nas.compressing",
+    "Memory": "nas.compressing",
     "Supernet": "nas.supernet",
     "Example": "nas.supernet",
     "Corner": "nas.supernet",
@@ -227,6 +238,7 @@ _HOME = {
     "Study": "nas.study",
     "RandomSearch": "nas.search",
     "Exhaustive": "nas.search",
+    "Given": "nas.search",
     "RegularizedEvolution": "nas.search",
     "NSGA2": "nas.search",
     "Surrogate": "nas.search",

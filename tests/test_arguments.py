@@ -368,6 +368,10 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
             "name": "perceptron",
         },
     ),
+    "Budget": (nas.Budget, lambda: {"metric": "params", "bound": 3.0, "share": None}),
+    "Calibration": (nas.Calibration, lambda: {"source": supernet(), "task": task(), "batches": 2}),
+    "Memory": (nas.Memory, lambda: {"source": supernet()}),
+    "Given": (nas.Given, lambda: {"archs": [{"width": 2}]}),
     "search.make": (nas.search.make, lambda: {"name": "nsga2", "population": 10}),
 }
 # Public names without arguments of their own to check, and why.
@@ -399,6 +403,8 @@ ELSEWHERE = {
     "Score": "for users to inherit; tests/supernet/test_scores.py",
     "reorder": "works at once; below",
     "check": "works at once; tests/supernet/test_findings.py",
+    "compress": "works at once; tests/compressing/test_recipe.py",
+    "profile": "works at once; tests/compressing/test_profiling.py",
     "order_depth": "works at once; tests/convert/test_ordering.py",
     "train_modules": "works at once; tests/train/test_modules.py",
     "python_corpus": "reads files; below",

@@ -105,6 +105,20 @@ MAY_IMPORT: dict[str, set[str]] = {
         "measurements",
         "identity",
     },
+    "compressing": {
+        "convert",
+        "errors",
+        "evaluate",
+        "files",
+        "hardware",
+        "metrics",
+        "search",
+        "space",
+        "study",
+        "supernet",
+        "text",
+        "train",
+    },
     "pyglove": {"errors", "metrics", "search", "space", "store", "study", "measurements"},
     "optuna": {"errors", "metrics", "store"},
     "tune": {
@@ -152,6 +166,7 @@ for _layer in set(MAY_IMPORT) - {"errors"}:
 # Packages that are imported in these layers only.
 ONLY_IN = {
     "torch": {
+        "compressing",
         "convert",
         "identity",
         "decode",

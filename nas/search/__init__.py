@@ -1,7 +1,7 @@
 """Search algorithms: ask for archs, tell what became of them.
 
 - `Algorithm`: the contract; `Finished`, `History`, `LazyArchs`: what it is told; `Exhausted`: nothing is left to propose.
-- `RandomSearch`, `Exhaustive`: without a memory of quality.
+- `RandomSearch`, `Exhaustive`, `Given`: without a memory of quality; the last the archs that somebody chose.
 - `RegularizedEvolution`: a queue that forgets the oldest.
 - `Surrogate`: the default; Gaussian processes say what an arch would measure, and the largest expected gain is asked.
 - `MultiFidelity`: the same with cheap partial evaluations; which arch is evaluated, and how far.
@@ -22,6 +22,7 @@ from nas.search.base import Algorithm, Exhausted, Finished, History, LazyArchs
 from nas.search.concurrent_nas import ConcurrentNAS
 from nas.search.dna_search import DNASearch
 from nas.search.fidelity import MultiFidelity
+from nas.search.given import Given
 from nas.search.linas import LINAS
 from nas.search.local_search import LocalSearch
 from nas.search.mcts import MCTS
@@ -51,6 +52,7 @@ __all__ = [
     "Exhausted",
     "Exhaustive",
     "Finished",
+    "Given",
     "History",
     "LazyArchs",
     "LocalSearch",

@@ -11,6 +11,7 @@ from nas.search.base import Algorithm
 from nas.search.concurrent_nas import ConcurrentNAS
 from nas.search.dna_search import DNASearch
 from nas.search.fidelity import MultiFidelity
+from nas.search.given import Given
 from nas.search.linas import LINAS
 from nas.search.local_search import LocalSearch
 from nas.search.mcts import MCTS
@@ -30,6 +31,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     for kind in (
         RandomSearch,
         Exhaustive,
+        Given,
         Surrogate,
         MultiFidelity,
         RegularizedEvolution,

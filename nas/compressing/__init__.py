@@ -1,0 +1,31 @@
+"""From a trained model to the best network within a budget.
+
+compress    one call: convert, order, search on a few batches, tune beside uniform scaling, measure
+profile     what the networks of a space cost before any training, and which budgets they can meet
+Budget      the most that a network may cost, absolute or relative to the original
+Calibration how much a subnet lost, on a few training batches
+uniform     the arch with as large a share of every number
+"""
+
+from __future__ import annotations
+
+from nas.compressing.budgets import Budget, parse_budget, parse_budgets
+from nas.compressing.calibration import Calibration
+from nas.compressing.memory import Memory
+from nas.compressing.profiling import Profile, profile
+from nas.compressing.recipe import Choice, Compressed, compress
+from nas.compressing.uniform import uniform
+
+__all__ = [
+    "Budget",
+    "Calibration",
+    "Choice",
+    "Compressed",
+    "Memory",
+    "Profile",
+    "compress",
+    "parse_budget",
+    "parse_budgets",
+    "profile",
+    "uniform",
+]

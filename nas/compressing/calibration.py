@@ -1,0 +1,104 @@
+"""How much a subnet lost, from a few training batches alone: what a trained network is searched by before anything is tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from nas.checking import Count, checked
+from nas.errors import EvaluationError
+from nas.evaluate.subnets import OfSubnets, Source, Weights
+from nas.train import Task
+from nas.train.fitting import comparing
+from nas.train.task import Batch
+from nas.train.validate import calibrated, device_of, evaluating
+
+if TYPE_CHECKING:
+    from nas.space import Arch
+
+LOSS, DIVERGENCE = "calibration_loss", "divergence"
+
+
+class Calibration(OfSubnets):
+    """Loss of a subnet on a few training batches, and how far its outputs are from those of the largest arch.
+
+    The validation split stays unseen.  The divergence is the task's own (`Task.divergence`), of tasks that have one; a
+    lower one is less lost.
+
+    Args:
+        source: a supernet, a training or a checkpoint's folder.
+        task: gives the batches, the first of its first epoch.
+        batches: their number.
+
+    Raises:
+        EvaluationError: the task has no training batch.
+    """
+
+    weights: Weights
+    task: Task
+    metrics: tuple[str, ...] = (LOSS,)
+
+    @checked(EvaluationError)
+    def __init__(self, source: Source, task: Task, *, batches: Count = 8) -> None:
+        self.weights, self.task, self.batches = Weights(source), task, batches
+        self._held: list[Batch] | None = None
+        self._taught: list[Tensor] | None = None
+        if task.divergence is not None:
+            self.metrics = (LOSS, DIVERGENCE)
+
+    @torch.no_grad()
+    def __call__(self, arch: Arch) -> dict[str, float]:
+        """Means over the samples of the batches."""
+        supernet = self.weights.get(arch.space)
+        device = device_of(supernet)
+        with evaluating(supernet):
+            if self._taught is None and DIVERGENCE in self.metrics:
+                largest = arch.space.largest
+                self._taught = [
+                    self.task.logits(supernet(batch.to(device).inputs, largest)) for batch in self._batches()
+                ]
+            buffers = calibrated(supernet, arch, self.task)
+            found, count = dict.fromkeys(self.metrics, 0.0), 0
+            for number, batch in enumerate(self._batches()):
+                moved, size = batch.to(device), self.task.samples(batch)
+                output = supernet(moved.inputs, arch, buffers)
+                found[LOSS] += float(self.task.loss(output, moved)) * size
+                if self._taught is not None:
+                    student = self.task.logits(output)
+                    compare = comparing("Calibration", self.task, moved, student)
+                    found[DIVERGENCE] += float(compare(student, self._taught[number])) * size
+                count += size
+        return {name: total / count for name, total in found.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able name, weights and options."""
+        return {
+            "name": "Calibration",
+            "supernet": self.weights.describe(),
+            "task": self.task.describe(),
+            "batches": self.batches,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_held": None, "_taught": None}
+
+    def _batches(self) -> Sequence[Batch]:
+        if self._held is None:
+            self._held = first_batches(self.task, self.batches)
+        return self._held
+
+
+def first_batches(task: Task, count: int) -> list[Batch]:
+    """The first training batches of a task, at most so many.
+
+    Raises:
+        EvaluationError: there is none.
+    """
+    found = list(islice(task.train_batches(0), count))
+    if not found:
+        raise EvaluationError(f"{type(task).__name__} has no training batch to calibrate with; give it training data")
+    return found

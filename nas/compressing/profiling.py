@@ -1,0 +1,221 @@
+"""What the networks of a space cost before any training, and which budgets they can meet."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nas.checking import checked
+from nas.compressing.budgets import Budget, parse_budgets
+from nas.compressing.memory import Memory
+from nas.compressing.uniform import uniform
+from nas.convert.elastic import ElasticSpace
+from nas.convert.spelling import spelled
+from nas.errors import EvaluationError, MetricError, suggest
+from nas.evaluate import Costs, Latency
+from nas.evaluate.base import Evaluator
+from nas.hardware import Target
+from nas.hardware.device import parse_device
+from nas.metrics import Constraint, unit_of
+from nas.supernet import Supernet, parts
+from nas.text import human
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nas.space import Arch, Space
+    from nas.supernet.inputs import Inputs
+
+HALF = 0.5  # of every number, in the middle network
+MANY = 3  # modules with the same width: one that writes it, its norm, and one that reads it
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a budget can be met.
+
+    Attributes:
+        budget: as it was asked.
+        constraint: the same as a bound.
+        smallest: what the smallest network measures.
+        original: what the largest network measures.
+    """
+
+    budget: Budget
+    constraint: Constraint
+    smallest: float
+    original: float
+
+    @property
+    def met(self) -> bool:
+        """Whether the smallest network is within it."""
+        return self.constraint.violation(self.smallest) == 0.0
+
+    def __str__(self) -> str:
+        share = f"{self.smallest / self.original:.1%} of the original" if self.original else "nothing in the original"
+        told = f"the smallest network has {human(self.smallest)} {unit_of(self.budget.metric)}".rstrip()
+        bound = human(self.constraint.bound)
+        said = "can be met" if self.met else "cannot be met"
+        wide = self.constraint.violation(self.original) == 0.0
+        return f"{self.budget} ({bound}) {said}: {told}, {share}" + ("; the original is within it" if wide else "")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Costs of the smallest, a middle and the largest network of a space.
+
+    Attributes:
+        name: of the space.
+        archs: by name.
+        measured: what each costs.
+        verdicts: one for each budget.
+        tied: decisions about widths that more than three modules share -> how many do.
+        decisions: how many there are.
+    """
+
+    name: str
+    archs: Mapping[str, Arch]
+    measured: Mapping[str, Mapping[str, float]]
+    verdicts: Sequence[Verdict]
+    tied: Mapping[str, int]
+    decisions: int
+
+    @property
+    def original(self) -> Mapping[str, float]:
+        """What the largest network costs."""
+        return self.measured["largest"]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each network, a column for each metric."""
+        import pandas as pd
+
+        return pd.DataFrame.from_dict(dict(self.measured), orient="index")
+
+    def check(self) -> None:
+        """Refuse budgets that no network of the space can meet.
+
+        Raises:
+            MetricError: there is one; with what the smallest network costs.
+        """
+        for verdict in self.verdicts:
+            if not verdict.met:
+                raise MetricError(
+                    f"the budget {verdict.budget} is below the smallest network of space {self.name!r}, which has "
+                    f"{verdict.budget.metric} {human(verdict.smallest)} ({verdict.smallest / verdict.original:.0%} of the "
+                    "original); ask for more, or let more be elastic (width=, granule=, depth= of nas.elastic)"
+                )
+
+    def __str__(self) -> str:
+        names = list(self.original)
+        rows = [
+            ["network", *names],
+            *([name, *(human(row[one]) for one in names)] for name, row in self.measured.items()),
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.rjust(width) if at else cell.ljust(width)
+                for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        lines += [str(verdict) for verdict in self.verdicts]
+        if self.tied:
+            shown = ", ".join(f"{name} ({count})" for name, count in list(self.tied.items())[:8])
+            lines.append(f"widths that more than three modules share: {shown}" + (" …" if len(self.tied) > 8 else ""))
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+@checked(MetricError)
+def profile(
+    source: Supernet | Space,
+    budgets: Any = (),
+    *,
+    example: Inputs | None = None,
+    device: Target | str | None = None,
+    evaluators: Sequence[Evaluator] = (),
+) -> Profile:
+    """The smallest, a middle and the largest network of a space in parameters, operations, memory and latency; trains nothing.
+
+    >>> print(nas.profile(supernet, "latency_ms <= 50%", device="cpu"))  # doctest: +SKIP
+
+    Args:
+        source: a supernet, or a space whose `example` is given.
+        budgets: as `nas.compress` takes them; each is said to be met or not.
+        example: inputs of the model, of a space alone.
+        device: where latency is measured; None measures none.
+        evaluators: others whose metrics budgets may be about.
+
+    Raises:
+        MetricError: a budget is ill-formed, or on a metric that nothing here gives.
+    """
+    supernet = source if isinstance(source, Supernet) else Supernet(source, example=example, check=False)
+    if supernet.example is None:
+        raise EvaluationError(
+            "a profile counts operations on inputs; give the supernet an example=, or profile(space, example=…)"
+        )
+    wanted = parse_budgets(budgets) if budgets != () else ()
+    asked: list[Evaluator] = [Costs(supernet), Memory(supernet), *evaluators]
+    if device is not None:
+        asked.append(Latency(supernet, target_of(device)))
+    check_metrics(wanted, asked)
+    space = supernet.space
+    archs = {"smallest": space.smallest, "middle": uniform(space, HALF), "largest": space.largest}
+    measured = {name: costs_of(arch, asked) for name, arch in archs.items()}
+    original, smallest = measured["largest"], measured["smallest"]
+    verdicts = [
+        Verdict(budget, budget.constraint(original), smallest[budget.metric], original[budget.metric])
+        for budget in wanted
+    ]
+    return Profile(space.name, archs, measured, verdicts, _tied(space), len(space.decisions))
+
+
+def check_metrics(budgets: Sequence[Budget], evaluators: Sequence[Evaluator]) -> None:
+    """Refuse budgets on what no evaluator gives.
+
+    Raises:
+        MetricError: there is one; with what there is.
+    """
+    given = [name for one in evaluators for name in one.metrics or ()]
+    for budget in budgets:
+        if budget.metric not in given and all(one.metrics is not None for one in evaluators):
+            latency = "; latency needs device=" if budget.metric.startswith("latency") else ""
+            raise MetricError(
+                f"the budget {budget} is on {budget.metric!r}, which nothing measures here; there are {', '.join(given)}"
+                f"{suggest(budget.metric, given)}{latency}"
+            )
+
+
+def costs_of(arch: Arch, evaluators: Sequence[Evaluator]) -> dict[str, float]:
+    """What evaluators give for an arch, without what says how a measurement went."""
+    found: dict[str, float] = {}
+    for one in evaluators:
+        found |= one(arch)
+    return {name: value for name, value in found.items() if name not in _ABOUT}
+
+
+_ABOUT = {"latency_p10_ms", "latency_spread_ms", "latency_noisy", "load"}
+
+
+def target_of(device: Target | str) -> Target:
+    """A device from its label, "cpu,threads=2"; a device as it is."""
+    return parse_device(device) if isinstance(device, str) else device
+
+
+def _tied(space: Space) -> dict[str, int]:
+    """Decisions of an elastic model about widths that more modules have than one that writes and one that reads -> how many."""
+    if not isinstance(space, ElasticSpace):
+        return {}
+    found: dict[str, set[str]] = {}
+    for tensor, axes in space.plan.tensors.items():
+        for atom in {atom for axis in axes for atom in parts.atoms(axis)}:
+            decision = space.plan.atoms[atom].decision
+            if decision is not None:
+                found.setdefault(decision, set()).add(tensor.rpartition(".")[0])
+    return {spelled(name): len(modules) for name, modules in found.items() if len(modules) > MANY}

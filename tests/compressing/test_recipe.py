@@ -1,0 +1,92 @@
+"""`nas.compress`, from a trained model to a tuned network within a budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import nas
+from nas.compressing import Compressed
+from nas.errors import MetricError, StudyError
+from tests.compressing.nets import Net, supernet, task, trained
+
+
+def compressed(folder: Path, budget: Any = "macs <= 50%", **options: Any) -> Compressed:
+    few = {"epochs": 2, "trials": 24, "batches": 2, "lr": 3e-3, "progress": False, **options}
+    return nas.compress(trained(), task(), budget, folder=folder, **few)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Compressed:
+    return compressed(tmp_path_factory.mktemp("once") / "net")
+
+
+def test_the_network_is_within_the_budget_and_of_the_models_class(result: Compressed) -> None:
+    network = result.model
+    assert type(network) is Net
+    assert not network.training
+    assert result.choices[0].measured["macs"] <= 0.5 * result.original["macs"]
+    assert sum(one.numel() for one in network.parameters()) == result.choices[0].measured["params"]
+    accuracy = nas.Accuracy(supernet(), task()).measure_module(network)["accuracy"]
+    assert accuracy == pytest.approx(result.choices[0].measured["accuracy"], abs=0.005)
+
+
+def test_the_model_is_left_as_it_is(result: Compressed) -> None:
+    before = {name: tensor.clone() for name, tensor in trained().state_dict().items()}
+    assert result.choices
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trained().state_dict().items())
+
+
+def test_uniform_scaling_had_as_many_passes_and_the_better_one_is_chosen(result: Compressed) -> None:
+    choice = result.choices[0]
+    assert choice.uniform is not None
+    assert choice.uniform["epochs"] == choice.measured["epochs"] == 2
+    assert choice.uniform["macs"] <= choice.bound
+    assert choice.measured["loss"] <= choice.uniform["loss"]
+    assert choice.is_uniform == (choice.measured == choice.uniform)
+
+
+def test_every_number_is_a_row_of_a_study(result: Compressed) -> None:
+    tuned = result.tuned.record.trial(result.choices[0].number)
+    assert dict(tuned.measurements) == dict(result.choices[0].measured)
+    assert set(result.front.columns) >= {"divergence", "macs", "params"}
+    assert "macs <= 0.5 * original: loss" in result.notes[-1]
+
+
+def test_a_second_call_measures_and_trains_nothing_again(result: Compressed) -> None:
+    folder = result.folder
+    before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*.safetensors"))
+    again = compressed(folder)
+    assert again.choices[0].measured == result.choices[0].measured
+    assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*.safetensors")) == before
+
+
+def test_another_budget_takes_what_was_measured(result: Compressed) -> None:
+    trials = len(result.search.trials())
+    wider = compressed(result.folder, ["macs <= 50%", "macs <= 80%"])
+    assert len(wider.search.trials()) == trials
+    assert [choice.budget.share for choice in wider.choices] == [0.5, 0.8]
+    assert wider.choices[0].measured == result.choices[0].measured
+    assert wider.choices[1].measured["macs"] <= 0.8 * wider.original["macs"]
+
+
+def test_a_folder_of_another_model_is_refused(result: Compressed) -> None:
+    with pytest.raises(StudyError, match="holds the compression of another model, task or space"):
+        nas.compress(Net(hidden=24), task(), "50%", folder=result.folder, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ("params <= 1", "below the smallest network of space 'Net'"),
+        ("latency_ms <= 50%", "nothing measures here"),
+        ("small", "not understood"),
+    ],
+)
+def test_a_budget_that_cannot_be_met_is_refused_before_the_search(tmp_path: Path, budget: str, said: str) -> None:
+    with pytest.raises(MetricError, match=said):
+        compressed(tmp_path / "net", budget)
+    assert not (tmp_path / "net" / "compress.db").exists()
