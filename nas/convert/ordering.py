@@ -7,8 +7,9 @@
 
 Units are equal if their paths differ in one number and they have the same class and the same shapes.  The importance of a unit
 is measured with that unit alone left out: the loss on data, or, in one forward, how much the unit changes what goes through it
-(`nas.train.dropping`; He et al. 2024, "What Matters in Transformers? Not All Attention is Needed").  A shallower network has
-the units that a deeper one has, but for the least important of them; all of them are archs of the space that was proved.
+(`nas.train.dropping`; He et al. 2024, "What Matters in Transformers? Not All Attention is Needed").  Or it is a score of all of
+its weights (`nas.supernet.scores`; Kim et al. 2024, "Shortened LLaMA", compare them).  A shallower network has the units that a
+deeper one has, but for the least important of them; all of them are archs of the space that was proved.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -30,6 +32,8 @@ from nas.convert.spelling import keep, spelled
 from nas.errors import SpaceError
 from nas.supernet.binding import Binding
 from nas.supernet.inputs import Inputs
+from nas.supernet.passes import units_of_modules
+from nas.supernet.scores import Batches, Data, Score, Task, chosen, measured, steps_of
 from nas.supernet.supernet import Supernet
 from nas.train.dropping import similarities
 
@@ -41,46 +45,66 @@ Loss = Callable[[Binding], float | Tensor]
 def order_depth(
     supernet: Supernet,
     *,
-    loss: Loss | None = None,
-    batches: Iterable[Inputs] | None = None,
+    by: str | Score | None = None,
+    loss: Loss | Callable[..., Any] | None = None,
+    batches: Batches | None = None,
+    task: Task | None = None,
     least: Annotated[float, Range(0.0, 1.0)] = 0.5,
 ) -> ElasticSpace:
     """The space of `supernet` with one decision for each run of equal units, which leaves out the least important ones.
 
     Args:
         supernet: of a space of `nas.elastic`, with the weights that count: the model's own, or trained ones.
+        by: an importance score of weights or gradients, or its name: "magnitude", "taylor", "fisher" or "hesso"; a unit has the
+            weights of its modules.  Data are then as in `nas.reorder`.  None measures units left out alone.
         loss: gives the loss of a network, in eval mode and without gradients, on data of your choice; called once for each unit
             with a function of inputs in the form of the example (a tensor, a tuple of arguments, a mapping of keywords).
             Units without which it is highest are the most important; of equal ones the earlier.
         batches: inputs of a model, in place of a loss: the units that turn what goes through them most are the most important.
+        task: in place of a loss: the mean of its own over its first training batches, of 1,024 samples in all.
         least: share of the units of a run that every network has.
 
     Returns:
         A space of its own, with `depths` in its plan; weights and proofs are those of the space that it was made from.
 
     Raises:
-        SpaceError: the space is not one of `nas.elastic`, or already ordered; it has no two equal units; both or neither of
-            `loss` and `batches` are given; or a loss is no finite number.
+        SpaceError: the space is not one of `nas.elastic`, or already ordered; it has no two equal units; without `by` not one
+            of `loss`, `batches` and `task` is given; or a loss is no finite number.
+        SupernetError: data do not fit, or are not those that `by` takes.
     """
     space = supernet.space
     if not isinstance(space, ElasticSpace):
         raise SpaceError(
             f"space {space.name!r} is not one of nas.elastic, whose units of depth are known; give a supernet of such a space"
         )
-    if (loss is None) == (batches is None):
-        raise SpaceError("give either loss=, a function of a network, or batches=, inputs of the model")
+    data = Data(batches, loss, task)
+    score = chosen(by, data) if by is not None else None
+    if score is not None and score.needs == "inputs":
+        raise SpaceError(
+            f"importance by {score.name!r} is of channels; for units of depth leave out by=, and give batches="
+        )
+    if score is None and sum(given is not None for given in (loss, batches, task)) != 1:
+        raise SpaceError("give either loss=, a function of a network, batches=, inputs of the model, or task=")
     if space.plan.depths:
         raise SpaceError(f"the depth of space {space.name!r} is already ordered; order the space that nas.elastic gave")
     runs = equal_units(space.template.skeleton(), space.plan)
     if not runs:
         raise SpaceError(f"space {space.name!r} has no two equal units of depth to put in order; see its report")
     names = [name for run in runs.values() for name in run]
-    scores = _losses(supernet, names, loss) if loss is not None else _turned(supernet, names, batches or ())
+    how = "loss with it alone left out"
+    if score is not None:
+        scores, how = _scored(supernet, runs, score, data), f"importance by {score.name!r}"
+    elif batches is not None:
+        data.check_batches()
+        scores, how = _turned(supernet, names, batches), "1 - cosine of what goes in and what comes out"
+    else:
+        removed = loss if task is None else partial(_mean_loss, task, supernet.device)
+        assert removed is not None, "one of the three is given"
+        scores = _losses(supernet, names, removed)
     depths = tuple(
         Depth(name, tuple(sorted(run, key=lambda unit: -scores[unit])), _choices(len(run), least))
         for name, run in runs.items()
     )
-    how = "loss with it alone left out" if loss is not None else "1 - cosine of what goes in and what comes out"
     return _ordered(space, replace(space.plan, depths=depths), scores, how)
 
 
@@ -132,8 +156,21 @@ def _choices(count: int, least: float) -> tuple[int, ...]:
     return tuple(range(min(math.ceil(least * count), count), count + 1))
 
 
+def _scored(supernet: Supernet, runs: Mapping[str, Sequence[str]], by: Score, data: Data) -> dict[str, float]:
+    """A score of all weights of each unit."""
+    found = measured(supernet, units_of_modules(supernet, runs), by, data)
+    return {name: float(found[run][place]) for run, names in runs.items() for place, name in enumerate(names)}
+
+
+def _mean_loss(task: Task, device: torch.device, network: Binding) -> float:
+    losses = [float(step(network)) for step in steps_of(task, device)]
+    if not losses:
+        raise SpaceError("the task has no training batch; give a task with data, or loss=")
+    return sum(losses) / len(losses)
+
+
 @torch.no_grad()
-def _losses(supernet: Supernet, names: Iterable[str], loss: Loss) -> dict[str, float]:
+def _losses(supernet: Supernet, names: Iterable[str], loss: Callable[..., Any]) -> dict[str, float]:
     """Loss of the largest arch without each unit alone."""
     space = supernet.space
     assert isinstance(space, ElasticSpace)

@@ -51,6 +51,25 @@ class Units:
     counted: Mapping[str, Sequence[Place]] = field(default_factory=dict)
 
 
+def units_of_modules(supernet: Supernet, runs: Mapping[str, Sequence[str]]) -> Units:
+    """Units that are modules, with all of their parameters.
+
+    Args:
+        supernet: whose model has them.
+        runs: names of the modules whose scores are compared, by a name for the run.
+    """
+    shared = supernet._shared
+    owned: dict[str, list[Share]] = {}
+    for run, modules in runs.items():
+        for place, module in enumerate(modules):
+            names = (name for alias, name in shared.union.ties.items() if alias.startswith(f"{module}."))
+            for name in dict.fromkeys(names):
+                tensor = shared.tensor(name)
+                unit = torch.full((len(tensor) if tensor.dim() else 1,), place)
+                owned.setdefault(name, []).append(Share(run, 0, unit))
+    return Units({run: len(modules) for run, modules in runs.items()}, owned)
+
+
 @dataclass(frozen=True)
 class Largest:
     """The largest arch of a supernet, on the supernet's storage.

@@ -90,17 +90,25 @@ class Data:
             return [loss]
         return (lambda network, batch=batch: loss(network, batch) for batch in self.batches)  # type: ignore[misc]
 
-    def check(self, score: Score) -> None:
-        """Whether this is what `score` is measured on.
+    def check_batches(self) -> None:
+        """Whether batches are several.
 
         Raises:
-            SupernetError: it is not.
+            SupernetError: they are one tensor or mapping, or no iterable.
         """
         one = isinstance(self.batches, (Tensor, Mapping, str)) or not isinstance(self.batches, Iterable)
         if self.batches is not None and one:
             raise SupernetError(
                 f"batches={shown(self.batches)} is no collection of batches; give a list of them, as batches=[inputs]"
             )
+
+    def check(self, score: Score) -> None:
+        """Whether this is what `score` is measured on.
+
+        Raises:
+            SupernetError: it is not.
+        """
+        self.check_batches()
         given = {name for name in ("batches", "loss", "task") if getattr(self, name) is not None}
         if given not in _GIVEN[score.needs]:
             said = " and ".join(f"{name}=" for name in sorted(given)) or "no data"

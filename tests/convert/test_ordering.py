@@ -15,7 +15,7 @@ import nas
 from nas.convert.elastic import ElasticSpace, elastic
 from nas.convert.ordering import equal_units
 from nas.convert.plan import Plan, Unit
-from nas.errors import SpaceError
+from nas.errors import SpaceError, SupernetError
 from nas.train.dropping import Dropped, importance, replace, similarities
 
 SCALES = (0.3, 1.0, 0.01, 0.6, 0.1)
@@ -156,6 +156,45 @@ def test_without_a_loss_units_count_that_turn_what_goes_through_them(made):
     assert [int(unit[7]) for unit in space.plan.depths[0].order] == expected != sorted(expected)
 
 
+def off_target(network: Any, batch: Tensor) -> Tensor:
+    return (network(batch) - 1).square().mean()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("by", ["taylor", "magnitude", nas.Fisher()])
+def test_a_score_of_all_weights_of_a_unit_orders_the_depth(made, by):
+    model, net = made
+    given = {} if by == "magnitude" else {"batches": [X], "loss": off_target}
+    space = nas.order_depth(net, by=by, **given)
+    again, name = copy.deepcopy(model), by if isinstance(by, str) else by.name
+    off_target(again, X).backward()
+    each = {
+        "magnitude": lambda block: sum(p.abs().sum() for p in block.parameters()),
+        "taylor": lambda block: sum((p * p.grad).sum() for p in block.parameters()) ** 2,
+        "fisher": lambda block: sum((p * p.grad).square().sum() for p in block.parameters()),
+    }
+    with torch.no_grad():
+        scores = [float(each[name](block)) for block in again.blocks]
+    expected = sorted(range(len(SCALES)), key=lambda place: -scores[place])
+    assert [int(unit[7]) for unit in space.plan.depths[0].order] == expected
+    assert f"keeps the first of (importance by {name!r}): blocks[{expected[0]}]" in str(space.report)
+    assert not any(each.grad is not None for each in net.parameters())
+
+
+def test_a_task_gives_the_loss_with_each_unit_alone_left_out(made):
+    targets = torch.ones(64, 2)
+    task = nas.Task.of((X, targets), (X + 1, targets), loss="mse", batch=16)
+    batches = list(task.train_batches(0))
+    space = nas.order_depth(made[1], task=task)
+
+    def loss(network: Any) -> Tensor:
+        losses = [(network(batch.inputs) - batch.targets).square().mean() for batch in batches]
+        return torch.stack(losses).mean()
+
+    assert len(batches) == 4
+    assert space.plan.depths == nas.order_depth(made[1], loss=loss).plan.depths
+    assert nas.order_depth(made[1], task=task, by="taylor").plan.depths
+
+
 def test_trained_weights_order_the_depth_and_the_mode_is_kept(made):
     model, _ = made
     net = nas.Supernet(made[1].space, example=X[:2], weights=model).train()
@@ -178,12 +217,17 @@ def test_trained_weights_order_the_depth_and_the_mode_is_kept(made):
     [
         ({}, "give either loss="),
         ({"loss": float, "batches": [X]}, "give either loss="),
+        ({"batches": X}, "batches=a Tensor is no collection of batches"),
+        ({"by": "activations", "batches": [X]}, "'activations' is of channels; for units of depth leave out by="),
+        ({"by": "taylor", "batches": [X]}, "'taylor' takes task=, or loss="),
+        ({"by": "size"}, "by='size' is no importance score"),
+        ({"task": 3}, "task=3; it is a nas.Task"),
         ({"loss": lambda network: float("nan")}, "is nan; let loss= give a finite number"),
         ({"loss": lambda network: 0.0, "least": 2.0}, "least"),
     ],
 )
 def test_wrong_arguments_are_a_sentence(made, options, said):
-    with pytest.raises(SpaceError, match=said):
+    with pytest.raises((SpaceError, SupernetError), match=said):
         nas.order_depth(made[1], **options)
 
 
