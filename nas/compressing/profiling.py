@@ -155,16 +155,17 @@ def profile(
     Raises:
         MetricError: a budget is ill-formed, or on a metric that nothing here gives.
     """
+    wanted = parse_budgets(budgets) if budgets != () else ()
+    target = None if device is None else target_of(device)
+    check_metrics(wanted, target, evaluators)
     supernet = source if isinstance(source, Supernet) else Supernet(source, example=example, check=False)
     if supernet.example is None:
         raise EvaluationError(
             "a profile counts operations on inputs; give the supernet an example=, or profile(space, example=…)"
         )
-    wanted = parse_budgets(budgets) if budgets != () else ()
     asked: list[Evaluator] = [Costs(supernet), Memory(supernet), *evaluators]
-    if device is not None:
-        asked.append(Latency(supernet, target_of(device)))
-    check_metrics(wanted, asked)
+    if target is not None:
+        asked.append(Latency(supernet, target))
     space = supernet.space
     archs = {"smallest": space.smallest, "middle": uniform(space, HALF), "largest": space.largest}
     measured = {name: costs_of(arch, asked) for name, arch in archs.items()}
@@ -176,15 +177,19 @@ def profile(
     return Profile(space.name, archs, measured, verdicts, _tied(space), len(space.decisions))
 
 
-def check_metrics(budgets: Sequence[Budget], evaluators: Sequence[Evaluator]) -> None:
-    """Refuse budgets on what no evaluator gives.
+def check_metrics(budgets: Sequence[Budget], device: Target | None, more: Sequence[Evaluator] = ()) -> None:
+    """Refuse budgets on what nothing measures.
 
     Raises:
         MetricError: there is one; with what there is.
     """
-    given = [name for one in evaluators for name in one.metrics or ()]
+    if any(one.metrics is None for one in more):
+        return  # a function does not say what it gives
+    given = [*Costs.metrics, *Memory.metrics, *(name for one in more for name in one.metrics or ())]
+    if device is not None:
+        given.append("latency_ms")
     for budget in budgets:
-        if budget.metric not in given and all(one.metrics is not None for one in evaluators):
+        if budget.metric not in given:
             latency = "; latency needs device=" if budget.metric.startswith("latency") else ""
             raise MetricError(
                 f"the budget {budget} is on {budget.metric!r}, which nothing measures here; there are {', '.join(given)}"

@@ -19,10 +19,11 @@ from torch import nn
 
 from nas import files
 from nas.checking import Count, Natural, Probability, checked
+from nas.compressing import card
 from nas.compressing.budgets import Budget, parse_budgets
 from nas.compressing.calibration import DIVERGENCE, LOSS, Calibration
 from nas.compressing.memory import Memory
-from nas.compressing.profiling import Profile, profile, target_of
+from nas.compressing.profiling import Profile, check_metrics, profile, target_of
 from nas.compressing.uniform import ladder, largest_within
 from nas.convert.elastic import elastic
 from nas.errors import NasError, StudyError, TrainError
@@ -192,6 +193,7 @@ def compress(
         say=reporter(True).say if progress else _quiet,
     )
     budgets = parse_budgets(budget, "macs" if device is None else "latency_ms")
+    check_metrics(budgets, settings.device)
     return Compression(model, task, budgets, settings, dict(options or {})).run()
 
 
@@ -220,7 +222,11 @@ class Compression:
         search = self.search(net, costs)
         tuned, choices = self.tune(net, costs, search, found)
         self.conclude(original, choices)
-        return Compressed(found, original, choices, search, tuned, self.settings.folder, tuple(self.notes))
+        result = Compressed(found, original, choices, search, tuned, self.settings.folder, tuple(self.notes))
+        with files.explained(self.settings.folder, StudyError):
+            files.write(self.settings.folder / "README.md", card.markdown(result))
+            files.write(self.settings.folder / "report.html", card.page(result))
+        return result
 
     def say(self, text: str) -> None:
         """Tell what was decided, now and in the result."""

@@ -1,0 +1,99 @@
+"""The command that makes a trained model smaller: compress."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from nas.cli.root import MODELS, DeviceOption, JobArgument, app, count, natural, text
+
+
+@app.command(group=MODELS)
+def compress(
+    job: JobArgument,
+    *,
+    budget: Annotated[str, text, Parameter(help="As 'latency_ms <= 0.6 * original', 'params <= 10_000_000' or '50%'.")],
+    device: DeviceOption | None = None,
+    folder: Annotated[str, text] = "compressed",
+    epochs: Annotated[int, count] = 5,
+    trials: Annotated[int | None, count] = None,
+    workers: Annotated[int, natural] = 0,
+    dry_run: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Make a trained model smaller: the best network within a budget, tuned, beside uniform scaling.
+
+    The job defines a trained `model` and its `task`; `options`, a dict, is for nas.elastic, and `training` for nas.Training.
+
+    Args:
+        device: where latency is measured, as 'cpu,threads=2'; without one it is not measured.
+        folder: of everything that is made; the same command goes on there.
+        epochs: of the tuning of each network that is chosen.
+        trials: networks that the search measures. [default: one for each alternative of each decision and 60 more]
+        workers: processes of the search; 0 is this one.
+        dry_run: say what the smallest, a middle and the largest network cost, and whether the budget can be met.
+        quiet: no progress.
+    """
+    from nas.cli.output import print_lines, print_text
+
+    module = _module(job)
+    options, training = getattr(module, "options", {}), getattr(module, "training", {})
+    if dry_run:
+        import nas
+
+        space = nas.elastic(module.model, module.task.example, **options)
+        net = nas.Supernet(space, example=module.task.example, weights=module.model)
+        print_lines(str(nas.profile(net, budget, device=device)))
+        return
+    from nas.compressing import compress as make_smaller
+    from nas.study.take_home import take_home
+
+    result = make_smaller(
+        module.model,
+        module.task,
+        budget,
+        device=device,
+        folder=folder,
+        epochs=epochs,
+        trials=trials,
+        workers=workers,
+        options=options,
+        progress=not quiet,
+        **training,
+    )
+    for choice in result.choices:
+        result.tuned.job = job
+        winner = take_home(result.tuned, choice.number)
+        target = Path(folder) / f"network-{choice.number}"
+        winner.write(target, force=True)
+        print_text(f"{choice.budget}: wrote {target}/: model.safetensors, arch.json, load.py")
+    print_text(f"report: {Path(folder) / 'report.html'} and {Path(folder) / 'README.md'}")
+
+
+def _module(job: str) -> Any:
+    """The job, which has a model and a task.
+
+    Raises:
+        JobError: it lacks one, or has something else by that name.
+    """
+    from torch import nn
+
+    from nas.cli.job import load_module
+    from nas.errors import JobError
+    from nas.supernet import Supernet
+    from nas.train import Task
+
+    module, where, _, _ = load_module(job)
+    for name, kind in (("model", (nn.Module, Supernet)), ("task", Task)):
+        if not hasattr(module, name):
+            raise JobError(
+                f"job {where!r} defines no {name!r}; let it define a trained model and its task, as nas.digits()"
+            )
+        if not isinstance(getattr(module, name), kind):
+            raise JobError(
+                f"{name!r} of job {where!r} is a {type(getattr(module, name)).__name__}; a model is a module and a task is a "
+                "nas.Task"
+            )
+    return module

@@ -1,0 +1,126 @@
+"""What a compression gave, as a page of its own and as a model card in Markdown."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nas.text import human, printable
+
+if TYPE_CHECKING:
+    from nas.compressing.recipe import Choice, Compressed
+
+SPREAD = {"latency_ms": "latency_spread_ms"}
+"""A metric, and the one that says how much it varied."""
+
+
+def markdown(result: Compressed) -> str:
+    """The model card: before and after, what is left of every part, and how to make it again."""
+    name = result.profile.name
+    lines = [f"# {name}, compressed", "", *(f"- {_plain(note)}" for note in result.notes)]
+    for choice in result.choices:
+        columns, rows = before_and_after(result, choice)
+        lines += ["", f"## {choice.budget}", "", _row(columns), _row(["---"] * len(columns)), *map(_row, rows)]
+        lines += ["", "| part | original | here |", "|---|---|---|"]
+        lines += [_row([_plain(part), str(whole), _plain(left)]) for part, whole, left, _ in parts_of(choice)]
+    return "\n".join([*lines, "", "## Made with", "", *(f"    {line}" for line in commands(result)), ""])
+
+
+def page(result: Compressed) -> str:
+    """The same as one HTML file that needs no server and no script, with a picture of the parts."""
+    title = html.escape(printable(f"{result.profile.name}, compressed"))
+    body = "".join(f"<li>{html.escape(printable(note))}</li>" for note in result.notes)
+    sections = "".join(_section(result, choice) for choice in result.choices)
+    shown = html.escape("\n".join(commands(result)))
+    return (
+        '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
+        "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f"<title>{title}</title><style>{_STYLE}</style><main><h1>{title}</h1><ul>{body}</ul>{sections}"
+        f"<h2>Made with</h2><pre>{shown}</pre></main></html>\n"
+    )
+
+
+def before_and_after(result: Compressed, choice: Choice) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a table: each metric of the original, of the choice, and of uniform scaling."""
+    columns = ["", "original", "chosen", "of the original", *(["uniform scaling"] if choice.uniform else [])]
+    rows = []
+    for name, value in result.original.items():
+        if name in choice.measured and name not in SPREAD.values():
+            chosen = choice.measured[name]
+            share = f"{chosen / value:.1%}" if value else ""
+            row = [name, human(value), _with_spread(name, choice.measured), share]
+            rows.append([*row, *([human(choice.uniform[name])] if choice.uniform else [])])
+    return columns, rows
+
+
+def parts_of(choice: Choice) -> list[tuple[str, Any, str, float]]:
+    """Each decision: its name, what the original has, what is left, and which share that is."""
+    space, found = choice.arch.space, []
+    chosen = choice.arch.choices
+    for name, whole in space.largest.choices.items():
+        left = chosen.get(name)
+        number = isinstance(whole, int | float) and not isinstance(whole, bool)
+        share = 0.0 if left is None else float(left) / float(whole) if number and whole else float(left == whole)
+        found.append((name, whole, "left out with its block" if left is None else str(left), share))
+    return found
+
+
+def commands(result: Compressed) -> list[str]:
+    """What to type for the networks, again."""
+    budgets = ", ".join(str(choice.budget) for choice in result.choices)
+    found = [f'nas.compress(model, task, "{budgets}", folder="{result.folder}")']
+    store = result.folder / "compress.db"
+    for choice in result.choices:
+        found.append(f"nas extract {result.tuned.name} {choice.number} --job JOB --store {store} -o network")
+    return [*found, f"nas front {result.search.name} --store {store}"]
+
+
+def _section(result: Compressed, choice: Choice) -> str:
+    columns, rows = before_and_after(result, choice)
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<h2>{html.escape(str(choice.budget))}</h2><table><tr>{head}</tr>{body}</table>{picture(choice)}"
+
+
+def picture(choice: Choice) -> str:
+    """A bar for each decision, in the model's order: grey is the original, coloured what is left."""
+    rows, wide, high = parts_of(choice), 320, 18
+    drawn = []
+    for at, (name, whole, left, share) in enumerate(rows):
+        top = at * high
+        drawn.append(
+            f"<text x=290 y={top + 13} text-anchor=end>{html.escape(printable(name))}</text>"
+            f"<rect x=300 y={top + 3} width={wide} height={high - 6} class=whole />"
+            f"<rect x=300 y={top + 3} width={share * wide:.1f} height={high - 6} class=left />"
+            f"<text x={310 + wide} y={top + 13}>{html.escape(printable(f'{left} of {whole}'))}</text>"
+        )
+    return f'<svg viewBox="0 0 820 {len(rows) * high}" role=img aria-label="what is left of each part">{"".join(drawn)}</svg>'
+
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:0;color:#222;background:#fff}"
+    "main{max-width:56em;margin:2em auto;padding:0 1em}"
+    "table{border-collapse:collapse}td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}"
+    "td:first-child,th:first-child{text-align:left}svg{width:100%;font:12px system-ui,sans-serif;margin-top:1em}"
+    ".whole{fill:#ddd}.left{fill:#2a78b8}pre{overflow-x:auto;background:#f4f4f4;padding:.7em}text{fill:currentColor}"
+    "@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}td,th{border-color:#444}"
+    ".whole{fill:#444}pre{background:#222}}"
+)
+
+
+def _with_spread(name: str, measured: Mapping[str, float]) -> str:
+    spread = measured.get(SPREAD.get(name, ""))
+    return human(measured[name]) + (f" ± {human(spread / 2)}" if spread is not None else "")
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _plain(text: str) -> str:
+    """Text in which no sign is Markdown's or a line's end."""
+    safe = "; ".join(printable(line) for line in text.splitlines())
+    for sign in ("\\", "|", "`", "*", "_", "[", "]", "<", ">"):
+        safe = safe.replace(sign, f"\\{sign}")
+    return safe

@@ -1,0 +1,78 @@
+"""`nas compress`: a job's model, made smaller."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nas.cli.app import run
+
+JOB = """
+import torch
+from torch import nn
+
+import nas
+
+torch.manual_seed(0)
+model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
+task = nas.digits(batch=64)
+options = {"depth": False}
+training = {"lr": 1e-2}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("job.py").write_text(JOB)
+
+
+def ended(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = run(["compress", *words])
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+def test_the_network_and_its_report_are_written_and_the_command_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["job.py", "--budget", "params <= 50%", "--epochs", "2", "--trials", "12"]
+    code, out, err = ended(capsys, *words)
+    assert code == 0
+    assert "params <= 0.5 * original: loss" in err
+    folder = next(Path("compressed").glob("network-*"))
+    assert f"wrote {folder}/" in out
+    described = json.loads((folder / "arch.json").read_text())
+    assert described["measurements"]["params"] <= 0.5 * (64 * 32 + 32 + 32 * 32 + 32 + 330)
+    report, card = (Path("compressed") / name for name in ("report.html", "README.md"))
+    assert report.read_text().startswith("<!doctype html>")
+    assert "| params | 3,466 |" in card.read_text()
+    assert not [path for path in Path("compressed").rglob("*") if path.suffix in (".pt", ".pkl")]
+    assert ended(capsys, *words)[0] == 0
+
+
+def test_a_dry_run_says_what_networks_cost_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = ended(capsys, "job.py", "--budget", "params <= 50%, params <= 10", "--dry-run")
+    assert code == 0
+    assert "smallest" in out
+    assert "params <= 0.5 * original (1,733) can be met" in out
+    assert "params <= 10 (10) cannot be met" in out
+    assert not Path("compressed").exists()
+
+
+@pytest.mark.parametrize(
+    ("job", "budget", "said"),
+    [
+        (JOB, "params <= 10", "below the smallest network"),
+        (JOB, "latency_ms <= 1", "latency needs device="),
+        (JOB.replace("task =", "other ="), "50%", "defines no 'task'"),
+        (JOB.replace("nas.digits(batch=64)", "3"), "50%", "'task' of job 'job.py' is a int"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(capsys: pytest.CaptureFixture[str], job: str, budget: str, said: str) -> None:
+    Path("job.py").write_text(job)
+    code, _, err = ended(capsys, "job.py", "--budget", budget)
+    assert code == 2
+    assert said in err
+    assert "Traceback" not in err
