@@ -160,9 +160,9 @@ def _scores(
 
 
 def _units(supernet: Supernet, found: Sequence[Axis], readers: Sequence[str]) -> tuple[Units, dict[Axis, str]]:
-    """The units along the axes `found`, and what each axis is called there: its atom, or a number."""
+    """The units along the axes `found`, and what each axis is called there: its atom, or its first place."""
     union = supernet._shared.union
-    called = {axis: axis.atom or f"#{number}" for number, axis in enumerate(found)}
+    called = {axis: axis.atom or "{}, dimension {}".format(*axis.places[0]) for axis in found}
     whole = {name: axis.length for axis, name in called.items()}
     sizes: dict[str, int] = dict(whole)
     along: dict[str, list[parts.Axis]] = {}

@@ -160,6 +160,7 @@ def backward(largest: Largest, of: Moments, steps: Iterable[Step]) -> Iterator[d
             sums.clear()
             with _batch(number), torch.inference_mode(False), torch.enable_grad(), _without_cudnn(largest.module):
                 loss = _checked(step(largest))
+                _check_graph(loss)
                 loss.backward(inputs=list(leaves.values()))  # type: ignore[no-untyped-call]
             del loss
             yield dict(sums)
@@ -181,6 +182,22 @@ def _checked(loss: Any) -> Tensor:
     if not bool(loss.isfinite()):
         raise SupernetError(f"the loss is {float(loss.detach())}; give batches and a loss with finite numbers")
     return loss.reshape(())
+
+
+def _check_graph(loss: Tensor) -> None:
+    """Reentrant checkpoints run a backward of their own, which knows nothing of the leaves that are asked."""
+    seen, nodes = set(), [loss.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "CheckpointFunctionBackward":
+            raise SupernetError(
+                "the model keeps no activations (torch.utils.checkpoint with use_reentrant=True), which hides gradients; "
+                "switch that off, or use use_reentrant=False"
+            )
+        seen.add(node)
+        nodes += [following for following, _ in node.next_functions]
 
 
 @contextmanager

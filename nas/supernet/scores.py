@@ -16,6 +16,7 @@ for gradients.  By weights and gradients a unit is what reads it: with the colum
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -319,20 +320,45 @@ def chosen(by: str | Score | None, data: Data) -> Score:
 
 
 def measured(supernet: Supernet, units: Units, by: Score, data: Data) -> dict[str, Tensor]:
-    """(units,) score of every atom: the magnitude of those that `by` cannot measure.
+    """(units,) score of every atom: the magnitude of those that `by` cannot measure, which a warning says.
 
     Raises:
         SupernetError: the data do not fit, or a number is not finite.
     """
     largest = largest_of(supernet, units)
     found = by.measure(largest, data)
-    if units.whole.keys() - found:
+    missing = [atom for atom in units.whole if atom not in found]
+    if missing:
+        _tell(by, missing, len(units.whole))
         found = {**Magnitude().measure(largest, Data()), **found}
     found |= {atom: torch.zeros(size, dtype=torch.float64) for atom, size in units.whole.items() if atom not in found}
     for atom, scores in found.items():
         if not bool(scores.isfinite().all()):
             raise SupernetError(f"importance by {by.name!r} is not finite along {atom!r}; look for NaN in the weights")
     return found
+
+
+_MISSING: dict[Needs, str] = {
+    "weights": "it gave no score",
+    "inputs": "no layer of a known type reads or writes them",
+    "gradients": "no gradient came to their weights",
+}
+
+
+def _tell(by: Score, missing: Sequence[str], of: int) -> None:
+    """Say which units are in another order than was asked.
+
+    Raises:
+        SupernetError: all of them.
+    """
+    what = f"{missing[0]!r}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+    if len(missing) == of and by.needs == "gradients":
+        raise SupernetError(f"importance by {by.name!r} knows nothing of {what}: {_MISSING[by.needs]}")
+    warnings.warn(
+        f"importance by {by.name!r} knows nothing of {what}: {_MISSING[by.needs]}; they count by their magnitude",
+        UserWarning,
+        stacklevel=6,
+    )
 
 
 def _device(largest: Largest) -> torch.device:

@@ -152,6 +152,7 @@ def test_a_front_of_it_is_deployed(net):
         assert torch.equal(model(X), model.extract()(X))
 
 
+@pytest.mark.filterwarnings("ignore:importance by 'mean_activation' knows nothing of 'lstm.hidden'")
 @pytest.mark.parametrize("make", [joined, tokens])
 def test_units_in_order_of_their_activations_change_nothing_but_which_come_first(make):
     example = torch.zeros(2, 3, 6) if make is joined else torch.zeros(2, 5, dtype=torch.int64)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 import nas
 from nas.errors import SupernetError
@@ -201,6 +202,34 @@ def test_activations_are_those_along_the_axis_of_samples(attention):
     assert not torch.allclose(scored(attention, by="activations", batches=whole)[name], scores)
 
 
+class Time(nn.Module):
+    """Time first, as recurrent networks have it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(4, width), nn.Linear(width, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.up(x).relu())
+
+
+def time_net(example: Any) -> nas.Supernet:
+    net = nas.Supernet(nas.Space(nas.model(Time)(width=pg.oneof([3, 6])), name="time"), example=example)
+    fill_distinct(net)
+    return net
+
+
+def test_the_example_says_which_axis_has_samples():
+    steps = torch.randn(5, 3, 4, generator=GENERATOR)
+    (expected,) = scored(time_net(torch.zeros(1, 5, 4)), by="activations", batches=[steps.transpose(0, 1)]).values()
+    net = time_net(nas.Example(torch.zeros(5, 1, 4), batch_axis=1))
+    (found,) = scored(net, by="activations", batches=[steps]).values()
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    (other,) = scored(time_net(torch.zeros(1, 5, 4)), by="activations", batches=[steps]).values()
+    assert not torch.allclose(other, expected)
+
+
+@pytest.mark.filterwarnings("ignore:importance by 'mean_activation' knows nothing of 'hidden'")
 @pytest.mark.parametrize("piece", [1, 50])
 @pytest.mark.parametrize("by", BY_INPUTS + BY_GRADIENTS)
 def test_pieces_do_not_change_scores(monkeypatch, by, piece):
@@ -256,6 +285,7 @@ def test_the_supernet_is_left_as_it_is(by):
     assert all(torch.equal(scores, found[name]) for name, scores in thawed.items())  # frozen weights count as others
 
 
+@pytest.mark.filterwarnings("ignore:importance by 'mean_activation' knows nothing of 'hidden'")
 @pytest.mark.parametrize("kind", NETS)
 @pytest.mark.parametrize("by", list(SCORES))
 def test_reordering_changes_no_output(by, kind):
@@ -463,6 +493,84 @@ def test_integers_have_no_gradient_and_the_weights_behind_them_do():
     expected = (model.head.weight * model.head.weight.grad).sum(0).square().detach().double()
     (found,) = scored(net, by="taylor", batches=[tokens], loss=loss).values()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+
+
+class Apart(nn.Module):
+    """Two branches, of which a loss may see one, or a gradient."""
+
+    def __init__(self, first: int, second: int, frozen: bool) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(4, first), nn.ReLU(), nn.Linear(first, 2))
+        self.second = nn.Sequential(nn.Linear(4, second), nn.ReLU(), nn.Linear(second, 2))
+        self.frozen = frozen
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            first = self.first(x)
+        return torch.cat([first, self.second(x)], -1)
+
+
+def test_units_that_no_gradient_comes_to_count_by_their_magnitude_and_it_is_said():
+    value = nas.model(Apart)(first=pg.oneof([3, 6]), second=pg.oneof([2, 5]), frozen=True)
+    net = nas.Supernet(nas.Space(value, name="apart"), example=torch.zeros(1, 4))
+    fill_distinct(net)
+    x = torch.randn(5, 4, generator=GENERATOR)
+    with pytest.warns(
+        UserWarning, match="knows nothing of 'first.0.weight, dimension 0': no gradient .* count by their magnitude"
+    ):
+        found = scored(net, by="taylor", batches=[x], loss=loss)
+    assert torch.equal(found["first.0.weight"], importances(net)[order.axes(net)[0]])
+
+
+class Recomputing(nn.Module):
+    """One that computes again in its backward what its forward does not keep."""
+
+    def __init__(self, width: int, reentrant: bool) -> None:
+        super().__init__()
+        self.up, self.down, self.reentrant = nn.Linear(4, width), nn.Linear(width, 2), reentrant
+
+    def hidden(self, x: Tensor) -> Tensor:
+        return self.down(self.up(x).relu())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.clone().requires_grad_(torch.is_grad_enabled())
+        found: Tensor = checkpoint(self.hidden, x, use_reentrant=self.reentrant)
+        return found
+
+
+def test_gradients_in_pieces_are_refused_and_recomputed_ones_are_right():
+    x = torch.randn(5, 4, generator=GENERATOR)
+    nets = {}
+    for reentrant in (False, True):
+        value = nas.model(Recomputing)(width=pg.oneof([3, 6]), reentrant=reentrant)
+        nets[reentrant] = nas.Supernet(nas.Space(value, name="recomputing"), example=torch.zeros(1, 4))
+        fill_distinct(nets[reentrant])
+    (found,) = scored(nets[False], by="fisher", batches=[x], loss=loss).values()
+    model = nets[False].extract(nets[False].space.largest)
+    loss(model, x).backward()
+    expected = (model.down.weight * model.down.weight.grad).square().sum(0).detach().double()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+    with pytest.raises(SupernetError, match=r"batch 0 .* use_reentrant=True.*, which hides gradients"):
+        scored(nets[True], by="fisher", batches=[x], loss=loss)
+
+
+@pytest.mark.parametrize("by", ["activations", "taylor"])
+def test_elastic_models_inside_an_ordinary_one_have_units_of_their_own(by):
+    net = nas.Supernet(tangle.twice_space(), example=torch.zeros(2, 3, 5))
+    fill_distinct(net)
+    before = net.eval()(SEQUENCES[0], net.space.largest).detach()
+    given = {"loss": loss} if by == "taylor" else {}
+    scores = scored(net, by=by, batches=SEQUENCES, **given)
+    assert set(scores) == {"first.left", "second.left", "second.hidden"}
+    model = net.extract(net.space.largest)
+    loss(model, SEQUENCES[0]).backward()
+    weight, sizes = model.second.mix.weight, tangle.WHOLE
+    if by == "taylor":
+        expected = (weight * weight.grad).reshape(len(weight), 2, -1)[..., : sizes["left"]].sum((0, 1)).square()
+        found = scored(net, by=by, batches=SEQUENCES[:1], **given)["second.left"]
+        torch.testing.assert_close(found, expected.detach().double(), rtol=1e-3, atol=1e-9)
+    nas.reorder(net, by=by, batches=SEQUENCES, **given)
+    torch.testing.assert_close(net(SEQUENCES[0], net.space.largest).detach(), before, rtol=1e-4, atol=1e-4)
 
 
 def test_a_gradient_is_dropped_before_the_next_exists():
