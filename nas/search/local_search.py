@@ -72,25 +72,22 @@ class LocalSearch(Algorithm):
 
     def _draw(self, rng: random.Random) -> Arch:
         if self._finished >= self.start:
-            open_members = [member for member in self._members.values() if not member.closed]
-            while open_members:
-                at = int(rng.random() * len(open_members))
-                arch = self._unknown(open_members[at], rng)
-                if arch is not None:
-                    return arch
-                open_members[at].closed = True
-                del open_members[at]
+            open_members = [member for member in self._members.values() if not self._is_closed(member)]
+            if open_members:
+                return self._unknown(open_members[int(rng.random() * len(open_members))], rng)
         return self.space.sample(rng)  # at a start; and while the last neighbours are under way
 
-    def _unknown(self, member: _Member, rng: random.Random) -> Arch | None:
-        """A neighbour that was never proposed, if there is one."""
+    def _is_closed(self, member: _Member) -> bool:
+        """Whether all neighbours were proposed.  A function of what is known, so that a search that is rebuilt draws the same."""
+        member.closed = member.closed or all(key in self._seen for key in member.left)
+        return member.closed
+
+    def _unknown(self, member: _Member, rng: random.Random) -> Arch:
+        """A neighbour that was never proposed, of a member that has one."""
         count = len(member.neighbours)
         first = int(rng.random() * count)
-        for at in range(first, first + count):
-            arch = member.neighbours[at % count]
-            if arch.key not in self._seen:
-                return arch
-        return None
+        around = (member.neighbours[at % count] for at in range(first, first + count))
+        return next(arch for arch in around if arch.key not in self._seen)
 
     def _tell(self, trials: Sequence[Finished]) -> None:
         for trial in trials:

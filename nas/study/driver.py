@@ -29,6 +29,7 @@ from nas.store.settle import Outcome as Settled
 from nas.store.settle import settle
 from nas.study.constant import ENOUGH, constant
 from nas.study.curves import Curves
+from nas.study.measured import Measured
 from nas.study.owner import is_gone, owner_id
 from nas.study.progress import Reporter
 
@@ -100,18 +101,21 @@ class Driver:
         algorithm: new; it is rebuilt from the record here.
         objectives: as the study declares them.
         constraints: likewise.
+        measured: what the algorithm asks of trials that finished, if it does.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 (made in one place)
         self,
         record: StudyRecord,
         space: Space,
         algorithm: Algorithm,
         objectives: Sequence[Metric],
         constraints: Sequence[Constraint],
+        measured: Measured | None = None,
     ) -> None:
         self._record, self._space, self._algorithm = record, space, algorithm
         self._objectives, self._constraints = objectives, constraints
+        self._measured = measured or Measured(record, space)
         self._owner = owner_id()
         self._attempts: dict[
             int, int
@@ -325,8 +329,9 @@ class Driver:
         """Tell and record `outcomes`, propose and record up to `wanted` archs; the tasks to hand out."""
         told = [self._report(outcome) for outcome in outcomes]
         if told:
-            self._algorithm.tell([finished for _, finished in told])
-        reports = [report for report, _ in told]
+            self._measured.unrecorded = {trial.arch.key: found for _, trial, found in told}
+            self._algorithm.tell([trial for _, trial, _ in told])
+        reports = [report for report, _, _ in told]
         tasks: list[Task] = []
         for _ in range(_KNOWN_WAVES):
             archs = self._propose(wanted - len(tasks))
@@ -337,7 +342,7 @@ class Driver:
             receipts, added = self._record.wave(reports, trials, self._owner, LEASE_S, most=most)
             if reports:
                 self._count(outcomes, receipts)
-                reports = []
+                reports, self._measured.unrecorded = [], {}
             tasks += self._take(archs, added)
             if len(added) < len(archs):
                 self._elsewhere += 1  # others have entered the last ones; the next look, which is now, counts them
@@ -399,8 +404,8 @@ class Driver:
 
     # -- from outcomes to the record ------------------------------------------------------------------------------------
 
-    def _report(self, outcome: Outcome) -> tuple[Report, Finished]:
-        """What the record is told, and what the algorithm is: the same judgement, `nas.store.settle`'s."""
+    def _report(self, outcome: Outcome) -> tuple[Report, Finished, Mapping[str, float]]:
+        """What the record is told, what the algorithm is, and what it measured: the same judgement, `nas.store.settle`'s."""
         report = Report(
             number=outcome.number,
             worker=self._owner,
@@ -412,7 +417,8 @@ class Driver:
             started=outcome.started,
         )
         settled = settle(report, self._objectives, self._constraints)
-        return report, finished(outcome.number, self._archs[outcome.number], settled, self._objectives)
+        trial = finished(outcome.number, self._archs[outcome.number], settled, self._objectives)
+        return report, trial, settled.measurements
 
     def _count(self, outcomes: Sequence[Outcome], receipts: Sequence[Receipt]) -> None:
         for outcome, receipt in zip(outcomes, receipts, strict=True):
@@ -441,6 +447,7 @@ class Driver:
         archs, keys = self._archs_of(stored)
         violations = np.where(np.isnan(stored.violations), math.inf, stored.violations)
         values = stored.values * [metric.sign for metric in self._objectives]
+        values[[state == "FAILED" for state in stored.states]] = np.nan
         states: Any = stored.states  # all of finished trials
         if isinstance(archs, LazyArchs):
             return History(keys, archs, stored.numbers, values, violations, states, pending)
@@ -471,11 +478,8 @@ class Driver:
         self._mine.clear()
 
     def _take_in(self, stored: Stored) -> None:
-        archs, _ = self._archs_of(stored)
-        theirs = []
-        for i, (number, arch) in enumerate(zip(stored.numbers, archs, strict=True)):
-            if number not in self._mine and arch is not None:
-                theirs.append(self._told(stored, i, arch))
+        history = self._history(stored, [])
+        theirs = [history.trial(row) for row, number in enumerate(history.numbers) if number not in self._mine]
         if theirs:
             self._algorithm.tell(theirs)
         held = self._attempts.keys() | self._strange
@@ -484,15 +488,6 @@ class Driver:
         self._algorithm.reserve(arch for arch in reserved if arch is not None)
         self._elsewhere = len(elsewhere)
         self.finished = stored.last
-
-    def _told(self, stored: Stored, i: int, arch: Arch) -> Finished:
-        """A trial of another driver as the algorithm sees it."""
-        values, violation = stored.values[i], float(stored.violations[i])
-        state: Any = stored.states[i]
-        if state == "COMPLETED":
-            signed = tuple(float(value) * metric.sign for value, metric in zip(values, self._objectives, strict=True))
-            return Finished(int(stored.numbers[i]), arch, signed, 0.0, state)
-        return Finished(int(stored.numbers[i]), arch, None, math.inf if math.isnan(violation) else violation, state)
 
     def take_over(self, capacity: int) -> list[Task]:
         """While others evaluate the last trials: those of a driver that has died, if there are any."""
@@ -559,9 +554,11 @@ class Driver:
 
 
 def finished(number: int, arch: Arch, trial: Settled | TrialRecord, objectives: Sequence[Metric]) -> Finished:
-    """A trial as an algorithm sees it; an infeasible one that does not say how far is worse than any that does."""
-    if trial.state == "COMPLETED":
-        values = tuple(trial.measurements[metric.name] * metric.sign for metric in objectives)
-        return Finished(number, arch, values, 0.0, "COMPLETED")
-    violation = trial.violation if trial.violation is not None else math.inf
-    return Finished(number, arch, None, violation, "INFEASIBLE" if trial.state == "INFEASIBLE" else "FAILED")
+    """A trial as an algorithm sees it; an infeasible one that does not say how far is worse than any that does.
+
+    The same as when it is restored from the record: with values wherever all were measured and it has not failed.
+    """
+    state: Any = trial.state  # of a finished trial
+    measured = state != "FAILED" and all(metric.name in trial.measurements for metric in objectives)
+    values = tuple(trial.measurements[metric.name] * metric.sign for metric in objectives) if measured else None
+    return Finished(number, arch, values, math.inf if trial.violation is None else trial.violation, state)

@@ -30,6 +30,7 @@ from nas.store.settle import missing, study_name_fault
 from nas.study import anew, levels, retrying
 from nas.study.binding import bound
 from nas.study.driver import Driver, Options, Summary
+from nas.study.measured import Measured
 from nas.study.owner import is_gone
 from nas.study.progress import reporter
 from nas.study.resuming import NOTE, check, identity_of
@@ -456,17 +457,17 @@ class Study:
         The algorithm is a copy of the declared one with the trials of the study's sources (`Transfer`), and knows what can be
         said of archs without evaluating them (`nas.search.insight`).
         """
-        algorithm = ready(self.algorithm, self.record.settings)
-        algorithm.inform(self._insight())
-        return self.driver_of(algorithm)
+        algorithm, measured = ready(self.algorithm, self.record.settings), Measured(self.record, self.space)
+        algorithm.inform(self._insight(measured))
+        return self.driver_of(algorithm, measured)
 
-    def driver_of(self, algorithm: Algorithm) -> Driver:
-        """A new driver of the study for an algorithm that is made ready."""
-        return Driver(self.record, self.space, algorithm, self.objectives, self.constraints)
+    def driver_of(self, algorithm: Algorithm, measured: Measured | None = None) -> Driver:
+        """A new driver of the study for an algorithm that is made ready; `measured` is what it was informed with."""
+        return Driver(self.record, self.space, algorithm, self.objectives, self.constraints, measured)
 
     # -- inside ---------------------------------------------------------------------------------------------------------
 
-    def _insight(self) -> Insight:
+    def _insight(self, measured: Measured) -> Insight:
         """What is known of archs without evaluating them; nothing where all objectives are cheap, since an evaluation is, too."""
         remembering = [evaluator for evaluator in self.evaluators if evaluator.remembers]
         cheap: dict[str, Any] = {}
@@ -477,17 +478,11 @@ class Study:
             one = levels.partial_one(self)
             cheap = {name: how for name, how in cheap.items() if how is not one}
             others = [other.known for other in remembering if other is not one]
-            return Insight(cheap, others, self._measured, one.fidelity, one.metrics or ())
+            return Insight(cheap, others, measured, one.fidelity, one.metrics or ())
         if all(metric.name in cheap for metric in self.objectives):
             return Insight()
         fidelity = next((one.fidelity for one in self.evaluators if one.fidelity is not None), None)
-        return Insight(cheap, [one.known for one in remembering], self._measured, fidelity)
-
-    def _measured(self, arch: Arch) -> Mapping[str, float]:
-        found = self.record.lookup(arch.key)
-        if found is None or (found.schema["fingerprint"] == self.space.fingerprint and found.row != arch.row()):
-            return {}  # a damaged key is not taken for the arch's
-        return found.measurements
+        return Insight(cheap, [one.known for one in remembering], measured, fidelity)
 
     def say_notes(self, say: Callable[[str], None]) -> None:
         """Say, once, what is different from when the study was begun: of its space, and of what cannot be compared."""

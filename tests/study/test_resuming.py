@@ -14,7 +14,9 @@ import pytest
 import nas
 from nas.errors import StoreError, StudyError
 from nas.identity import IDENTITY
+from nas.search.registry import ALGORITHMS
 from nas.store import open_store
+from tests.study import landscapes
 from tests.study.landscapes import grid
 
 
@@ -184,3 +186,23 @@ def test_a_device_whose_function_changed_is_another(store: Path, function: Any) 
         opened.hardware.add_device("old", old)
         opened.hardware.add_device("old", nas.Custom("old", function).describe())
         assert IDENTITY in next(one for one in opened.hardware.devices() if one.name == "old").description
+
+
+@pytest.mark.parametrize("constraint", ["quality >= 2", "cost <= 12"])
+@pytest.mark.parametrize("name", sorted(set(ALGORITHMS) - {"multi-fidelity", "robot", "transfer"}))
+def test_a_search_under_a_measured_budget_resumes_as_if_it_had_not_stopped(
+    tmp_path: Path, name: str, constraint: str
+) -> None:
+    """It learns from all that infeasible trials measured, and from how far each keeps to the budget, the last one too."""
+    cuts = (4, 9, 12, 16) if name in ("surrogate", "optuna") else (25, 40, 48)
+
+    def declared(study: str) -> nas.Study:
+        return landscapes.study(tmp_path / "nas.db", study, space=grid(6, 3), constraints=[constraint], algorithm=name)
+
+    whole = declared("whole")
+    whole.run(cuts[-1], workers=0, progress=False)
+    for trials in cuts:
+        parts = declared("parts")
+        parts.run(trials, workers=0, progress=False)
+        parts.close()
+    assert parts.trials()["choices"].tolist() == whole.trials()["choices"].tolist()
