@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nas.evaluate import Evaluation as Evaluation
     from nas.evaluate import Evaluator as Evaluator
     from nas.evaluate import Function as Function
+    from nas.evaluate import Gated as Gated
     from nas.evaluate import Latency as Latency
     from nas.evaluate import Once as Once
     from nas.evaluate import Predicted as Predicted
@@ -222,6 +223,7 @@ _HOME = {
     "evaluator": "nas.evaluate",
     "needs": "nas.placement",
     "Once": "nas.evaluate",
+    "Gated": "nas.evaluate",
     "Trained": "nas.evaluate",
     "Function": "nas.evaluate",
     "Proxies": "nas.proxies",

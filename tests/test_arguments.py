@@ -246,6 +246,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
             "device": None,
         },
     ),
+    "Gated": (nas.Gated, lambda: {"evaluator": evaluate, "where": "params <= 3"}),
     "Once": (nas.Once, lambda: {"evaluator": evaluate, "function": str, "folder": "nowhere"}),
     "Trained": (
         nas.Trained,

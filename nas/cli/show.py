@@ -186,9 +186,12 @@ def is_front(record: StudyRecord, format: str, objectives: Sequence[Metric] | No
 
 def is_predicted(record: StudyRecord) -> bool:
     """Whether the latencies of a study are predictions."""
-    return any(
-        isinstance(one, dict) and one.get("name") == "Predicted" for one in record.settings.get("evaluators", [])
-    )
+    return any(_is_prediction(one) for one in record.settings.get("evaluators", []))
+
+
+def _is_prediction(told: Any) -> bool:
+    """Of what an evaluator says of itself."""
+    return isinstance(told, dict) and (told.get("name") == "Predicted" or _is_prediction(told.get("evaluator")))
 
 
 def _text(front: pd.DataFrame, format: str) -> str:

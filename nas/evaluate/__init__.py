@@ -7,6 +7,7 @@ An evaluator is an `Evaluator`, which declares what a study may ask it, or any c
 Evaluators travel to workers by pickle and hold no tensors: weights are a path and a hash, data a recipe.
 
 Composing:  Evaluator, Evaluation, checked
+Choosing:   Gated (asked only where earlier measurements are good enough)
 Sharing:    Once (one evaluation for all archs that compute the same), Function (names what an arch computes; imports torch)
 Predicted:  Predicted (latency from a fitted predictor: cheap)
 Networks:   evaluator (a function of the trained, calibrated subnet; imports torch)
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 from nas import lazy
 from nas.evaluate.base import Evaluator
 from nas.evaluate.compose import Evaluation, checked
+from nas.evaluate.gated import Gated
 from nas.evaluate.once import Once
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "Function",
+    "Gated",
     "Latency",
     "Once",
     "Predicted",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from nas import signals
 from nas.errors import StudyError
+from nas.evaluate.gated import conditions
 from nas.search import MultiFidelity
 
 if TYPE_CHECKING:
@@ -51,6 +52,14 @@ def partial_one(study: Study) -> Evaluator:
             "stops early; give one nas.Trained, or define up_to(arch, far) in your evaluator"
         )
     one = found[0]
+    if (
+        late := next((on for on in conditions(study.evaluators) if on.metric in (one.metrics or ())), None)
+    ) is not None:
+        raise StudyError(
+            f"an evaluator of study {study.name!r} is asked only where {late}, and {study.algorithm.name!r} evaluates archs a "
+            "part of the way, where that says nothing; give the condition on what is the same however far, or search with "
+            "another algorithm"
+        )
     if one.fidelity is None or one.metrics is None:
         what = "fidelity, as in ('epochs', 90.0)" if one.fidelity is None else "metrics, as in ('accuracy',)"
         raise StudyError(

@@ -260,7 +260,7 @@ def part_ms(part: Part, device: Device, budget_s: float = 0.03) -> float:
 
 def predicted_by(study: Study) -> Predicted | None:
     """The evaluator that predicts the study's latency, if there is one."""
-    return next((one for one in study.evaluators if isinstance(one, Predicted)), None)
+    return next((one for one in every(study.evaluators) if isinstance(one, Predicted)), None)
 
 
 def measured_front(study: Study, where: str | None = None, tick: Tick | None = None) -> pd.DataFrame:

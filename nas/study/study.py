@@ -16,6 +16,7 @@ from nas.checking import Count, Natural, NonNegative, Positive, checked
 from nas.errors import EvaluationError, MetricError, SpaceError, StoreError, StudyError, suggest
 from nas.evaluate import Evaluation
 from nas.evaluate.base import Evaluator, EvaluatorLike, adapted, settings_of
+from nas.evaluate.gated import with_conditions
 from nas.hardware.idle import wait_for_quiet
 from nas.identity import same
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective, parse_objectives
@@ -68,7 +69,8 @@ class Study:
         objectives: `"max accuracy"`, `"min latency_ms"`, or `Metric`s; at least one.
         evaluators: callables from an arch to measurements; together they must yield every objective and constraint.  May be
             empty for a study that is only asked and told.
-        constraints: `"params <= 50_000"`; an arch that violates one is INFEASIBLE, and is not evaluated further.
+        constraints: `"params <= 50_000"`; an arch that violates one is INFEASIBLE, and is not evaluated further.  Conditions of
+            `Gated` evaluators are added to them.
         algorithm: how archs are proposed; a name as the command line takes, or an `Algorithm`.  `Surrogate` unless told.
         training: trains the supernet that the evaluators read (`nas train JOB`).
         store: database URL or path.
@@ -98,9 +100,9 @@ class Study:
         self.name = _checked_name(name)
         self.space = space
         self.objectives = tuple(parse_objective(objective) for objective in objectives)
-        self.constraints = tuple(parse_constraint(constraint) for constraint in constraints)
         self.training = training
         self.evaluators: tuple[Evaluator, ...] = bound([adapted(one) for one in evaluators], training, name)
+        self.constraints = with_conditions([parse_constraint(one) for one in constraints], self.evaluators)
         self.trials_wanted = trials
         self.max_failures = max_failures
         self.algorithm = make(algorithm) if isinstance(algorithm, str) else algorithm or Surrogate()

@@ -17,6 +17,7 @@ from ray.tune.result import (
 
 from nas.errors import EvaluationError, StudyError
 from nas.evaluate import Evaluation
+from nas.evaluate.gated import Gated, conditions
 from nas.failures import describe, outcome
 from nas.runners.work import Payload
 
@@ -44,8 +45,16 @@ class Epochs:
                 f"{len(trains)} of the study's evaluators train in epochs, and Tune runs exactly one; "
                 "give one nas.Trained, or use Study.run"
             )
-        self._trained: Any = trains[0]
+        # What a training waits for is a constraint of the others.
+        self._trained: Any = trains[0].evaluator if isinstance(trains[0], Gated) else trains[0]
         others = [one for one in evaluation.evaluators if one is not trains[0]]
+        if (
+            late := next((on for on in conditions(others) if on.metric in (trains[0].metrics or ())), None)
+        ) is not None:
+            raise StudyError(
+                f"an evaluator is asked only where {late}, and Tune asks it before the training that gives {late.metric!r}; "
+                "use Study.run"
+            )
         self._others = evaluation.of(others) if others else None
 
     @property

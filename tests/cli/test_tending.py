@@ -11,6 +11,16 @@ import pytest
 
 Nas = Callable[..., Any]
 
+GATED = """
+import nas
+from tests.study.landscapes import grid
+from tests.study.test_gated import Accurate, Timed
+
+study = nas.Study(
+    "gated", space=grid(6, 4), objectives=["max accuracy", "min latency_ms"], algorithm="random", store="nas.db", trials=4,
+    evaluators=[Accurate(), nas.Gated(Timed(strict=False), where="{where}")],
+)
+"""
 LEVELS = """
 import nas
 from tests.study.landscapes import grid
@@ -163,3 +173,16 @@ def test_low_evaluations_are_shown_renamed_and_deleted_with_their_study(nas: Nas
     assert kept.code == 2
     assert "and its" in nas("delete", "t", "--yes").out
     assert json.loads(nas("studies", "--format", "json").out) == []
+
+
+def test_a_dry_run_says_which_evaluator_is_not_asked(nas: Nas) -> None:
+    Path("job.py").write_text(GATED.format(where="accuracy >= 0.99"))
+    told = json.loads(nas("run", "job.py", "--dry-run").out)
+    assert (told["state"], list(told["measurements"])) == ("INFEASIBLE", ["accuracy"])
+    assert told["reason"].endswith("not >= 0.99, so 'Timed' is not asked")
+    Path("other.py").write_text(GATED.format(where="acuracy >= 0.7"))
+    refused = nas("run", "other.py", "--dry-run")
+    assert refused.code == 2
+    assert "'Timed' is asked only where acuracy >= 0.7, and none before it gives 'acuracy'" in refused.err
+    assert search(nas).code == 0
+    assert "none of 4 archs met accuracy >= 0.99; closest was trial" in search(nas).out

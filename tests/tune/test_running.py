@@ -204,6 +204,21 @@ def test_what_violates_a_constraint_is_not_trained(tmp_path: Path, cluster: None
     assert repeated(tmp_path / "notes.txt")[0] <= 4
 
 
+def test_what_waits_for_epochs_is_refused_and_what_they_wait_for_is_asked_first(tmp_path: Path) -> None:
+    from nas.tune.candidate import Epochs
+
+    trained, arch = study(tmp_path).evaluators[0], space().smallest
+    late = nas.Evaluation([trained, nas.Gated(lambda arch: {"latency_ms": 1.0}, "accuracy >= 0.7")])
+    with pytest.raises(StudyError, match="asked only where accuracy >= 0.7, and Tune asks it before the training"):
+        Epochs(late)
+    small = nas.Evaluation([lambda arch: {"size": 1.0}, nas.Gated(trained, "size <= 0.5")])
+    epochs = Epochs(small)
+    assert epochs.last == trained.epochs  # type: ignore[attr-defined]
+    with pytest.raises(nas.Infeasible, match="size is 1, not <= 0.5"):
+        next(epochs.each(arch))
+    assert not (tmp_path / "notes.txt").exists()
+
+
 def test_a_search_that_decides_how_far_to_train_is_refused(tmp_path: Path) -> None:
     from nas.tune import run as on_tune
 
