@@ -219,7 +219,8 @@ class Tokens(Meter):
 
 
 class Neighbours(Meter):
-    """Whether the nearest of all second halves of pairs is the own one, by cosine similarity: `recall_at_1`, `recall_at_5`, …
+    """Whether the nearest of all second halves of pairs is the own one, by cosine similarity: `recall_at_1`, `recall_at_5`, …;
+    and `mrr`, the mean of 1 / the own one's place.
 
     Equal similarities count as wrong: embeddings that are all the same find nothing.
     """
@@ -242,7 +243,8 @@ class Neighbours(Meter):
             for at, part in zip(range(0, len(queries), 256), torch.split(queries, 256), strict=True)
         ]
         place = torch.cat(places)  # 1 is the nearest
-        return {f"recall_at_{rank}": float((place <= rank).double().mean()) for rank in self.ranks}
+        recall = {f"recall_at_{rank}": float((place <= rank).double().mean()) for rank in self.ranks}
+        return {**recall, "mrr": float((1.0 / place.double()).mean())}
 
 
 class Ranks(Meter):

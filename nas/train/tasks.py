@@ -391,8 +391,9 @@ class Embedding(DataTask):
     with the halves of all pairs together, pair by pair: 2 n samples.  Losses with a teacher compare the similarities within the
     batch, so that embeddings of networks may differ in length.
 
-    `recall_at_1` is how often the nearest of all other halves of the split is the own one.  Where the samples of valid and test
-    have a score of their own, (one, other, score), the metric is `spearman`, of similarities with scores.
+    `recall_at_1` is how often the nearest of all other halves of the split is the own one, and `mrr` the mean of the reciprocal
+    of the own one's rank.  Where the samples of valid and test have a score of their own, (one, other, score), the metric is
+    `spearman`, of similarities with scores.
 
     Args:
         temperature: divides similarities in the loss.
@@ -419,7 +420,7 @@ class Embedding(DataTask):
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Recall first, or Spearman's correlation where there are scores."""
-        return ("spearman",) if self._scored else (*(f"recall_at_{rank}" for rank in self.ranks), "loss")
+        return ("spearman",) if self._scored else (*(f"recall_at_{rank}" for rank in self.ranks), "mrr", "loss")
 
     @property
     def divergence(self) -> Divergence:

@@ -303,7 +303,7 @@ class TestEmbedding(TaskConformance):
         return nas.Space(embedder(width=widths()))
 
     def exact_metrics(self, task: Task) -> tuple[str, ...]:
-        return ("recall_at_1",)  # the loss compares within batches
+        return ("recall_at_1", "mrr")  # the loss compares within batches
 
     def test_recall_is_over_the_whole_split(self) -> None:
         task = self.make(ranks=(1, 5))
@@ -313,6 +313,7 @@ class TestEmbedding(TaskConformance):
         found = task.evaluate(lambda inputs: inputs)
         assert found["recall_at_1"] == pytest.approx(float((place < 1).double().mean()))
         assert found["recall_at_5"] == pytest.approx(float((place < 5).double().mean()))
+        assert found["mrr"] == pytest.approx(float((1 / (place + 1).double()).mean()))
         assert task.evaluate(lambda inputs: torch.ones(len(inputs), 3))["recall_at_1"] == 0.0, (
             "all the same finds nothing"
         )
