@@ -17,7 +17,7 @@ def compress(
     budget: Annotated[str, text, Parameter(help="As 'latency_ms <= 0.6 * original', 'params <= 10_000_000' or '50%'.")],
     device: DeviceOption | None = None,
     folder: Annotated[str, text] = "compressed",
-    epochs: Annotated[int, count] = 5,
+    epochs: Annotated[int, count] = 6,
     trials: Annotated[int | None, count] = None,
     workers: Annotated[int, natural] = 0,
     dry_run: bool = False,
@@ -30,7 +30,7 @@ def compress(
     Args:
         device: where latency is measured, as 'cpu,threads=2'; without one it is not measured.
         folder: of everything that is made; the same command goes on there.
-        epochs: of the tuning of each network that is chosen.
+        epochs: of training, warm-up included; uniform scaling is trained by itself for as many.
         trials: networks that the search measures. [default: one for each alternative of each decision and 60 more]
         workers: processes of the search; 0 is this one.
         dry_run: say what the smallest, a middle and the largest network cost, and whether the budget can be met.
@@ -64,8 +64,8 @@ def compress(
         **training,
     )
     for choice in result.choices:
-        result.tuned.job = job
-        winner = take_home(result.tuned, choice.number)
+        choice.study.job = job
+        winner = take_home(choice.study, choice.number)
         target = Path(folder) / f"network-{choice.number}"
         winner.write(target, force=True)
         print_text(f"{choice.budget}: wrote {target}/: model.safetensors, arch.json, load.py")

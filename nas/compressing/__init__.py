@@ -1,6 +1,6 @@
 """From a trained model to the best network within a budget.
 
-compress    one call: convert, order, search on a few batches, tune beside uniform scaling, measure
+compress    one call: convert, order, warm up, search on a few batches, tune beside uniform scaling, measure
 profile     what the networks of a space cost before any training, and which budgets they can meet
 Budget      the most that a network may cost, absolute or relative to the original
 Calibration how much a subnet lost, on a few training batches
@@ -12,8 +12,10 @@ from __future__ import annotations
 from nas.compressing.budgets import Budget, parse_budget, parse_budgets
 from nas.compressing.calibration import Calibration
 from nas.compressing.memory import Memory
+from nas.compressing.near import Near
 from nas.compressing.profiling import Profile, profile
-from nas.compressing.recipe import Choice, Compressed, compress
+from nas.compressing.recipe import compress
+from nas.compressing.result import Choice, Compressed
 from nas.compressing.uniform import uniform
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "Choice",
     "Compressed",
     "Memory",
+    "Near",
     "Profile",
     "compress",
     "parse_budget",

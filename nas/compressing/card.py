@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nas.text import human, printable
 
 if TYPE_CHECKING:
-    from nas.compressing.recipe import Choice, Compressed
+    from nas.compressing.result import Choice, Compressed
 
 SPREAD = {"latency_ms": "latency_spread_ms"}
 """A metric, and the one that says how much it varied."""
@@ -72,7 +72,7 @@ def commands(result: Compressed) -> list[str]:
     found = [f'nas.compress(model, task, "{budgets}", folder="{result.folder}")']
     store = result.folder / "compress.db"
     for choice in result.choices:
-        found.append(f"nas extract {result.tuned.name} {choice.number} --job JOB --store {store} -o network")
+        found.append(f"nas extract {choice.study.name} {choice.number} --job JOB --store {store} -o network")
     return [*found, f"nas front {result.search.name} --store {store}"]
 
 

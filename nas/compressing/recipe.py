@@ -1,19 +1,17 @@
 """`nas.compress`: from a trained model and data to the best network within a budget.
 
-A recipe over what there is: `nas.elastic` makes a space, `nas.reorder` puts what matters first, a study searches archs on a few
-training batches, `nas.Trained` tunes the best of them beside uniform scaling.  Every step is kept in a folder and can be made by
-itself; a killed compression goes on where it was.
+A recipe over what there is: `nas.elastic` makes a space, `nas.reorder` puts what matters first, a short training of the networks
+near the budget makes what they lose comparable, a study searches them on a few training batches, `nas.Trained` tunes the best
+beside uniform scaling.  Every step is kept in a folder and can be made by itself; a killed compression goes on where it was.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -21,112 +19,30 @@ from nas import files
 from nas.checking import Count, Natural, Probability, checked
 from nas.compressing import card
 from nas.compressing.budgets import Budget, parse_budgets
-from nas.compressing.calibration import DIVERGENCE, LOSS, Calibration
+from nas.compressing.calibration import LOSS, Calibration
 from nas.compressing.memory import Memory
+from nas.compressing.near import Near
 from nas.compressing.profiling import Profile, check_metrics, profile, target_of
+from nas.compressing.result import Choice, Compressed
+from nas.compressing.settings import Settings, named
+from nas.compressing.tuning import Plan, Tuning
 from nas.compressing.uniform import ladder, largest_within
 from nas.convert.elastic import elastic
-from nas.errors import NasError, StudyError, TrainError
-from nas.evaluate import Accuracy, Costs, Latency, Once, Trained
+from nas.errors import EvaluationError, NasError, StudyError
+from nas.evaluate import Accuracy, Costs, Latency, Once
 from nas.evaluate.base import Evaluator
 from nas.hardware import Target
-from nas.search import Algorithm, Given, Surrogate
+from nas.search import Algorithm, Surrogate
+from nas.space import Arch, Space
 from nas.study import Study
 from nas.study.progress import reporter
 from nas.supernet import Supernet, reorder
 from nas.text import human
-from nas.train import Task
+from nas.train import Labels, Loss, Task, Teacher, Training
 from nas.train.losses import digest
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from nas.space import Arch
-
 BEYOND = 60  # trials of the search beside one for each alternative of each decision
-SEARCH, TUNED = "search", "tuned"
-STORE, SUPERNET, NOTE = "compress.db", "supernet", "compress.json"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The network for one budget, tuned, beside uniform scaling.
-
-    Attributes:
-        budget: as it was asked.
-        bound: the same in the metric's unit.
-        number: of its trial in the study `tuned`.
-        measured: of the tuned network, on the validation split.
-        untuned: what the search measured.
-        uniform: of uniform scaling, tuned by the same; None where no uniform network is within the budget.
-        is_uniform: uniform scaling was the better one, and is the choice.
-    """
-
-    budget: Budget
-    bound: float
-    number: int
-    arch: Arch
-    measured: Mapping[str, float]
-    untuned: Mapping[str, float]
-    uniform: Mapping[str, float] | None
-    is_uniform: bool
-
-
-@dataclass(frozen=True)
-class Compressed:
-    """What `nas.compress` found.
-
-    Attributes:
-        profile: costs of the smallest, a middle and the original network.
-        original: quality and costs of the original.
-        choices: one for each budget.
-        search: the study of untuned networks.
-        tuned: the study of tuned ones.
-        notes: what was decided, and why.
-    """
-
-    profile: Profile
-    original: Mapping[str, float]
-    choices: Sequence[Choice]
-    search: Study
-    tuned: Study
-    folder: Path
-    notes: Sequence[str] = field(default=())
-
-    @property
-    def front(self) -> pd.DataFrame:
-        """Networks of the search that nothing is better than, measured before tuning."""
-        return self.search.front()
-
-    @property
-    def model(self) -> nn.Module:
-        """The tuned network of the first budget, of the original's class, in eval mode."""
-        return self.model_of(0)
-
-    def model_of(self, number: Natural) -> nn.Module:
-        """The tuned network of budget 0, 1, …"""
-        return self.tuned.extract(self.choices[number].number)
-
-    def __str__(self) -> str:
-        return "\n".join(self.notes)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Options of a compression."""
-
-    device: Target | None
-    folder: Path
-    epochs: int
-    trials: int | None
-    batches: int
-    candidates: int
-    teacher: float
-    workers: int
-    best: str
-    algorithm: Algorithm | None
-    training: Mapping[str, Any]
-    say: Callable[[str], None]
+SEARCH, SUPERNET, WARMED, MEASURED, NOTE = "search", "supernet", "warmed", "measured", "compress.json"
 
 
 @checked(NasError)
@@ -137,10 +53,12 @@ def compress(
     *,
     device: Target | str | None = None,
     folder: str | Path = "compressed",
-    epochs: Count = 5,
+    epochs: Count = 6,
+    warmup: Natural | None = None,
+    candidates: Count | None = None,
     trials: Count | None = None,
     batches: Count = 8,
-    candidates: Count = 3,
+    order: str = "taylor",
     teacher: Probability = 0.5,
     best: str = "",
     algorithm: Algorithm | None = None,
@@ -161,44 +79,64 @@ def compress(
             latency where a device is given, else of the operations); several are searched at once.
         device: where latency is measured: "cpu", "cpu,threads=2", a `nas.Device`, `nas.Command` or `nas.Custom`.
         folder: of everything that is made; a killed compression goes on there.
-        epochs: of the tuning of each network that is chosen.
+        epochs: of training, warm-up and race included; uniform scaling is trained by itself for as many.
+        warmup: of them for all networks of about the budgets' sizes together, before the search; a third unless given.
+        candidates: networks of a budget that are tuned for an epoch, before the best of them is tuned to the end; 2 where there
+            are epochs for it.
         trials: networks that the search measures; one for each alternative of each decision and 60 more unless given.
         batches: training batches that they are measured on.
-        candidates: networks of a budget that are tuned for an epoch, before the best of them is tuned to the end; uniform
-            scaling is one.
-        teacher: weight of the original's outputs in the loss of tuning; the rest is the labels'.
+        order: importance score by which channels are put in order, as `nas.reorder` takes it.
+        teacher: weight of the original's outputs in the loss; the rest is the labels'.  0 for tasks that compare no outputs.
         best: metric that decides between tuned networks, as "max accuracy"; "min loss" unless given.
         algorithm: of the search.
         workers: processes of the search; 0 is this one.
         options: of `nas.elastic`.
         progress: say what is done.
-        training: options of `nas.Training` for the tuning: lr=, optimizer=, …
+        training: options of `nas.Training` for warm-up and tuning: lr=, optimizer=, …
 
     Raises:
         MetricError: a budget is not understood, on what nothing measures, or below the smallest network.
         SpaceError: nothing of the model is elastic.
+        EvaluationError: warm-up and race leave no epoch for tuning.
     """
+    warm = epochs // 3 if warmup is None else warmup
+    race = (2 if epochs - warm > 2 else 1) if candidates is None else candidates
     settings = Settings(
         device=None if device is None else target_of(device),
         folder=Path(folder),
         epochs=epochs,
+        warmup=warm,
+        race=race,
         trials=trials,
         batches=batches,
-        candidates=candidates,
         teacher=teacher if task.divergence is not None else 0.0,
         workers=workers,
         best=best or "min loss",
+        order=order,
         algorithm=algorithm,
         training=dict(training),
         say=reporter(True).say if progress else _quiet,
     )
+    if settings.tuning < 1:
+        raise EvaluationError(
+            f"epochs={epochs} with warmup={warm} and a race of {race} candidates leave {settings.tuning} epochs for tuning; give "
+            f"at least {warm + race} epochs"
+        )
     budgets = parse_budgets(budget, "macs" if device is None else "latency_ms")
     check_metrics(budgets, settings.device)
     return Compression(model, task, budgets, settings, dict(options or {})).run()
 
 
 class Compression:
-    """One call of `compress`, a method for each step."""
+    """One call of `compress`, a method for each step.
+
+    Args:
+        model: what is compressed.
+        task: data, loss and metrics.
+        budgets: at least one.
+        settings: options.
+        options: of `nas.elastic`.
+    """
 
     def __init__(
         self,
@@ -213,19 +151,25 @@ class Compression:
 
     def run(self) -> Compressed:
         """All of it."""
+        settings = self.settings
         net = self.supernet()
-        costs = self.costs(net)
-        found = profile(net, self.budgets, device=self.settings.device)
+        found = profile(net, self.budgets, device=settings.device)
         found.check()
         self.say(str(found))
         original = {**Accuracy(net, self.task)(net.space.largest), **found.original}
-        search = self.search(net, costs)
-        tuned, choices = self.tune(net, costs, search, found)
+        warmed = self.warm(net, found)
+        costs = self.costs(net)
+        search = self.search(warmed, costs)
+        tuning = Tuning(self.task, settings, costs, net, warmed)
+        plans = [tuning.plan(search, verdict) for verdict in found.verdicts]
+        for plan in plans:
+            self.say(self._about(plan, search))
+        choices = tuning.run(search, plans)
         self.conclude(original, choices)
-        result = Compressed(found, original, choices, search, tuned, self.settings.folder, tuple(self.notes))
-        with files.explained(self.settings.folder, StudyError):
-            files.write(self.settings.folder / "README.md", card.markdown(result))
-            files.write(self.settings.folder / "report.html", card.page(result))
+        result = Compressed(found, original, choices, search, settings.folder, tuple(self.notes))
+        with files.explained(settings.folder, StudyError):
+            files.write(settings.folder / "README.md", card.markdown(result))
+            files.write(settings.folder / "report.html", card.page(result))
         return result
 
     def say(self, text: str) -> None:
@@ -237,10 +181,10 @@ class Compression:
 
     def supernet(self) -> Supernet:
         """The model with every width in order of importance, kept in the folder."""
-        folder = self.settings.folder
-        given = self.model
+        folder, given = self.settings.folder, self.model
         space = given.space if isinstance(given, Supernet) else elastic(given, self.task.example, **self.options)
         self._remember(given)
+        self.say(f"space {space.name!r}: {len(space.decisions)} decisions, {space.shown_size} networks")
         if (folder / SUPERNET).exists():
             return Supernet.load(folder / SUPERNET, space)
         net = (
@@ -249,141 +193,102 @@ class Compression:
             else Supernet(space, example=self.task.example, weights=given)
         )
         try:
-            reorder(net)
+            reorder(net, by=self.settings.order, task=None if self.settings.order == "magnitude" else self.task)
         except NasError as error:
-            self.say(f"widths stay in the model's order: {error}")
+            self.say(f"channels stay in the model's order: {error}")
         net.save(folder / SUPERNET)
-        self.say(f"space {space.name!r}: {len(space.decisions)} decisions, {space.shown_size} networks")
         return net
+
+    def warm(self, net: Supernet, found: Profile) -> Supernet:
+        """A copy after the training of networks near the budgets; the supernet itself without a warm-up."""
+        settings = self.settings
+        if not settings.warmup:
+            return net
+        archs = [self._near(net, found, number) for number in range(len(self.budgets))]
+        targets = sorted({net.macs(arch) for arch in archs})
+        loss: Loss = Labels()
+        if settings.teacher:
+            loss = Teacher(net.extract(net.space.largest), weight=settings.teacher)
+        path = settings.folder / f"{WARMED}-{named([*map(str, targets), str(settings.warmup)])}"
+        training = Training(
+            copy.deepcopy(net),
+            self.task,
+            path=path,
+            sampler=Near(net, targets),
+            loss=loss,
+            epochs=settings.warmup,
+            **settings.training,
+        )
+        if not training.trained:
+            training.run(progress=False)
+        aimed = ", ".join(map(human, targets))
+        self.say(f"warm-up: {training.steps} steps, one network of about {aimed} operations each")
+        return training.load()
 
     def costs(self, net: Supernet) -> list[Evaluator]:
         """What measures the costs that budgets are about."""
         found: list[Evaluator] = [Costs(net), Memory(net)]
         return found if self.settings.device is None else [*found, Latency(net, self.settings.device)]
 
-    def search(self, net: Supernet, costs: Sequence[Evaluator]) -> Study:
-        """Networks measured on a few training batches, for every budget on the same metrics."""
-        settings, quality = self.settings, Calibration(net, self.task, batches=self.settings.batches)
-        judged = DIVERGENCE if DIVERGENCE in (quality.metrics or ()) else LOSS
-        measured = Once(quality, _key, settings.folder / "measured")
+    def search(self, warmed: Supernet, costs: Sequence[Evaluator]) -> Study:
+        """Networks measured on a few training batches, for all budgets."""
+        settings = self.settings
+        quality = Calibration(warmed, self.task, batches=settings.batches)
         metrics = list(dict.fromkeys(budget.metric for budget in self.budgets))
+        where = warmed.source[1] if warmed.source else ""
         study = Study(
-            f"{SEARCH}-{_named(metrics)}",
-            space=net.space,
-            objectives=[f"min {judged}", *(f"min {name}" for name in metrics)],
-            evaluators=[measured, *costs],
+            f"{SEARCH}-{named([*metrics, where])}",
+            space=warmed.space,
+            objectives=[f"min {LOSS}", *(f"min {name}" for name in metrics)],
+            evaluators=[Once(quality, _key, settings.folder / MEASURED), *costs],
             algorithm=settings.algorithm or Surrogate(),
-            store=settings.folder / STORE,
-            trials=settings.trials or alternatives(net.space) + BEYOND,
+            store=settings.store,
+            trials=settings.trials or alternatives(warmed.space) + BEYOND,
         )
         study.run(workers=settings.workers, progress=False)
         return study
 
-    def tune(
-        self, net: Supernet, costs: Sequence[Evaluator], search: Study, found: Profile
-    ) -> tuple[Study, list[Choice]]:
-        """For each budget the best networks of the search and uniform scaling, tuned."""
-        settings = self.settings
-        options = dict(settings.training)
-        if settings.teacher:
-            options |= {"teacher": net, "weight": settings.teacher}
-        trained = Trained(self.task, settings.folder / TUNED, epochs=settings.epochs, start=net, **options)
-        plans = [self._plan(net, costs, search, verdict.budget, verdict.constraint.bound) for verdict in found.verdicts]
-        picked = [self._race(trained, archs, uniform) for archs, uniform in plans]
-        wanted = list(
-            dict.fromkeys(
-                one
-                for (_, uniform), arch in zip(plans, picked, strict=True)
-                for one in (arch, uniform)
-                if one is not None
-            )
-        )
-        study = Study(
-            f"{TUNED}-{_named([one.key for one in wanted])}",
-            space=net.space,
-            objectives=[
-                settings.best,
-                *(f"min {name}" for name in dict.fromkeys(budget.metric for budget in self.budgets)),
-            ],
-            evaluators=[trained, *costs],
-            algorithm=Given(wanted),
-            store=settings.folder / STORE,
-            trials=len(wanted),
-        )
-        study.run(workers=0, progress=False)
-        rows = study.trials()
-        failed = rows[rows["state"] == "FAILED"]
-        if len(failed):
-            raise TrainError(f"tuning failed: {failed.iloc[0]['reason']}")
-        numbers = {study.arch(int(number)).key: int(number) for number in rows.index}
-        metric = study.objectives[0]
-        choices = []
-        for verdict, (_, uniform), arch in zip(found.verdicts, plans, picked, strict=True):
-            mine, other = self._measured(study, numbers[arch.key]), None
-            if uniform is not None:
-                other = self._measured(study, numbers[uniform.key])
-            is_uniform = other is not None and other[metric.name] * metric.sign < mine[metric.name] * metric.sign
-            chosen = uniform if is_uniform and uniform is not None else arch
-            measured = other if is_uniform and other is not None else mine
-            before = search.record.lookup(chosen.key)
-            choices.append(
-                Choice(
-                    verdict.budget,
-                    verdict.constraint.bound,
-                    numbers[chosen.key],
-                    chosen,
-                    measured,
-                    {} if before is None else dict(before.measurements),
-                    other,
-                    is_uniform or uniform == arch,
-                )
-            )
-        return study, choices
-
     def conclude(self, original: Mapping[str, float], choices: Sequence[Choice]) -> None:
         """A sentence for each budget."""
-        name = self.settings.best.split()[-1]
+        name, _ = self.settings.goal
         for one in choices:
-            cost = one.measured[one.budget.metric]
-            beside = "" if one.uniform is None else f"; uniform scaling {human(one.uniform[name])}"
+            metric = one.budget.metric
+            cost = one.measured[metric]
+            beside = "" if one.uniform is None else f", uniform scaling {human(one.uniform[name])}"
+            which = "uniform scaling was better and is chosen" if one.is_uniform else "the found network is chosen"
             self.say(
-                f"{one.budget}: {name} {human(one.measured[name])} (original {human(original[name])}{beside}) at "
-                f"{one.budget.metric} {human(cost)}, {cost / original[one.budget.metric]:.1%} of the original"
+                f"{one.budget}: {name} {human(one.measured[name])} (original {human(original[name])}{beside}) at {metric} "
+                f"{human(cost)}, {cost / original[metric]:.1%} of the original; {which}"
             )
 
     # -- inside
 
-    def _plan(
-        self, net: Supernet, costs: Sequence[Evaluator], search: Study, budget: Budget, bound: float
-    ) -> tuple[list[Arch], Arch | None]:
-        """The best archs of the search within a budget, and uniform scaling."""
-        rows = search.trials(f"{budget.metric} <= {bound!r}")
-        rows = rows[rows["state"] == "COMPLETED"]
-        if rows.empty:
-            raise StudyError(f"the search found no network within the budget {budget}; give it more trials=")
-        judged = search.objectives[0].name
-        best = rows.sort_values(judged, kind="stable").index[: max(self.settings.candidates - 1, 1)]
-        archs = [search.arch(int(number)) for number in best]
-        one = next(one for one in costs if budget.metric in (one.metrics or ()))
-        uniform = largest_within(ladder(net.space), lambda arch: one(arch)[budget.metric], bound)
-        return archs, uniform
+    def _near(self, net: Supernet, found: Profile, number: int) -> Arch:
+        """The largest uniform network within a budget, or the smallest of all."""
+        verdict = found.verdicts[number]
+        metric = verdict.budget.metric
+        one = next(one for one in self.costs(net) if metric in (one.metrics or ()))
+        arch = largest_within(ladder(net.space), lambda arch: one(arch)[metric], verdict.constraint.bound)
+        return arch or net.space.smallest
 
-    def _race(self, trained: Trained, archs: Sequence[Arch], uniform: Arch | None) -> Arch:
-        """The arch that is best after an epoch; all of these epochs are kept."""
-        field_of = list(dict.fromkeys([*archs, *([uniform] if uniform is not None else [])]))
-        if len(field_of) == 1 or self.settings.epochs == 1:
-            return field_of[0]
-        goal, name = self.settings.best.split()
-        sign = 1.0 if goal == "min" else -1.0
-        after = {arch: trained.up_to(arch, 1)[name] * sign for arch in field_of}
-        return min(field_of, key=lambda arch: after[arch])
-
-    def _measured(self, study: Study, number: int) -> dict[str, float]:
-        return dict(study.record.trial(number).measurements)
+    def _about(self, plan: Plan, search: Study) -> str:
+        metric = plan.verdict.budget.metric
+        first = search.record.lookup(plan.archs[0].key)
+        assert first is not None, "the arch is a trial of the search"
+        filled = first.measurements[metric] / plan.verdict.constraint.bound
+        return (
+            f"search: {len(search.trials())} networks; the best within {plan.verdict.budget} has {LOSS} "
+            f"{human(first.measurements[LOSS])} and fills {filled:.1%} of the budget"
+        )
 
     def _remember(self, given: nn.Module) -> None:
         """Note what is compressed, or refuse a folder of something else."""
-        note = {"model": digest(given), "task": self.task.describe(), "options": self.options}
+        note = {
+            "model": digest(given),
+            "task": self.task.describe(),
+            "options": self.options,
+            "order": self.settings.order,
+        }
         text = json.dumps(note, sort_keys=True, default=str)
         path = self.settings.folder / NOTE
         if path.exists():
@@ -397,19 +302,14 @@ class Compression:
             files.write(path, text)
 
 
-def alternatives(space: Any) -> int:
+def alternatives(space: Space) -> int:
     """How many archs differ from the largest in one decision."""
     return sum(max(len(decision.candidates) - 1, 1) for decision in space.decisions)
-
-
-def _quiet(_text: str) -> None:
-    """Nobody asked."""
 
 
 def _key(arch: Arch) -> str:
     return arch.key
 
 
-def _named(what: Sequence[str]) -> str:
-    """A short name of some words."""
-    return hashlib.blake2b("\0".join(what).encode(), digest_size=4).hexdigest()
+def _quiet(_text: str) -> None:
+    """Nobody asked."""

@@ -15,7 +15,7 @@ from tests.compressing.nets import Net, supernet, task, trained
 
 
 def compressed(folder: Path, budget: Any = "macs <= 50%", **options: Any) -> Compressed:
-    few = {"epochs": 2, "trials": 24, "batches": 2, "lr": 3e-3, "progress": False, **options}
+    few = {"epochs": 3, "trials": 24, "batches": 2, "lr": 3e-3, "progress": False, **options}
     return nas.compress(trained(), task(), budget, folder=folder, **few)
 
 
@@ -43,14 +43,15 @@ def test_the_model_is_left_as_it_is(result: Compressed) -> None:
 def test_uniform_scaling_had_as_many_passes_and_the_better_one_is_chosen(result: Compressed) -> None:
     choice = result.choices[0]
     assert choice.uniform is not None
-    assert choice.uniform["epochs"] == choice.measured["epochs"] == 2
+    assert choice.uniform["epochs"] == 3
+    assert choice.is_uniform or choice.measured["epochs"] == 2, "one of the epochs was the warm-up"
     assert choice.uniform["macs"] <= choice.bound
     assert choice.measured["loss"] <= choice.uniform["loss"]
     assert choice.is_uniform == (choice.measured == choice.uniform)
 
 
 def test_every_number_is_a_row_of_a_study(result: Compressed) -> None:
-    tuned = result.tuned.record.trial(result.choices[0].number)
+    tuned = result.choices[0].study.record.trial(result.choices[0].number)
     assert dict(tuned.measurements) == dict(result.choices[0].measured)
     assert set(result.front.columns) >= {"divergence", "macs", "params"}
     assert "macs <= 0.5 * original: loss" in result.notes[-1]
@@ -64,12 +65,9 @@ def test_a_second_call_measures_and_trains_nothing_again(result: Compressed) -> 
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*.safetensors")) == before
 
 
-def test_another_budget_takes_what_was_measured(result: Compressed) -> None:
-    trials = len(result.search.trials())
+def test_several_budgets_are_searched_at_once(result: Compressed) -> None:
     wider = compressed(result.folder, ["macs <= 50%", "macs <= 80%"])
-    assert len(wider.search.trials()) == trials
     assert [choice.budget.share for choice in wider.choices] == [0.5, 0.8]
-    assert wider.choices[0].measured == result.choices[0].measured
     assert wider.choices[1].measured["macs"] <= 0.8 * wider.original["macs"]
 
 

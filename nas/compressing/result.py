@@ -1,0 +1,85 @@
+"""What a compression found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from nas.compressing.budgets import Budget
+from nas.compressing.profiling import Profile
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nas.space import Arch
+    from nas.study import Study
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The network for one budget, tuned, beside uniform scaling.
+
+    Attributes:
+        budget: as it was asked.
+        bound: the same in the metric's unit.
+        study: where it is a trial.
+        number: of the trial.
+        arch: what it is.
+        measured: of the tuned network, on the validation split.
+        untuned: what the search measured; nothing of an arch that it did not meet.
+        uniform: of uniform scaling, trained as long; None where no uniform network is within the budget.
+        is_uniform: uniform scaling was the better one, and is the choice.
+    """
+
+    budget: Budget
+    bound: float
+    study: Study
+    number: int
+    arch: Arch
+    measured: Mapping[str, float]
+    untuned: Mapping[str, float]
+    uniform: Mapping[str, float] | None
+    is_uniform: bool
+
+    @property
+    def model(self) -> nn.Module:
+        """The network, of the original's class, in eval mode; what it measures is checked."""
+        return self.study.extract(self.number)
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What `nas.compress` found.
+
+    Attributes:
+        profile: costs of the smallest, a middle and the original network.
+        original: quality and costs of the original.
+        choices: one for each budget.
+        search: the study of networks before they were tuned.
+        folder: with everything that was made.
+        notes: what was decided, and why.
+    """
+
+    profile: Profile
+    original: Mapping[str, float]
+    choices: Sequence[Choice]
+    search: Study
+    folder: Path
+    notes: Sequence[str] = field(default=())
+
+    @property
+    def front(self) -> pd.DataFrame:
+        """Networks of the search that nothing is better than, measured before they were tuned."""
+        return self.search.front()
+
+    @property
+    def model(self) -> nn.Module:
+        """The tuned network of the first budget."""
+        return self.choices[0].model
+
+    def __str__(self) -> str:
+        return "\n".join(self.notes)
