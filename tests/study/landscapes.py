@@ -11,7 +11,11 @@ from typing import Any
 import pyglove as pg
 
 import nas
+from nas.search import ALGORITHMS
 from nas.space import Arch, Space
+
+#: Algorithms that need no more than their name, in a study of any evaluators.
+BY_NAME = sorted(set(ALGORITHMS) - {"given", "multi-fidelity", "robot", "transfer"})
 
 
 def grid(side: int = 8, axes: int = 2) -> Space:

@@ -14,9 +14,8 @@ import nas
 from nas.errors import EvaluationError, StudyError
 from nas.evaluate import Evaluator
 from nas.pareto import hypervolume
-from nas.search.registry import ALGORITHMS
 from nas.space import Arch
-from tests.study.landscapes import grid
+from tests.study.landscapes import BY_NAME, grid
 from tests.study.test_levels import Cost, Quality
 
 SIDE, AXES = 6, 4
@@ -100,7 +99,7 @@ def test_ray_actors_measure_elsewhere_only_what_passes(tmp_path: Path) -> None:
     assert one.front()[columns].to_numpy().tolist() == here.front()[columns].to_numpy().tolist()
 
 
-@pytest.mark.parametrize("name", sorted(set(ALGORITHMS) - {"multi-fidelity", "robot", "transfer", "optuna"}))
+@pytest.mark.parametrize("name", BY_NAME)
 def test_every_search_goes_on_from_what_was_not_measured(tmp_path: Path, name: str) -> None:
     one = study(tmp_path, algorithm=name)
     summary = one.run(24, workers=0, progress=False)

@@ -14,7 +14,6 @@ import pytest
 import nas
 from nas.errors import StoreError, StudyError
 from nas.identity import IDENTITY
-from nas.search.registry import ALGORITHMS
 from nas.store import open_store
 from tests.study import landscapes
 from tests.study.landscapes import grid
@@ -189,7 +188,7 @@ def test_a_device_whose_function_changed_is_another(store: Path, function: Any) 
 
 
 @pytest.mark.parametrize("constraint", ["quality >= 2", "cost <= 12"])
-@pytest.mark.parametrize("name", sorted(set(ALGORITHMS) - {"multi-fidelity", "robot", "transfer"}))
+@pytest.mark.parametrize("name", landscapes.BY_NAME)
 def test_a_search_under_a_measured_budget_resumes_as_if_it_had_not_stopped(
     tmp_path: Path, name: str, constraint: str
 ) -> None:
