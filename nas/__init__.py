@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from nas.supernet import Corner as Corner
     from nas.supernet import Example as Example
     from nas.supernet import Fisher as Fisher
+    from nas.supernet import GroupFisher as GroupFisher
     from nas.supernet import KernelTransform as KernelTransform
     from nas.supernet import Layout as Layout
     from nas.supernet import Magnitude as Magnitude
@@ -160,6 +161,7 @@ _HOME = {
     "Activations": "nas.supernet",
     "Taylor": "nas.supernet",
     "Fisher": "nas.supernet",
+    "GroupFisher": "nas.supernet",
     "HESSO": "nas.supernet",
     "check": "nas.supernet",
     "sequential": "nas.supernet",

@@ -400,6 +400,7 @@ ELSEWHERE = {
     "MeanActivation": "no arguments",
     "Activations": "no arguments",
     "Fisher": "no arguments",
+    "GroupFisher": "no arguments",
     "HESSO": "no arguments",
     "Score": "for users to inherit; tests/supernet/test_scores.py",
     "reorder": "works at once; below",

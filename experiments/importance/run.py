@@ -38,6 +38,7 @@ SCORES: dict[str, Any] = {
     "taylor": nas.Taylor(),
     "taylor, absolute": nas.Taylor(absolute=True),
     "fisher": nas.Fisher(),
+    "group_fisher": nas.GroupFisher(),
     "hesso": nas.HESSO(),
 }
 SHARES = (0.75, 0.5)

@@ -79,9 +79,9 @@ def order_depth(
         )
     data = Data(batches, loss, task)
     score = chosen(by, data) if by is not None else None
-    if score is not None and score.needs == "inputs":
+    if score is not None and score.along_axes:
         raise SpaceError(
-            f"importance by {score.name!r} is of channels; for units of depth leave out by=, and give batches="
+            f"importance by {score.name!r} is of channels; for units of depth give another, or leave out by="
         )
     if score is None and sum(given is not None for given in (loss, batches, task)) != 1:
         raise SpaceError("give either loss=, a function of a network, batches=, inputs of the model, or task=")

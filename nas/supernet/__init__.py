@@ -4,7 +4,7 @@
 - `Binding`: a subnet on the supernet's weights and gradients, ready to be called.
 - `Cut`: how a parameter of a subnet is taken from the supernet's: `Corner` (the rule), `Layout`, `CentreCrop`, `KernelTransform`.
 - `reorder`: channels by importance, before narrower subnets are cut; by `axes`, `Axis`, `importance` and `importances`.
-- `Score`: an importance score: `Magnitude`, `MeanActivation`, `Activations`, `Taylor`, `Fisher`, `HESSO`.
+- `Score`: an importance score: `Magnitude`, `MeanActivation`, `Activations`, `Taylor`, `Fisher`, `GroupFisher`, `HESSO`.
 - `sequential`: an `nn.Sequential` whose last layers have the same names at every depth.
 - `check`: what is suspicious about a supernet, as `Findings`.
 - `Inputs`: what a model is called with; `Example`: which of their axes is the batch's.
@@ -17,7 +17,7 @@ from nas.supernet.inputs import Example, Inputs
 from nas.supernet.layouts import CentreCrop, Corner, Cut, KernelTransform
 from nas.supernet.naming import sequential
 from nas.supernet.order import Axis, axes, importance, importances, reorder
-from nas.supernet.scores import HESSO, Activations, Fisher, Magnitude, MeanActivation, Score, Taylor
+from nas.supernet.scores import HESSO, Activations, Fisher, GroupFisher, Magnitude, MeanActivation, Score, Taylor
 from nas.supernet.supernet import Supernet
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Finding",
     "Findings",
     "Fisher",
+    "GroupFisher",
     "Inputs",
     "KernelTransform",
     "Layout",

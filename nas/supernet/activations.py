@@ -6,7 +6,7 @@ Only layers of known types are watched (`nas.supernet.roles`): of others it is n
 from __future__ import annotations
 
 import weakref
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -48,18 +48,10 @@ def read(largest: Largest, batches: Iterable[Inputs]) -> dict[str, Tensor]:
     reading, others = _Reading(largest), dict[str, Tensor]()
     with ExitStack() as stack:
         watched: set[str] = set()
-        for layer, role in _layers(largest):
-            for position, name, port in () if role.keeps_shape else role.inputs:
-                tensor = _name_of(largest, layer, port)
-                if tensor is None:
-                    continue
-                place = (tensor, port.dim)
-                atoms = {atom for atom, counted in largest.units.counted.items() if place in counted}
-                tables = _tables(largest, tensor, port, atoms)
-                if tables.shares:
-                    watched |= {share.atom for share in tables.shares}
-                    hook = partial(reading.note, tables, position, name)
-                    stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        for layer, reads in readers(largest):
+            watched |= {share.atom for share in reads.tables.shares}
+            hook = partial(reading.note, reads)
+            stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
         rest = set(largest.units.whole) - watched
         _watch_written(largest, others, rest, stack)
         passes.forward(largest, batches, reading.begin, lambda: _finite(others) and _finite(reading.squares))
@@ -70,7 +62,7 @@ def read(largest: Largest, batches: Iterable[Inputs]) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class _Tables:
+class Tables:
     """The units along an axis of a tensor that a layer gets or gives.
 
     Attributes:
@@ -91,6 +83,43 @@ class _Tables:
         return there and tensor.shape[self.place] == self.length
 
 
+@dataclass(frozen=True)
+class Reads:
+    """Which argument of a layer has units, and which."""
+
+    position: int
+    name: str
+    tables: Tables
+
+    def of(self, positional: Sequence[Any], keywords: dict[str, Any]) -> Tensor | None:
+        """The argument, if it has the axis."""
+        tensor = argument(self.position, self.name, positional, keywords)
+        return tensor if tensor is not None and self.tables.fit(tensor) else None
+
+    def put(
+        self, tensor: Tensor, positional: Sequence[Any], keywords: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments with `tensor` in its place."""
+        if self.position < len(positional):
+            return (*positional[: self.position], tensor, *positional[self.position + 1 :]), keywords
+        name = self.name if self.name in keywords else next(iter(keywords))
+        return tuple(positional), {**keywords, name: tensor}
+
+
+def readers(largest: Largest) -> Iterator[tuple[nn.Module, Reads]]:
+    """The layers of known types that sum over units which count there; norms are none."""
+    for layer, role in _layers(largest):
+        for position, name, port in () if role.keeps_shape else role.inputs:
+            tensor = _name_of(largest, layer, port)
+            if tensor is None:
+                continue
+            place = (tensor, port.dim)
+            atoms = {atom for atom, counted in largest.units.counted.items() if place in counted}
+            tables = _tables(largest, tensor, port, atoms)
+            if tables.shares:
+                yield layer, Reads(position, name, tables)
+
+
 def _layers(largest: Largest) -> Iterator[tuple[nn.Module, Role]]:
     for layer in largest.module.modules():
         role = role_of(layer)
@@ -107,10 +136,10 @@ def _name_of(largest: Largest, layer: nn.Module, port: Port) -> str | None:
     return name if name in largest.units.axes else None
 
 
-def _tables(largest: Largest, tensor: str, port: Port, atoms: Collection[str]) -> _Tables:
+def _tables(largest: Largest, tensor: str, port: Port, atoms: Collection[str]) -> Tables:
     axis: Axis = largest.units.axes[tensor][port.dim]
     shares = [Share(atom, 0, unit) for atom, unit in parts.units(axis, largest.units.sizes) if atom in atoms]
-    return _Tables(tensor, parts.length(axis, largest.units.sizes), port.axis, tuple(shares))
+    return Tables(tensor, parts.length(axis, largest.units.sizes), port.axis, tuple(shares))
 
 
 def _watch_written(largest: Largest, found: dict[str, Tensor], atoms: Collection[str] | None, stack: ExitStack) -> None:
@@ -123,7 +152,7 @@ def _watch_written(largest: Largest, found: dict[str, Tensor], atoms: Collection
 
 
 def _write(
-    largest: Largest, found: dict[str, Tensor], tables: _Tables, _layer: nn.Module, _inputs: object, output: object
+    largest: Largest, found: dict[str, Tensor], tables: Tables, _layer: nn.Module, _inputs: object, output: object
 ) -> None:
     for tensor in filter(tables.fit, tensors_in(output)[:1]):
         first = tensor.detach().movedim(tables.place, 0)
@@ -131,6 +160,20 @@ def _write(
         for share in tables.shares:
             sums = ranking.moments(share, largest.units.whole[share.atom], ranking.magnitudes, first)[0]
             ranking.add(found, share.atom, sums / rows)
+
+
+def sample_axis(example: Inputs | None, batch: Inputs) -> int | None:
+    """Along which axis tensors inside a network have samples, as far as inputs say; None where there are none."""
+    said = axis_of(batch if example is None else like(batch, example))
+    return said if said is None or isinstance(said, int) else 0
+
+
+def samples_first(tensor: Tensor, place: int, sample: int | None) -> Tensor:
+    """(n, …, length): the axis `place` last and that of samples first; n is 1 where there are none."""
+    place %= tensor.dim()
+    if sample is None or sample >= tensor.dim() or sample == place:
+        return tensor.movedim(place, -1)[None]
+    return tensor.movedim((sample, place), (0, -1))
 
 
 class _Reading:
@@ -144,22 +187,13 @@ class _Reading:
 
     def begin(self, batch: Inputs) -> None:
         """The next batch: it says which axis has samples."""
-        said = axis_of(batch if self._example is None else like(batch, self._example))
-        self._sample = said if said is None or isinstance(said, int) else 0
+        self._sample = sample_axis(self._example, batch)
         self._last.clear()
 
-    def note(
-        self,
-        tables: _Tables,
-        position: int,
-        name: str,
-        _layer: nn.Module,
-        positional: tuple[Any, ...],
-        keywords: dict[str, Any],
-    ) -> None:
+    def note(self, reads: Reads, _layer: nn.Module, positional: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """A hook before a layer, of the argument that it reads units of."""
-        tensor = argument(position, name, positional, keywords)
-        if tensor is None or not tables.fit(tensor):
+        tensor, tables = reads.of(positional, keywords), reads.tables
+        if tensor is None:
             return
         for share in tables.shares:
             last = self._last.get(share.atom)
@@ -172,9 +206,7 @@ class _Reading:
 
 def _norms(tensor: Tensor, place: int, sample: int | None, unit: Tensor, size: int) -> Tensor:
     """(size,) sum over samples of the squared mean over positions of the norm over a unit's indices."""
-    place %= tensor.dim()
-    there = sample is not None and sample < tensor.dim() and sample != place
-    lead = tensor.movedim((sample, place), (0, -1)) if there else tensor.movedim(place, -1)[None]  # type: ignore[arg-type]
+    lead = samples_first(tensor, place, sample)
     mine = unit >= 0
     index = unit[mine].to(tensor.device)
     step = max(1, ranking.PIECE * len(lead) // max(1, lead.numel()))

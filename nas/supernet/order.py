@@ -210,8 +210,8 @@ def reorder(
     Args:
         supernet: with an `example`, by which the largest arch's output is compared.
         by: an importance score, or its name: "magnitude" (by default), "mean_activation" (by default with `batches`),
-            "activations", "taylor", "fisher" or "hesso"; see `nas.supernet.scores`.  Units that it cannot measure, such as
-            activations inside layers of unknown types, count by their magnitude.
+            "activations", "taylor", "fisher", "group_fisher" or "hesso"; see `nas.supernet.scores`.  Units that it cannot
+            measure, such as activations inside layers of unknown types, count by their magnitude, and a warning says so.
         trained: archs whose channels stay theirs.
         readers: as in `importance`.
         batches: inputs of the model; with `loss` whatever that takes.

@@ -155,17 +155,38 @@ def backward(largest: Largest, of: Moments, steps: Iterable[Step]) -> Iterator[d
             hook = leaf.register_post_accumulate_grad_hook(functools.partial(reduce, name))  # type: ignore[no-untyped-call]
             stack.callback(hook.remove)
             stack.callback(leaf.requires_grad_, False)
-        number = -1
-        for number, step in enumerate(steps):
-            sums.clear()
-            with _batch(number), torch.inference_mode(False), torch.enable_grad(), _without_cudnn(largest.module):
-                loss = _checked(step(largest))
-                _check_graph(loss)
-                loss.backward(inputs=list(leaves.values()))  # type: ignore[no-untyped-call]
-            del loss
+        for _ in each_backward(largest.module, largest, steps, lambda: list(leaves.values())):
             yield dict(sums)
-        if number < 0:
-            raise SupernetError(NO_BATCH)
+            sums.clear()
+
+
+def each_backward(
+    module: nn.Module, network: Network, steps: Iterable[Step], leaves: Callable[[], list[Tensor]]
+) -> Iterator[None]:
+    """A forward and a backward for each step, whose gradients hooks reduce; nothing else gets a gradient.
+
+    Args:
+        module: that is called.
+        network: what losses are given.
+        steps: give the losses.
+        leaves: what the gradient is asked of, after the forward.
+
+    Raises:
+        SupernetError: see `backward`.
+    """
+    number = -1
+    for number, step in enumerate(steps):
+        with _batch(number), torch.inference_mode(False), torch.enable_grad(), _without_cudnn(module):
+            loss = _checked(step(network))
+            _check_graph(loss)
+            asked = leaves()
+            if not asked:
+                raise SupernetError("the loss depends on nothing that counts")
+            loss.backward(inputs=asked)  # type: ignore[no-untyped-call]
+        del loss
+        yield
+    if number < 0:
+        raise SupernetError(NO_BATCH)
 
 
 NO_BATCH = "importance on data got no batch; give at least one, and an iterable that is not used up"

@@ -11,6 +11,7 @@ for gradients.  By weights and gradients a unit is what reads it: with the colum
 | "activations" | L2 norm over samples of the mean \\|activation\\| over positions that layers read | Muralidharan et al. 2024 |
 | "taylor" | mean over batches of (Σ g·w)², or of \\|Σ g·w\\| | Molchanov et al. 2019 |
 | "fisher" | mean over batches of Σ (g·w)² | the diagonal of the empirical Fisher information |
+| "group_fisher" | mean over samples of (Σ a·∂L/∂a)², of what layers read of a unit | Liu et al. 2021, "Group Fisher Pruning" |
 | "hesso" | mean of five, each of norm 1 over the units of an axis | Chen et al. 2024, "HESSO" |
 """
 
@@ -28,7 +29,7 @@ from torch import Tensor
 from nas.checking import checked
 from nas.checking.scalars import shown
 from nas.errors import SupernetError, suggest
-from nas.supernet import activations, passes, ranking
+from nas.supernet import activations, gates, passes, ranking
 from nas.supernet.inputs import Inputs, convert
 from nas.supernet.passes import Largest, Step, Units, largest_of
 from nas.supernet.supernet import Supernet
@@ -136,10 +137,12 @@ class Score(ABC):
     Attributes:
         name: by which it is chosen.
         needs: what it is measured on.
+        along_axes: whether it asks what layers give or read, so that units are along axes; others may be whole modules.
     """
 
     name: ClassVar[str]
     needs: ClassVar[Needs]
+    along_axes: ClassVar[bool] = False
 
     @abstractmethod
     def measure(self, largest: Largest, data: Data) -> dict[str, Tensor]:
@@ -167,6 +170,7 @@ class MeanActivation(Score):
 
     name = "mean_activation"
     needs = "inputs"
+    along_axes = True
 
     def measure(self, largest: Largest, data: Data) -> dict[str, Tensor]:
         """See `Score`."""
@@ -184,6 +188,7 @@ class Activations(Score):
 
     name = "activations"
     needs = "inputs"
+    along_axes = True
 
     def measure(self, largest: Largest, data: Data) -> dict[str, Tensor]:
         """See `Score`."""
@@ -265,6 +270,30 @@ class Fisher(Gradients):
         return sums
 
 
+class GroupFisher(Score):
+    """Mean over samples of (Σ a·∂L/∂a)² over positions, indices of the unit, and layers that read it.
+
+    Liu et al. 2021, "Group Fisher Pruning for Practical Network Compression": the Fisher information of a gate on the unit; it is
+    `Taylor` with batches of one sample, from batches of any size.  Does not depend on how samples are batched where the loss is
+    their mean.
+    """
+
+    name = "group_fisher"
+    needs = "gradients"
+    along_axes = True
+
+    def measure(self, largest: Largest, data: Data) -> dict[str, Tensor]:
+        """See `Score`."""
+        found: dict[str, Tensor] = {}
+        samples: dict[str, int] = {}
+        for calls in gates.gradients(largest, data.steps(_device(largest))):
+            for atom, each in calls.items():
+                for of_call in each:
+                    ranking.add(found, atom, of_call.square().sum(0))
+                    samples[atom] = samples.get(atom, 0) + len(of_call)
+        return {atom: total / samples[atom] for atom, total in found.items()}
+
+
 class HESSO(Gradients):
     """Five scores in equal parts: ‖w‖, ‖w‖ by the number of weights, 1 + cosine of w and g, |w·g|, and (w·g)²/2.
 
@@ -297,7 +326,7 @@ TINY = 1e-300
 """In place of a zero that is divided by."""
 
 SCORES: dict[str, type[Score]] = {
-    score.name: score for score in (Magnitude, MeanActivation, Activations, Taylor, Fisher, HESSO)
+    score.name: score for score in (Magnitude, MeanActivation, Activations, Taylor, Fisher, GroupFisher, HESSO)
 }
 
 

@@ -27,6 +27,7 @@ IMAGES = [torch.randn(n, 2, 4, 4, generator=GENERATOR) for n in (3, 5)]
 SEQUENCES = [torch.randn(n, 3, 5, generator=GENERATOR) for n in (2, 4)]
 BY_INPUTS = [name for name, score in SCORES.items() if score.needs == "inputs"]
 BY_GRADIENTS = [name for name, score in SCORES.items() if score.needs == "gradients"]
+BY_WEIGHTS = [name for name in BY_GRADIENTS if name != "group_fisher"]
 
 
 def loss(network: Any, batch: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ NETS = {"chain": (chain_net, IMAGES), "tangle": (tangle_net, SEQUENCES)}
 
 
 @pytest.mark.parametrize("kind", NETS)
-@pytest.mark.parametrize("by", BY_GRADIENTS)
+@pytest.mark.parametrize("by", BY_WEIGHTS)
 def test_scores_by_gradients_are_those_of_a_loop_over_units(by, kind):
     make, batches = NETS[kind]
     net = make()
@@ -191,6 +192,56 @@ def test_activations_are_minitrons(attention):
     torch.testing.assert_close(by_length[8], (stream.sqrt() + ends.sqrt()).double(), rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("sizes", [(8,), (3, 1, 4), (2, 2, 2, 2)])
+def test_group_fisher_is_that_of_gates_of_each_sample_alone(attention, sizes):
+    model = attention.extract(attention.space.largest).eval()
+    found = scored(attention, by="group_fisher", batches=torch.cat(TOKENS).split(list(sizes)), loss=loss)
+    totals = {4: torch.zeros(4), 16: torch.zeros(16), 8: torch.zeros(8)}
+    for sample in torch.cat(TOKENS).split(1):
+        gates = {length: torch.ones(length, requires_grad=True) for length in totals}
+        x = model.stem(sample)
+        read = model.norm(x) * gates[8]
+        mixed = model.mixed(read) * gates[4].repeat_interleave(4)
+        up = model.up(read).relu() * gates[16]
+        output = model.head((x + model.out(mixed) + model.down(up)) * gates[8])
+        functional.softplus(output).sum().backward()
+        for length, gate in gates.items():
+            totals[length] += gate.grad.square() / 8
+    for scores in found.values():
+        torch.testing.assert_close(scores, totals[len(scores)].double(), rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("keyword", [False, True])
+def test_attention_of_torch_reads_its_three_inputs_once_each(keyword):
+    class Heads(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.stem = nn.Linear(3, width)
+            self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
+            self.head = nn.Linear(width, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            given = {"query": x, "key": x, "value": x}
+            mixed = self.attention(**given)[0] if keyword else self.attention(x, x, x)[0]
+            return self.head(x + mixed)
+
+    torch.manual_seed(0)
+    model = Heads(32).eval()
+    net = nas.Supernet(nas.elastic(model, TOKENS[0]), example=TOKENS[0], weights=model)
+    total = torch.zeros(32)
+    for sample in TOKENS[0].split(1):
+        gate = torch.ones(32, requires_grad=True)
+        x = model.stem(sample)
+        read = x * gate
+        output = model.head((x + model.attention(read, read, read)[0]) * gate)
+        functional.softplus(output).sum().backward()
+        total += gate.grad.square() / len(TOKENS[0])
+    with pytest.warns(UserWarning, match="knows nothing of 'attention.heads'"):
+        found = scored(net, by="group_fisher", batches=[TOKENS[0]], loss=loss)
+    torch.testing.assert_close(found["width"], total.double(), rtol=1e-3, atol=1e-9)
+
+
 def test_activations_are_those_along_the_axis_of_samples(attention):
     expected = scored(attention, by="activations", batches=TOKENS)
     again = scored(attention, by="activations", batches=[torch.cat(TOKENS)])
@@ -251,7 +302,7 @@ def test_mean_activation_does_not_depend_on_how_equal_batches_are_split():
 # -- properties
 
 
-@pytest.mark.parametrize("by", ["mean_activation", "activations", "taylor", "fisher"])
+@pytest.mark.parametrize("by", ["mean_activation", "activations", "taylor", "fisher", "group_fisher"])
 def test_a_dead_channel_scores_nothing_and_comes_last(by):
     net = chain_net()
     with torch.no_grad():
