@@ -139,6 +139,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "distributed": {"files", "errors", "signals", "runners", "train", "failures"},
     "cli": {
+        "compressing",
         "convert",
         "files",
         "text",

@@ -42,22 +42,22 @@ def page(result: Compressed) -> str:
 
 
 def before_and_after(result: Compressed, choice: Choice) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of a table: each metric of the original, of the choice, and of uniform scaling."""
-    columns = ["", "original", "chosen", "of the original", *(["uniform scaling"] if choice.uniform else [])]
+    """Columns and rows of a table: each metric of the original, of the network that was found, and of uniform scaling."""
+    columns = ["", "original", "found", "of the original", *(["uniform scaling"] if choice.uniform else [])]
+    found = choice.found.measured
     rows = []
     for name, value in result.original.items():
-        if name in choice.measured and name not in SPREAD.values():
-            chosen = choice.measured[name]
-            share = f"{chosen / value:.1%}" if value else ""
-            row = [name, human(value), _with_spread(name, choice.measured), share]
-            rows.append([*row, *([human(choice.uniform[name])] if choice.uniform else [])])
+        if name in found and name not in SPREAD.values():
+            share = f"{found[name] / value:.1%}" if value else ""
+            row = [name, human(value), _with_spread(name, found), share]
+            rows.append([*row, *([_with_spread(name, choice.uniform.measured)] if choice.uniform else [])])
     return columns, rows
 
 
 def parts_of(choice: Choice) -> list[tuple[str, Any, str, float]]:
     """Each decision: its name, what the original has, what is left, and which share that is."""
-    space, found = choice.arch.space, []
-    chosen = choice.arch.choices
+    arch, found = choice.chosen.arch, []
+    space, chosen = arch.space, arch.choices
     for name, whole in space.largest.choices.items():
         left = chosen.get(name)
         number = isinstance(whole, int | float) and not isinstance(whole, bool)
@@ -72,7 +72,9 @@ def commands(result: Compressed) -> list[str]:
     found = [f'nas.compress(model, task, "{budgets}", folder="{result.folder}")']
     store = result.folder / "compress.db"
     for choice in result.choices:
-        found.append(f"nas extract {choice.study.name} {choice.number} --job JOB --store {store} -o network")
+        found.append(
+            f"nas extract {choice.chosen.study.name} {choice.chosen.number} --job JOB --store {store} -o network"
+        )
     return [*found, f"nas front {result.search.name} --store {store}"]
 
 

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from nas.checking import checked
 from nas.compressing.budgets import Budget, parse_budgets
 from nas.compressing.memory import Memory
 from nas.compressing.uniform import uniform
-from nas.convert.elastic import ElasticSpace
+from nas.convert.elastic import ElasticSpace, elastic
 from nas.convert.spelling import spelled
 from nas.errors import EvaluationError, MetricError, suggest
 from nas.evaluate import Costs, Latency
@@ -19,13 +21,14 @@ from nas.evaluate.base import Evaluator
 from nas.hardware import Target
 from nas.hardware.device import parse_device
 from nas.metrics import Constraint, unit_of
+from nas.space import Space
 from nas.supernet import Supernet, parts
 from nas.text import human
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nas.space import Arch, Space
+    from nas.space import Arch
     from nas.supernet.inputs import Inputs
 
 HALF = 0.5  # of every number, in the middle network
@@ -134,23 +137,25 @@ class Profile:
 
 @checked(MetricError)
 def profile(
-    source: Supernet | Space,
+    source: nn.Module | Supernet | Space,
     budgets: Any = (),
     *,
     example: Inputs | None = None,
     device: Target | str | None = None,
     evaluators: Sequence[Evaluator] = (),
+    options: Mapping[str, Any] | None = None,
 ) -> Profile:
     """The smallest, a middle and the largest network of a space in parameters, operations, memory and latency; trains nothing.
 
     >>> print(nas.profile(supernet, "latency_ms <= 50%", device="cpu"))  # doctest: +SKIP
 
     Args:
-        source: a supernet, or a space whose `example` is given.
+        source: a supernet, a space, or a model, which `nas.elastic` converts.
         budgets: as `nas.compress` takes them; each is said to be met or not.
-        example: inputs of the model, of a space alone.
+        example: inputs of the model; a supernet has its own.
         device: where latency is measured; None measures none.
         evaluators: others whose metrics budgets may be about.
+        options: of `nas.elastic`, where a model is given.
 
     Raises:
         MetricError: a budget is ill-formed, or on a metric that nothing here gives.
@@ -158,7 +163,7 @@ def profile(
     wanted = parse_budgets(budgets) if budgets != () else ()
     target = None if device is None else target_of(device)
     check_metrics(wanted, target, evaluators)
-    supernet = source if isinstance(source, Supernet) else Supernet(source, example=example, check=False)
+    supernet = _supernet(source, example, dict(options or {}))
     if supernet.example is None:
         raise EvaluationError(
             "a profile counts operations on inputs; give the supernet an example=, or profile(space, example=…)"
@@ -175,6 +180,16 @@ def profile(
         for budget in wanted
     ]
     return Profile(space.name, archs, measured, verdicts, _tied(space), len(space.decisions))
+
+
+def _supernet(source: nn.Module | Supernet | Space, example: Inputs | None, options: dict[str, Any]) -> Supernet:
+    if isinstance(source, Supernet):
+        return source
+    if isinstance(source, Space):
+        return Supernet(source, example=example, check=False)
+    if example is None:
+        raise EvaluationError("a profile counts operations on inputs; give profile(model, example=…)")
+    return Supernet(elastic(source, example, **options), example=example, weights=source)
 
 
 def check_metrics(budgets: Sequence[Budget], device: Target | None, more: Sequence[Evaluator] = ()) -> None:

@@ -22,16 +22,17 @@ from nas.compressing.budgets import Budget, parse_budgets
 from nas.compressing.calibration import LOSS, Calibration
 from nas.compressing.memory import Memory
 from nas.compressing.near import Near
-from nas.compressing.profiling import Profile, check_metrics, profile, target_of
+from nas.compressing.profiling import Profile, Verdict, check_metrics, profile, target_of
 from nas.compressing.result import Choice, Compressed
 from nas.compressing.settings import Settings, named
-from nas.compressing.tuning import Plan, Tuning
+from nas.compressing.tuning import Tuning
 from nas.compressing.uniform import ladder, largest_within
 from nas.convert.elastic import elastic
 from nas.errors import EvaluationError, NasError, StudyError
 from nas.evaluate import Accuracy, Costs, Latency, Once
 from nas.evaluate.base import Evaluator
 from nas.hardware import Target
+from nas.metrics import Constraint
 from nas.search import Algorithm, Surrogate
 from nas.space import Arch, Space
 from nas.study import Study
@@ -42,7 +43,8 @@ from nas.train import Labels, Loss, Task, Teacher, Training
 from nas.train.losses import digest
 
 BEYOND = 60  # trials of the search beside one for each alternative of each decision
-SEARCH, SUPERNET, WARMED, MEASURED, NOTE = "search", "supernet", "warmed", "measured", "compress.json"
+SEARCH, WITHIN = "search", "within"
+SUPERNET, WARMED, MEASURED, NOTE = "supernet", "warmed", "measured", "compress.json"
 
 
 @checked(NasError)
@@ -58,7 +60,7 @@ def compress(
     candidates: Count | None = None,
     trials: Count | None = None,
     batches: Count = 8,
-    order: str = "taylor",
+    order: str = "fisher",
     teacher: Probability = 0.5,
     best: str = "",
     algorithm: Algorithm | None = None,
@@ -83,7 +85,8 @@ def compress(
         warmup: of them for all networks of about the budgets' sizes together, before the search; a third unless given.
         candidates: networks of a budget that are tuned for an epoch, before the best of them is tuned to the end; 2 where there
             are epochs for it.
-        trials: networks that the search measures; one for each alternative of each decision and 60 more unless given.
+        trials: networks that are measured, half of them within a budget (as many for each further one); one for each
+            alternative of each decision and 60 more unless given.
         batches: training batches that they are measured on.
         order: importance score by which channels are put in order, as `nas.reorder` takes it.
         teacher: weight of the original's outputs in the loss; the rest is the labels'.  0 for tasks that compare no outputs.
@@ -161,10 +164,10 @@ class Compression:
         costs = self.costs(net)
         search = self.search(warmed, costs)
         tuning = Tuning(self.task, settings, costs, net, warmed)
-        plans = [tuning.plan(search, verdict) for verdict in found.verdicts]
+        plans = [tuning.plan([self.within(warmed, costs, verdict), search], verdict) for verdict in found.verdicts]
         for plan in plans:
-            self.say(self._about(plan, search))
-        choices = tuning.run(search, plans)
+            self.say(str(plan))
+        choices = tuning.run(plans)
         self.conclude(original, choices)
         result = Compressed(found, original, choices, search, settings.folder, tuple(self.notes))
         with files.explained(settings.folder, StudyError):
@@ -174,8 +177,9 @@ class Compression:
 
     def say(self, text: str) -> None:
         """Tell what was decided, now and in the result."""
-        self.notes.append(text)
-        self.settings.say(text)
+        for line in text.splitlines():
+            self.notes.append(line)
+            self.settings.say(line)
 
     # -- the steps
 
@@ -231,33 +235,51 @@ class Compression:
         return found if self.settings.device is None else [*found, Latency(net, self.settings.device)]
 
     def search(self, warmed: Supernet, costs: Sequence[Evaluator]) -> Study:
-        """Networks measured on a few training batches, for all budgets."""
+        """Networks of all sizes: quality beside what budgets are about."""
+        metrics = list(dict.fromkeys(budget.metric for budget in self.budgets))
+        study = self._study(SEARCH, warmed, costs, [f"min {LOSS}", *(f"min {name}" for name in metrics)])
+        study.run(workers=self.settings.workers, progress=False)
+        return study
+
+    def within(self, warmed: Supernet, costs: Sequence[Evaluator], verdict: Verdict) -> Study:
+        """Networks within a budget; what was measured in another study is not measured again."""
+        study = self._study(WITHIN, warmed, costs, [f"min {LOSS}"], verdict.constraint)
+        study.run(workers=self.settings.workers, progress=False)
+        return study
+
+    def _study(
+        self,
+        name: str,
+        warmed: Supernet,
+        costs: Sequence[Evaluator],
+        objectives: Sequence[str],
+        constraint: Constraint | None = None,
+    ) -> Study:
         settings = self.settings
         quality = Calibration(warmed, self.task, batches=settings.batches)
-        metrics = list(dict.fromkeys(budget.metric for budget in self.budgets))
         where = warmed.source[1] if warmed.source else ""
-        study = Study(
-            f"{SEARCH}-{named([*metrics, where])}",
+        trials = settings.trials or alternatives(warmed.space) + BEYOND
+        return Study(
+            f"{name}-{named([*objectives, str(constraint), where])}",
             space=warmed.space,
-            objectives=[f"min {LOSS}", *(f"min {name}" for name in metrics)],
+            objectives=objectives,
+            constraints=[] if constraint is None else [constraint],
             evaluators=[Once(quality, _key, settings.folder / MEASURED), *costs],
             algorithm=settings.algorithm or Surrogate(),
             store=settings.store,
-            trials=settings.trials or alternatives(warmed.space) + BEYOND,
+            trials=max(trials // 2, 1),
         )
-        study.run(workers=settings.workers, progress=False)
-        return study
 
     def conclude(self, original: Mapping[str, float], choices: Sequence[Choice]) -> None:
         """A sentence for each budget."""
         name, _ = self.settings.goal
         for one in choices:
             metric = one.budget.metric
-            cost = one.measured[metric]
-            beside = "" if one.uniform is None else f", uniform scaling {human(one.uniform[name])}"
+            cost = one.chosen.measured[metric]
+            beside = "" if one.uniform is None else f", uniform scaling {human(one.uniform.measured[name])}"
             which = "uniform scaling was better and is chosen" if one.is_uniform else "the found network is chosen"
             self.say(
-                f"{one.budget}: {name} {human(one.measured[name])} (original {human(original[name])}{beside}) at {metric} "
+                f"{one.budget}: {name} {human(one.found.measured[name])} (original {human(original[name])}{beside}) at {metric} "
                 f"{human(cost)}, {cost / original[metric]:.1%} of the original; {which}"
             )
 
@@ -270,16 +292,6 @@ class Compression:
         one = next(one for one in self.costs(net) if metric in (one.metrics or ()))
         arch = largest_within(ladder(net.space), lambda arch: one(arch)[metric], verdict.constraint.bound)
         return arch or net.space.smallest
-
-    def _about(self, plan: Plan, search: Study) -> str:
-        metric = plan.verdict.budget.metric
-        first = search.record.lookup(plan.archs[0].key)
-        assert first is not None, "the arch is a trial of the search"
-        filled = first.measurements[metric] / plan.verdict.constraint.bound
-        return (
-            f"search: {len(search.trials())} networks; the best within {plan.verdict.budget} has {LOSS} "
-            f"{human(first.measurements[LOSS])} and fills {filled:.1%} of the budget"
-        )
 
     def _remember(self, given: nn.Module) -> None:
         """Note what is compressed, or refuse a folder of something else."""

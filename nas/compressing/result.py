@@ -20,35 +20,49 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """A network that was tuned.
+
+    Attributes:
+        study: where it is a trial.
+        number: of the trial.
+        arch: what it is.
+        measured: quality on the validation split, and costs.
+    """
+
+    study: Study
+    number: int
+    arch: Arch
+    measured: Mapping[str, float]
+
+    @property
+    def model(self) -> nn.Module:
+        """Of the original's class, in eval mode; what it measures is checked."""
+        return self.study.extract(self.number)
+
+
+@dataclass(frozen=True)
 class Choice:
-    """The network for one budget, tuned, beside uniform scaling.
+    """The network for one budget, beside uniform scaling.
 
     Attributes:
         budget: as it was asked.
         bound: the same in the metric's unit.
-        study: where it is a trial.
-        number: of the trial.
-        arch: what it is.
-        measured: of the tuned network, on the validation split.
-        untuned: what the search measured; nothing of an arch that it did not meet.
-        uniform: of uniform scaling, trained as long; None where no uniform network is within the budget.
+        found: the network of the search that won the race.
+        uniform: uniform scaling, trained as long; None where no uniform network is within the budget.
         is_uniform: uniform scaling was the better one, and is the choice.
     """
 
     budget: Budget
     bound: float
-    study: Study
-    number: int
-    arch: Arch
-    measured: Mapping[str, float]
-    untuned: Mapping[str, float]
-    uniform: Mapping[str, float] | None
+    found: Tuned
+    uniform: Tuned | None
     is_uniform: bool
 
     @property
-    def model(self) -> nn.Module:
-        """The network, of the original's class, in eval mode; what it measures is checked."""
-        return self.study.extract(self.number)
+    def chosen(self) -> Tuned:
+        """The better one of the two, on the validation split."""
+        return self.uniform if self.is_uniform and self.uniform is not None else self.found
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,7 @@ class Compressed:
     @property
     def model(self) -> nn.Module:
         """The tuned network of the first budget."""
-        return self.choices[0].model
+        return self.choices[0].chosen.model
 
     def __str__(self) -> str:
         return "\n".join(self.notes)

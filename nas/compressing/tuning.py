@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nas.compressing.calibration import LOSS
 from nas.compressing.profiling import Verdict
-from nas.compressing.result import Choice
+from nas.compressing.result import Choice, Tuned
 from nas.compressing.settings import Settings, named
 from nas.compressing.uniform import ladder, largest_within
 from nas.errors import StudyError, TrainError
@@ -16,6 +17,7 @@ from nas.evaluate.base import Evaluator
 from nas.search import Given
 from nas.study import Study
 from nas.supernet import Supernet
+from nas.text import human
 from nas.train import Task
 
 if TYPE_CHECKING:
@@ -31,11 +33,22 @@ class Plan:
     Attributes:
         archs: the best of the search within it, the best first.
         uniform: uniform scaling within it; None where there is none.
+        measured: of the best, before it is tuned.
+        tried: how many networks within the budget were measured.
     """
 
     verdict: Verdict
     archs: Sequence[Arch]
     uniform: Arch | None
+    measured: Mapping[str, float]
+    tried: int
+
+    def __str__(self) -> str:
+        budget, bound = self.verdict.budget, self.verdict.constraint.bound
+        return (
+            f"search: {self.tried} networks within {budget}; the best has {LOSS} {human(self.measured[LOSS])} and fills "
+            f"{self.measured[budget.metric] / bound:.1%} of the budget"
+        )
 
 
 class Tuning:
@@ -56,51 +69,38 @@ class Tuning:
         self._tuned = self._trained(TUNED, settings.tuning, warmed)
         self._uniform = self._trained(UNIFORM, settings.epochs, original)
 
-    def plan(self, search: Study, verdict: Verdict) -> Plan:
+    def plan(self, searches: Sequence[Study], verdict: Verdict) -> Plan:
         """What is tuned for a budget.
 
         Raises:
-            StudyError: the search met no network within it.
+            StudyError: the searches met no network within it.
         """
         metric, bound = verdict.budget.metric, verdict.constraint.bound
-        rows = search.trials(f"{metric} <= {bound!r}")
-        rows = rows[rows["state"] == "COMPLETED"]
-        if rows.empty:
+        found: dict[Arch, dict[str, float]] = {}
+        for search in searches:
+            rows = search.trials(f"{metric} <= {bound!r}")
+            for number in rows[rows["state"] == "COMPLETED"].index:
+                found.setdefault(search.arch(int(number)), dict(search.record.trial(int(number)).measurements))
+        if not found:
             raise StudyError(f"the search met no network within the budget {verdict.budget}; give it more trials=")
-        best = rows.sort_values(search.objectives[0].name, kind="stable").index[: self._settings.race]
-        archs = [search.arch(int(number)) for number in best]
+        archs = sorted(found, key=lambda arch: found[arch][LOSS])
         one = next(one for one in self._costs if metric in (one.metrics or ()))
-        return Plan(verdict, archs, largest_within(ladder(search.space), lambda arch: one(arch)[metric], bound))
+        uniform = largest_within(ladder(archs[0].space), lambda arch: one(arch)[metric], bound)
+        return Plan(verdict, archs[: self._settings.race], uniform, found[archs[0]], len(found))
 
-    def run(self, search: Study, plans: Sequence[Plan]) -> list[Choice]:
+    def run(self, plans: Sequence[Plan]) -> list[Choice]:
         """The choice of each plan; what was tuned before is not tuned again."""
         name, sign = self._settings.goal
         winners = [self._race(plan) for plan in plans]
         tuned = self._study(TUNED, self._tuned, winners, plans)
         uniform = self._study(UNIFORM, self._uniform, [plan.uniform for plan in plans if plan.uniform], plans)
-        found = []
+        choices = []
         for plan, arch in zip(plans, winners, strict=True):
-            study, chosen, measured = tuned, arch, _measured(tuned, arch)
-            other = None if plan.uniform is None or uniform is None else _measured(uniform, plan.uniform)
-            is_uniform = other is not None and other[name] * sign < measured[name] * sign
-            if is_uniform and uniform is not None and plan.uniform is not None and other is not None:
-                study, chosen, measured = uniform, plan.uniform, other
-            assert study is not None
-            before = search.record.lookup(chosen.key)
-            found.append(
-                Choice(
-                    plan.verdict.budget,
-                    plan.verdict.constraint.bound,
-                    study,
-                    _number(study, chosen),
-                    chosen,
-                    measured,
-                    {} if before is None else dict(before.measurements),
-                    other,
-                    is_uniform,
-                )
-            )
-        return found
+            found = _of(tuned, arch)
+            other = None if plan.uniform is None else _of(uniform, plan.uniform)
+            is_uniform = other is not None and other.measured[name] * sign < found.measured[name] * sign
+            choices.append(Choice(plan.verdict.budget, plan.verdict.constraint.bound, found, other, is_uniform))
+        return choices
 
     def _race(self, plan: Plan) -> Arch:
         """The candidate that is best after an epoch, of which nothing is lost."""
@@ -140,12 +140,8 @@ class Tuning:
         return study
 
 
-def _number(study: Study, arch: Arch) -> int:
-    found = study.record.lookup(arch.key)
-    assert found is not None, "every arch of the study was evaluated"
-    return found.number
-
-
-def _measured(study: Study | None, arch: Arch) -> Mapping[str, float]:
+def _of(study: Study | None, arch: Arch) -> Tuned:
+    found = None if study is None else study.record.lookup(arch.key)
     assert study is not None
-    return dict(study.record.trial(_number(study, arch)).measurements)
+    assert found is not None, "every arch of the study was evaluated"
+    return Tuned(study, found.number, arch, dict(found.measurements))

@@ -67,7 +67,7 @@ def test_a_dry_run_says_what_networks_cost_and_writes_nothing(capsys: pytest.Cap
         (JOB, "params <= 10", "below the smallest network"),
         (JOB, "latency_ms <= 1", "latency needs device="),
         (JOB.replace("task =", "other ="), "50%", "defines no 'task'"),
-        (JOB.replace("nas.digits(batch=64)", "3"), "50%", "'task' of job 'job.py' is a int"),
+        (JOB.replace("nas.digits(batch=64)", "3"), "50%", "compress was given task=3"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(capsys: pytest.CaptureFixture[str], job: str, budget: str, said: str) -> None:

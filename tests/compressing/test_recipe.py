@@ -28,10 +28,10 @@ def test_the_network_is_within_the_budget_and_of_the_models_class(result: Compre
     network = result.model
     assert type(network) is Net
     assert not network.training
-    assert result.choices[0].measured["macs"] <= 0.5 * result.original["macs"]
-    assert sum(one.numel() for one in network.parameters()) == result.choices[0].measured["params"]
+    assert result.choices[0].chosen.measured["macs"] <= 0.5 * result.original["macs"]
+    assert sum(one.numel() for one in network.parameters()) == result.choices[0].chosen.measured["params"]
     accuracy = nas.Accuracy(supernet(), task()).measure_module(network)["accuracy"]
-    assert accuracy == pytest.approx(result.choices[0].measured["accuracy"], abs=0.005)
+    assert accuracy == pytest.approx(result.choices[0].chosen.measured["accuracy"], abs=0.005)
 
 
 def test_the_model_is_left_as_it_is(result: Compressed) -> None:
@@ -43,16 +43,18 @@ def test_the_model_is_left_as_it_is(result: Compressed) -> None:
 def test_uniform_scaling_had_as_many_passes_and_the_better_one_is_chosen(result: Compressed) -> None:
     choice = result.choices[0]
     assert choice.uniform is not None
-    assert choice.uniform["epochs"] == 3
-    assert choice.is_uniform or choice.measured["epochs"] == 2, "one of the epochs was the warm-up"
-    assert choice.uniform["macs"] <= choice.bound
-    assert choice.measured["loss"] <= choice.uniform["loss"]
-    assert choice.is_uniform == (choice.measured == choice.uniform)
+    assert choice.uniform.measured["epochs"] == 3
+    assert choice.found.measured["epochs"] == 2, "one of the epochs was the warm-up"
+    for one in (choice.uniform, choice.found):
+        assert one.measured["macs"] <= choice.bound
+        assert choice.chosen.measured["loss"] <= one.measured["loss"]
+    assert choice.is_uniform == (choice.chosen is choice.uniform)
 
 
 def test_every_number_is_a_row_of_a_study(result: Compressed) -> None:
-    tuned = result.choices[0].study.record.trial(result.choices[0].number)
-    assert dict(tuned.measurements) == dict(result.choices[0].measured)
+    chosen = result.choices[0].chosen
+    tuned = chosen.study.record.trial(chosen.number)
+    assert dict(tuned.measurements) == dict(chosen.measured)
     assert set(result.front.columns) >= {"divergence", "macs", "params"}
     assert "macs <= 0.5 * original: loss" in result.notes[-1]
 
@@ -61,14 +63,14 @@ def test_a_second_call_measures_and_trains_nothing_again(result: Compressed) -> 
     folder = result.folder
     before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*.safetensors"))
     again = compressed(folder)
-    assert again.choices[0].measured == result.choices[0].measured
+    assert again.choices[0].chosen.measured == result.choices[0].chosen.measured
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*.safetensors")) == before
 
 
 def test_several_budgets_are_searched_at_once(result: Compressed) -> None:
     wider = compressed(result.folder, ["macs <= 50%", "macs <= 80%"])
     assert [choice.budget.share for choice in wider.choices] == [0.5, 0.8]
-    assert wider.choices[1].measured["macs"] <= 0.8 * wider.original["macs"]
+    assert wider.choices[1].chosen.measured["macs"] <= 0.8 * wider.original["macs"]
 
 
 def test_a_folder_of_another_model_is_refused(result: Compressed) -> None:

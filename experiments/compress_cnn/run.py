@@ -1,0 +1,126 @@
+"""A convolutional network at 75, 50 and 35 % of its operations: nas.compress beside uniform scaling and others.
+
+    python experiments/compress_cnn/run.py --glyphs FILE --runs FOLDER
+
+goes on where it stopped; --report prints the figures of the runs; --smoke takes seconds.  One JSON line last.  See README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+import torch
+from compress_common.compare import WAYS, Case, figures, run
+from net import Net
+
+import nas
+from nas.train import as_supernet
+
+BUDGETS = ("75%", "50%", "35%")
+TRAIN, VALID, TEST = 300, 100, 150
+"""Typefaces."""
+
+
+def glyphs(file: Path, seed: int) -> nas.Task:
+    """62 characters, split by typeface."""
+    data = np.load(file)
+    images = torch.tensor(data["images"]).float()[:, None] / 255
+    labels, typeface = torch.tensor(data["labels"]).long(), data["typeface"]
+    order = np.random.default_rng(0).permutation(typeface.max() + 1)
+
+    def some(begin: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = torch.tensor(np.isin(typeface, order[begin : begin + count]))
+        return images[rows], labels[rows]
+
+    train, valid, test = some(0, TRAIN), some(1000, VALID), some(1200, TEST)
+    return nas.Classification(train, valid, test, batch=128, calibration=512, seed=seed)
+
+
+def original(task: nas.Task, folder: Path, smoke: bool) -> Net:
+    """The network, trained to its end; kept in the folder."""
+    torch.manual_seed(0)
+    net = Net(8, 8) if smoke else Net(24, 32)
+    training = nas.Training(
+        as_supernet(net, example=task.example),
+        task,
+        path=folder / "original",
+        steps=60 if smoke else 5000,
+        lr=1e-2 if smoke else 3e-3,
+        sampler=nas.Uniform(1),
+        loss=nas.Labels(),
+    )
+    if not training.trained:
+        print(training.run(progress=False), flush=True)
+    found = training.load()
+    module: Any = found.extract(found.space.largest)
+    return module
+
+
+def main() -> None:
+    """Runs what is asked for and prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--glyphs", type=Path, help="glyphs.npz: images (n, 16, 16), labels, typeface")
+    parser.add_argument("--runs", type=Path, help="folder of the runs")
+    parser.add_argument("--budgets", nargs="+", default=list(BUDGETS))
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--report", action="store_true", help="only the figures of what was run")
+    parser.add_argument("--smoke", action="store_true", help="digits, one budget, seconds")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.smoke:
+        options.budgets, options.ways, options.seeds, options.epochs = ["50%"], ["ours", "magnitude"], 1, 3
+        with tempfile.TemporaryDirectory() as folder:
+            everything(options, Path(folder))
+        return
+    if options.runs is None or (options.glyphs is None and not options.report):
+        parser.error("--glyphs and --runs are needed (or --smoke); README.md says how to make the glyphs")
+    options.runs.mkdir(parents=True, exist_ok=True)
+    everything(options, options.runs)
+
+
+def data(options: argparse.Namespace, seed: int) -> nas.Task:
+    """The glyphs, or the digits."""
+    return nas.digits(batch=32, seed=seed) if options.smoke else glyphs(options.glyphs, seed)
+
+
+def everything(options: argparse.Namespace, folder: Path) -> None:
+    """All runs that are not there yet, and the figures."""
+    for seed in range(0 if options.report else options.seeds):
+        task, net = data(options, seed), original(data(options, 0), folder, options.smoke)
+        whole = folder / "original.json"
+        if not whole.exists():
+            quality = nas.Accuracy(as_supernet(net, example=task.example), task, split="test")
+            whole.write_text(json.dumps(quality.measure_module(net)))
+        for budget in options.budgets:
+            for way in options.ways:
+                case = Case(
+                    model=net,
+                    task=task,
+                    budget=f"macs <= {budget}",
+                    device=None,
+                    folder=folder / f"{budget}-{seed}",
+                    epochs=options.epochs,
+                    training={"lr": 1e-3},
+                    options={},
+                    trials=20 if options.smoke else 120,
+                    best="min loss",
+                )
+                run(case, way, folder / f"{budget}, {way}, {seed}.json")
+                print(f"{budget}, {way}, {seed}: done", flush=True)
+    found = {"original": json.loads((folder / "original.json").read_text())["accuracy"], **figures(folder, "accuracy")}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Ways to make a trained network smaller, at equal passes over the training data, judged on the test split.
+
+Every way ends with a network within the budget; all are trained for as many epochs in total, those of a warm-up and of
+candidates that are given up included.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+import nas
+from nas.compressing import parse_budget
+from nas.compressing.recipe import compress
+from nas.compressing.uniform import ladder, largest_within
+from nas.hardware.device import parse_device
+from nas.train import as_supernet
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is made smaller.
+
+    Attributes:
+        model: trained.
+        task: data, with a test split.
+        budget: of one metric.
+        device: where latency is measured; None measures none.
+        folder: for whatever is made.
+        epochs: in total.
+        training: options of `nas.Training`.
+        options: of `nas.elastic`.
+        trials: of searches.
+        best: metric that decides on the validation split.
+    """
+
+    model: nn.Module
+    task: nas.Task
+    budget: str
+    device: str | None
+    folder: Path
+    epochs: int
+    training: Mapping[str, Any]
+    options: Mapping[str, Any]
+    trials: int
+    best: str
+
+    def costs(self, net: nas.Supernet) -> Callable[[nas.Arch], float]:
+        """What the budget's metric is of an arch."""
+        metric = parse_budget(self.budget).metric
+        one: Any = nas.Costs(net)
+        if metric == "latency_ms":
+            assert self.device is not None
+            one = nas.Latency(net, parse_device(self.device), budget_s=0.3)
+        elif metric == "weights_mib":
+            one = nas.Memory(net)
+        return lambda arch: float(one(arch)[metric])
+
+    def supernet(self, order: str) -> nas.Supernet:
+        """The model's own, its channels in order."""
+        space = nas.elastic(self.model, self.task.example, **self.options)
+        net = nas.Supernet(space, example=self.task.example, weights=self.model)
+        nas.reorder(net, by=order, task=None if order == "magnitude" else self.task)
+        return net
+
+    def tuned(self, net: nas.Supernet, arch: nas.Arch, epochs: int, name: str) -> nn.Module:
+        """An arch trained by itself, taught by the original."""
+        options: dict[str, Any] = dict(self.training)
+        if self.task.divergence is not None:
+            options |= {"teacher": net, "weight": 0.5}
+        trained = nas.Trained(self.task, self.folder / name, epochs=epochs, start=net, **options)
+        trained(arch)
+        return trained.extract(arch)
+
+
+def found(case: Case) -> dict[str, nn.Module]:
+    """`nas.compress`: what its search found, and uniform scaling in the order of the same score."""
+    return _compressed(case, "ours")
+
+
+def random(case: Case) -> dict[str, nn.Module]:
+    """The same recipe with random networks in the place of the search."""
+    return {"random search": _compressed(case, "random", algorithm=nas.RandomSearch())["ours"]}
+
+
+def cold(case: Case) -> dict[str, nn.Module]:
+    """The same recipe without a warm-up: networks are searched by what they lose untuned."""
+    return {"without warm-up": _compressed(case, "cold", warmup=0)["ours"]}
+
+
+def magnitude(case: Case) -> dict[str, nn.Module]:
+    """Uniform scaling, channels in the order of their weights."""
+    net = case.supernet("magnitude")
+    cost, space = case.costs(net), net.space
+    bound = parse_budget(case.budget).constraint({parse_budget(case.budget).metric: cost(space.largest)}).bound
+    arch = largest_within(ladder(space), cost, bound)
+    return {} if arch is None else {"uniform, magnitude": case.tuned(net, arch, case.epochs, "magnitude")}
+
+
+def depth(case: Case) -> dict[str, nn.Module]:
+    """Blocks left out, those first without which the loss on training data is lowest; widths are whole (LLM-Drop)."""
+    net = case.supernet("magnitude")
+    cost, arch = case.costs(net), net.space.largest
+    quality = nas.Calibration(net, case.task)
+    bound = parse_budget(case.budget).constraint({parse_budget(case.budget).metric: cost(arch)}).bound
+    while cost(arch) > bound:
+        fewer = [_without(net.space, arch, name) for name, kept in arch.choices.items() if kept is True]
+        fewer = [one for one in fewer if one is not None]
+        if not fewer:
+            return {}
+        arch = min(fewer, key=lambda one: quality(one)["calibration_loss"])
+    return {"depth": case.tuned(net, arch, case.epochs, "depth")}
+
+
+WAYS: dict[str, Callable[[Case], dict[str, nn.Module]]] = {
+    "ours": found,
+    "random": random,
+    "cold": cold,
+    "magnitude": magnitude,
+    "depth": depth,
+}
+
+
+def run(case: Case, way: str, file: Path) -> None:
+    """One way, kept as JSON: metrics on the test split and costs of every network that it ends with."""
+    if file.exists():
+        return
+    begun, rows = time.process_time(), {}
+    for name, module in WAYS[way](case).items():
+        net = as_supernet(module, example=case.task.example)
+        quality = nas.Accuracy(net, case.task, split="test").measure_module(module)
+        rows[name] = {**quality, **nas.Costs(net)(net.space.largest)}
+        if case.device is not None:
+            measured = nas.Latency(net, parse_device(case.device), budget_s=0.5)(net.space.largest)
+            rows[name]["latency_ms"] = measured["latency_ms"]
+    half = file.with_suffix(".half")
+    half.write_text(json.dumps({"rows": rows, "seconds": time.process_time() - begun}))
+    half.replace(file)
+
+
+def figures(folder: Path, metric: str) -> dict[str, Any]:
+    """For each budget and way the mean of a metric, its deviation, and the number of seeds.
+
+    Files are called "<budget>, <way>, <seed>.json".
+    """
+    values: dict[str, dict[str, list[float]]] = {}
+    for file in sorted(folder.glob("*, *, *.json")):
+        budget = file.stem.split(", ")[0]
+        for name, row in json.loads(file.read_text())["rows"].items():
+            values.setdefault(budget, {}).setdefault(name, []).append(row[metric])
+    return {
+        budget: {
+            name: {"mean": _mean(each), "deviation": _deviation(each), "seeds": len(each)}
+            for name, each in ways.items()
+        }
+        for budget, ways in values.items()
+    }
+
+
+def _compressed(case: Case, name: str, **options: Any) -> dict[str, nn.Module]:
+    result = compress(
+        case.model,
+        case.task,
+        case.budget,
+        device=case.device,
+        folder=case.folder / name,
+        epochs=case.epochs,
+        trials=case.trials,
+        best=case.best,
+        options=case.options,
+        **{**case.training, **options},
+    )
+    choice = result.choices[0]
+    modules = {"ours": choice.found.model, "ours or uniform": choice.chosen.model}
+    return modules if choice.uniform is None else {**modules, "uniform": choice.uniform.model}
+
+
+def _without(space: nas.Space, arch: nas.Arch, name: str) -> nas.Arch | None:
+    genes = [0 if gene is None else gene for gene in arch.genome]
+    place = next(at for at, decision in enumerate(space.decisions) if decision.name == name)
+    genes[place] = list(space.decisions[place].candidates).index(False)
+    return space.repair(genes)
+
+
+def _mean(values: list[float]) -> float:
+    return round(sum(values) / len(values), 4)
+
+
+def _deviation(values: list[float]) -> float:
+    mean = sum(values) / len(values)
+    return round(math.sqrt(sum((value - mean) ** 2 for value in values) / len(values)), 4)
