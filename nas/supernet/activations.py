@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.supernet import parts, passes, ranking
-from nas.supernet.inputs import Inputs, axis_of, like, tensors_in
+from nas.supernet.inputs import Inputs, axis_of, batch_size, like, tensors_in
 from nas.supernet.parts import Axis
 from nas.supernet.passes import Largest
 from nas.supernet.ranking import Share
@@ -162,18 +162,38 @@ def _write(
             ranking.add(found, share.atom, sums / rows)
 
 
-def sample_axis(example: Inputs | None, batch: Inputs) -> int | None:
-    """Along which axis tensors inside a network have samples, as far as inputs say; None where there are none."""
-    said = axis_of(batch if example is None else like(batch, example))
-    return said if said is None or isinstance(said, int) else 0
+@dataclass(frozen=True)
+class Samples:
+    """How many samples inputs have, and along which axis."""
 
+    count: int
+    axis: int
 
-def samples_first(tensor: Tensor, place: int, sample: int | None) -> Tensor:
-    """(n, …, length): the axis `place` last and that of samples first; n is 1 where there are none."""
-    place %= tensor.dim()
-    if sample is None or sample >= tensor.dim() or sample == place:
-        return tensor.movedim(place, -1)[None]
-    return tensor.movedim((sample, place), (0, -1))
+    @staticmethod
+    def of(inputs: Inputs, example: Inputs | None) -> Samples:
+        """Those of `inputs`, along the axis that the example says; one sample where there is no batch."""
+        said = axis_of(inputs if example is None else like(inputs, example))
+        if said is None:
+            return Samples(1, 0)
+        return Samples(
+            batch_size(inputs if example is None else like(inputs, example)), said if isinstance(said, int) else 0
+        )
+
+    def first(self, tensor: Tensor, place: int) -> Tensor:
+        """(n, …, length) of a tensor inside the network: the axis `place` last, and that of samples first.
+
+        The axis of samples is as long as they are many, the inputs' own before others.  Where there is none of that length it is
+        the inputs', which may have several rows for each sample, as windows of images; n is 1 where `place` is that axis.
+        """
+        place %= tensor.dim()
+        others = [axis for axis in range(tensor.dim()) if axis != place]
+        axis = next(
+            (axis for axis in sorted(others, key=lambda each: each != self.axis) if tensor.shape[axis] == self.count),
+            self.axis,
+        )
+        if self.count == 1 or axis not in others:
+            return tensor.movedim(place, -1)[None]
+        return tensor.movedim((axis, place), (0, -1))
 
 
 class _Reading:
@@ -182,12 +202,12 @@ class _Reading:
     def __init__(self, largest: Largest) -> None:
         self.squares: dict[tuple[str, str], Tensor] = {}
         self._example, self._whole = largest.example, largest.units.whole
-        self._sample: int | None = 0
+        self._samples = Samples(1, 0)
         self._last: dict[str, weakref.ref[Tensor]] = {}  # what a layer that reads an atom got last
 
     def begin(self, batch: Inputs) -> None:
         """The next batch: it says which axis has samples."""
-        self._sample = sample_axis(self._example, batch)
+        self._samples = Samples.of(batch, self._example)
         self._last.clear()
 
     def note(self, reads: Reads, _layer: nn.Module, positional: tuple[Any, ...], keywords: dict[str, Any]) -> None:
@@ -198,27 +218,33 @@ class _Reading:
         for share in tables.shares:
             last = self._last.get(share.atom)
             if last is None or last() is not tensor:
-                norms = _norms(tensor.detach(), tables.place, self._sample, share.unit, self._whole[share.atom])
+                norms = _norms(tensor.detach(), tables.place, self._samples, share.unit, self._whole[share.atom])
                 key = (share.atom, tables.layer)
                 self.squares[key] = self.squares[key] + norms if key in self.squares else norms
         self._last.update((share.atom, weakref.ref(tensor)) for share in tables.shares)
 
 
-def _norms(tensor: Tensor, place: int, sample: int | None, unit: Tensor, size: int) -> Tensor:
+def _norms(tensor: Tensor, place: int, samples: Samples, unit: Tensor, size: int) -> Tensor:
     """(size,) sum over samples of the squared mean over positions of the norm over a unit's indices."""
-    lead = samples_first(tensor, place, sample)
-    mine = unit >= 0
-    index = unit[mine].to(tensor.device)
-    step = max(1, ranking.PIECE * len(lead) // max(1, lead.numel()))
-    total = torch.zeros(size, dtype=torch.float64, device=tensor.device)
-    for start in range(0, len(lead), step):
-        piece = lead[start : start + step].double()
-        piece = piece.reshape(len(piece), -1, tensor.shape[place])[
-            ..., mine.to(tensor.device)
-        ].square()  # (n, positions, indices)
-        norms = piece.new_zeros(*piece.shape[:2], size).index_add_(2, index, piece).sqrt()
-        total += norms.mean(1).square().sum(0)
-    return total.cpu()
+    lead = samples.first(tensor, place)
+    count = samples.count if len(lead) % samples.count == 0 else len(lead)
+    means = torch.zeros(count, size, dtype=torch.float64, device=tensor.device)
+    mine = (unit >= 0).to(tensor.device)
+    index = unit[unit >= 0].to(tensor.device)
+    for owner, (piece,) in rows_of(count, lead):
+        squares = piece.double().reshape(len(piece), -1, piece.shape[-1])[..., mine].square()  # (n, positions, indices)
+        norms = squares.new_zeros(*squares.shape[:2], size).index_add_(2, index, squares).sqrt()
+        means.index_add_(0, owner, norms.mean(1))
+    return (means * count / max(1, len(lead))).square().sum(0).cpu()
+
+
+def rows_of(count: int, *leads: Tensor) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Pieces of rows of several tensors, and the sample of `count` that each row is of."""
+    length, numbers = len(leads[0]), leads[0].numel()
+    step = max(1, ranking.PIECE * length // max(1, numbers))
+    for start in range(0, length, step):
+        rows = torch.arange(start, min(start + step, length), device=leads[0].device)
+        yield rows // max(1, length // count), [lead[start : start + step] for lead in leads]
 
 
 def _finite(found: dict[Any, Tensor]) -> bool:

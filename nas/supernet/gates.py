@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nas.errors import SupernetError
-from nas.supernet import passes, ranking
-from nas.supernet.activations import Reads, readers, sample_axis, samples_first
-from nas.supernet.inputs import Inputs, batch_size, like
+from nas.supernet import passes
+from nas.supernet.activations import Reads, Samples, readers, rows_of
+from nas.supernet.inputs import Inputs
 from nas.supernet.passes import Largest, Step
 
 
@@ -43,14 +43,6 @@ def gradients(largest: Largest, steps: Iterable[Step]) -> Iterator[dict[str, lis
             yield gates.taken()
 
 
-class _Call(NamedTuple):
-    """A call of the network: its number, how many samples it has, and along which axis."""
-
-    number: int
-    samples: int
-    axis: int
-
-
 class _Gates:
     """The network, and what its layers read in the calls since the last backward."""
 
@@ -58,16 +50,14 @@ class _Gates:
         self._largest, self._whole = largest, largest.units.whole
         self._sums: dict[tuple[str, int], Tensor] = {}
         self._unknown: set[str] = set()
-        self._now = _Call(0, 1, 0)
+        self._call, self._samples = 0, Samples(1, 0)
         self.leaves: list[Tensor] = []
         """What is read first: all that is read later depends on it, or is here too."""
 
     def __call__(self, inputs: Inputs) -> Any:
         """The output."""
-        example = self._largest.example
-        axis = sample_axis(example, inputs)
-        samples = 1 if axis is None else batch_size(inputs if example is None else like(inputs, example))
-        self._now = _Call(self._now.number + 1, samples, axis or 0)
+        self._call += 1
+        self._samples = Samples.of(inputs, self._largest.example)
         return self._largest(inputs)
 
     def taken(self) -> dict[str, list[Tensor]]:
@@ -86,10 +76,10 @@ class _Gates:
         tensor = reads.of(positional, keywords)
         if tensor is None or not torch.is_grad_enabled():
             return None
-        if len(samples_first(tensor, reads.tables.place, self._now.axis)) % self._now.samples:
+        if len(self._samples.first(tensor, reads.tables.place)) % self._samples.count:
             self._unknown |= {share.atom for share in reads.tables.shares}
             return None
-        hook = partial(self._reduce, reads, self._now, tensor.detach())
+        hook = partial(self._reduce, reads, (self._call, self._samples), tensor.detach())
         if tensor.requires_grad:
             own = tensor.view_as(tensor)
             own.register_hook(hook)  # type: ignore[no-untyped-call]
@@ -99,27 +89,23 @@ class _Gates:
             self.leaves.append(own)
         return reads.put(own, positional, keywords)
 
-    def _reduce(self, reads: Reads, call: _Call, tensor: Tensor, gradient: Tensor) -> None:
+    def _reduce(self, reads: Reads, call: tuple[int, Samples], tensor: Tensor, gradient: Tensor) -> None:
         if not bool(gradient.isfinite().all()):
             raise SupernetError(
                 f"the gradient of what {reads.tables.layer!r} reads is not finite on this batch; leave it out"
             )
-        values = samples_first(tensor, reads.tables.place, call.axis)
-        slopes = samples_first(gradient, reads.tables.place, call.axis)
-        sums = torch.zeros(call.samples, reads.tables.length, dtype=torch.float64, device=tensor.device)
-        each = len(values) // call.samples
-        step = max(1, ranking.PIECE * len(values) // max(1, values.numel()))
-        for start in range(0, len(values), step):
-            rows = slice(start, start + step)
-            product = values[rows].double() * slopes[rows].double()
-            owner = torch.arange(start, start + len(product), device=tensor.device) // max(1, each)
+        number, samples = call
+        leads = [samples.first(each, reads.tables.place) for each in (tensor, gradient)]
+        sums = torch.zeros(samples.count, reads.tables.length, dtype=torch.float64, device=tensor.device)
+        for owner, (values, slopes) in rows_of(samples.count, *leads):
+            product = values.double() * slopes.double()
             sums.index_add_(0, owner, product.reshape(len(product), -1, product.shape[-1]).sum(1))
-        sums = sums.cpu() * call.samples
+        sums = sums.cpu() * samples.count
         for share in reads.tables.shares:
             mine = share.unit >= 0
-            found = torch.zeros(call.samples, self._whole[share.atom], dtype=torch.float64)
+            found = torch.zeros(samples.count, self._whole[share.atom], dtype=torch.float64)
             found.index_add_(1, share.unit[mine], sums[:, mine])
-            key = (share.atom, call.number)
+            key = (share.atom, number)
             self._sums[key] = self._sums[key] + found if key in self._sums else found
 
 

@@ -367,24 +367,18 @@ def measured(supernet: Supernet, units: Units, by: Score, data: Data) -> dict[st
     return found
 
 
-_MISSING: dict[Needs, str] = {
-    "weights": "it gave no score",
-    "inputs": "no layer of a known type reads or writes them",
-    "gradients": "no gradient came to their weights",
-}
-
-
 def _tell(by: Score, missing: Sequence[str], of: int) -> None:
     """Say which units are in another order than was asked.
 
     Raises:
         SupernetError: all of them.
     """
+    because = "no layer of a known type reads or writes them" if by.along_axes else "no gradient came to their weights"
     what = f"{missing[0]!r}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
     if len(missing) == of and by.needs == "gradients":
-        raise SupernetError(f"importance by {by.name!r} knows nothing of {what}: {_MISSING[by.needs]}")
+        raise SupernetError(f"importance by {by.name!r} knows nothing of {what}: {because}")
     warnings.warn(
-        f"importance by {by.name!r} knows nothing of {what}: {_MISSING[by.needs]}; they count by their magnitude",
+        f"importance by {by.name!r} knows nothing of {what}: {because}; they count by their magnitude",
         UserWarning,
         stacklevel=6,
     )

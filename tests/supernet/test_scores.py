@@ -280,6 +280,32 @@ def test_the_example_says_which_axis_has_samples():
     assert not torch.allclose(other, expected)
 
 
+class Folded(nn.Module):
+    """Samples first outside; inside time first, or with several rows for each sample."""
+
+    def __init__(self, width: int, how: str) -> None:
+        super().__init__()
+        self.up, self.down, self.how = nn.Linear(4, width), nn.Linear(width, 2), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = {"plain": x, "time": x.transpose(0, 1), "rows": x.flatten(0, 1)}[self.how]
+        output: Tensor = self.down(self.up(inner).relu())
+        return output.transpose(0, 1) if self.how == "time" else output.reshape(*x.shape[:2], 2)
+
+
+@pytest.mark.parametrize("by", ["activations", "group_fisher"])
+@pytest.mark.parametrize("how", ["time", "rows"])
+def test_samples_are_found_inside_a_network(by, how):
+    x = torch.randn(3, 6, 4, generator=GENERATOR)
+    found = []
+    for kind in ("plain", how):
+        value = nas.model(Folded)(width=pg.oneof([3, 6]), how=kind)
+        net = nas.Supernet(nas.Space(value, name="folded"), example=torch.zeros(1, 6, 4))
+        fill_distinct(net)
+        found += scored(net, by=by, batches=[x], **({"loss": loss} if by == "group_fisher" else {})).values()
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=0)
+
+
 @pytest.mark.filterwarnings("ignore:importance by 'mean_activation' knows nothing of 'hidden'")
 @pytest.mark.parametrize("piece", [1, 50])
 @pytest.mark.parametrize("by", BY_INPUTS + BY_GRADIENTS)
