@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from nas.search import NSGA2 as NSGA2
     from nas.search import REINFORCE as REINFORCE
     from nas.search import SMBO as SMBO
+    from nas.search import Compose as Compose
     from nas.search import ConcurrentNAS as ConcurrentNAS
     from nas.search import DNASearch as DNASearch
     from nas.search import Exhaustive as Exhaustive
@@ -249,6 +250,7 @@ _HOME = {
     "DNASearch": "nas.search",
     "OptunaSearch": "nas.search",
     "LINAS": "nas.search",
+    "Compose": "nas.search",
     "ConcurrentNAS": "nas.search",
     "LocalSearch": "nas.search",
     "QualityDiversity": "nas.search",

@@ -294,6 +294,10 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
         lambda: {"population": 10, "crossover": 0.5, "mutation": 0.5, "seed": 0, "synchronous": False},
     ),
     "Surrogate": (nas.Surrogate, lambda: {"initial": 3, "candidates": 20, "exact": 8, "seed": 0}),
+    "Compose": (
+        nas.Compose,
+        lambda: {"base": "largest", "alternatives": 3, "candidates": 20, "exact": 8, "seed": 0},
+    ),
     "MultiFidelity": (
         nas.MultiFidelity,
         lambda: {"low": 1.0, "initial": 3, "candidates": 20, "exact": 8, "seed": 0},

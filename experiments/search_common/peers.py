@@ -11,7 +11,7 @@ import pyglove as pg
 from search_common.problem import Problem
 
 from nas.metrics import Metric
-from nas.search import NSGA2, Algorithm, Finished, LocalSearch, Surrogate
+from nas.search import LINAS, NSGA2, Algorithm, Compose, Finished, LocalSearch, Surrogate
 from nas.space import Space
 
 POPULATION = 20
@@ -150,6 +150,8 @@ def botorch_nehvi(problem: Problem, evaluations: int, seed: int) -> np.ndarray:
 
 SEARCHES: dict[str, Search] = {
     "surrogate": ours(lambda seed: Surrogate(seed=seed)),
+    "compose": ours(lambda seed: Compose(seed=seed)),
+    "linas": ours(lambda seed: LINAS(population=POPULATION, seed=seed)),
     "local-search": ours(lambda seed: LocalSearch(seed=seed)),
     "nsga2": ours(lambda seed: NSGA2(population=POPULATION, seed=seed)),
     "random": random_search,

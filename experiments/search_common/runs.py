@@ -96,14 +96,16 @@ def figures(
     return result
 
 
-def parser(document: str | None) -> argparse.ArgumentParser:
-    """Options of all these experiments."""
+OTHERS = ("compose", "linas")  # compared where that is the question
+
+
+def parser(document: str | None, searches: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """Options of all these experiments; `searches` are compared unless others are asked for."""
+    usual = [name for name in SEARCHES if name not in (*DEAR, *OTHERS)]
     parser = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, help="folder of the runs")
     parser.add_argument("--problems", nargs="+")
-    parser.add_argument(
-        "--searches", nargs="+", choices=list(SEARCHES), default=[name for name in SEARCHES if name not in DEAR]
-    )
+    parser.add_argument("--searches", nargs="+", choices=list(SEARCHES), default=list(searches or usual))
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument(
         "--evaluations", type=int, help="fewer than the last mark, for searches whose proposals are dear"

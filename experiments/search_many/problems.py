@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+from search_common.cells import cells
 from search_common.problem import Problem
 
-from searchspaces.nasbench201 import EDGES, Table
+from searchspaces.nasbench201 import Table
 
 UNITS = (1.0, 1e-3, 1e4, 50.0)  # of the objectives: what is measured in seconds, in bytes, in points of accuracy
 DECISIONS, CANDIDATES = 24, 4
@@ -35,18 +34,6 @@ def closed(objectives: int, pairs: float) -> Problem:
         return np.stack([(one + pairs * two) * unit for one, two, unit in zip(alone, paired, UNITS, strict=False)], 1)
 
     return Problem([CANDIDATES] * DECISIONS, values)
-
-
-def cells(table: Table, columns: Sequence[str]) -> Problem:
-    """NAS-Bench-201: the first column is maximised, the others are costs; a cell without a value is as bad as the worst."""
-    genes = table.values(list(EDGES)).astype(int)
-    measured = table.values(list(columns))
-    measured[:, 0] *= -1.0
-    worst = np.nanmax(measured, 0)
-    measured = np.where(np.isnan(measured).any(1)[:, None], worst, measured)
-    rows = np.zeros((5,) * len(EDGES), dtype=int)
-    rows[tuple(genes.T)] = np.arange(len(genes))
-    return Problem([5] * len(EDGES), lambda some: measured[rows[tuple(some.T)]], lambda: measured)
 
 
 NB201 = {

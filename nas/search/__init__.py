@@ -5,6 +5,7 @@
 - `RegularizedEvolution`: a queue that forgets the oldest.
 - `Surrogate`: the default; Gaussian processes say what an arch would measure, and the largest expected gain is asked.
 - `MultiFidelity`: the same with cheap partial evaluations; which arch is evaluated, and how far.
+- `Compose`: single replacements are measured and added up, and the best archs are composed by integer programming.
 - `NSGA2`: several objectives, constraints; asynchronous, or synchronous where answers must not depend on the workers.
 - `LINAS`, `ConcurrentNAS`: rounds of evolution on predictors, measured; for one target, for several in turn.
 - `LocalSearch`: neighbours of the front, and again from elsewhere; `QualityDiversity`: the best of each cost bucket, bred.
@@ -19,6 +20,7 @@
 from __future__ import annotations
 
 from nas.search.base import Algorithm, Exhausted, Finished, History, LazyArchs
+from nas.search.compose import Compose
 from nas.search.concurrent_nas import ConcurrentNAS
 from nas.search.dna_search import DNASearch
 from nas.search.fidelity import MultiFidelity
@@ -47,6 +49,7 @@ __all__ = [
     "REINFORCE",
     "SMBO",
     "Algorithm",
+    "Compose",
     "ConcurrentNAS",
     "DNASearch",
     "Exhausted",

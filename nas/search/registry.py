@@ -8,6 +8,7 @@ from typing import Any
 from nas.checking import checked
 from nas.errors import AlgorithmError, suggest
 from nas.search.base import Algorithm
+from nas.search.compose import Compose
 from nas.search.concurrent_nas import ConcurrentNAS
 from nas.search.dna_search import DNASearch
 from nas.search.fidelity import MultiFidelity
@@ -36,6 +37,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
         MultiFidelity,
         RegularizedEvolution,
         NSGA2,
+        Compose,
         LINAS,
         ConcurrentNAS,
         LocalSearch,

@@ -341,6 +341,28 @@ class Space:
         near = (Arch(self, tuple(genome)) for genome in self._forest.neighbours(self._own(arch)))
         return filter(self.allows, near)
 
+    def default(self, decision: int) -> Any:
+        """What a decision takes that becomes active when the largest archs are made: candidate or float."""
+        return self._top[decision]
+
+    def replaced(self, arch: Arch, decision: int, gene: Any) -> Arch | None:
+        """The arch with another candidate (or float) in one decision; what that activates has its largest candidate.
+
+        Where `arch` does not have the decision, those that control it change, too; where slots must be distinct or sorted, other
+        slots.
+
+        Args:
+            arch: of this space.
+            decision: index of the decision.
+            gene: index of the candidate, or a float.
+
+        Returns:
+            None when no arch has it or a rule forbids it.
+        """
+        genome = self._forest.forced(self._own(arch), decision, gene, self._top)
+        found = None if genome is None else Arch(self, tuple(genome))
+        return found if found is not None and self.allows(found) else None
+
     def enumerate(self) -> Iterator[Arch]:
         """Every arch once, in lexicographic order.
 

@@ -12,12 +12,12 @@ import pytest
 
 from nas.pareto import non_dominated
 
-SCRIPT = Path(__file__).parents[2] / "experiments" / "search_wide" / "rings.py"
+SCRIPT = Path(__file__).parents[2] / "experiments" / "search_common" / "rings.py"
 
 
 @pytest.fixture(scope="module")
 def rings() -> Any:
-    spec = importlib.util.spec_from_file_location("search_wide_rings", SCRIPT)
+    spec = importlib.util.spec_from_file_location("search_common_rings", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
