@@ -111,6 +111,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "evaluate",
         "files",
         "hardware",
+        "identity",
         "metrics",
         "search",
         "space",

@@ -56,13 +56,17 @@ class Verdict:
         """Whether the smallest network is within it."""
         return self.constraint.violation(self.smallest) == 0.0
 
+    @property
+    def wide(self) -> bool:
+        """Whether the original is within it."""
+        return self.constraint.violation(self.original) == 0.0
+
     def __str__(self) -> str:
         share = f"{self.smallest / self.original:.1%} of the original" if self.original else "nothing in the original"
         told = f"the smallest network has {human(self.smallest)} {unit_of(self.budget.metric)}".rstrip()
         bound = human(self.constraint.bound)
         said = "can be met" if self.met else "cannot be met"
-        wide = self.constraint.violation(self.original) == 0.0
-        return f"{self.budget} ({bound}) {said}: {told}, {share}" + ("; the original is within it" if wide else "")
+        return f"{self.budget} ({bound}) {said}: {told}, {share}" + ("; the original is within it" if self.wide else "")
 
 
 @dataclass(frozen=True)

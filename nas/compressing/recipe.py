@@ -20,31 +20,33 @@ from nas.checking import Count, Natural, Probability, checked
 from nas.compressing import card
 from nas.compressing.budgets import Budget, parse_budgets
 from nas.compressing.calibration import LOSS, Calibration
+from nas.compressing.kept import Kept
 from nas.compressing.memory import Memory
 from nas.compressing.near import Near
 from nas.compressing.profiling import Profile, Verdict, check_metrics, profile, target_of
+from nas.compressing.refusing import check_fits, check_training, goal_of, weight_of
 from nas.compressing.result import Choice, Compressed
-from nas.compressing.settings import Settings, named
-from nas.compressing.tuning import Tuning
+from nas.compressing.settings import Settings, named, told
+from nas.compressing.stages import CONVERT, ORDER, RACE, SEARCH, TUNING, UNIFORM, WARM_UP, Stages
+from nas.compressing.tuning import Measures, Plan, Tuning, cost_by
 from nas.compressing.uniform import ladder, largest_within
 from nas.convert.elastic import elastic
 from nas.errors import EvaluationError, NasError, StudyError
 from nas.evaluate import Accuracy, Costs, Latency, Once
 from nas.evaluate.base import Evaluator
 from nas.hardware import Target
+from nas.identity import jsonable
 from nas.metrics import Constraint
 from nas.search import Algorithm, Surrogate
 from nas.space import Arch, Space
 from nas.study import Study
-from nas.study.progress import reporter
 from nas.supernet import Supernet, reorder
 from nas.text import human
-from nas.train import Labels, Loss, Task, Teacher, Training
+from nas.train import Labels, Loss, Task, Teacher, Training, Uniform
 from nas.train.losses import digest
 
 BEYOND = 60  # trials of the search beside one for each alternative of each decision
-SEARCH, WITHIN = "search", "within"
-SUPERNET, WARMED, MEASURED, NOTE = "supernet", "warmed", "measured", "compress.json"
+SUPERNET, WARMED, MEASURED, TIMES, NOTE = "supernet", "warmed", "measured", "times", "compress.json"
 
 
 @checked(NasError)
@@ -61,7 +63,7 @@ def compress(
     trials: Count | None = None,
     batches: Count = 8,
     order: str = "fisher",
-    teacher: Probability = 0.5,
+    teacher: Probability | None = None,
     best: str = "",
     algorithm: Algorithm | None = None,
     workers: Natural = 0,
@@ -89,44 +91,61 @@ def compress(
             alternative of each decision and 60 more unless given.
         batches: training batches that they are measured on.
         order: importance score by which channels are put in order, as `nas.reorder` takes it.
-        teacher: weight of the original's outputs in the loss; the rest is the labels'.  0 for tasks that compare no outputs.
-        best: metric that decides between tuned networks, as "max accuracy"; "min loss" unless given.
+        teacher: weight of the original's outputs in the loss; the rest is the labels'.  Half unless given, and 0 for a task that
+            does not compare outputs.
+        best: metric of the task that decides between tuned networks, as "max accuracy"; "min loss" unless given.
         algorithm: of the search.
         workers: processes of the search; 0 is this one.
         options: of `nas.elastic`.
-        progress: say what is done.
+        progress: say which stage it is at, how far that is and when it ends, and what was decided.
         training: options of `nas.Training` for warm-up and tuning: lr=, optimizer=, …
 
+    A budget that the original is within has the original as its choice, and nothing is trained for it.
+
+    A second call in the folder uses again what was made with the same options and makes the rest: with another lr= what is
+    trained, with other batches= the search, too.  Another model, task, space or order needs another folder.
+
     Raises:
-        MetricError: a budget is not understood, on what nothing measures, or below the smallest network.
+        MetricError: a budget is not understood, on what nothing measures, or below the smallest network; or `best` is on what
+            the task does not measure.
         SpaceError: nothing of the model is elastic.
-        EvaluationError: warm-up and race leave no epoch for tuning.
+        EvaluationError: model and task do not fit; the model gives other outputs at each call; an option has no effect; or
+            warm-up and race leave no epoch for tuning.
+        StudyError: the folder is a file, or of another compression.
+        TrainError: a training diverged; the same call goes on, with a lower lr= too.
     """
+    metric = goal_of(best, task)
+    weight = weight_of(teacher, task)
+    check_training(training)
     warm = epochs // 3 if warmup is None else warmup
     race = (2 if epochs - warm > 2 else 1) if candidates is None else candidates
+    if epochs - warm - (race - 1) < 1:
+        raise EvaluationError(
+            f"epochs={epochs} with warmup={warm} and a race of {race} candidates leave no epoch for tuning; give at least "
+            f"epochs={warm + race}"
+        )
+    target = None if device is None else target_of(device)
+    budgets = parse_budgets(budget, "macs" if device is None else "latency_ms")
+    check_metrics(budgets, target)
+    path = Path(folder)
+    names = [CONVERT, ORDER, *([WARM_UP] if warm else []), SEARCH, *([RACE] if race > 1 else []), TUNING, UNIFORM]
     settings = Settings(
-        device=None if device is None else target_of(device),
-        folder=Path(folder),
+        device=target,
+        folder=path,
         epochs=epochs,
         warmup=warm,
         race=race,
         trials=trials,
         batches=batches,
-        teacher=teacher if task.divergence is not None else 0.0,
+        teacher=weight,
         workers=workers,
-        best=best or "min loss",
+        best=metric,
         order=order,
         algorithm=algorithm,
         training=dict(training),
-        say=reporter(True).say if progress else _quiet,
+        stages=Stages(names, path, show=progress),
     )
-    if settings.tuning < 1:
-        raise EvaluationError(
-            f"epochs={epochs} with warmup={warm} and a race of {race} candidates leave {settings.tuning} epochs for tuning; give "
-            f"at least {warm + race} epochs"
-        )
-    budgets = parse_budgets(budget, "macs" if device is None else "latency_ms")
-    check_metrics(budgets, settings.device)
+    check_fits(model, task)
     return Compression(model, task, budgets, settings, dict(options or {})).run()
 
 
@@ -155,21 +174,29 @@ class Compression:
     def run(self) -> Compressed:
         """All of it."""
         settings = self.settings
-        net = self.supernet()
-        found = profile(net, self.budgets, device=settings.device)
-        found.check()
-        self.say(str(found))
-        original = {**Accuracy(net, self.task)(net.space.largest), **found.original}
-        warmed = self.warm(net, found)
+        self._remember()
+        net, found = self.supernet()
+        original = {**self._judge(net)(net.space.largest), **found.original}
+        wanted = [verdict for verdict in found.verdicts if not verdict.wide]
         costs = self.costs(net)
-        search = self.search(warmed, costs)
-        tuning = Tuning(self.task, settings, costs, net, warmed)
-        plans = [tuning.plan([self.within(warmed, costs, verdict), search], verdict) for verdict in found.verdicts]
-        for plan in plans:
-            self.say(str(plan))
-        choices = tuning.run(plans)
+        if wanted and self.task.divergence is None:
+            self.say(
+                f"{type(self.task).__name__} does not say how outputs of two networks are compared: labels alone teach"
+            )
+        if wanted:
+            warmed = self.warm(net, wanted)
+            tuning = Tuning(self.task, settings, Measures(costs, self._kept(net)), net, warmed)
+            search, plans = self.searched(warmed, costs, wanted, tuning)
+            chosen = dict(zip(wanted, tuning.run(plans), strict=True))
+        else:
+            tuning, chosen = Tuning(self.task, settings, Measures(costs, self._kept(net)), net, net), {}
+        for verdict in found.verdicts:
+            if verdict.wide:
+                chosen[verdict] = tuning.whole(verdict, self._judge(net))
+        choices = [chosen[verdict] for verdict in found.verdicts]
         self.conclude(original, choices)
-        result = Compressed(found, original, choices, search, settings.folder, tuple(self.notes))
+        studied = search if wanted else choices[0].found.study
+        result = Compressed(found, original, choices, studied, settings.folder, tuple(self.notes))
         with files.explained(settings.folder, StudyError):
             files.write(settings.folder / "README.md", card.markdown(result))
             files.write(settings.folder / "report.html", card.page(result))
@@ -179,55 +206,79 @@ class Compression:
         """Tell what was decided, now and in the result."""
         for line in text.splitlines():
             self.notes.append(line)
-            self.settings.say(line)
+            self.settings.stages.say(line)
 
     # -- the steps
 
-    def supernet(self) -> Supernet:
-        """The model with every width in order of importance, kept in the folder."""
-        folder, given = self.settings.folder, self.model
-        space = given.space if isinstance(given, Supernet) else elastic(given, self.task.example, **self.options)
-        self._remember(given)
-        self.say(f"space {space.name!r}: {len(space.decisions)} decisions, {space.shown_size} networks")
-        if (folder / SUPERNET).exists():
-            return Supernet.load(folder / SUPERNET, space)
-        net = (
-            copy.deepcopy(given)
-            if isinstance(given, Supernet)
-            else Supernet(space, example=self.task.example, weights=given)
-        )
+    def supernet(self) -> tuple[Supernet, Profile]:
+        """The model with every width in order of importance, kept in the folder, and what its networks cost.
+
+        Raises:
+            MetricError: a budget is below the smallest.
+        """
+        settings, given = self.settings, self.model
+        folder = settings.folder / SUPERNET
+        with settings.stages.stage(CONVERT, f"{type(given).__name__} into a space"):
+            space = given.space if isinstance(given, Supernet) else elastic(given, self.task.example, **self.options)
+            self.say(f"space {space.name!r}: {len(space.decisions)} decisions, {space.shown_size} networks")
+            if folder.exists():
+                net = Supernet.load(folder, space)
+            elif isinstance(given, Supernet):
+                net = copy.deepcopy(given)
+            else:
+                net = Supernet(space, example=self.task.example, weights=given)
+            self._check_options(net)
+        found = profile(net, self.budgets, evaluators=self._clocks(net))
+        found.check()
+        self.say(str(found))
+        with settings.stages.stage(ORDER, f"channels by {settings.order}" + (", kept" if folder.exists() else "")):
+            if not folder.exists():
+                self._order(net)
+                net.save(folder)
+        return net, found
+
+    def _order(self, net: Supernet) -> None:
+        by = self.settings.order
         try:
-            reorder(net, by=self.settings.order, task=None if self.settings.order == "magnitude" else self.task)
+            reorder(net, by=by, task=None if by == "magnitude" else self.task)
         except NasError as error:
             self.say(f"channels stay in the model's order: {error}")
-        net.save(folder / SUPERNET)
-        return net
 
-    def warm(self, net: Supernet, found: Profile) -> Supernet:
+    def warm(self, net: Supernet, verdicts: Sequence[Verdict]) -> Supernet:
         """A copy after the training of networks near the budgets; the supernet itself without a warm-up."""
         settings = self.settings
         if not settings.warmup:
             return net
-        archs = [self._near(net, found, number) for number in range(len(self.budgets))]
-        targets = sorted({net.macs(arch) for arch in archs})
+        targets = sorted({net.macs(self._near(net, verdict)) for verdict in verdicts})
+        aimed = ", ".join(map(human, targets))
         loss: Loss = Labels()
         if settings.teacher:
             loss = Teacher(net.extract(net.space.largest), weight=settings.teacher)
-        path = settings.folder / f"{WARMED}-{named([*map(str, targets), str(settings.warmup)])}"
-        training = Training(
-            copy.deepcopy(net),
-            self.task,
-            path=path,
-            sampler=Near(net, targets),
-            loss=loss,
-            epochs=settings.warmup,
-            **settings.training,
-        )
-        if not training.trained:
-            training.run(progress=False)
-        aimed = ", ".join(map(human, targets))
+        options: dict[str, Any] = {"sampler": Near(net, targets), "loss": loss, "epochs": settings.warmup}
+        options |= settings.training
+        what = f"{settings.warmup} epochs, one network of about {aimed} operations a step"
+        with settings.stages.stage(WARM_UP, what):
+            config = Training(net, self.task, **options).config  # of other options in another place
+            path = settings.folder / f"{WARMED}-{named(config)}"
+            training = Training(copy.deepcopy(net), self.task, path=path, **options)
+            if not training.trained:
+                training.run(progress=settings.stages.show)
+            warmed = training.load()
         self.say(f"warm-up: {training.steps} steps, one network of about {aimed} operations each")
-        return training.load()
+        return warmed
+
+    def searched(
+        self, warmed: Supernet, costs: Sequence[Evaluator], verdicts: Sequence[Verdict], tuning: Tuning
+    ) -> tuple[Study, list[Plan]]:
+        """The search, within each budget too, and what is tuned."""
+        stages, plans = self.settings.stages, []
+        with stages.stage(SEARCH, f"{len(verdicts) + 1} studies of {self._trials(warmed)} networks each"):
+            search = self.search(warmed, costs)
+            for verdict in verdicts:
+                plans.append(tuning.plan([self.within(warmed, costs, verdict), search], verdict))
+        for plan in plans:
+            self.say(str(plan))
+        return search, plans
 
     def costs(self, net: Supernet) -> list[Evaluator]:
         """What measures the costs that budgets are about."""
@@ -237,14 +288,14 @@ class Compression:
     def search(self, warmed: Supernet, costs: Sequence[Evaluator]) -> Study:
         """Networks of all sizes: quality beside what budgets are about."""
         metrics = list(dict.fromkeys(budget.metric for budget in self.budgets))
-        study = self._study(SEARCH, warmed, costs, [f"min {LOSS}", *(f"min {name}" for name in metrics)])
-        study.run(workers=self.settings.workers, progress=False)
+        study = self._study("search", warmed, costs, [f"min {LOSS}", *(f"min {name}" for name in metrics)])
+        study.run(workers=self.settings.workers, progress=self.settings.stages.show)
         return study
 
     def within(self, warmed: Supernet, costs: Sequence[Evaluator], verdict: Verdict) -> Study:
         """Networks within a budget; what was measured in another study is not measured again."""
-        study = self._study(WITHIN, warmed, costs, [f"min {LOSS}"], verdict.constraint)
-        study.run(workers=self.settings.workers, progress=False)
+        study = self._study("within", warmed, costs, [f"min {LOSS}"], verdict.constraint)
+        study.run(workers=self.settings.workers, progress=self.settings.stages.show)
         return study
 
     def _study(
@@ -258,55 +309,94 @@ class Compression:
         settings = self.settings
         quality = Calibration(warmed, self.task, batches=settings.batches)
         where = warmed.source[1] if warmed.source else ""
-        trials = settings.trials or alternatives(warmed.space) + BEYOND
+        evaluators = [Once(quality, _key, settings.folder / MEASURED), *costs]
+        algorithm = settings.algorithm or Surrogate()
+        bound = None if constraint is None else str(constraint)
         return Study(
-            f"{name}-{named([*objectives, str(constraint), where])}",
+            f"{name}-{named(list(objectives), bound, where, told(evaluators, algorithm))}",
             space=warmed.space,
             objectives=objectives,
             constraints=[] if constraint is None else [constraint],
-            evaluators=[Once(quality, _key, settings.folder / MEASURED), *costs],
-            algorithm=settings.algorithm or Surrogate(),
+            evaluators=evaluators,
+            algorithm=algorithm,
             store=settings.store,
-            trials=max(trials // 2, 1),
+            trials=self._trials(warmed),
         )
+
+    def _trials(self, net: Supernet) -> int:
+        """Of each study."""
+        return max((self.settings.trials or alternatives(net.space) + BEYOND) // 2, 1)
 
     def conclude(self, original: Mapping[str, float], choices: Sequence[Choice]) -> None:
         """A sentence for each budget."""
-        name, _ = self.settings.goal
+        name = self.settings.best.name
         for one in choices:
             metric = one.budget.metric
             cost = one.chosen.measured[metric]
+            if one.is_original:
+                self.say(
+                    f"{one.budget}: the original, with {metric} {human(cost)}, is within it and is chosen; nothing was trained"
+                )
+                continue
             beside = "" if one.uniform is None else f", uniform scaling {human(one.uniform.measured[name])}"
             which = "uniform scaling was better and is chosen" if one.is_uniform else "the found network is chosen"
             self.say(
                 f"{one.budget}: {name} {human(one.found.measured[name])} (original {human(original[name])}{beside}) at {metric} "
                 f"{human(cost)}, {cost / original[metric]:.1%} of the original; {which}"
             )
+            if cost > one.bound:
+                self.say(
+                    f"{one.budget}: measured once more, the chosen network has {metric} {human(cost)}, above the budget's "
+                    f"{human(one.bound)}; ask for a little less"
+                )
 
     # -- inside
 
-    def _near(self, net: Supernet, found: Profile, number: int) -> Arch:
-        """The largest uniform network within a budget, or the smallest of all."""
-        verdict = found.verdicts[number]
-        metric = verdict.budget.metric
-        one = next(one for one in self.costs(net) if metric in (one.metrics or ()))
-        arch = largest_within(ladder(net.space), lambda arch: one(arch)[metric], verdict.constraint.bound)
-        return arch or net.space.smallest
+    def _judge(self, net: Supernet) -> Accuracy:
+        """Quality of the original: with the BatchNorm statistics that the model came with, where it is one network."""
+        return Accuracy(net, self.task, calibrate=isinstance(self.model, Supernet))
 
-    def _remember(self, given: nn.Module) -> None:
+    def _near(self, net: Supernet, verdict: Verdict) -> Arch:
+        """The largest uniform network within a budget, or the smallest of all."""
+        cost = cost_by(verdict.budget.metric, self._kept(net))
+        return largest_within(ladder(net.space), cost, verdict.constraint.bound) or net.space.smallest
+
+    def _kept(self, net: Supernet) -> list[Evaluator]:
+        return [Costs(net), Memory(net), *self._clocks(net)]
+
+    def _clocks(self, net: Supernet) -> list[Evaluator]:
+        """What measures times, kept: that budgets and what is trained for them are the same in a second call."""
+        device, folder = self.settings.device, self.settings.folder
+        return [] if device is None else [Kept(Latency(net, device), folder / TIMES)]
+
+    def _check_options(self, net: Supernet) -> None:
+        """Refuse options of trainings that mean nothing before anything is made."""
+        settings = self.settings
+        Training(net, self.task, sampler=Uniform(1), loss=Labels(), epochs=settings.epochs, **settings.training)
+
+    def _remember(self) -> None:
         """Note what is compressed, or refuse a folder of something else."""
+        given = self.model
         note = {
             "model": digest(given),
             "task": self.task.describe(),
-            "options": self.options,
+            "options": {name: jsonable(value) for name, value in self.options.items()},
             "order": self.settings.order,
+            **({"space": given.space.fingerprint} if isinstance(given, Supernet) else {}),
         }
         text = json.dumps(note, sort_keys=True, default=str)
         path = self.settings.folder / NOTE
-        if path.exists():
-            if path.read_text(encoding="utf-8") != text:
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            before = None
+        except (OSError, ValueError) as error:
+            raise StudyError(f"'{path}' cannot be read ({error}); give another folder=") from error
+        if before is not None:
+            differs = [what for what, now in json.loads(text).items() if before.get(what) != now]
+            if differs:
                 raise StudyError(
-                    f"'{self.settings.folder}' holds the compression of another model, task or space; give another folder="
+                    f"'{self.settings.folder}' holds the compression of another {' and '.join(differs)}; give another folder="
                 )
             return
         with files.explained(path, StudyError):
@@ -321,7 +411,3 @@ def alternatives(space: Space) -> int:
 
 def _key(arch: Arch) -> str:
     return arch.key
-
-
-def _quiet(_text: str) -> None:
-    """Nobody asked."""

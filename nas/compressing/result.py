@@ -51,6 +51,7 @@ class Choice:
         found: the network of the search that won the race.
         uniform: uniform scaling, trained as long; None where no uniform network is within the budget.
         is_uniform: uniform scaling was the better one, and is the choice.
+        is_original: the original is within the budget, and is what was found; nothing was trained.
     """
 
     budget: Budget
@@ -58,6 +59,7 @@ class Choice:
     found: Tuned
     uniform: Tuned | None
     is_uniform: bool
+    is_original: bool = False
 
     @property
     def chosen(self) -> Tuned:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.compressing.stages import Stages
+from nas.evaluate.base import Evaluator
 from nas.hardware import Target
+from nas.metrics import Metric
 from nas.search import Algorithm
 
 STORE = "compress.db"
@@ -21,7 +25,8 @@ class Settings:
     Attributes:
         warmup: epochs in which all networks of about the budgets' sizes are trained together.
         race: candidates of a budget.
-        say: tells what was decided.
+        best: decides between tuned networks.
+        stages: tell how far the compression is.
     """
 
     device: Target | None
@@ -33,11 +38,11 @@ class Settings:
     batches: int
     teacher: float
     workers: int
-    best: str
+    best: Metric
     order: str
     algorithm: Algorithm | None
     training: Mapping[str, Any]
-    say: Callable[[str], None]
+    stages: Stages
 
     @property
     def store(self) -> Path:
@@ -45,17 +50,16 @@ class Settings:
         return self.folder / STORE
 
     @property
-    def goal(self) -> tuple[str, float]:
-        """The metric that decides between tuned networks, and the sign with which it is minimised."""
-        way, name = self.best.split()
-        return name, 1.0 if way == "min" else -1.0
-
-    @property
     def tuning(self) -> int:
         """Epochs of the network that won the race: what warm-up and race leave of them all."""
         return self.epochs - self.warmup - (self.race - 1)
 
 
-def named(what: Sequence[str]) -> str:
-    """A short name of some words."""
-    return hashlib.blake2b("\0".join(what).encode(), digest_size=4).hexdigest()
+def named(*what: object) -> str:
+    """A short name of JSON-able settings: what is made with other ones has another place."""
+    return hashlib.blake2b(json.dumps(what, sort_keys=True, default=str).encode(), digest_size=4).hexdigest()
+
+
+def told(evaluators: Sequence[Evaluator], algorithm: Algorithm) -> list[Any]:
+    """What a study measures and searches with, JSON-able."""
+    return [*(one.describe() for one in evaluators), algorithm.describe()]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from nas.compressing.calibration import LOSS
 from nas.compressing.profiling import Verdict
 from nas.compressing.result import Choice, Tuned
-from nas.compressing.settings import Settings, named
+from nas.compressing.settings import Settings, named, told
+from nas.compressing.stages import RACE, TUNING, UNIFORM
 from nas.compressing.uniform import ladder, largest_within
 from nas.errors import StudyError, TrainError
-from nas.evaluate import Trained
+from nas.evaluate import Accuracy, Trained
 from nas.evaluate.base import Evaluator
 from nas.search import Given
 from nas.study import Study
@@ -23,7 +26,7 @@ from nas.train import Task
 if TYPE_CHECKING:
     from nas.space import Arch
 
-TUNED, UNIFORM = "tuned", "uniform"
+FAILED = "state == 'FAILED'"
 
 
 @dataclass(frozen=True)
@@ -51,23 +54,42 @@ class Plan:
         )
 
 
+@dataclass(frozen=True)
+class Measures:
+    """What measures costs.
+
+    Attributes:
+        costs: of networks that are tuned.
+        kept: the same, with times as they were measured first: uniform scaling within a budget stays what it was.
+    """
+
+    costs: Sequence[Evaluator]
+    kept: Sequence[Evaluator]
+
+
 class Tuning:
     """Tunes networks of a search.
 
     Args:
         task: what they learn.
         settings: of the compression.
-        costs: what measures costs.
+        measures: what measures costs.
         original: the supernet before any training; its largest arch is the teacher, and uniform scaling begins with it.
         warmed: the supernet after the warm-up, with which networks of the search begin.
     """
 
     def __init__(
-        self, task: Task, settings: Settings, costs: Sequence[Evaluator], original: Supernet, warmed: Supernet
+        self,
+        task: Task,
+        settings: Settings,
+        measures: Measures,
+        original: Supernet,
+        warmed: Supernet,
     ) -> None:
-        self._task, self._settings, self._costs, self._original = task, settings, costs, original
-        self._tuned = self._trained(TUNED, settings.tuning, warmed)
-        self._uniform = self._trained(UNIFORM, settings.epochs, original)
+        self._task, self._settings, self._original = task, settings, original
+        self._costs, self._kept = measures.costs, measures.kept
+        self._tuned = self._trained("tuned", settings.tuning, warmed)
+        self._uniform = self._trained("uniform", settings.epochs, original)
 
     def plan(self, searches: Sequence[Study], verdict: Verdict) -> Plan:
         """What is tuned for a budget.
@@ -77,23 +99,30 @@ class Tuning:
         """
         metric, bound = verdict.budget.metric, verdict.constraint.bound
         found: dict[Arch, dict[str, float]] = {}
+        failed: list[str] = []
         for search in searches:
+            failed += [str(why) for why in search.trials(FAILED)["reason"]]
             rows = search.trials(f"{metric} <= {bound!r}")
             for number in rows[rows["state"] == "COMPLETED"].index:
                 found.setdefault(search.arch(int(number)), dict(search.record.trial(int(number)).measurements))
         if not found:
-            raise StudyError(f"the search met no network within the budget {verdict.budget}; give it more trials=")
+            why = f"; {len(failed)} failed, the first because: {failed[0]}" if failed else ""
+            raise StudyError(f"the search met no network within the budget {verdict.budget}; give it more trials={why}")
         archs = sorted(found, key=lambda arch: found[arch][LOSS])
-        one = next(one for one in self._costs if metric in (one.metrics or ()))
-        uniform = largest_within(ladder(archs[0].space), lambda arch: one(arch)[metric], bound)
+        uniform = largest_within(ladder(archs[0].space), cost_by(metric, self._kept), bound)
         return Plan(verdict, archs[: self._settings.race], uniform, found[archs[0]], len(found))
 
     def run(self, plans: Sequence[Plan]) -> list[Choice]:
         """The choice of each plan; what was tuned before is not tuned again."""
-        name, sign = self._settings.goal
-        winners = [self._race(plan) for plan in plans]
-        tuned = self._study(TUNED, self._tuned, winners, plans)
-        uniform = self._study(UNIFORM, self._uniform, [plan.uniform for plan in plans if plan.uniform], plans)
+        name, sign = self._settings.best.name, self._settings.best.sign
+        winners = self._race(plans)
+        wide = list(dict.fromkeys(plan.uniform for plan in plans if plan.uniform))
+        for stage, trained, archs in ((TUNING, self._tuned, winners), (UNIFORM, self._uniform, wide)):
+            many = f"{len(set(archs))} networks, " if len(set(archs)) != 1 else ""
+            with self._settings.stages.stage(stage, f"{many}{trained.epochs} epochs each" if archs else "none fits"):
+                self._train(trained, archs, trained.epochs)
+        tuned = self._study("tuned", self._tuned, winners, plans)
+        uniform = self._study("uniform", self._uniform, wide, plans)
         choices = []
         for plan, arch in zip(plans, winners, strict=True):
             found = _of(tuned, arch)
@@ -102,13 +131,41 @@ class Tuning:
             choices.append(Choice(plan.verdict.budget, plan.verdict.constraint.bound, found, other, is_uniform))
         return choices
 
-    def _race(self, plan: Plan) -> Arch:
-        """The candidate that is best after an epoch, of which nothing is lost."""
-        name, sign = self._settings.goal
-        if len(plan.archs) == 1:
-            return plan.archs[0]
-        after = {arch: self._tuned.up_to(arch, 1)[name] * sign for arch in plan.archs}
-        return min(plan.archs, key=after.__getitem__)
+    def whole(self, verdict: Verdict, quality: Accuracy) -> Choice:
+        """The original, for a budget that it is within."""
+        largest = self._original.space.largest
+        study = self._study("original", quality, [largest], [Plan(verdict, [largest], None, {}, 1)])
+        return Choice(verdict.budget, verdict.constraint.bound, _of(study, largest), None, False, is_original=True)
+
+    def _race(self, plans: Sequence[Plan]) -> list[Arch]:
+        """For each plan the candidate that is best after an epoch, of which nothing is lost."""
+        settings = self._settings
+        if settings.race == 1:
+            return [plan.archs[0] for plan in plans]
+        with settings.stages.stage(RACE, f"{settings.race} networks for each budget, an epoch each"):
+            archs = [arch for plan in plans if len(plan.archs) > 1 for arch in plan.archs]
+            after = self._train(self._tuned, archs, 1)
+            for plan in plans:
+                for arch in plan.archs if len(plan.archs) > 1 else ():
+                    if math.isnan(after[arch]):
+                        raise TrainError(f"{settings.best.name} of arch {arch.choices} is nan after an epoch; lower lr")
+            return [min(plan.archs, key=lambda arch: after.get(arch, 0.0)) for plan in plans]
+
+    def _train(self, trained: Trained, archs: Sequence[Arch], epochs: int) -> dict[Arch, float]:
+        """Goes on with the training of each to so many epochs; what decides, to minimise.  Finished epochs are not made again."""
+        name, sign = self._settings.best.name, self._settings.best.sign
+        each, per_epoch = list(dict.fromkeys(archs)), max(1, trained.steps_per_epoch)
+        done = sum(min(len(trained.progress(arch)), epochs) for arch in each)
+        found: dict[Arch, float] = {}
+        with self._settings.stages.steps(len(each) * epochs * per_epoch, done * per_epoch, per_epoch) as teller:
+            for place, arch in enumerate(each):
+                before = len(trained.progress(arch))
+                for epoch, row in enumerate(islice(trained.each_epoch(arch), epochs), 1):
+                    found[arch] = row[name] * sign
+                    if epoch > before:
+                        done += 1
+                        teller.measured(done * per_epoch, f"network {place + 1}/{len(each)}, {name} {human(row[name])}")
+        return found
 
     def _trained(self, name: str, epochs: int, start: Supernet) -> Trained:
         settings = self._settings
@@ -117,27 +174,34 @@ class Tuning:
             options |= {"teacher": self._original, "weight": settings.teacher}
         return Trained(self._task, settings.folder / name, epochs=epochs, start=start, **options)
 
-    def _study(self, name: str, trained: Trained, archs: Sequence[Arch], plans: Sequence[Plan]) -> Study | None:
+    def _study(self, name: str, quality: Evaluator, archs: Sequence[Arch], plans: Sequence[Plan]) -> Study | None:
         """A study of these archs, run to its end; None without any."""
         wanted = list(dict.fromkeys(archs))
         if not wanted:
             return None
-        metrics = dict.fromkeys(plan.verdict.budget.metric for plan in plans)
+        settings, algorithm = self._settings, Given(wanted)
+        metrics = [f"min {metric}" for metric in dict.fromkeys(plan.verdict.budget.metric for plan in plans)]
+        objectives, evaluators = [str(settings.best), *metrics], [quality, *self._costs]
         study = Study(
-            f"{name}-{named([*metrics, *(arch.key for arch in wanted)])}",
+            f"{name}-{named(objectives, told(evaluators, algorithm))}",
             space=wanted[0].space,
-            objectives=[self._settings.best, *(f"min {metric}" for metric in metrics)],
-            evaluators=[trained, *self._costs],
-            algorithm=Given(wanted),
-            store=self._settings.store,
+            objectives=objectives,
+            evaluators=evaluators,
+            algorithm=algorithm,
+            store=settings.store,
             trials=len(wanted),
         )
-        study.run(workers=0, progress=False)
-        rows = study.trials()
-        failed = rows[rows["state"] == "FAILED"]
+        study.run(workers=0, progress=False, retry_failed=True)
+        failed = study.trials(FAILED)
         if len(failed):
             raise TrainError(f"tuning failed: {failed.iloc[0]['reason']}")
         return study
+
+
+def cost_by(metric: str, evaluators: Sequence[Evaluator]) -> Callable[[Arch], float]:
+    """What gives a metric of an arch."""
+    one = next(one for one in evaluators if metric in (one.metrics or ()))
+    return lambda arch: one(arch)[metric]
 
 
 def _of(study: Study | None, arch: Arch) -> Tuned:

@@ -158,7 +158,7 @@ class Trained(Evaluator):
         With `best=` those of the best epoch so far, whose weights are the ones that are kept.
         """
         found = state.read(self.folder(arch))
-        rows = [] if found is None else [row for row in found.history if row["step"] % self._per_epoch == 0]
+        rows = [] if found is None else [row for row in found.history if row["step"] % self.steps_per_epoch == 0]
         watch = watching(self.options.get("best"), None, 0.0, self.task.metric_names)
         measured: list[dict[str, float]] = []
         best: Best | None = None
@@ -171,8 +171,8 @@ class Trained(Evaluator):
         return measured
 
     @property
-    def _per_epoch(self) -> int:
-        """Optimizer steps."""
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch."""
         return -(-self.task.steps_per_epoch // int(self.options.get("accumulate", 1)))
 
     def _finished(self, arch: Arch) -> bool:
@@ -190,7 +190,7 @@ class Trained(Evaluator):
             EvaluationError: what the arch builds is no module.
             SupernetError: its constructor keeps something in plain attributes that it draws at random.
         """
-        per_epoch = self._per_epoch
+        per_epoch = self.steps_per_epoch
         if self._teacher is None:
             loss = self._loss or Labels()
         else:
@@ -267,7 +267,7 @@ class Trained(Evaluator):
 
     def _train(self, training: Training, epoch: int) -> None:
         """Makes epoch 1, 2, … and commits it."""
-        training.run(progress=False, until=epoch * self._per_epoch)
+        training.run(progress=False, until=epoch * self.steps_per_epoch)
 
     def _module(self, arch: Arch) -> nn.Module:
         if self._start is not None:

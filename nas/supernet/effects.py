@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from nas.supernet import attributes
 from nas.supernet.binding import Binding
-from nas.supernet.inputs import Inputs, call, convert
+from nas.supernet.inputs import Inputs, call, convert, tensors_in
 from nas.supernet.skeleton import STATE, build_skeleton, quiet
 
 if TYPE_CHECKING:
@@ -47,6 +48,23 @@ def calls_matter(supernet: Supernet, arch: Arch, inputs: Inputs) -> bool:
     )
 
 
+CALLS = 3
+"""How often a module is called to see whether it draws at random."""
+CLOSE = 1e-4
+"""How far outputs of two calls may differ, relative to the largest: some devices add in another order each time."""
+
+
+def varies(forward: Callable[[], Any]) -> bool:
+    """Whether the same call gives other outputs when it is made again: it draws at random, or keeps something of earlier calls.
+
+    Args:
+        forward: calls a module in eval mode; the process's random states are left alone.
+    """
+    with quiet(STATE), torch.no_grad():
+        first, *others = ([leaf.clone() for leaf in tensors_in(forward())] for _ in range(CALLS))
+    return any(_differ(first, other, CLOSE) for other in others)
+
+
 def _apart(supernet: Supernet, arch: Arch, seed: int = STATE) -> Binding:
     """A binding that nobody else uses."""
     return Binding(supernet._shared, build_skeleton(supernet.space, arch, seed), supernet)
@@ -66,11 +84,11 @@ def _run(binding: Binding, inputs: Inputs, training: bool, held: bool = False) -
     return [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in tree_leaves(output)]
 
 
-def _differ(ours: list[Any] | None, theirs: list[Any] | None) -> bool:
+def _differ(ours: list[Any] | None, theirs: list[Any] | None, tolerance: float = TOLERANCE) -> bool:
     if ours is None or theirs is None:
         return False
     return len(ours) != len(theirs) or not all(
-        attributes.same(one, other, TOLERANCE) for one, other in zip(ours, theirs, strict=True)
+        attributes.same(one, other, tolerance) for one, other in zip(ours, theirs, strict=True)
     )
 
 

@@ -74,7 +74,7 @@ def test_several_budgets_are_searched_at_once(result: Compressed) -> None:
 
 
 def test_a_folder_of_another_model_is_refused(result: Compressed) -> None:
-    with pytest.raises(StudyError, match="holds the compression of another model, task or space"):
+    with pytest.raises(StudyError, match="holds the compression of another model"):
         nas.compress(Net(hidden=24), task(), "50%", folder=result.folder, progress=False)
 
 
