@@ -46,6 +46,18 @@ def test_any_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     assert "encoder.layer[0].attention.heads" in capsys.readouterr().out
 
 
+def test_a_trained_model_within_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a budget that does not depend on how busy the machine is."""
+    (block,) = [block for block in BLOCKS if "nas.compress(" in block]
+    monkeypatch.chdir(tmp_path)
+    layers = (torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+    names = {"nas": nas, "model": torch.nn.Sequential(*layers), "task": nas.digits(batch=64)}
+    exec(block.replace('"latency_ms <= 0.6 * original"', '"params <= 0.6 * original"'), names)
+    assert type(names["network"]) is torch.nn.Sequential
+    assert sum(one.numel() for one in names["network"].parameters()) <= 0.6 * (65 * 32 + 33 * 10)
+    assert (tmp_path / "small" / "report.html").exists()
+
+
 def test_your_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = [block for block in BLOCKS if "nas.Regression(" in block]
     names = vars(_module("readme_data", block, tmp_path, monkeypatch))

@@ -90,6 +90,11 @@ def random(case: Case) -> dict[str, nn.Module]:
     return {"random search": _compressed(case, "random", algorithm=nas.RandomSearch())["ours"]}
 
 
+def composed(case: Case) -> dict[str, nn.Module]:
+    """The same recipe with compositions of single replacements by integer programming (`nas.Compose`)."""
+    return {"compose": _compressed(case, "compose", algorithm=nas.Compose())["ours"]}
+
+
 def cold(case: Case) -> dict[str, nn.Module]:
     """The same recipe without a warm-up: networks are searched by what they lose untuned."""
     return {"without warm-up": _compressed(case, "cold", warmup=0)["ours"]}
@@ -122,6 +127,7 @@ def depth(case: Case) -> dict[str, nn.Module]:
 WAYS: dict[str, Callable[[Case], dict[str, nn.Module]]] = {
     "ours": found,
     "random": random,
+    "compose": composed,
     "cold": cold,
     "magnitude": magnitude,
     "depth": depth,

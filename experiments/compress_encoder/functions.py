@@ -34,19 +34,23 @@ def splits(train: int, valid: int, test: int) -> tuple[list[Pair], list[Pair], l
     installed = Path(torch.__file__).parent.parent
     packages = sorted(path for path in installed.iterdir() if path.is_dir() and "-info" not in path.name)
     random.Random(0).shuffle(packages)
-    held, used = [], 0
-    for used, package in enumerate(packages, 1):  # noqa: B007 (the count is used)
-        held += pairs(package, 200)
-        if len(held) >= valid:
-            break
-    learnt = [pair for package in packages[used:] for pair in pairs(package, 400)]
-    tried = pairs(Path(sysconfig.get_paths()["stdlib"]))
-    seen = {line for line, _ in [*held, *tried]}
-    learnt = [pair for pair in learnt if pair[0] not in seen]
+    tried = pairs(Path(sysconfig.get_paths()["stdlib"]), 4 * test)
+    tests = {line for line, _ in tried}
+    held, rest = _some(packages, valid, 200, tests)
+    learnt, _ = _some(rest, train, 400, tests | {line for line, _ in held})
     for rows in (learnt, held, tried):
         random.Random(1).shuffle(rows)
-    tests = {line for line, _ in tried}
-    return learnt[:train], [pair for pair in held if pair[0] not in tests][:valid], tried[:test]
+    return learnt[:train], held[:valid], tried[:test]
+
+
+def _some(packages: list[Path], count: int, most: int, seen: set[str]) -> tuple[list[Pair], list[Path]]:
+    """So many pairs, at most `most` of a package and none with a line that was seen; and the packages that are left."""
+    found: list[Pair] = []
+    for number, package in enumerate(packages):
+        if len(found) >= count:
+            return found, packages[number:]
+        found += [pair for pair in pairs(package, most) if pair[0] not in seen]
+    return found, []
 
 
 def _functions(path: Path) -> Iterator[Pair]:

@@ -62,7 +62,7 @@ def compress(
     candidates: Count | None = None,
     trials: Count | None = None,
     batches: Count = 8,
-    order: str = "fisher",
+    order: str = "group_fisher",
     teacher: Probability | None = None,
     best: str = "",
     algorithm: Algorithm | None = None,
