@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nas.compressing.settings import STORE
 from nas.text import human, printable
 
 if TYPE_CHECKING:
@@ -18,12 +20,13 @@ SPREAD = {"latency_ms": "latency_spread_ms"}
 def markdown(result: Compressed) -> str:
     """The model card: before and after, what is left of every part, and how to make it again."""
     name = result.profile.name
-    lines = [f"# {name}, compressed", "", *(f"- {_plain(note)}" for note in result.notes)]
+    lines = [f"# {_plain(name)}, compressed", "", *(f"- {_plain(note)}" for note in result.notes)]
     for choice in result.choices:
         columns, rows = before_and_after(result, choice)
-        lines += ["", f"## {choice.budget}", "", _row(columns), _row(["---"] * len(columns)), *map(_row, rows)]
+        lines += ["", f"## {_plain(str(choice.budget))}", "", f"{verdict(choice)}.", ""]
+        lines += [_row(columns), _row(["---"] * len(columns)), *map(_row, rows)]
         lines += ["", "| part | original | here |", "|---|---|---|"]
-        lines += [_row([_plain(part), str(whole), _plain(left)]) for part, whole, left, _ in parts_of(choice)]
+        lines += [_row([_plain(part), _plain(str(whole)), _plain(left)]) for part, whole, left, _ in parts_of(choice)]
     return "\n".join([*lines, "", "## Made with", "", *(f"    {line}" for line in commands(result)), ""])
 
 
@@ -54,6 +57,20 @@ def before_and_after(result: Compressed, choice: Choice) -> tuple[list[str], lis
     return columns, rows
 
 
+def verdict(choice: Choice) -> str:
+    """Which network is chosen, and which budget it is measured to be above."""
+    if choice.is_original:
+        return "The original is within this budget and is chosen; nothing was trained"
+    said = (
+        "Uniform scaling was the better one and is chosen; the parts below are its"
+        if choice.is_uniform
+        else "The network that the search found is chosen"
+    )
+    cost = choice.chosen.measured[choice.budget.metric]
+    above = f" ({choice.budget.metric} {human(cost)}, measured once more, is above the budget's {human(choice.bound)})"
+    return said + (above if cost > choice.bound else "")
+
+
 def parts_of(choice: Choice) -> list[tuple[str, Any, str, float]]:
     """Each decision: its name, what the original has, what is left, and which share that is."""
     arch, found = choice.chosen.arch, []
@@ -69,20 +86,23 @@ def parts_of(choice: Choice) -> list[tuple[str, Any, str, float]]:
 def commands(result: Compressed) -> list[str]:
     """What to type for the networks, again."""
     budgets = ", ".join(str(choice.budget) for choice in result.choices)
-    found = [f'nas.compress(model, task, "{budgets}", folder="{result.folder}")']
-    store = result.folder / "compress.db"
+    found = [f"nas.compress(model, task, {budgets!r}, folder={str(result.folder)!r})"]
+    store = shlex.quote(str(result.folder / STORE))
     for choice in result.choices:
         found.append(
             f"nas extract {choice.chosen.study.name} {choice.chosen.number} --job JOB --store {store} -o network"
         )
-    return [*found, f"nas front {result.search.name} --store {store}"]
+    return [printable(line) for line in (*found, f"nas front {result.search.name} --store {store}")]
 
 
 def _section(result: Compressed, choice: Choice) -> str:
     columns, rows = before_and_after(result, choice)
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<h2>{html.escape(str(choice.budget))}</h2><table><tr>{head}</tr>{body}</table>{picture(choice)}"
+    said = html.escape(printable(f"{verdict(choice)}."))
+    return (
+        f"<h2>{html.escape(str(choice.budget))}</h2><p>{said}</p><table><tr>{head}</tr>{body}</table>{picture(choice)}"
+    )
 
 
 def picture(choice: Choice) -> str:
@@ -94,7 +114,7 @@ def picture(choice: Choice) -> str:
         drawn.append(
             f"<text x=290 y={top + 13} text-anchor=end>{html.escape(printable(name))}</text>"
             f"<rect x=300 y={top + 3} width={wide} height={high - 6} class=whole />"
-            f"<rect x=300 y={top + 3} width={share * wide:.1f} height={high - 6} class=left />"
+            f"<rect x=300 y={top + 3} width={min(max(share, 0.0), 1.0) * wide:.1f} height={high - 6} class=left />"
             f"<text x={310 + wide} y={top + 13}>{html.escape(printable(f'{left} of {whole}'))}</text>"
         )
     return f'<svg viewBox="0 0 820 {len(rows) * high}" role=img aria-label="what is left of each part">{"".join(drawn)}</svg>'
@@ -123,6 +143,6 @@ def _row(cells: Sequence[str]) -> str:
 def _plain(text: str) -> str:
     """Text in which no sign is Markdown's or a line's end."""
     safe = "; ".join(printable(line) for line in text.splitlines())
-    for sign in ("\\", "|", "`", "*", "_", "[", "]", "<", ">"):
+    for sign in "\\|`*_[]<>#&~":
         safe = safe.replace(sign, f"\\{sign}")
     return safe

@@ -41,6 +41,7 @@ from nas.search import Algorithm, Surrogate
 from nas.space import Arch, Space
 from nas.study import Study
 from nas.supernet import Supernet, reorder
+from nas.supernet.scores import Data, chosen
 from nas.text import human
 from nas.train import Labels, Loss, Task, Teacher, Training, Uniform
 from nas.train.losses import digest
@@ -117,6 +118,8 @@ def compress(
     metric = goal_of(best, task)
     weight = weight_of(teacher, task)
     check_training(training)
+    if order != "magnitude":  # which needs no data
+        chosen(order, Data(task=task))
     warm = epochs // 3 if warmup is None else warmup
     race = (2 if epochs - warm > 2 else 1) if candidates is None else candidates
     if epochs - warm - (race - 1) < 1:
@@ -187,13 +190,13 @@ class Compression:
             warmed = self.warm(net, wanted)
             tuning = Tuning(self.task, settings, Measures(costs, self._kept(net)), net, warmed)
             search, plans = self.searched(warmed, costs, wanted, tuning)
-            chosen = dict(zip(wanted, tuning.run(plans), strict=True))
+            made = dict(zip(wanted, tuning.run(plans), strict=True))
         else:
-            tuning, chosen = Tuning(self.task, settings, Measures(costs, self._kept(net)), net, net), {}
+            tuning, made = Tuning(self.task, settings, Measures(costs, self._kept(net)), net, net), {}
         for verdict in found.verdicts:
             if verdict.wide:
-                chosen[verdict] = tuning.whole(verdict, self._judge(net))
-        choices = [chosen[verdict] for verdict in found.verdicts]
+                made[verdict] = tuning.whole(verdict, self._judge(net))
+        choices = [made[verdict] for verdict in found.verdicts]
         self.conclude(original, choices)
         studied = search if wanted else choices[0].found.study
         result = Compressed(found, original, choices, studied, settings.folder, tuple(self.notes))

@@ -124,6 +124,7 @@ def test_models_and_data_that_do_not_fit_are_told(tmp_path: Path, model: Any, da
         ({"lrr": 1e-3}, EvaluationError, "no option 'lrr'.*did you mean 'lr'"),
         ({"loss": None}, EvaluationError, "decides loss of its trainings itself"),
         ({"teacher": 1.5}, NasError, "teacher=1.5"),
+        ({"order": "fischer"}, NasError, "'fischer' is no importance score; did you mean 'fisher'"),
         ({"lr": "fast"}, NasError, "lr='fast'"),
         ({"optimizer": "adamx"}, NasError, "adamx"),
     ],

@@ -1,0 +1,100 @@
+"""The page and the model card: what they say, and that nothing from a model becomes HTML or Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pyglove as pg
+import pytest
+
+import nas
+from nas.compressing import Choice, Compressed, parse_budget
+from nas.compressing.card import markdown, page
+from nas.compressing.profiling import Profile
+from nas.compressing.result import Tuned
+
+EVIL = "</pre><script>alert(1)</script>|x`*[a](b)\n# Title\x1b[31m"
+
+
+class Study:
+    """What a card reads of one."""
+
+    name = "found-1"
+
+
+def space() -> nas.Space:
+    width = pg.oneof(["<b>wide|</b>", "thin"], name="<script>alert(2)</script>|part")
+    return nas.Space(pg.Dict(a=width, b=pg.oneof([8, 16])), name="evil")
+
+
+def tuned(number: int, arch: nas.Arch, macs: float) -> Tuned:
+    study: Any = Study()
+    return Tuned(study, number, arch, {"loss": 0.5 + number, "macs": macs, "latency_ms": 2.0, "latency_spread_ms": 0.2})
+
+
+def result(folder: str = "out", **options: Any) -> Compressed:
+    archs: Mapping[str, nas.Arch] = {"largest": space().largest, "smallest": space().smallest}
+    profile = Profile(EVIL, archs, {"largest": {"macs": 100.0}}, (), {}, 2)
+    budget = parse_budget("macs <= 50%")
+    choice = Choice(budget, 50.0, tuned(0, space().smallest, 40.0), tuned(1, space().smallest, 45.0), **options)
+    study: Any = Study()
+    original = {"loss": 0.4, "macs": 100.0, "latency_ms": 4.0}
+    return Compressed(profile, original, [choice], study, Path(folder), [EVIL, "a | b"])
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.seen.append(tag)
+        assert not any(name.startswith("on") or name in ("href", "src") for name, _ in attrs)
+
+
+def test_names_and_notes_are_text_in_the_page() -> None:
+    made = page(result(f"out/{EVIL}", is_uniform=False))
+    tags = Tags()
+    tags.feed(made)
+    assert {"script", "b", "a"}.isdisjoint(tags.seen)
+    assert "&lt;script&gt;alert(2)" in made
+    assert "\x1b" not in made
+    assert "default-src 'none'" in made
+
+
+def test_names_and_notes_are_text_in_the_card() -> None:
+    made = markdown(result(f"out/{EVIL}", is_uniform=False))
+    outside = "\n".join(line for line in made.splitlines() if not line.startswith("    "))
+    assert "<" not in re.sub(r"\\<", "", outside)
+    assert "\x1b" not in made
+    titles = [line for line in made.splitlines() if line.lstrip("- ").startswith("# ")]
+    assert len(titles) == 1
+    assert titles[0].endswith(", compressed")
+    tables = [line for line in outside.splitlines() if line.startswith("|")]
+    cells = {len(re.findall(r"(?<!\\)\|", line)) for line in tables}
+    assert cells == {4, 6}, "no sign in a cell ends it"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"is_uniform": True}, "Uniform scaling was the better one and is chosen; the parts below are its"),
+        ({"is_uniform": False}, "The network that the search found is chosen"),
+        ({"is_uniform": False, "is_original": True}, "The original is within this budget and is chosen"),
+    ],
+)
+def test_which_network_is_chosen_is_told(options: Mapping[str, bool], said: str) -> None:
+    for made in (page(result(**options)), markdown(result(**options))):
+        assert said in made
+        assert "2 ± 0.1" in made
+        assert "40.0%" in made
+
+
+def test_commands_quote_their_folder() -> None:
+    made = markdown(result("my 'own' folder", is_uniform=False))
+    assert "nas.compress(model, task, 'macs <= 0.5 * original', folder=\"my 'own' folder\")" in made
+    assert "--store 'my '\"'\"'own'\"'\"' folder/compress.db'" in made
