@@ -16,7 +16,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from problems import problems
+from problems import exact, problems
 from search_common.runs import main, parser
 
 from searchspaces.nasbench201_table import Table
@@ -30,4 +30,4 @@ if __name__ == "__main__":
     options.add_argument("--tables", type=Path, help="folder with the tables of NAS-Bench-201")
     args = options.parse_args()
     table = Table(args.tables, "c10_test_200", None) if args.tables else None
-    main(args, problems(table), MARKS, smoke="additive", smoke_evaluations=30)
+    main(args, problems(table), MARKS, smoke="additive", smoke_evaluations=30, also={"exact": exact})

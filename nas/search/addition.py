@@ -103,6 +103,20 @@ class Addition:
         ]
         return max(errors)
 
+    @cached_property
+    def surprise(self) -> float:
+        """The same in parts of how far later trials are from the base."""
+        if not self._complete or not self.later:
+            return np.nan
+        base = self._replacements([self._replacements.base])
+        found = []
+        for one, column in zip(self._sums, self._trials.values.T, strict=True):
+            apart = column[self._trials.later] - one(base)
+            known = apart[~np.isnan(apart)]
+            if len(known) and known.any():
+                found.append(one.error / float(np.sqrt((known**2).mean())))
+        return max(found, default=np.nan)
+
     @property
     def seems_feasible(self) -> bool:
         """Whether half of the last later trials were feasible."""

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 LATER = 256  # trials beside the single replacements that the model is fitted to
 CHECK_AT = 8  # single replacements before the first composition; twice as many before each further one
-CHECKS, MANY = 2, 8  # later trials that say whether decisions add up; with more, only an exact model gets the rest
-# Error of the model, in parts of the front's spread, up to which it proposes alone, is worth single replacements, takes part.
-EXACT, USEFUL, ABOUT = 0.02, 0.1, 0.4
-CANDIDATES = 2  # compositions that the surrogate chooses among others
+CHECKS = 2  # later trials that say whether decisions add up
+USEFUL = 0.1  # error of the model, in parts of how far later trials are from the base, up to which replacements go on
+EXACT, ABOUT = 0.02, 0.4  # the same in parts of the front's spread, up to which it proposes alone, and takes part
+CANDIDATES = 1  # compositions that the surrogate chooses among others, each of several integer programs
 
 
 class Compose(Surrogate):
@@ -41,10 +41,10 @@ class Compose(Surrogate):
     Distillation-Based NAS for Inference-Optimized LLMs"), for a whole front and with a model that its own proposals correct.
 
     After 8, 16, 32 ... single replacements one composition of those measured so far is asked: it shows whether decisions add
-    up.  How far they do is the model's error on trials with several replacements, each predicted without itself, in parts of
-    the front's spread.  Up to 0.02 all proposals are compositions, as long as one should enter the front.  Beyond, proposals
-    are those of `Surrogate`, with compositions among the candidates that its processes choose from; beyond 0.4 without, and
-    replacements that are not measured yet are not asked any more.
+    up.  How far they do is the model's error on trials with several replacements, each predicted without itself.  Beyond a
+    tenth of how far those trials are from the base, replacements that are not measured yet are not asked any more.  Up to 0.02
+    of the front's spread all proposals are compositions, as long as one should enter the front.  Beyond, proposals are those
+    of `Surrogate`, with compositions among the candidates that its processes choose from; beyond 0.4 without.
 
     Where the largest arch could not be measured (it violates a constraint on what can be computed, or fails), replacements are
     made in the smallest.  Of a decision between more than `alternatives` numbers, or a float, that many spread values are
@@ -114,9 +114,10 @@ class Compose(Surrogate):
         if single is not None:
             told = plan.known(self._finished)
             model = self._added_up(plan) if len(self._finished) >= told + CHECKS else None
-            if model is None or not model.error > (USEFUL if model.later <= MANY else EXACT):
-                due = told >= CHECK_AT * 2 ** (self.known - plan.known(self._seen))
-                return (self._composed(self._added_up(plan)) if due else None) or single
+            others, checks = self.known - plan.known(self._seen), (told // CHECK_AT).bit_length()
+            # When more was asked than checks, the surrogate is at work: more replacements must be worth an interruption.
+            if model is None or not model.surprise > (USEFUL if others <= checks else EXACT):
+                return (self._composed(self._added_up(plan)) if others < checks else None) or single
         model = self._added_up(plan)
         if not model.later or (model.error <= EXACT and model.seems_feasible):
             found = self._composed(model)

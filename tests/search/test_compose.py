@@ -29,7 +29,7 @@ from tests.conformance.algorithm import (
 
 
 class TestCompose(ModelConformance):
-    share = 0.25
+    share = 0.1
     rebuilt = 450  # as the surrogate
 
     def make(self, seed: int = 0) -> Algorithm:
