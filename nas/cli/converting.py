@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from nas.cli.root import MODELS, ForceOption, HtmlOption, JobArgument, app
+from cyclopts import Parameter
+
+from nas.cli.root import MODELS, DeviceOption, ForceOption, HtmlOption, JobArgument, app, text
+from nas.text import human
 
 if TYPE_CHECKING:
+    from nas.compressing import Profile
     from nas.convert.elastic import ElasticSpace
 
 
@@ -15,23 +19,36 @@ if TYPE_CHECKING:
 def elastic(
     job: JobArgument,
     *,
+    budget: Annotated[
+        str | None,
+        text,
+        Parameter(help="As 'macs <= 50%' or 'params <= 10_000_000'; it is said whether it can be met."),
+    ] = None,
+    device: DeviceOption | None = None,
     html: HtmlOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Say what of a model is elastic, what stays whole and why, and what the smallest and the largest arch cost.
+    """Say what of a model is elastic, what stays whole and why, and what the smallest, a middle and the largest arch cost.
 
     The job defines a `model` and an `example` of its inputs (and `build`, where nas.elastic needs it), or a `space` or
     `study` made with nas.elastic.  Nothing is trained, evaluated or stored.
+
+    Args:
+        device: where latency is measured, too; without one it is not.
     """
     from nas import files
     from nas.cli.output import print_lines, print_table, print_text
+    from nas.compressing import profile
     from nas.errors import JobError
 
     if html is not None:
         files.check(html, JobError, _is_report, force=force)
     space, example = _converted(job)
     print_lines(f"{space.report}\n")
-    print_table(["arch", "parameters", "share", "macs"], _costs(space, example))
+    found = profile(space, budget or (), example=example, device=device)
+    print_table(["arch", "parameters", "share", *found.others], _rows(found))
+    if found.verdicts:
+        print_lines("\n".join(map(str, found.verdicts)))
     print_text(f"{space.shown_size} archs, decisions: {len(space.decisions)}")
     if html is not None:
         with files.explained(html, JobError):
@@ -71,12 +88,14 @@ def _converted(job: str) -> tuple[ElasticSpace, Any]:
     return convert(found, module.example, build=getattr(module, "build", None)), module.example
 
 
-def _costs(space: ElasticSpace, example: Any) -> list[list[Any]]:
-    """A row for the smallest and the largest arch."""
-    from nas.convert.elastic import cost
-
-    smallest, largest = cost(space, space.smallest, example), cost(space, space.largest, example)
+def _rows(found: Profile) -> list[list[Any]]:
+    """A row for each network: parameters, their share, and what else it costs."""
+    largest = max(found.original["params"], 1)
     return [
-        [name, params, f"{100 * params / max(largest[0], 1):.1f} %", macs]
-        for name, (params, macs) in (("smallest", smallest), ("largest", largest))
+        [name, row["params"], f"{100 * row['params'] / largest:.1f} %", *(_cell(row[one]) for one in found.others)]
+        for name, row in found.measured.items()
     ]
+
+
+def _cell(value: float) -> Any:
+    return value if isinstance(value, int) else human(value)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from shlex import quote
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from nas.cli.root import WORK, JobArgument, StoreOption, WaitOption, app, count, natural, seconds, text
 from nas.cli.stores import keep, store_hint
+
+if TYPE_CHECKING:
+    from nas.study import Study
 
 
 @app.command(group=WORK)
@@ -92,7 +95,7 @@ def run_study(
     if name is not None or store is not None or "NAS_STORE" in os.environ:
         study.rename(name or study.name, store=store or os.environ.get("NAS_STORE"))
     if dry_run:
-        print_json(study.rehearse())
+        print_json({**study.rehearse(), **_networks(study)})
         return
     if study.job is not None:
         own.remember("job", study.place, study.name, study.job)
@@ -168,3 +171,20 @@ def submit_job(
         submit.submit(
             job, options, store or os.environ.get("NAS_STORE"), address=address, name=submission_id, wait=not no_wait
         )
+
+
+def _networks(study: Study) -> dict[str, Any]:
+    """What the smallest, a middle and the largest network cost, where the study has a supernet."""
+    from nas.evaluate.base import every
+
+    if not any(hasattr(one.weights, "source") for one in every(study.evaluators)):
+        return {}  # torch is not imported for it
+    from nas.compressing import profile
+    from nas.errors import NasError
+    from nas.study.measuring import supernet_of
+
+    try:
+        found = profile(supernet_of(study))
+    except NasError as error:  # what cannot be counted can be searched
+        return {"networks": str(error)}
+    return {"networks": {name: dict(row) for name, row in found.measured.items()}}

@@ -33,9 +33,7 @@ class Memory(Evaluator):
 
     def __call__(self, arch: Arch) -> dict[str, float]:
         """One number."""
-        space = self.weights.get(arch.space).space
-        entries = parameters_of(build_skeleton(space, arch))
-        return {"weights_mib": sum(one.tensor.numel() * one.tensor.element_size() for one in entries) / MIB}
+        return {"weights_mib": weights_mib(self.weights.get(arch.space).space, arch)}
 
     def check(self, space: Space) -> None:
         """Whether the supernet is there."""
@@ -44,3 +42,9 @@ class Memory(Evaluator):
     def describe(self) -> dict[str, Any]:
         """JSON-able name."""
         return {"name": "Memory"}
+
+
+def weights_mib(space: Space, arch: Arch) -> float:
+    """MiB of an arch's parameters, without giving them values."""
+    entries = parameters_of(build_skeleton(space, arch))
+    return sum(one.tensor.numel() * one.tensor.element_size() for one in entries) / MIB

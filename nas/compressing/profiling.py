@@ -11,11 +11,11 @@ from torch import nn
 
 from nas.checking import checked
 from nas.compressing.budgets import Budget, parse_budgets
-from nas.compressing.memory import Memory
+from nas.compressing.memory import Memory, weights_mib
 from nas.compressing.uniform import uniform
-from nas.convert.elastic import ElasticSpace, elastic
+from nas.convert.elastic import ElasticSpace, cost, elastic
 from nas.convert.spelling import spelled
-from nas.errors import EvaluationError, MetricError, suggest
+from nas.errors import EvaluationError, MetricError, SpaceError, suggest
 from nas.evaluate import Costs, Latency
 from nas.evaluate.base import Evaluator
 from nas.hardware import Target
@@ -95,6 +95,12 @@ class Profile:
         return self.measured["largest"]
 
     @property
+    def others(self) -> list[str]:
+        """Metrics beside parameters that every network has."""
+        first, *rest = self.measured.values()
+        return [name for name in first if name != "params" and all(name in row for row in rest)]
+
+    @property
     def table(self) -> pd.DataFrame:
         """A row for each network, a column for each metric."""
         import pandas as pd
@@ -156,7 +162,7 @@ def profile(
     Args:
         source: a supernet, a space, or a model, which `nas.elastic` converts.
         budgets: as `nas.compress` takes them; each is said to be met or not.
-        example: inputs of the model; a supernet has its own.
+        example: inputs of the model; a supernet has its own.  Without any, operations are not counted.
         device: where latency is measured; None measures none.
         evaluators: others whose metrics budgets may be about.
         options: of `nas.elastic`, where a model is given.
@@ -167,16 +173,16 @@ def profile(
     wanted = parse_budgets(budgets) if budgets != () else ()
     target = None if device is None else target_of(device)
     check_metrics(wanted, target, evaluators)
-    supernet = _supernet(source, example, dict(options or {}))
-    if supernet.example is None:
-        raise EvaluationError(
-            "a profile counts operations on inputs; give the supernet an example=, or profile(space, example=…)"
-        )
-    asked: list[Evaluator] = [Costs(supernet), Memory(supernet), *evaluators]
+    asked: list[Evaluator]
+    if isinstance(source, Supernet):
+        space, asked = source.space, [Costs(source), Memory(source)] if source.example is not None else [Counts(None)]
+    else:
+        space = source if isinstance(source, Space) else _converted(source, example, dict(options or {}))
+        asked = [Counts(example)]
+    asked += evaluators
     if target is not None:
-        asked.append(Latency(supernet, target))
-    space = supernet.space
-    archs = {"smallest": space.smallest, "middle": uniform(space, HALF), "largest": space.largest}
+        asked.append(Latency(_supernet(source, space, example), target))
+    archs = {"smallest": space.smallest, "middle": _middle(space), "largest": space.largest}
     measured = {name: costs_of(arch, asked) for name, arch in archs.items()}
     original, smallest = measured["largest"], measured["smallest"]
     verdicts = [
@@ -186,14 +192,45 @@ def profile(
     return Profile(space.name, archs, measured, verdicts, _tied(space), len(space.decisions))
 
 
-def _supernet(source: nn.Module | Supernet | Space, example: Inputs | None, options: dict[str, Any]) -> Supernet:
+class Counts(Evaluator):
+    """Parameters, operations and memory of archs of any space, without giving their weights values.
+
+    Args:
+        example: inputs; operations are counted where it has samples.
+    """
+
+    cost = "cheap"
+    metrics = ("params", "macs", "weights_mib")
+
+    def __init__(self, example: Inputs | None) -> None:
+        self._example = example
+
+    def __call__(self, arch: Arch) -> dict[str, float]:
+        """Without operations where they cannot be counted."""
+        params, macs = cost(arch.space, arch, self._example)
+        found: dict[str, float] = {"params": params} if macs is None else {"params": params, "macs": macs}
+        return {**found, "weights_mib": weights_mib(arch.space, arch)}
+
+
+def _middle(space: Space) -> Arch:
+    """Half of every number; the largest arch where that is not allowed."""
+    try:
+        return uniform(space, HALF)
+    except SpaceError:
+        return space.largest
+
+
+def _converted(model: nn.Module, example: Inputs | None, options: dict[str, Any]) -> Space:
+    if example is None:
+        raise EvaluationError("a model is converted on inputs that it takes; give profile(model, example=…)")
+    return elastic(model, example, **options)
+
+
+def _supernet(source: nn.Module | Supernet | Space, space: Space, example: Inputs | None) -> Supernet:
+    """What latency is measured of."""
     if isinstance(source, Supernet):
         return source
-    if isinstance(source, Space):
-        return Supernet(source, example=example, check=False)
-    if example is None:
-        raise EvaluationError("a profile counts operations on inputs; give profile(model, example=…)")
-    return Supernet(elastic(source, example, **options), example=example, weights=source)
+    return Supernet(space, example=example, weights=None if isinstance(source, Space) else source, check=False)
 
 
 def check_metrics(budgets: Sequence[Budget], device: Target | None, more: Sequence[Evaluator] = ()) -> None:

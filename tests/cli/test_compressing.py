@@ -76,3 +76,20 @@ def test_what_cannot_be_is_one_sentence(capsys: pytest.CaptureFixture[str], job:
     assert code == 2
     assert said in err
     assert "Traceback" not in err
+
+
+def test_a_dry_run_of_a_search_says_what_networks_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("search.py").write_text(
+        JOB
+        + """
+space = nas.elastic(model, task.example, depth=False)
+net = nas.Supernet(space, example=task.example, weights=model)
+study = nas.Study("s", space=space, objectives=["min params"], evaluators=[nas.Costs(net)], store="nas.db", trials=2)
+"""
+    )
+    capsys.readouterr()
+    assert run(["run", "search.py:study", "--dry-run"]) == 0
+    networks = json.loads(capsys.readouterr().out)["networks"]
+    assert networks["largest"]["params"] == 64 * 32 + 32 + 32 * 32 + 32 + 330
+    assert networks["smallest"]["macs"] < networks["middle"]["macs"] < networks["largest"]["macs"]
+    assert not Path("nas.db").exists()

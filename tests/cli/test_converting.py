@@ -37,11 +37,22 @@ def test_a_model_is_converted_and_its_ends_are_counted(capsys):
     assert "model output: is what the model gives" in out
     lines = [line.split("│")[1:-1] for line in out.splitlines() if "est " in line and "│" in line]
     assert [[cell.strip() for cell in line] for line in lines] == [
-        ["smallest", "131", "25.4 %", "112"],
-        ["largest", "515", "100.0 %", "448"],
+        ["smallest", "131", "25.4 %", "112", "0.0004997"],
+        ["largest", "515", "100.0 %", "448", "0.001965"],
     ]
     assert "7 archs, decisions: 1" in out
     assert sorted(path.name for path in Path().iterdir() if path.name != "__pycache__") == ["job.py"]
+
+
+def test_a_middle_arch_is_counted_and_budgets_are_judged(capsys):
+    code, out, _ = ended(capsys, MODEL, "job.py", "--budget", "macs <= 50%, params <= 100")
+    assert code == 0
+    assert "middle" in out
+    assert "macs <= 0.5 * original (224) can be met: the smallest network has 112" in out
+    assert "params <= 100 (100) cannot be met" in out
+    code, _, err = ended(capsys, MODEL, "job.py", "--budget", "latency_ms <= 1")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "latency needs device=" in err
 
 
 def test_the_page_is_written_and_written_again(capsys):

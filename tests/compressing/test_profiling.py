@@ -50,8 +50,12 @@ def test_a_metric_that_nothing_measures_is_refused_before_any_work() -> None:
         nas.profile(supernet(), "parms <= 1")
 
 
-def test_a_space_alone_needs_an_example() -> None:
+def test_operations_are_counted_where_there_is_an_example() -> None:
     space = nas.elastic(trained(), task().example)
+    counted = nas.profile(space, example=task().example).measured
+    assert counted == nas.profile(supernet()).measured
+    assert set(nas.profile(space).original) == {"params", "weights_mib"}
+    with pytest.raises(MetricError, match="not measured of the original, which has params, weights_mib"):
+        nas.profile(space, "macs <= 50%")
     with pytest.raises(EvaluationError, match="example="):
-        nas.profile(space)
-    assert nas.profile(space, example=task().example).original["params"] > 0
+        nas.profile(trained())
