@@ -12,6 +12,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from nas.supernet import Supernet
 from nas.train import Training
 from nas.tune import Searcher
 from tests.cli.test_outputs import contents, made  # noqa: F401 (a fixture)
+from tests.compressing.nets import task as digits
+from tests.compressing.nets import trained
 from tests.conformance.predictor import archs, truth
 from tests.conformance.predictor import space as predicted_space
 from tests.deploy.test_command import JOB
@@ -222,3 +225,18 @@ def test_a_real_disk_that_is_full(folder: Path) -> None:
     assert done.stderr.count("nas: ") == len(commands), done.stderr
     assert "Traceback" not in done.stderr
     assert "terminate" not in done.stderr
+
+
+@pytest.mark.parametrize("size", [0, 200, 4_000, pytest.param(12_000, marks=pytest.mark.slow), 120_000])
+def test_a_compression_without_room_is_one_sentence_and_goes_on_later(size: int, tmp_path: Path) -> None:
+    def compress() -> nas.compressing.Compressed:
+        few = {"epochs": 3, "trials": 4, "batches": 1, "lr": 3e-3, "progress": False}
+        return nas.compress(trained(), digits(), "macs <= 50%", folder=tmp_path / "net", **few)
+
+    with room(size), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that measurements are not shared
+        with pytest.raises(nas.errors.NasError, match="make room|the disk is full|its free space") as caught:
+            compress()
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob(f"**/{files.SCRATCH}*"))
+    assert compress().choices[0].chosen.measured["macs"] > 0

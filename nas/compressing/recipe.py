@@ -40,7 +40,7 @@ from nas.metrics import Constraint
 from nas.search import Algorithm, Surrogate
 from nas.space import Arch, Space
 from nas.study import Study
-from nas.supernet import Supernet, reorder
+from nas.supernet import Supernet, checkpoint, reorder
 from nas.supernet.scores import Data, chosen
 from nas.text import human
 from nas.train import Labels, Loss, Task, Teacher, Training, Uniform
@@ -221,10 +221,11 @@ class Compression:
         """
         settings, given = self.settings, self.model
         folder = settings.folder / SUPERNET
+        is_kept = checkpoint.digest_of(folder) is not None  # the folder alone may be left by a kill or a full disk
         with settings.stages.stage(CONVERT, f"{type(given).__name__} into a space"):
             space = given.space if isinstance(given, Supernet) else elastic(given, self.task.example, **self.options)
             self.say(f"space {space.name!r}: {len(space.decisions)} decisions, {space.shown_size} networks")
-            if folder.exists():
+            if is_kept:
                 net = Supernet.load(folder, space)
             elif isinstance(given, Supernet):
                 net = copy.deepcopy(given)
@@ -234,8 +235,8 @@ class Compression:
         found = profile(net, self.budgets, evaluators=self._clocks(net))
         found.check()
         self.say(str(found))
-        with settings.stages.stage(ORDER, f"channels by {settings.order}" + (", kept" if folder.exists() else "")):
-            if not folder.exists():
+        with settings.stages.stage(ORDER, f"channels by {settings.order}" + (", kept" if is_kept else "")):
+            if not is_kept:
                 self._order(net)
                 net.save(folder)
         return net, found
