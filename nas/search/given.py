@@ -23,7 +23,7 @@ class Given(Algorithm):
         archs: archs, or their choices by decision (`arch.choices`).
 
     Raises:
-        AlgorithmError: there is none.
+        AlgorithmError: there is none; or, when it is bound, the space has one of them not, or a rule forbids it.
     """
 
     name = "given"
@@ -38,9 +38,11 @@ class Given(Algorithm):
             raise AlgorithmError("given has no archs to evaluate; give some, as in Given([arch, {'width': 8, …}])")
         for choices in self.archs:
             try:
-                space.arch(choices)
+                arch = space.arch(choices)
             except SpaceError as error:
                 raise AlgorithmError(f"given has an arch that space {space.name!r} has not: {error}") from None
+            if not space.allows(arch):
+                raise AlgorithmError(f"given has the arch {choices}, which a rule of space {space.name!r} forbids")
 
     def _ask(self, n: int) -> list[Arch]:
         found: list[Arch] = []

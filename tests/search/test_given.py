@@ -34,3 +34,10 @@ def test_an_arch_that_the_space_has_not_is_refused() -> None:
         Given([{"nowhere": 1}]).bind(small(), ONE)
     with pytest.raises(AlgorithmError, match="no archs to evaluate"):
         Given([]).bind(small(), ONE)
+
+
+def test_an_arch_that_a_rule_forbids_is_refused() -> None:
+    largest = small().largest
+    fewer = small().restricted(lambda arch: arch.choices != largest.choices)
+    with pytest.raises(AlgorithmError, match="which a rule of space 'flat-3' forbids"):
+        Given([largest]).bind(fewer, ONE)

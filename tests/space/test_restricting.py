@@ -108,8 +108,8 @@ def only_wide(arch: Arch) -> bool:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(ALGORITHMS) - {"robot"})
-)  # which ranks what space.sample and enumerate give
+    "name", sorted(set(ALGORITHMS) - {"given", "robot"})
+)  # which asks what it is given; and ranks what space.sample and enumerate give
 def test_no_algorithm_proposes_what_is_forbidden(name: str) -> None:
     space = attention([8, 12, 16, 24, 30], [2, 3, 4, 5, 8])
     algorithm = make(name, **({"from_": []} if name == "transfer" else {}))
