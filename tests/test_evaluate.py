@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyglove as pg
 import pytest
 import torch
 from torch import nn
@@ -345,3 +346,19 @@ def test_an_evaluation_of_everything_is_a_few_kilobytes(trained: Training) -> No
     assert len(pickle.dumps(evaluation)) < 8192
     found = pickle.loads(pickle.dumps(evaluation))(trained.supernet.space.smallest)
     assert tuple(found) == evaluation.metrics
+
+
+def test_networks_that_draw_at_random_in_eval_mode_are_told() -> None:
+    class Noisy(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(64, width), nn.Linear(width, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(nn.functional.dropout(self.first(x.flatten(1)), 0.5))  # whatever the mode
+
+    task = nas.digits()
+    noisy = nas.Supernet(nas.Space(nas.model(Noisy)(width=pg.oneof([8, 16])), name="noisy"), example=task.example)
+    noisy.trained = True
+    with pytest.warns(UserWarning, match="space 'noisy' give other outputs at each call in eval mode"):
+        nas.Accuracy(noisy, task).check(noisy.space)

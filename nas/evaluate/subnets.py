@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,6 +14,7 @@ from nas.errors import EvaluationError
 from nas.evaluate.base import Cost, Evaluator
 from nas.hardware import Device, Target, exclusive, measure
 from nas.supernet import Supernet, checkpoint
+from nas.supernet.effects import varies
 from nas.supernet.inputs import Inputs, batch_size, call, some
 from nas.supernet.rounding import Gap, gap
 from nas.train import Task, Training, subnet_metrics
@@ -123,12 +125,21 @@ class OfSubnets(Evaluator):
             )
 
     def check(self, space: Space) -> None:
-        """Whether the weights are there and trained, and subnets made of the units that they claim."""
+        """Whether the weights are there and trained, and subnets made of the units that they claim; warns of random outputs."""
         assert self.weights is not None
         self.weights.check(space)
         supernet = self.supernet(space)
         supernet.check_trained()
         supernet.prove_once(self.example)
+        inputs = to_device(self.example, device_of(supernet))
+        with evaluating(supernet):
+            if varies(lambda: supernet(inputs, space.largest)):
+                warnings.warn(
+                    f"networks of space {space.name!r} give other outputs at each call in eval mode for the same inputs, so that "
+                    "the same arch measures something else each time; draw at random (dropout, noise) and change buffers only "
+                    "under `if self.training:`",
+                    stacklevel=2,
+                )
 
     def _buffers(self, supernet: Supernet, arch: Arch) -> dict[str, Tensor] | None:
         return calibrated(supernet, arch, self.task) if self.calibrate and self.task is not None else None
