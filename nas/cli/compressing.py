@@ -20,6 +20,7 @@ def compress(
     epochs: Annotated[int, count] = 6,
     trials: Annotated[int | None, count] = None,
     workers: Annotated[int, natural] = 0,
+    best: Annotated[str, text] = "",
     dry_run: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -33,13 +34,14 @@ def compress(
         epochs: of training, warm-up included; uniform scaling is trained by itself for as many.
         trials: networks that the search measures. [default: one for each alternative of each decision and 60 more]
         workers: processes of the search; 0 is this one.
+        best: metric of the task that decides between tuned networks, as 'max accuracy'. [default: min loss]
         dry_run: say what the smallest, a middle and the largest network cost, and whether the budget can be met.
         quiet: no progress.
     """
     from nas.cli.output import print_lines, print_text
 
     module = _module(job)
-    options, training = getattr(module, "options", {}), getattr(module, "training", {})
+    options, training = (_mapping(module, name) for name in ("options", "training"))
     if dry_run:
         from nas.compressing import profile
 
@@ -48,19 +50,10 @@ def compress(
     from nas.compressing import compress as make_smaller
     from nas.study.take_home import take_home
 
-    result = make_smaller(
-        module.model,
-        module.task,
-        budget,
-        device=device,
-        folder=folder,
-        epochs=epochs,
-        trials=trials,
-        workers=workers,
-        options=options,
-        progress=not quiet,
-        **training,
-    )
+    ours: dict[str, Any] = {"device": device, "folder": folder, "epochs": epochs, "trials": trials, "workers": workers}
+    ours |= {"options": options, "progress": not quiet, "best": best}
+    _check_apart(training, ours)
+    result = make_smaller(module.model, module.task, budget, **ours, **training)
     for choice in result.choices:
         chosen = choice.chosen
         chosen.study.job = job
@@ -87,3 +80,30 @@ def _module(job: str) -> Any:
                 f"job {where!r} defines no {name!r}; let it define a trained model and its task, as nas.digits()"
             )
     return module
+
+
+def _mapping(module: Any, name: str) -> dict[str, Any]:
+    """Options that the job defines, if it does.
+
+    Raises:
+        JobError: they are no dict.
+    """
+    from nas.errors import JobError
+
+    found = getattr(module, name, {})
+    if not isinstance(found, dict):
+        raise JobError(f"{name!r} of the job is a {type(found).__name__}; let it be a dict of options")
+    return found
+
+
+def _check_apart(training: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Refuse what both the job and the command say.
+
+    Raises:
+        JobError: there is such an option.
+    """
+    from nas.errors import JobError
+
+    twice = [name for name in training if name in ours]
+    if twice:
+        raise JobError(f"'training' of the job has {', '.join(twice)}, which the command decides; use --{twice[0]}")

@@ -66,6 +66,13 @@ def test_a_dry_run_says_what_networks_cost_and_writes_nothing(capsys: pytest.Cap
     [
         (JOB, "params <= 10", "below the smallest network"),
         (JOB, "latency_ms <= 1", "latency needs device="),
+        (
+            JOB.replace('{"lr": 1e-2}', '{"epochs": 2}'),
+            "50%",
+            "'training' of the job has epochs, which the command decides",
+        ),
+        (JOB.replace('{"lr": 1e-2}', "nas.Training"), "50%", "'training' of the job is a type; let it be a dict"),
+        (JOB.replace('{"lr": 1e-2}', '{"lrr": 1e-2}'), "50%", "no option 'lrr'"),
         (JOB.replace("task =", "other ="), "50%", "defines no 'task'"),
         (JOB.replace("nas.digits(batch=64)", "3"), "50%", "compress was given task=3"),
     ],
@@ -93,3 +100,9 @@ study = nas.Study("s", space=space, objectives=["min params"], evaluators=[nas.C
     assert networks["largest"]["params"] == 64 * 32 + 32 + 32 * 32 + 32 + 330
     assert networks["smallest"]["macs"] < networks["middle"]["macs"] < networks["largest"]["macs"]
     assert not Path("nas.db").exists()
+
+
+def test_what_decides_between_networks_may_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = ended(capsys, "job.py", "--budget", "50%", "--best", "max nowhere")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "best='max nowhere' names no metric" in err
