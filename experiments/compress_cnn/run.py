@@ -91,7 +91,7 @@ def main() -> None:
 
 def data(options: argparse.Namespace, seed: int, train_on: int = TRAIN) -> nas.Task:
     """The glyphs, or the digits."""
-    return nas.digits(batch=32, seed=seed) if options.smoke else glyphs(options.glyphs, seed, train_on)
+    return nas.digits(batch=128, seed=seed) if options.smoke else glyphs(options.glyphs, seed, train_on)
 
 
 def everything(options: argparse.Namespace, folder: Path) -> None:
@@ -113,7 +113,7 @@ def everything(options: argparse.Namespace, folder: Path) -> None:
                     epochs=options.epochs,
                     training={"lr": 1e-3},
                     options={},
-                    trials=20 if options.smoke else 120,
+                    trials=12 if options.smoke else 120,
                     best="min loss",
                 )
                 run(case, way, folder / f"{budget}, {way}, {seed}.json")

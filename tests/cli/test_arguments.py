@@ -44,6 +44,7 @@ RIGHT = {
     "new": "t",
     "other": "s",
     "objectives": "max score",
+    "budget": "50%",
 }
 # These would look for a cluster.
 ADDRESSES = ("address", "submission_id", "logs", "cancel")

@@ -12,10 +12,12 @@ import pytest
 
 import nas
 from nas.errors import AlgorithmError
+from nas.metrics import Metric
 from nas.pareto import non_dominated
 from nas.search import Algorithm, Compose, Finished
 from nas.space import Arch, Space
 from tests.conformance.algorithm import (
+    ONE,
     TWO,
     Landscape,
     ModelConformance,
@@ -34,6 +36,14 @@ class TestCompose(ModelConformance):
 
     def make(self, seed: int = 0) -> Algorithm:
         return Compose(candidates=32, seed=seed)
+
+    @pytest.mark.parametrize(
+        "objectives",
+        [ONE, *(pytest.param(more, marks=pytest.mark.slow) for more in (TWO, (*TWO, Metric("third", "max"))))],
+    )
+    def test_survives_failed_infeasible_and_late_trials(self, objectives: tuple[Metric, ...]) -> None:
+        """With several objectives the integer programs are larger."""
+        super().test_survives_failed_infeasible_and_late_trials(objectives)
 
     @pytest.mark.parametrize(
         "trials", [0, 1, 19, 20, 21, 57, *(pytest.param(many, marks=pytest.mark.slow) for many in (100, 130))]

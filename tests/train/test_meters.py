@@ -74,7 +74,7 @@ def test_labels(seed: int, cuts: list[int]) -> None:
 @settings(max_examples=20, deadline=None)
 def test_neighbours(seed: int, cuts: list[int]) -> None:
     rows = torch.randn(26, 3, generator=torch.Generator().manual_seed(seed))
-    meter, found = meters.Neighbours((1, 3)), {1: 0, 3: 0}
+    meter, found, reciprocal = meters.Neighbours((1, 3)), {1: 0, 3: 0}, 0.0
     edges = [0, *sorted({2 * (cut % 13) for cut in cuts} - {0}), 26]
     for start, stop in itertools.pairwise(edges):
         meter.add(rows[start:stop], None)
@@ -85,7 +85,9 @@ def test_neighbours(seed: int, cuts: list[int]) -> None:
         )
         for rank in found:
             found[rank] += closer < rank
-    assert meter.result() == {f"recall_at_{rank}": pytest.approx(count / 13) for rank, count in found.items()}
+        reciprocal += 1 / (closer + 1)
+    recall = {f"recall_at_{rank}": pytest.approx(count / 13) for rank, count in found.items()}
+    assert meter.result() == {**recall, "mrr": pytest.approx(reciprocal / 13)}
 
 
 def test_means_weigh_and_leave_out_what_has_no_target() -> None:
