@@ -31,7 +31,7 @@ def compress(
     Args:
         device: where latency is measured, as 'cpu,threads=2'; without one it is not measured.
         folder: of everything that is made; the same command goes on there.
-        epochs: of training, warm-up included; uniform scaling is trained by itself for as many.
+        epochs: of training, the race of two candidates included; uniform scaling is trained by itself for as many.
         trials: networks that the search measures. [default: one for each alternative of each decision and 60 more]
         workers: processes of the search; 0 is this one.
         best: metric of the task that decides between tuned networks, as 'max accuracy'. [default: min loss]

@@ -1,8 +1,8 @@
 """`nas.compress`: from a trained model and data to the best network within a budget.
 
-A recipe over what there is: `nas.elastic` makes a space, `nas.reorder` puts what matters first, a short training of the networks
-near the budget makes what they lose comparable, a study searches them on a few training batches, `nas.Trained` tunes the best
-beside uniform scaling.  Every step is kept in a folder and can be made by itself; a killed compression goes on where it was.
+A recipe over what there is: `nas.elastic` makes a space, `nas.reorder` puts what matters first, a study searches networks by
+their loss on a few training batches, `nas.Trained` tunes the best beside uniform scaling.  Every step is kept in a folder and can
+be made by itself; a killed compression goes on where it was.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def compress(
     device: Target | str | None = None,
     folder: str | Path = "compressed",
     epochs: Count = 6,
-    warmup: Natural | None = None,
+    warmup: Natural = 0,
     candidates: Count | None = None,
     trials: Count | None = None,
     batches: Count = 8,
@@ -85,7 +85,7 @@ def compress(
         device: where latency is measured: "cpu", "cpu,threads=2", a `nas.Device`, `nas.Command` or `nas.Custom`.
         folder: of everything that is made; a killed compression goes on there.
         epochs: of training, warm-up and race included; uniform scaling is trained by itself for as many.
-        warmup: of them for all networks of about the budgets' sizes together, before the search; a third unless given.
+        warmup: of them for all networks of about the budgets' sizes together, before the search.
         candidates: networks of a budget that are tuned for an epoch, before the best of them is tuned to the end; 2 where there
             are epochs for it.
         trials: networks that are measured, half of them within a budget (as many for each further one); one for each
@@ -120,23 +120,22 @@ def compress(
     check_training(training)
     if order != "magnitude":  # which needs no data
         chosen(order, Data(task=task))
-    warm = epochs // 3 if warmup is None else warmup
-    race = (2 if epochs - warm > 2 else 1) if candidates is None else candidates
-    if epochs - warm - (race - 1) < 1:
+    race = (2 if epochs - warmup > 2 else 1) if candidates is None else candidates
+    if epochs - warmup - (race - 1) < 1:
         raise EvaluationError(
-            f"epochs={epochs} with warmup={warm} and a race of {race} candidates leave no epoch for tuning; give at least "
-            f"epochs={warm + race}"
+            f"epochs={epochs} with warmup={warmup} and a race of {race} candidates leave no epoch for tuning; give at least "
+            f"epochs={warmup + race}"
         )
     target = None if device is None else target_of(device)
     budgets = parse_budgets(budget, "macs" if device is None else "latency_ms")
     check_metrics(budgets, target)
     path = Path(folder)
-    names = [CONVERT, ORDER, *([WARM_UP] if warm else []), SEARCH, *([RACE] if race > 1 else []), TUNING, UNIFORM]
+    names = [CONVERT, ORDER, *([WARM_UP] if warmup else []), SEARCH, *([RACE] if race > 1 else []), TUNING, UNIFORM]
     settings = Settings(
         device=target,
         folder=path,
         epochs=epochs,
-        warmup=warm,
+        warmup=warmup,
         race=race,
         trials=trials,
         batches=batches,

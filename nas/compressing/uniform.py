@@ -41,14 +41,34 @@ def uniform(space: Space, share: Probability) -> Arch:
 
 
 def ladder(space: Space) -> list[Arch]:
-    """Different uniform archs, from the smallest share to the largest arch."""
+    """Different uniform archs, from the smallest share to the largest arch.
+
+    Between two of them, whose decisions all take their next candidate at once, are archs in which the first ones have done so:
+    without these a budget would be met by what is much smaller.
+    """
     found: dict[Arch, None] = {}
+    before: Arch | None = None
     for step in range(STEPS + 1):
         try:
-            found[uniform(space, step / STEPS)] = None
+            arch = uniform(space, step / STEPS)
         except SpaceError:
             continue
+        if before is not None:
+            found |= dict.fromkeys(_between(space, before, arch))
+        found[arch] = None
+        before = arch
     return list(found)
+
+
+def _between(space: Space, low: Arch, high: Arch) -> list[Arch]:
+    """Archs in which the first decisions are as in `high` and the rest as in `low`, those that are allowed."""
+    genes = [0 if gene is None else gene for gene in low.genome]
+    found = []
+    for place, gene in enumerate(high.genome):
+        if gene is not None and gene != genes[place]:
+            genes[place] = gene
+            found.append(space.repair(genes))
+    return [arch for arch in found if space.allows(arch)]
 
 
 def largest_within(archs: Sequence[Arch], cost: Callable[[Arch], float], bound: float) -> Arch | None:

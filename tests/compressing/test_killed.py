@@ -55,7 +55,8 @@ def measured(call):
 
 nas.Training.run = noted(nas.Training.run)
 Calibration.__call__ = measured(Calibration.__call__)
-found = nas.compress(model, task(), "macs <= 50%", folder=folder, epochs=4, trials=8, batches=2, lr=3e-3, progress=False)
+options = {"epochs": 4, "warmup": 1, "trials": 8, "batches": 2, "lr": 3e-3, "progress": False}
+found = nas.compress(model, task(), "macs <= 50%", folder=folder, **options)
 choice = found.choices[0]
 rows = [[one.arch.key, dict(one.measured)] for one in (choice.found, choice.uniform)]
 print(json.dumps([rows, choice.is_uniform, list(found.notes)]))
@@ -105,7 +106,16 @@ def test_every_stage_is_told_with_its_place(tmp_path: Path, capsys: pytest.Captu
     def compress(**options: Any) -> str:
         capsys.readouterr()
         nas.compress(
-            trained(), task(), "macs <= 50%", folder=tmp_path, epochs=4, trials=4, batches=1, lr=3e-3, **options
+            trained(),
+            task(),
+            "macs <= 50%",
+            folder=tmp_path,
+            epochs=4,
+            warmup=1,
+            trials=4,
+            batches=1,
+            lr=3e-3,
+            **options,
         )
         told = capsys.readouterr()
         assert told.out == ""

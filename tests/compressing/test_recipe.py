@@ -44,7 +44,7 @@ def test_uniform_scaling_had_as_many_passes_and_the_better_one_is_chosen(result:
     choice = result.choices[0]
     assert choice.uniform is not None
     assert choice.uniform.measured["epochs"] == 3
-    assert choice.found.measured["epochs"] == 2, "one of the epochs was the warm-up"
+    assert choice.found.measured["epochs"] == 2, "one of the epochs was that of the candidate that lost the race"
     for one in (choice.uniform, choice.found):
         assert one.measured["macs"] <= choice.bound
         assert choice.chosen.measured["loss"] <= one.measured["loss"]

@@ -119,7 +119,7 @@ def test_models_and_data_that_do_not_fit_are_told(tmp_path: Path, model: Any, da
         ({"best": "max nowhere"}, MetricError, "best='max nowhere' names no metric of .*, which measures accuracy, loss"),
         ({"best": "max acuracy"}, MetricError, "did you mean 'accuracy'"),
         ({"epochs": 1, "warmup": 1}, EvaluationError, "leave no epoch for tuning; give at least epochs=2"),
-        ({"epochs": 3, "candidates": 4}, EvaluationError, "leave no epoch for tuning; give at least epochs=5"),
+        ({"epochs": 3, "candidates": 4}, EvaluationError, "leave no epoch for tuning; give at least epochs=4"),
         ({"epochs": 0}, NasError, "epochs=0; it is a whole number, 1 or more"),
         ({"lrr": 1e-3}, EvaluationError, "no option 'lrr'.*did you mean 'lr'"),
         ({"loss": None}, EvaluationError, "decides loss of its trainings itself"),

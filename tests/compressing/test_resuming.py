@@ -19,7 +19,16 @@ from tests.compressing.test_refusing import silent, without_loss
 
 
 def compressed(folder: Path, budget: Any = "macs <= 50%", **options: Any) -> Compressed:
-    few = {"epochs": 3, "trials": 8, "batches": 2, "lr": 3e-3, "progress": False, "data": task(), **options}
+    few = {
+        "epochs": 3,
+        "warmup": 1,
+        "trials": 8,
+        "batches": 2,
+        "lr": 3e-3,
+        "progress": False,
+        "data": task(),
+        **options,
+    }
     return nas.compress(trained(), few.pop("data"), budget, folder=folder, **few)
 
 

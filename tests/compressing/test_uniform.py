@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pyglove as pg
 import pytest
 from hypothesis import given
@@ -38,6 +40,13 @@ def test_the_ladder_goes_from_the_narrowest_to_the_largest() -> None:
     assert archs[-1] == space().largest
     widths = [arch.choices["width"] + arch.choices["blocks[0].hidden"] for arch in archs]
     assert widths == sorted(widths)
+
+
+def test_archs_between_two_uniform_ones_fill_a_budget() -> None:
+    archs = ladder(space())
+    for before, after in itertools.pairwise(archs):
+        changed = [name for name, value in after.choices.items() if value != before.choices[name]]
+        assert len(changed) == 1
 
 
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=12, unique=True), st.integers(-5, 105))
