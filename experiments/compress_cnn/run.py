@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import torch
-from compress_common.compare import WAYS, Case, figures, run
+from compress_common.compare import Case, figures, original_of, parser, run
 from net import Net
 
 import nas
@@ -67,16 +67,9 @@ def original(task: nas.Task, folder: Path, smoke: bool) -> Net:
 
 def main() -> None:
     """Runs what is asked for and prints the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--glyphs", type=Path, help="glyphs.npz: images (n, 16, 16), labels, typeface")
-    parser.add_argument("--runs", type=Path, help="folder of the runs")
-    parser.add_argument("--budgets", nargs="+", default=list(BUDGETS))
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--report", action="store_true", help="only the figures of what was run")
-    parser.add_argument("--smoke", action="store_true", help="digits, one budget, seconds")
-    options = parser.parse_args()
+    words = parser(__doc__, BUDGETS, epochs=6)
+    words.add_argument("--glyphs", type=Path, help="glyphs.npz: images (n, 16, 16), labels, typeface")
+    options = words.parse_args()
     torch.set_num_threads(1)
     if options.smoke:
         options.budgets, options.ways, options.seeds, options.epochs = ["50%"], ["ours", "magnitude"], 1, 3
@@ -84,7 +77,7 @@ def main() -> None:
             everything(options, Path(folder))
         return
     if options.runs is None or (options.glyphs is None and not options.report):
-        parser.error("--glyphs and --runs are needed (or --smoke); README.md says how to make the glyphs")
+        words.error("--glyphs and --runs are needed (or --smoke); README.md says how to make the glyphs")
     options.runs.mkdir(parents=True, exist_ok=True)
     everything(options, options.runs)
 
@@ -98,10 +91,7 @@ def everything(options: argparse.Namespace, folder: Path) -> None:
     """All runs that are not there yet, and the figures."""
     for seed in range(0 if options.report else options.seeds):
         task, net = data(options, seed), original(data(options, 0, LEARNT), folder, options.smoke)
-        whole = folder / "original.json"
-        if not whole.exists():
-            quality = nas.Accuracy(as_supernet(net, example=task.example), task, split="test")
-            whole.write_text(json.dumps(quality.measure_module(net)))
+        original_of(net, task, folder)
         for budget in options.budgets:
             for way in options.ways:
                 case = Case(
@@ -118,8 +108,7 @@ def everything(options: argparse.Namespace, folder: Path) -> None:
                 )
                 run(case, way, folder / f"{budget}, {way}, {seed}.json")
                 print(f"{budget}, {way}, {seed}: done", flush=True)
-    found = {"original": json.loads((folder / "original.json").read_text())["accuracy"], **figures(folder, "accuracy")}
-    print(json.dumps(found))
+    print(json.dumps(figures(folder, "accuracy")))
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ candidates that are given up included.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,8 +152,29 @@ def run(case: Case, way: str, file: Path) -> None:
     half.replace(file)
 
 
+def parser(document: str | None, budgets: Sequence[str], *, epochs: int) -> argparse.ArgumentParser:
+    """Options of all these experiments."""
+    words = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--runs", type=Path, help="folder of the runs")
+    words.add_argument("--budgets", nargs="+", default=list(budgets))
+    words.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    words.add_argument("--seeds", type=int, default=3)
+    words.add_argument("--epochs", type=int, default=epochs)
+    words.add_argument("--report", action="store_true", help="only the figures of what was run")
+    words.add_argument("--smoke", action="store_true", help="one budget, seconds")
+    return words
+
+
+def original_of(net: nn.Module, task: nas.Task, folder: Path) -> None:
+    """Measure the original on the test split, once."""
+    file = folder / "original.json"
+    if not file.exists():
+        quality = nas.Accuracy(as_supernet(net, example=task.example), task, split="test")
+        file.write_text(json.dumps(quality.measure_module(net)))
+
+
 def figures(folder: Path, metric: str) -> dict[str, Any]:
-    """For each budget and way the mean of a metric, its deviation, and the number of seeds.
+    """The original's metric, and for each budget and way its mean, its deviation, and the number of seeds.
 
     Files are called "<budget>, <way>, <seed>.json".
     """
@@ -161,13 +183,14 @@ def figures(folder: Path, metric: str) -> dict[str, Any]:
         budget = file.stem.split(", ")[0]
         for name, row in json.loads(file.read_text())["rows"].items():
             values.setdefault(budget, {}).setdefault(name, []).append(row[metric])
-    return {
+    ways_of = {
         budget: {
             name: {"mean": _mean(each), "deviation": _deviation(each), "seeds": len(each)}
             for name, each in ways.items()
         }
         for budget, ways in values.items()
     }
+    return {"original": json.loads((folder / "original.json").read_text())[metric], **ways_of}
 
 
 def _compressed(case: Case, name: str, **options: Any) -> dict[str, nn.Module]:

@@ -18,38 +18,26 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "minilm"))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
-from compress_common.compare import WAYS, Case, figures, run
-from encoder import pretrained
+from compress_common.compare import Case, figures, original_of, parser, run
+from encoder import numbered, pretrained
 from functions import Pair, splits
 from torch import Tensor
 
 import nas
-from nas.train import as_supernet
 
 BUDGETS = ("75%", "50%", "35%")
 LENGTH = 32
 """Tokens of a line or a function; longer ones are cut."""
 
 
-def numbered(texts: list[str], folder: str | None) -> Tensor:
-    """(n, LENGTH) tokens of all texts; without a folder words by number."""
-    if folder is not None:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        found: Tensor = tokenizer(
-            texts, return_tensors="pt", padding="max_length", truncation=True, max_length=LENGTH
-        ).input_ids
-        return found
-    rows = [[1 + sum(map(ord, word)) % 127 for word in text.split()][:LENGTH] for text in texts]
-    return torch.tensor([row + [0] * (LENGTH - len(row)) for row in rows])
-
-
 def search_for_code(folder: str | None, counts: tuple[int, int, int], seed: int) -> nas.Task:
     """Pairs of a docstring's first line and its function; no package is in two splits, test pairs are of the standard library."""
 
     def tokens(pairs: list[Pair]) -> tuple[Tensor, Tensor]:
-        return numbered([line for line, _ in pairs], folder), numbered([source for _, source in pairs], folder)
+        return (
+            numbered([line for line, _ in pairs], folder, LENGTH),
+            numbered([source for _, source in pairs], folder, LENGTH),
+        )
 
     train, valid, test = map(tokens, splits(*counts))
     return nas.Embedding(train, valid, test, batch=32, seed=seed, ranks=(1, 10))
@@ -57,17 +45,10 @@ def search_for_code(folder: str | None, counts: tuple[int, int, int], seed: int)
 
 def main() -> None:
     """Runs what is asked for and prints the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", help="folder with config.json, model.safetensors and tokenizer.json")
-    parser.add_argument("--runs", type=Path, help="folder of the runs")
-    parser.add_argument("--budgets", nargs="+", default=list(BUDGETS))
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--pairs", type=int, default=2000, help="to train on")
-    parser.add_argument("--report", action="store_true", help="only the figures of what was run")
-    parser.add_argument("--smoke", action="store_true", help="a small random model, seconds")
-    options = parser.parse_args()
+    words = parser(__doc__, BUDGETS, epochs=4)
+    words.add_argument("--weights", help="folder with config.json, model.safetensors and tokenizer.json")
+    words.add_argument("--pairs", type=int, default=2000, help="to train on")
+    options = words.parse_args()
     torch.set_num_threads(1)
     if options.smoke:
         options.budgets, options.ways, options.seeds, options.epochs = ["50%"], ["magnitude"], 1, 1
@@ -76,7 +57,7 @@ def main() -> None:
             everything(options, Path(folder))
         return
     if options.runs is None or (options.weights is None and not options.report):
-        parser.error("--weights and --runs are needed (or --smoke); see README.md")
+        words.error("--weights and --runs are needed (or --smoke); see README.md")
     options.runs.mkdir(parents=True, exist_ok=True)
     everything(options, options.runs)
 
@@ -87,10 +68,7 @@ def everything(options: argparse.Namespace, folder: Path) -> None:
     for seed in range(0 if options.report else options.seeds):
         task = search_for_code(options.weights, (options.pairs, *held), seed)
         net = pretrained(options.weights)
-        whole = folder / "original.json"
-        if not whole.exists():
-            quality = nas.Accuracy(as_supernet(net, example=task.example), task, split="test")
-            whole.write_text(json.dumps(quality.measure_module(net)))
+        original_of(net, task, folder)
         for budget in options.budgets:
             for way in options.ways:
                 case = Case(
@@ -107,7 +85,7 @@ def everything(options: argparse.Namespace, folder: Path) -> None:
                 )
                 run(case, way, folder / f"{budget}, {way}, {seed}.json")
                 print(f"{budget}, {way}, {seed}: done", flush=True)
-    print(json.dumps({"original": json.loads((folder / "original.json").read_text())["mrr"], **figures(folder, "mrr")}))
+    print(json.dumps(figures(folder, "mrr")))
 
 
 if __name__ == "__main__":

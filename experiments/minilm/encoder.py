@@ -49,3 +49,17 @@ def pretrained(folder: str | None = None) -> Encoder:
     if folder is not None:
         found.model = AutoModel.from_pretrained(folder, add_pooling_layer=False)
     return found.eval()
+
+
+def numbered(texts: list[str], folder: str | None, length: int) -> Tensor:
+    """(n, length) tokens of all texts, longer ones cut; without a folder words by number."""
+    if folder is not None:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        found: Tensor = tokenizer(
+            texts, return_tensors="pt", padding="max_length", truncation=True, max_length=length
+        ).input_ids
+        return found
+    rows = [[1 + sum(map(ord, word)) % 127 for word in text.split()][:length] for text in texts]
+    return torch.tensor([row + [0] * (length - len(row)) for row in rows])

@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from encoder import Encoder, pretrained
+from encoder import Encoder, numbered, pretrained
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
@@ -47,20 +47,6 @@ def sentences(count: int) -> list[str]:
     texts = list(found)
     random.Random(0).shuffle(texts)
     return texts[:count]
-
-
-def numbered(texts: list[str], folder: str | None) -> Tensor:
-    """(n, LENGTH) tokens of all texts; without a folder words by number."""
-    if folder is not None:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        found: Tensor = tokenizer(
-            texts, return_tensors="pt", padding="max_length", truncation=True, max_length=LENGTH
-        ).input_ids
-        return found
-    rows = [[1 + sum(map(ord, word)) % 127 for word in text.split()][:LENGTH] for text in texts]
-    return torch.tensor([row + [0] * (LENGTH - len(row)) for row in rows])
 
 
 class Quality:
@@ -146,7 +132,7 @@ def main() -> None:  # noqa: PLR0915 (one step after the other, as a user goes)
     torch.set_num_threads(1)
     folder, granule, lr = options.weights, *((8, 1e-3) if options.smoke else (64, 1e-4))
     train, valid, test = (32, 16, 16) if options.smoke else (1000, 120, 200)
-    tokens = numbered(sentences(train + valid + test), folder)
+    tokens = numbered(sentences(train + valid + test), folder, LENGTH)
     tokens, valid_tokens, test_tokens = tokens.split([train, valid, test])
     model, seconds, clock = pretrained(folder), {}, time.perf_counter
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -17,8 +16,9 @@ from nas.supernet import Supernet
 from nas.supernet.effects import varies
 from nas.supernet.inputs import Inputs, call, like, plain, tensors_in
 from nas.supernet.skeleton import quiet
-from nas.train import Task, Training
+from nas.train import Task
 from nas.train.task import Batch, to_device
+from nas.train.trainer import strange_option
 from nas.train.validate import device_of
 
 DECIDED = (
@@ -79,14 +79,15 @@ def check_training(options: Mapping[str, Any]) -> None:
     Raises:
         EvaluationError: there is one.
     """
-    known = [name for name in inspect.signature(Training).parameters if name not in DECIDED]
-    for name in options:
-        if name in DECIDED:
-            raise EvaluationError(f"a compression decides {name} of its trainings itself; leave it out")
-        if name not in known:
-            raise EvaluationError(
-                f"nas.compress has no option {name!r}; for its trainings it takes {', '.join(known)}{suggest(name, known)}"
-            )
+    strange = strange_option(options, DECIDED)
+    if strange is None:
+        return
+    name, known = strange
+    if name in DECIDED:
+        raise EvaluationError(f"a compression decides {name} of its trainings itself; leave it out")
+    raise EvaluationError(
+        f"nas.compress has no option {name!r}; for its trainings it takes {', '.join(known)}{suggest(name, known)}"
+    )
 
 
 def check_fits(model: nn.Module | Supernet, task: Task) -> None:

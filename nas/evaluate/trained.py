@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import glob
 import hashlib
-import inspect
 import json
 from collections import deque
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from nas.supernet.rounding import Gap
 from nas.train import Labels, Loss, Task, Teacher, Training, Uniform, as_supernet, rng, state
 from nas.train.best import Best, judged, watching
 from nas.train.task import mixed
+from nas.train.trainer import strange_option
 
 if TYPE_CHECKING:
     from nas.space import Arch
@@ -305,11 +305,12 @@ def _only(quality: Accuracy) -> Arch:
 
 
 def _check_options(options: dict[str, Any]) -> None:
-    known = [name for name in inspect.signature(Training).parameters if name not in _OURS]
-    for name in options:
-        if name in _OURS:
-            raise EvaluationError(f"Trained decides {name} of its trainings itself; leave it out")
-        if name not in known:
-            raise EvaluationError(
-                f"Trained has no option {name!r}; besides its own it takes {', '.join(known)}{suggest(name, known)}"
-            )
+    strange = strange_option(options, _OURS)
+    if strange is None:
+        return
+    name, known = strange
+    if name in _OURS:
+        raise EvaluationError(f"Trained decides {name} of its trainings itself; leave it out")
+    raise EvaluationError(
+        f"Trained has no option {name!r}; besides its own it takes {', '.join(known)}{suggest(name, known)}"
+    )

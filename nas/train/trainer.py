@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -369,6 +370,17 @@ class Training:
 def train(supernet: Supernet, task: Task, *, progress: bool = True, resume: bool = True, **options: Any) -> TrainResult:
     """`Training(supernet, task, **options).run(progress, resume)`."""
     return Training(supernet, task, **options).run(progress, resume)
+
+
+def strange_option(options: Iterable[str], decided: Container[str]) -> tuple[str, list[str]] | None:
+    """The first option that no training takes, or that somebody else decides; and what may be given.  None if there is none.
+
+    Args:
+        options: names of what a training is to be made with.
+        decided: names of what is not for the user to give.
+    """
+    known = [name for name in inspect.signature(Training).parameters if name not in decided]
+    return next(((name, known) for name in options if name not in known), None)
 
 
 def _period(name: str, given: int | None, usual: int) -> int:
