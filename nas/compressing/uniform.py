@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas.checking import Probability, checked
+from nas.convert.elastic import ElasticSpace
+from nas.convert.spelling import spelled
 from nas.errors import SpaceError
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ def uniform(space: Space, share: Probability) -> Arch:
     """The arch that has `share` of the largest one's numbers: each decision the candidate nearest to that, others as they are.
 
     What is no number, as whether a block is kept, stays as in the largest arch, and so does a number whose largest candidate
-    is not positive.
+    is not positive, and the rank of a layer, which is no size of what goes through the network.
 
     Args:
         space: any.
@@ -30,8 +32,11 @@ def uniform(space: Space, share: Probability) -> Arch:
         SpaceError: no such arch is allowed.
     """
     largest = space.largest
+    ranks = {spelled(name) for name in space.plan.ranks} if isinstance(space, ElasticSpace) else set()
     genes = [
-        _nearest(decision.candidates, gene, share) if decision.point.range is None and gene is not None else gene or 0
+        _nearest(decision.candidates, gene, share)
+        if decision.point.range is None and gene is not None and decision.name not in ranks
+        else gene or 0
         for decision, gene in zip(space.decisions, largest.genome, strict=True)
     ]
     found = space.repair(genes)

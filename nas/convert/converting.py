@@ -52,6 +52,10 @@ class Options:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
+    def wants(self, name: str) -> bool:
+        """Whether the module of this name may be elastic."""
+        return not _matches(name, self.exclude) and (not self.include or _matches(name, self.include))
+
 
 @dataclass
 class Conversion:
@@ -298,8 +302,7 @@ def _converted(model: nn.Module, example: Inputs, options: Options, samples: Map
             conversion.residuals = [
                 residual
                 for residual in residual_units(analysis, model, captured.calls)
-                if not _matches(residual.unit.name, options.exclude)
-                and (not options.include or _matches(residual.unit.name, options.include))
+                if options.wants(residual.unit.name)
             ]
     return conversion
 

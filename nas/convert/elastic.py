@@ -10,6 +10,7 @@ from torch import nn
 
 from nas.checking import Range, checked
 from nas.convert.converting import Conversion, Options, convert, convert_graph, nothing_elastic, timed
+from nas.convert.factoring import Factoring, with_ranks
 from nas.convert.model import conditions, value
 from nas.convert.plan import Plan
 from nas.convert.proofs import CLASSES, RENUMBERED, ZEROS, Proofs, prove
@@ -53,7 +54,7 @@ class ElasticSpace(Space):
         self.unproved = tuple(f"{what}, since {why}" for what, why in self.report.skipped.items())
 
     def representatives(self) -> list[Arch]:
-        """The largest arch, and the narrowest that leaves out nothing: the plan says what lies between them."""
+        """The largest arch, the narrowest that leaves out nothing, and that of the largest ranks: the plan says the rest."""
         depths = {spelled(depth.name) for depth in self.plan.depths}
         whole = {
             one.name: max(one.candidates)
@@ -61,7 +62,11 @@ class ElasticSpace(Space):
             if one.candidates == (True, False) or one.name in depths
         }
         narrow = {decision.name: min(decision.candidates) for decision in self.decisions if decision.name not in whole}
-        return list(dict.fromkeys(filter(self.allows, (self.largest, self.arch(whole | narrow)))))
+        ranks = {spelled(name) for name in self.plan.ranks}
+        wide = {one.name: max(one.candidates) for one in self.decisions if one.name not in ranks}
+        low = {one.name: sorted(one.candidates)[-2] for one in self.decisions if one.name in ranks}
+        archs = [self.largest, self.arch(whole | narrow), *([self.arch(wide | low)] if low else [])]
+        return list(dict.fromkeys(filter(self.allows, archs)))
 
     def restricted(self, allows: Rule) -> ElasticSpace:
         """This space without the archs that `allows` refuses, where only building tells."""
@@ -87,6 +92,7 @@ def elastic(
     depth: bool = True,
     heads: bool = True,
     head_dim: bool = False,
+    rank: bool | Sequence[float] = False,
     share: Literal["none", "block", "all"] = "none",
     mode: Literal["class", "free"] = "class",
     soft: bool = False,
@@ -113,6 +119,11 @@ def elastic(
         depth: offer to leave out residual blocks.
         heads: decide how many heads, or groups of heads, there are.
         head_dim: decide how wide a head is instead.
+        rank: let linear layers and convolutions with kernels of one pixel be two factors, and decide about the width between
+            them: True for a quarter, a half and three quarters of the rank at which two factors take as many operations, or ranks
+            (16, 32), or shares of the full rank (0.25, 0.5).  Those that save nothing are not offered; the full rank is the layer
+            as it is.  In archs that are narrower, a layer is two factors where that saves operations.  Factors begin as the best
+            approximation of the weights; `nas.factorize` makes it the best of the outputs on data.
         share: one decision for the same part of all blocks ("block"), for all of a kind ("all"), or one for each ("none").
         mode: "class" takes the equalities between sizes for granted that the class does; "free" does not, and archs may then be
             captured graphs instead of the class.
@@ -130,16 +141,36 @@ def elastic(
         A `nas.Space` with `report` and `plan`.
 
     Raises:
-        SpaceError: the model cannot be captured, copied or built again; nothing in it is elastic; or an option is wrong.
+        SpaceError: the model cannot be captured, copied or built again; nothing in it is elastic; an option is wrong; or no layer
+            can have one of the ranks.
     """
     options = Options(
         _shares(width), granule, depth, heads, head_dim, share, mode, soft, tuple(include), tuple(exclude)
     )
+    if rank is not False and mode == "free":
+        raise SpaceError(
+            "rank= puts layers in the place of others, and archs of mode='free' are captured graphs; give one of them"
+        )
     start = time.perf_counter()
     template = Template.of(model, build)
     copied = time.perf_counter() - start
-    found, because, proved = _converted(model, example, options, check=check)
+    found, because, proved = _converted(model, example, options, check=check, classes=rank is not False)
     plan = proved.plan if proved is not None else found.plan
+    ranked: Factoring | None = None
+    if rank is not False:
+        with timed(found.seconds, "ranks"):
+            ranked = with_ranks(
+                model,
+                plan,
+                example,
+                rank,
+                wanted=options.wants,
+                calls=found.captured.calls,
+                granule=granule,
+                share=share,
+                check=check,
+            )
+        plan = ranked.plan
     if not plan.decisions and not plan.units:
         raise nothing_elastic(found)
     kept, notes = found.kept(), list[str]()
@@ -153,6 +184,9 @@ def elastic(
         notes = [f"{name} stays whole: {why}" for name, why in proved.frozen.items() if name not in units]
         notes += [f"{name}: {why}" for name, why in proved.unshown.items() if plan.atoms[name].decision]
         notes += proved.notes
+    if ranked is not None:
+        notes += ranked.notes()
+        proofs += (ranked.proof,) if ranked.proof is not None else ()
     if plan.graph:
         template.capture_with(found, found.reference(plan, samples=True))
     report = describe(
@@ -185,16 +219,19 @@ MUCH = 4 / 3
 
 
 def _converted(
-    model: nn.Module, example: Inputs, options: Options, *, check: bool
+    model: nn.Module, example: Inputs, options: Options, *, check: bool, classes: bool
 ) -> tuple[Conversion, str, Proofs | None]:
-    """The conversion by the class, or by the graph where the class leaves much less elastic; why it is the graph; and proofs."""
+    """The conversion by the class, or by the graph where the class leaves much less elastic; why it is the graph; and proofs.
+
+    With `classes` it is that by the class in any case.
+    """
     if options.mode == "free":
         found = convert_graph(model, example, options)
         return found, "mode='free' was asked for", _proved(found, check=check)
     found = convert(model, example, options)
     proved = _proved(found, check=check) if found.plan.decisions or found.plan.units else None
     why = _shortfall(found, proved)
-    if not why:
+    if not why or classes:
         return found, "", proved
     plan = proved.plan if proved is not None else found.plan
     try:

@@ -104,6 +104,8 @@ def _places(plan: Plan, axes: Mapping[str, Sequence[Axis]]) -> dict[str, list[st
             decision = plan.atoms[atom].decision
             if decision is not None:
                 found.setdefault(decision, []).append(place)
+    for each in plan.factors:
+        found.setdefault(plan.atoms[each.atom].decision or "", []).append(f"{each.layer}.")
     return found
 
 

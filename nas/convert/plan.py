@@ -97,6 +97,23 @@ class Depth:
 
 
 @dataclass(frozen=True)
+class Factors:
+    """A layer that may be two, whose inner width is decided: `layer.down` to it, and `layer.up` again.
+
+    Attributes:
+        layer: module path of a linear layer or a convolution with kernels of one pixel.
+        atom: the inner width; as long as the largest rank that saves anything.
+        full: the rank that the layer has itself; to choose it is to leave the layer as it is.
+        transposed: its weight is (inputs, outputs).
+    """
+
+    layer: str
+    atom: str
+    full: int
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
 class Plan:
     """See the module's text.  Names of tensors are those of `named_parameters` and `named_buffers`, or paths of
     attributes that hold one (`copying.named_tables`), one for tied ones.
@@ -104,6 +121,7 @@ class Plan:
     Attributes:
         graph: archs are captured graphs.
         ordered: atoms whose units must not be renumbered, since a convolution goes along them.
+        factors: layers that may be two.
     """
 
     decisions: tuple[Decision, ...] = ()
@@ -114,6 +132,7 @@ class Plan:
     graph: bool = False
     depths: tuple[Depth, ...] = ()
     ordered: tuple[str, ...] = ()
+    factors: tuple[Factors, ...] = ()
 
     @property
     def whole(self) -> dict[str, int]:
@@ -121,13 +140,25 @@ class Plan:
         return {name: atom.size for name, atom in self.atoms.items()}
 
     def sizes(self, chosen: Mapping[str, int]) -> Sizes:
-        """Length of every atom where decisions are as `chosen`, by name; those that are not there are whole."""
-        return {
+        """Length of every atom where decisions are as `chosen`, by name; those that are not there are whole.
+
+        The inner width of a layer that stays one is 0.
+        """
+        found = {
             name: atom.size
             if atom.decision is None or atom.decision not in chosen
             else chosen[atom.decision] * atom.times // atom.per
             for name, atom in self.atoms.items()
         }
+        for each in self.factors:
+            rank = chosen.get(self.atoms[each.atom].decision or "", each.full)
+            found[each.atom] = 0 if rank == each.full else rank
+        return found
+
+    @property
+    def ranks(self) -> set[str]:
+        """Names of the decisions about ranks."""
+        return {name for each in self.factors if (name := self.atoms[each.atom].decision) is not None}
 
     @property
     def alone(self) -> tuple[Unit, ...]:
@@ -154,6 +185,7 @@ class Plan:
             **({"graph": True} if self.graph else {}),
             **({"depths": [[d.name, list(d.order), list(d.choices)] for d in self.depths]} if self.depths else {}),
             **({"ordered": list(self.ordered)} if self.ordered else {}),
+            **({"factors": [[f.layer, f.atom, f.full, f.transposed] for f in self.factors]} if self.factors else {}),
         }
 
     @staticmethod
@@ -178,6 +210,7 @@ class Plan:
                 bool(data.get("graph", False)),
                 tuple(Depth(name, tuple(order), tuple(choices)) for name, order, choices in data.get("depths", [])),
                 tuple(map(str, data.get("ordered", []))),
+                tuple(Factors(*values) for values in data.get("factors", [])),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SpaceError(f"the plan is damaged ({error}); make it again with nas.elastic") from error
@@ -193,7 +226,9 @@ class Plan:
         elastic = {name: axes for name, axes in cuts.items() if not all(_rigid(axis) for axis in axes)}
         depths = [[[depth.name, depth.order, depth.choices] for depth in self.depths]] if self.depths else []
         units = sorted(unit.name for unit in self.units)
-        content = json.dumps([elastic, units, *depths], sort_keys=True, ensure_ascii=False)
+        ranks = sorted([each.layer, *self._effect((each.atom,)), each.full] for each in self.factors)
+        more = [*depths, *([{"ranks": ranks}] if ranks else [])]
+        content = json.dumps([elastic, units, *more], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def _effect(self, axis: Axis) -> list[Any]:

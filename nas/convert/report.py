@@ -338,6 +338,11 @@ def describe(
     for entry in parameters_of(module):
         for name in _deciding(plan, axes.get(entry.names[0], ())):
             governed[name] = governed.get(name, 0) + entry.tensor.numel()
+    for each in plan.factors:
+        decision = plan.atoms[each.atom].decision
+        weight = module.get_parameter(f"{each.layer}.weight")
+        if decision is not None:
+            governed[decision] = governed.get(decision, 0) + weight.numel()
     held = sorted(kept, key=lambda each: -each.params)
     units = {unit.name: sum(p.numel() for p in module.get_submodule(unit.name).parameters()) for unit in plan.units}
     return Report(
@@ -372,13 +377,18 @@ def _deciding(plan: Plan, axes: Sequence[parts.Axis]) -> list[str]:
 def _parts(module: nn.Module, plan: Plan, axes: Mapping[str, Sequence[parts.Axis]], held: set[str]) -> list[Part]:
     """Parameters by module, at the depth of blocks, in the model's order."""
     smallest = plan.sizes({decision.name: min(decision.choices) for decision in plan.decisions})
+    ranks = {f"{each.layer}.weight": smallest[each.atom] for each in plan.factors}
     found: dict[str, list[int]] = {}
     for entry in parameters_of(module):
         name, count = entry.names[0], entry.tensor.numel()
         own = axes.get(name, ())
         counts = found.setdefault(_block(name), [0, 0, 0, 0])
-        if _deciding(plan, own):
-            least = math.prod(parts.length(axis, smallest) for axis in own)
+        rank = ranks.get(name)
+        if _deciding(plan, own) or rank is not None:
+            lengths = [parts.length(axis, smallest) for axis in own] or list(entry.shape)
+            least = math.prod(lengths)
+            if rank is not None:  # a layer that is two factors has their numbers
+                least = min(least, rank * (lengths[0] + lengths[1]))
             counts[0] += least
             counts[1] += count - least
         else:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from nas.convert.copying import deep_copied, named_tables, restores_itself
+from nas.convert.factors import factor_axes, only_saving, put_factors
 from nas.convert.plan import Number, Path, Plan
 from nas.errors import Infeasible, SpaceError, suggest
 from nas.supernet import parts
 from nas.supernet.parts import Axis, Sizes
 from nas.supernet.skeleton import like, on_meta, parameters_of
-from nas.train.dropping import Dropped, replace
+from nas.train.dropping import Dropped, in_place_of, replace
 
 Memo = dict[int, Any]
 
@@ -46,6 +46,7 @@ def resize(
         Infeasible: a number of a module has no value for these sizes.
     """
     axes = named_axes(model, plan) if axes is None else axes
+    sizes = only_saving(model, plan, sizes, axes)
     memo: Memo = {}
     _cut_tensors(model, plan, axes, sizes, memo, meta=meta)
     left_out = [unit for unit in plan.units if unit.name not in kept]
@@ -61,7 +62,13 @@ def resize(
     for name, layer in copies.items():
         if name in originals and type(layer) is type(originals[name]):
             _own_sizes(layer, originals[name], {number.path for number in plan.numbers if number.module == name})
-    parts.mark(resized, sizes, axes, plan.ordered)
+    factored = {each.layer: each for each in plan.factors if sizes[each.atom] and each.layer in copies}
+    for each in factored.values():
+        more = factor_axes(originals[each.layer], each, axes)
+        axes = {**axes, **more}
+        put_factors(copies, originals[each.layer], each, plan.whole, sizes, axes=more)
+    ordered = (*plan.ordered, *(each.atom for each in plan.factors))
+    parts.mark(resized, sizes, axes, ordered, {name: each.transposed for name, each in factored.items()})
     return resized
 
 
@@ -116,34 +123,19 @@ def _cut_tensors(model: nn.Module, plan: Plan, axes: Axes, sizes: Sizes, memo: M
         if meta or entry.tensor.is_meta:
             made = on_meta(entry.tensor, [parts.length(axis, sizes) for axis in own] if own else None)
         else:
-            made = like(entry.tensor, cut(entry.tensor.detach(), own, whole, sizes))
+            made = like(entry.tensor, parts.cut(entry.tensor.detach(), own, whole, sizes))
         for table, key in entry.slots:  # `nn.Parameter(other)` is another object and the same parameter
             memo[id(table[key])] = made
     # The first of a buffer's names has the axes, if one has.
     for name, buffer in (*model.named_buffers(), *named_tables(model)):
         if name in axes:
-            memo[id(buffer)] = cut(buffer.detach(), axes[name], whole, sizes)
+            memo[id(buffer)] = parts.cut(buffer.detach(), axes[name], whole, sizes)
     for (
         owner
     ) in model.modules():  # what hooks compute from parameters before each call: no leaf, which torch does not copy
         for value in vars(owner).values():
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach()
-
-
-def cut(tensor: Tensor, axes: Sequence[Axis], whole: Sizes, part: Sizes) -> Tensor:
-    """A copy of what an arch with atoms of the lengths `part` has of `tensor`."""
-    found = tensor
-    for dimension, axis in enumerate(axes):
-        length = parts.length(axis, part)
-        if length == found.shape[dimension]:
-            continue
-        kept = parts.indices(axis, whole, part)
-        if int(kept[-1]) == length - 1:
-            found = found.narrow(dimension, 0, length)
-        else:
-            found = found.index_select(dimension, kept.to(found.device))
-    return found.clone(memory_format=torch.contiguous_format) if found is not tensor else tensor.clone()
 
 
 # -- modules
@@ -179,12 +171,7 @@ def _copied(model: nn.Module, memo: Memo, left_out: Mapping[str, int | None]) ->
 
 def _stand_in(module: nn.Module, extras: int | None) -> Dropped:
     """What takes the place of a module left out; it has the module's numbers and texts, which those around may read."""
-    dropped = Dropped(extras=extras)
-    own = vars(dropped)
-    for key, value in vars(module).items():
-        if key not in own and isinstance(value, bool | int | float | str | None):
-            own[key] = value
-    return dropped.train(module.training)
+    return in_place_of(module, Dropped(extras=extras))
 
 
 def _forget_caches(module: nn.Module) -> None:

@@ -57,6 +57,21 @@ def indices(axis: Axis, whole: Sizes, part: Sizes) -> Tensor:
     return _picked(axis, whole, {name: torch.arange(part[name]) for name in atoms(axis)})
 
 
+def cut(tensor: Tensor, axes: Sequence[Axis], whole: Sizes, part: Sizes) -> Tensor:
+    """A copy of what an arch with atoms of the lengths `part` has of `tensor`."""
+    found = tensor
+    for dimension, axis in enumerate(axes):
+        wanted = length(axis, part)
+        if wanted == found.shape[dimension]:
+            continue
+        kept = indices(axis, whole, part)
+        if int(kept[-1]) == wanted - 1:
+            found = found.narrow(dimension, 0, wanted)
+        else:
+            found = found.index_select(dimension, kept.to(found.device))
+    return found.clone(memory_format=torch.contiguous_format) if found is not tensor else tensor.clone()
+
+
 def permuted(axis: Axis, whole: Sizes, orders: Mapping[str, Tensor]) -> Tensor:
     """(length(axis, whole),) old index of what is at each index once atoms are renumbered, wherever they occur in `axis`.
 
@@ -142,11 +157,19 @@ SIZES, AXES = "_nas_atoms", "_nas_axes"
 """Attributes of a module of an elastic model: length of each atom in this arch, and axes by tensor name."""
 
 ORDERED = "_nas_ordered"
+FACTORED = "_nas_factored"
+"""Attribute of one: layers that are two factors in this arch (`low_rank`), and whether their weights are transposed."""
 HELD = "_nas_held"
 """Attribute of one that is a copy of a ready module (`nas.convert`): names of its buffers that are data."""
 
 
-def mark(module: nn.Module, sizes: Sizes, axes: Mapping[str, tuple[Axis, ...]], ordered: Sequence[str] = ()) -> None:
+def mark(
+    module: nn.Module,
+    sizes: Sizes,
+    axes: Mapping[str, tuple[Axis, ...]],
+    ordered: Sequence[str] = (),
+    factored: Mapping[str, bool] | None = None,
+) -> None:
     """Have `module`, the built model of an arch, say what it is made of.
 
     Args:
@@ -154,10 +177,13 @@ def mark(module: nn.Module, sizes: Sizes, axes: Mapping[str, tuple[Axis, ...]], 
         sizes: length of every atom in the arch.
         axes: of tensors; those that are not there are whole.
         ordered: atoms whose units must not be renumbered.
+        factored: layers that are two factors -> whether the weight of the one layer is (inputs, outputs).
     """
     vars(module)[SIZES], vars(module)[AXES] = dict(sizes), dict(axes)
     if ordered:
         vars(module)[ORDERED] = tuple(ordered)
+    if factored:
+        vars(module)[FACTORED] = dict(factored)
 
 
 def sizes_of(module: nn.Module) -> dict[str, int]:
@@ -168,6 +194,15 @@ def sizes_of(module: nn.Module) -> dict[str, int]:
 def ordered_in(module: nn.Module) -> set[str]:
     """Atoms of the elastic models inside `module` whose units must not be renumbered."""
     return {f"{prefix}{atom}" for prefix, owner in _marked(module) for atom in vars(owner).get(ORDERED, ())}
+
+
+def factored_in(module: nn.Module) -> dict[str, bool]:
+    """Layers of the elastic models inside `module` that are two factors -> whether their weights are (inputs, outputs)."""
+    return {
+        f"{prefix}{layer}": transposed
+        for prefix, owner in _marked(module)
+        for layer, transposed in vars(owner).get(FACTORED, {}).items()
+    }
 
 
 def axes_of(module: nn.Module) -> dict[str, tuple[Axis, ...]]:
@@ -187,7 +222,7 @@ def elastic_in(module: nn.Module) -> tuple[str, ...]:
 def unmark(module: nn.Module) -> None:
     """Leave nothing of `mark` in `module`: an ordinary module has no part in a supernet."""
     for owner in module.modules():
-        for name in (SIZES, AXES, ORDERED, HELD):
+        for name in (SIZES, AXES, ORDERED, FACTORED, HELD):
             vars(owner).pop(name, None)
 
 

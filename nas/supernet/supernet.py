@@ -16,7 +16,7 @@ from nas import carried, reading
 from nas.checking import checked
 from nas.errors import Infeasible, SupernetError
 from nas.space import Arch, Space
-from nas.supernet import checkpoint, costs, parts
+from nas.supernet import checkpoint, costs, low_rank, parts
 from nas.supernet.binding import Binding, hang, replace_buffers
 from nas.supernet.calibration import calibrate
 from nas.supernet.inputs import Inputs, arguments, check_batch, few_samples
@@ -95,6 +95,7 @@ class Supernet(nn.Module):
         values = initialise(space, union, seed)
         if weights is not None:
             fill_from(space, union, values, weights)
+        low_rank.fill(values, union.factored)
         self._assemble(space, union, values, example)
         self.trained = weights is not None
         self.is_checked = self.is_checked and check

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -138,6 +138,18 @@ def drop(module: nn.Module, found: Sequence[Similarity], count: int) -> nn.Modul
     for each in ranked(found)[:count]:
         replace(smaller, each.name, Dropped(each.kind, each.extras))
     return smaller
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def in_place_of(module: nn.Module, new: Module) -> Module:
+    """`new` with the numbers and texts of `module`, which those around may read, and its mode."""
+    own = vars(new)
+    for key, value in vars(module).items():
+        if key not in own and isinstance(value, bool | int | float | str | None):
+            own[key] = value
+    return new.train(module.training)
 
 
 def replace(module: nn.Module, name: str, new: nn.Module) -> None:
