@@ -113,6 +113,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "hardware",
         "identity",
         "metrics",
+        "reading",
         "search",
         "space",
         "study",

@@ -21,6 +21,7 @@ def compress(
     trials: Annotated[int | None, count] = None,
     workers: Annotated[int, natural] = 0,
     best: Annotated[str, text] = "",
+    cache: Annotated[str, text] = "",
     dry_run: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -35,6 +36,8 @@ def compress(
         trials: networks that the search measures. [default: one for each alternative of each decision and 60 more]
         workers: processes of the search; 0 is this one.
         best: metric of the task that decides between tuned networks, as 'max accuracy'. [default: min loss]
+        cache: sequences that a decoder writes at once, and positions of each, as '8,1024': their keys and values are counted, for
+            a budget as 'memory_mib <= 50%'.
         dry_run: say what the smallest, a middle and the largest network cost, and whether the budget can be met.
         quiet: no progress.
     """
@@ -42,16 +45,18 @@ def compress(
 
     module = _module(job)
     options, training = (_mapping(module, name) for name in ("options", "training"))
+    sequences = _cache(cache)
     if dry_run:
         from nas.compressing import profile
 
-        print_lines(str(profile(module.model, budget, example=module.task.example, device=device, options=options)))
+        asked: dict[str, Any] = {"device": device, "options": options, "cache": sequences}
+        print_lines(str(profile(module.model, budget, example=module.task.example, **asked)))
         return
     from nas.compressing import compress as make_smaller
     from nas.study.take_home import take_home
 
     ours: dict[str, Any] = {"device": device, "folder": folder, "epochs": epochs, "trials": trials, "workers": workers}
-    ours |= {"options": options, "progress": not quiet, "best": best}
+    ours |= {"cache": sequences, "options": options, "progress": not quiet, "best": best}
     _check_apart(training, ours)
     result = make_smaller(module.model, module.task, budget, **ours, **training)
     for choice in result.choices:
@@ -80,6 +85,22 @@ def _module(job: str) -> Any:
                 f"job {where!r} defines no {name!r}; let it define a trained model and its task, as nas.digits()"
             )
     return module
+
+
+def _cache(word: str) -> tuple[int, int] | None:
+    """Batch and length of `--cache`.
+
+    Raises:
+        JobError: it is not two whole numbers.
+    """
+    from nas.errors import JobError
+
+    numbers = [int(one) for one in word.split(",") if one.strip().isdecimal()]
+    if word and (len(numbers) != 2 or word.count(",") != 1):
+        raise JobError(
+            f"--cache was given '{word}'; it is two whole numbers: sequences, and positions of each, as in 8,1024"
+        )
+    return (numbers[0], numbers[1]) if word else None
 
 
 def _mapping(module: Any, name: str) -> dict[str, Any]:

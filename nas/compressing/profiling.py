@@ -11,7 +11,7 @@ from torch import nn
 
 from nas.checking import checked
 from nas.compressing.budgets import Budget, parse_budgets
-from nas.compressing.memory import Memory, weights_mib
+from nas.compressing.memory import CACHED, Cache, Memory, weights_mib
 from nas.compressing.uniform import uniform
 from nas.convert.elastic import ElasticSpace, cost, elastic
 from nas.convert.spelling import spelled
@@ -154,6 +154,7 @@ def profile(
     device: Target | str | None = None,
     evaluators: Sequence[Evaluator] = (),
     options: Mapping[str, Any] | None = None,
+    cache: Cache | None = None,
 ) -> Profile:
     """The smallest, a middle and the largest network of a space in parameters, operations, memory and latency; trains nothing.
 
@@ -166,13 +167,15 @@ def profile(
         device: where latency is measured; None measures none.
         evaluators: others whose metrics budgets may be about.
         options: of `nas.elastic`, where a model is given.
+        cache: (batch, length) of sequences whose key-value cache is counted, for `cache_mib` and `memory_mib` (`nas.Memory`).
 
     Raises:
         MetricError: a budget is ill-formed, or on a metric that nothing here gives.
+        EvaluationError: what the model keeps in a cache is not known.
     """
     wanted = parse_budgets(budgets) if budgets != () else ()
     target = None if device is None else target_of(device)
-    check_metrics(wanted, target, evaluators)
+    check_metrics(wanted, target, evaluators, cache)
     asked: list[Evaluator]
     if isinstance(source, Supernet):
         space, asked = source.space, [Costs(source), Memory(source)] if source.example is not None else [Counts(None)]
@@ -180,8 +183,10 @@ def profile(
         space = source if isinstance(source, Space) else _converted(source, example, dict(options or {}))
         asked = [Counts(example)]
     asked += evaluators
-    if target is not None:
-        asked.append(Latency(_supernet(source, space, example), target))
+    if target is not None or cache is not None:
+        net = _supernet(source, space, example)
+        asked += [] if cache is None else [memory_of(net, cache)]
+        asked += [] if target is None else [Latency(net, target)]
     archs = {"smallest": space.smallest, "middle": _middle(space), "largest": space.largest}
     measured = {name: costs_of(arch, asked) for name, arch in archs.items()}
     original, smallest = measured["largest"], measured["smallest"]
@@ -233,7 +238,15 @@ def _supernet(source: nn.Module | Supernet | Space, space: Space, example: Input
     return Supernet(space, example=example, weights=None if isinstance(source, Space) else source, check=False)
 
 
-def check_metrics(budgets: Sequence[Budget], device: Target | None, more: Sequence[Evaluator] = ()) -> None:
+def memory_of(net: Supernet, cache: Cache | None) -> Memory:
+    """What measures the memory of subnets, with the cache of (batch, length) sequences."""
+    batch, length = cache or (None, None)
+    return Memory(net, batch=batch, length=length)
+
+
+def check_metrics(
+    budgets: Sequence[Budget], device: Target | None, more: Sequence[Evaluator] = (), cache: Cache | None = None
+) -> None:
     """Refuse budgets on what nothing measures.
 
     Raises:
@@ -241,15 +254,18 @@ def check_metrics(budgets: Sequence[Budget], device: Target | None, more: Sequen
     """
     if any(one.metrics is None for one in more):
         return  # a function does not say what it gives
-    given = [*Costs.metrics, *Memory.metrics, *(name for one in more for name in one.metrics or ())]
+    memory = Memory.metrics if cache is None else CACHED
+    given = [*Costs.metrics, *memory, *(name for one in more for name in one.metrics or ())]
     if device is not None:
         given.append("latency_ms")
     for budget in budgets:
         if budget.metric not in given:
-            latency = "; latency needs device=" if budget.metric.startswith("latency") else ""
+            needs = "; latency needs device=" if budget.metric.startswith("latency") else ""
+            if budget.metric in CACHED:
+                needs = "; a key-value cache needs cache=(batch, length)"
             raise MetricError(
                 f"the budget {budget} is on {budget.metric!r}, which nothing measures here; there are {', '.join(given)}"
-                f"{suggest(budget.metric, given)}{latency}"
+                f"{suggest(budget.metric, given)}{needs}"
             )
 
 

@@ -21,9 +21,9 @@ from nas.compressing import card
 from nas.compressing.budgets import Budget, parse_budgets
 from nas.compressing.calibration import LOSS, Calibration
 from nas.compressing.kept import Kept
-from nas.compressing.memory import Memory
+from nas.compressing.memory import Cache
 from nas.compressing.near import Near
-from nas.compressing.profiling import Profile, Verdict, check_metrics, profile, target_of
+from nas.compressing.profiling import Profile, Verdict, check_metrics, memory_of, profile, target_of
 from nas.compressing.refusing import check_fits, check_training, goal_of, weight_of
 from nas.compressing.result import Choice, Compressed
 from nas.compressing.settings import Settings, named, told
@@ -69,6 +69,7 @@ def compress(
     algorithm: Algorithm | None = None,
     workers: Natural = 0,
     options: Mapping[str, Any] | None = None,
+    cache: Cache | None = None,
     progress: bool = True,
     **training: Any,
 ) -> Compressed:
@@ -98,6 +99,8 @@ def compress(
         algorithm: of the search.
         workers: processes of the search; 0 is this one.
         options: of `nas.elastic`.
+        cache: (batch, length) of sequences that a decoder writes: counts its key-value cache, for budgets as "memory_mib <= 50%"
+            (weights and cache) or "cache_mib <= 64", which need it.
         progress: say which stage it is at, how far that is and when it ends, and what was decided.
         training: options of `nas.Training` for warm-up and tuning: lr=, optimizer=, …
 
@@ -128,7 +131,7 @@ def compress(
         )
     target = None if device is None else target_of(device)
     budgets = parse_budgets(budget, "macs" if device is None else "latency_ms")
-    check_metrics(budgets, target)
+    check_metrics(budgets, target, cache=cache)
     path = Path(folder)
     names = [CONVERT, ORDER, *([WARM_UP] if warmup else []), SEARCH, *([RACE] if race > 1 else []), TUNING, UNIFORM]
     settings = Settings(
@@ -144,6 +147,7 @@ def compress(
         best=metric,
         order=order,
         algorithm=algorithm,
+        cache=cache,
         training=dict(training),
         stages=Stages(names, path, show=progress),
     )
@@ -231,7 +235,7 @@ class Compression:
             else:
                 net = Supernet(space, example=self.task.example, weights=given)
             self._check_options(net)
-        found = profile(net, self.budgets, evaluators=self._clocks(net))
+        found = profile(net, self.budgets, evaluators=self._clocks(net), cache=settings.cache)
         found.check()
         self.say(str(found))
         with settings.stages.stage(ORDER, f"channels by {settings.order}" + (", kept" if is_kept else "")):
@@ -285,7 +289,7 @@ class Compression:
 
     def costs(self, net: Supernet) -> list[Evaluator]:
         """What measures the costs that budgets are about."""
-        found: list[Evaluator] = [Costs(net), Memory(net)]
+        found: list[Evaluator] = [Costs(net), memory_of(net, self.settings.cache)]
         return found if self.settings.device is None else [*found, Latency(net, self.settings.device)]
 
     def search(self, warmed: Supernet, costs: Sequence[Evaluator]) -> Study:
@@ -365,7 +369,7 @@ class Compression:
         return largest_within(ladder(net.space), cost, verdict.constraint.bound) or net.space.smallest
 
     def _kept(self, net: Supernet) -> list[Evaluator]:
-        return [Costs(net), Memory(net), *self._clocks(net)]
+        return [Costs(net), memory_of(net, self.settings.cache), *self._clocks(net)]
 
     def _clocks(self, net: Supernet) -> list[Evaluator]:
         """What measures times, kept: that budgets and what is trained for them are the same in a second call."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.compressing.memory import Cache
 from nas.compressing.stages import Stages
 from nas.evaluate.base import Evaluator
 from nas.hardware import Target
@@ -26,6 +27,7 @@ class Settings:
         warmup: epochs in which all networks of about the budgets' sizes are trained together.
         race: candidates of a budget.
         best: decides between tuned networks.
+        cache: batch and length of sequences whose key-value cache is counted.
         stages: tell how far the compression is.
     """
 
@@ -41,6 +43,7 @@ class Settings:
     best: Metric
     order: str
     algorithm: Algorithm | None
+    cache: Cache | None
     training: Mapping[str, Any]
     stages: Stages
 

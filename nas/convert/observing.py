@@ -95,7 +95,7 @@ class Observer(TorchFunctionMode):
 
     def _enter(self, func: types.FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Its body, which asks about overrides no more: calls inside come here again."""
-        body = self._bodies.get(func) or self._bodies.setdefault(func, _body(func))
+        body = self._bodies.get(func) or self._bodies.setdefault(func, without_overrides(func))
         self._inside.append(func)
         try:
             with self:
@@ -190,7 +190,7 @@ def _computed(node: fx.Node, known: dict[fx.Node, Any], written: set[Any]) -> An
     return known[node]
 
 
-def _body(func: types.FunctionType) -> Callable[..., Any]:
+def without_overrides(func: types.FunctionType) -> Callable[..., Any]:
     """A copy of a function of torch in which no argument has overrides."""
     names = {name: _never for name in _QUESTIONS if name in func.__globals__}
     if not names:

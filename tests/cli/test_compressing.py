@@ -106,3 +106,29 @@ def test_what_decides_between_networks_may_be_given(capsys: pytest.CaptureFixtur
     code, _, err = ended(capsys, "job.py", "--budget", "50%", "--best", "max nowhere")
     assert (code, err.count("\n")) == (2, 1)
     assert "best='max nowhere' names no metric" in err
+
+
+DECODER = """
+import torch
+
+import nas
+from searchspaces.sorted_lm import SortedLM
+
+torch.manual_seed(0)
+model = SortedLM(width=16, depth=2, kv=2, group=1, head=8, hidden=32, vocabulary=32, context=64)
+tokens = torch.randint(32, (400,))
+task = nas.LanguageModel(tokens[:200], tokens[200:], batch=2, context=16)
+"""
+
+
+def test_a_budget_may_be_on_weights_and_cache(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("job.py").write_text(DECODER)
+    words = ("job.py", "--budget", "memory_mib <= 70%", "--dry-run")
+    code, out, _ = ended(capsys, *words, "--cache", "8,64")
+    assert code == 0
+    assert "memory_mib <= 0.7 * original" in out
+    assert f"{8 * 64 * 2 * 2 * 16 * 4 / 2**20:.4g}" in out.splitlines()[3]
+    for given, said in (("", "needs cache=(batch, length)"), ("8", "'8'; it is two whole"), ("8,1,2", "as in 8,1024")):
+        code, _, err = ended(capsys, *words, "--cache", given) if given else ended(capsys, *words)
+        assert code == 2
+        assert said in err
