@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from nas.supernet import Supernet as Supernet
     from nas.supernet import Taylor as Taylor
     from nas.supernet import check as check
+    from nas.supernet import factorize as factorize
     from nas.supernet import reorder as reorder
     from nas.supernet import sequential as sequential
     from nas.train import DIST as DIST
@@ -156,6 +157,7 @@ _HOME = {
     "CentreCrop": "nas.supernet",
     "KernelTransform": "nas.supernet",
     "reorder": "nas.supernet",
+    "factorize": "nas.supernet",
     "Score": "nas.supernet",
     "Magnitude": "nas.supernet",
     "MeanActivation": "nas.supernet",

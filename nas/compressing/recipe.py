@@ -30,7 +30,7 @@ from nas.compressing.settings import Settings, named, told
 from nas.compressing.stages import CONVERT, ORDER, RACE, SEARCH, TUNING, UNIFORM, WARM_UP, Stages
 from nas.compressing.tuning import Measures, Plan, Tuning, cost_by
 from nas.compressing.uniform import ladder, largest_within
-from nas.convert.elastic import elastic
+from nas.convert.elastic import ElasticSpace, elastic
 from nas.errors import EvaluationError, NasError, StudyError
 from nas.evaluate import Accuracy, Costs, Latency, Once
 from nas.evaluate.base import Evaluator
@@ -40,7 +40,7 @@ from nas.metrics import Constraint
 from nas.search import Algorithm, Surrogate
 from nas.space import Arch, Space
 from nas.study import Study
-from nas.supernet import Supernet, checkpoint, reorder
+from nas.supernet import Supernet, checkpoint, factorize, reorder
 from nas.supernet.scores import Data, chosen
 from nas.text import human
 from nas.train import Labels, Loss, Task, Teacher, Training, Uniform
@@ -241,6 +241,7 @@ class Compression:
         with settings.stages.stage(ORDER, f"channels by {settings.order}" + (", kept" if is_kept else "")):
             if not is_kept:
                 self._order(net)
+                self._fit(net)
                 net.save(folder)
         return net, found
 
@@ -250,6 +251,19 @@ class Compression:
             reorder(net, by=by, task=None if by == "magnitude" else self.task)
         except NasError as error:
             self.say(f"channels stay in the model's order: {error}")
+
+    def _fit(self, net: Supernet) -> None:
+        """What stands for other parts of the model, as well as it can on data; a supernet that was given has its own."""
+        space = net.space
+        if isinstance(self.model, Supernet) or not isinstance(space, ElasticSpace):
+            return
+        if space.plan.factors:
+            errors = factorize(net, task=self.task)
+            worst = max(errors, key=lambda name: errors[name])
+            self.say(
+                f"{len(errors)} layers may be two factors; at their largest ranks these leave at most {errors[worst]:.1%} of "
+                f"what a layer gives ({worst})"
+            )
 
     def warm(self, net: Supernet, verdicts: Sequence[Verdict]) -> Supernet:
         """A copy after the training of networks near the budgets; the supernet itself without a warm-up."""

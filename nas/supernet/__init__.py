@@ -4,6 +4,7 @@
 - `Binding`: a subnet on the supernet's weights and gradients, ready to be called.
 - `Cut`: how a parameter of a subnet is taken from the supernet's: `Corner` (the rule), `Layout`, `CentreCrop`, `KernelTransform`.
 - `reorder`: channels by importance, before narrower subnets are cut; by `axes`, `Axis`, `importance` and `importances`.
+- `factorize`: layers as two factors (`nas.elastic(…, rank=True)`), from weights or from what the layers give on data.
 - `Score`: an importance score: `Magnitude`, `MeanActivation`, `Activations`, `Taylor`, `Fisher`, `GroupFisher`, `HESSO`.
 - `sequential`: an `nn.Sequential` whose last layers have the same names at every depth.
 - `check`: what is suspicious about a supernet, as `Findings`.
@@ -11,6 +12,7 @@
 """
 
 from nas.supernet.binding import Binding
+from nas.supernet.factorizing import factorize
 from nas.supernet.findings import Finding, Findings, check
 from nas.supernet.fused import Layout
 from nas.supernet.inputs import Example, Inputs
@@ -43,6 +45,7 @@ __all__ = [
     "Taylor",
     "axes",
     "check",
+    "factorize",
     "importance",
     "importances",
     "reorder",

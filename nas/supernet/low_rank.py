@@ -95,8 +95,8 @@ def matrix(weight: Tensor, *, transposed: bool) -> Tensor:
 @torch.no_grad()
 def fill(
     values: Mapping[str, Tensor], factored: Mapping[str, bool], moments: Mapping[str, Tensor] | None = None
-) -> None:
-    """Set the factors of layers to what their weights say, in place.
+) -> dict[str, float]:
+    """Set the factors of layers to what their weights say, in place; the relative squared error of each at its largest rank.
 
     Args:
         values: tensors by name.
@@ -106,6 +106,7 @@ def fill(
     Raises:
         SupernetError: as `factors`.
     """
+    errors: dict[str, float] = {}
     for layer, transposed in factored.items():
         down, up, bias = followers(layer)
         weight = matrix(values[f"{layer}.weight"], transposed=transposed)
@@ -118,6 +119,15 @@ def fill(
         values[up].copy_(second.reshape(values[up].shape))
         if bias in values:
             values[bias].copy_(values[f"{layer}.bias"])
+        errors[layer] = _error(weight, first, second, moment)
+    return errors
+
+
+def _error(weight: Tensor, down: Tensor, up: Tensor, moment: Tensor | None) -> float:
+    """Of the outputs, or without a moment of the weights."""
+    whole, left = weight.to("cpu", torch.float64), (weight - up @ down).to("cpu", torch.float64)
+    size, error = (float(one.square().sum() if moment is None else (one @ moment * one).sum()) for one in (whole, left))
+    return max(error, 0.0) / size if size > 0 else 0.0
 
 
 def saves(rank: int, inputs: int, outputs: int) -> bool:

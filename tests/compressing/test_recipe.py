@@ -51,6 +51,16 @@ def test_uniform_scaling_had_as_many_passes_and_the_better_one_is_chosen(result:
     assert choice.is_uniform == (choice.chosen is choice.uniform)
 
 
+def test_ranks_are_searched_where_they_are_asked_for(tmp_path: Path) -> None:
+    made = compressed(tmp_path / "net", "params <= 95%", options={"rank": (3, 6), "width": (1.0, 1.0), "depth": False})
+    net = nas.Supernet.load(tmp_path / "net" / "supernet", made.choices[0].found.study.space)
+    assert any("layers may be two factors" in note for note in made.notes)
+    assert {name.split(".")[-2] for name, _ in net.named_parameters() if "blocks.0.last" in name} >= {"down", "up"}
+    chosen = made.choices[0].chosen
+    assert sum(one.numel() for one in made.model.parameters()) == chosen.measured["params"] <= made.choices[0].bound
+    assert any(isinstance(one, torch.nn.Sequential) and hasattr(one, "down") for one in made.model.modules())
+
+
 def test_every_number_is_a_row_of_a_study(result: Compressed) -> None:
     chosen = result.choices[0].chosen
     tuned = chosen.study.record.trial(chosen.number)
