@@ -71,14 +71,24 @@ class Case:
         nas.reorder(net, by=order, task=None if order == "magnitude" else self.task)
         return net
 
-    def tuned(self, net: nas.Supernet, arch: nas.Arch, epochs: int, name: str) -> nn.Module:
-        """An arch trained by itself, taught by the original."""
+    def bound(self, original: float) -> float:
+        """The most that the budget allows, from what the original costs."""
+        budget = parse_budget(self.budget)
+        return budget.constraint({budget.metric: original}).bound
+
+    def tuned(self, net: nas.Supernet, arch: nas.Arch, name: str, teacher: nas.Supernet | None = None) -> nn.Module:
+        """An arch trained by itself, taught by the original: the largest of `teacher`, or of its own supernet."""
         options: dict[str, Any] = dict(self.training)
         if self.task.divergence is not None:
-            options |= {"teacher": net, "weight": 0.5}
-        trained = nas.Trained(self.task, self.folder / name, epochs=epochs, start=net, **options)
+            options |= {"teacher": teacher or net, "weight": 0.5}
+        trained = nas.Trained(self.task, self.folder / name, epochs=self.epochs, start=net, **options)
         trained(arch)
         return trained.extract(arch)
+
+    def tuned_module(self, module: nn.Module, name: str) -> nn.Module:
+        """The same for a module that another library made."""
+        net, original = (as_supernet(one, example=self.task.example) for one in (module, self.model))
+        return self.tuned(net, net.space.largest, name, original)
 
 
 def found(case: Case) -> dict[str, nn.Module]:
@@ -105,9 +115,8 @@ def magnitude(case: Case) -> dict[str, nn.Module]:
     """Uniform scaling, channels in the order of their weights."""
     net = case.supernet("magnitude")
     cost, space = case.costs(net), net.space
-    bound = parse_budget(case.budget).constraint({parse_budget(case.budget).metric: cost(space.largest)}).bound
-    arch = largest_within(ladder(space), cost, bound)
-    return {} if arch is None else {"uniform, magnitude": case.tuned(net, arch, case.epochs, "magnitude")}
+    arch = largest_within(ladder(space), cost, case.bound(cost(space.largest)))
+    return {} if arch is None else {"uniform, magnitude": case.tuned(net, arch, "magnitude")}
 
 
 def depth(case: Case) -> dict[str, nn.Module]:
@@ -115,14 +124,14 @@ def depth(case: Case) -> dict[str, nn.Module]:
     net = case.supernet("magnitude")
     cost, arch = case.costs(net), net.space.largest
     quality = nas.Calibration(net, case.task)
-    bound = parse_budget(case.budget).constraint({parse_budget(case.budget).metric: cost(arch)}).bound
+    bound = case.bound(cost(arch))
     while cost(arch) > bound:
         fewer = [_without(net.space, arch, name) for name, kept in arch.choices.items() if kept is True]
         fewer = [one for one in fewer if one is not None]
         if not fewer:
             return {}
         arch = min(fewer, key=lambda one: quality(one)["calibration_loss"])
-    return {"depth": case.tuned(net, arch, case.epochs, "depth")}
+    return {"depth": case.tuned(net, arch, "depth")}
 
 
 WAYS: dict[str, Callable[[Case], dict[str, nn.Module]]] = {
@@ -133,6 +142,8 @@ WAYS: dict[str, Callable[[Case], dict[str, nn.Module]]] = {
     "magnitude": magnitude,
     "depth": depth,
 }
+PEERS = ("torch_pruning", "fastnas")
+"""Ways of other libraries, where they are installed; see `compress_common.peers`."""
 
 
 def run(case: Case, way: str, file: Path) -> None:
@@ -140,7 +151,7 @@ def run(case: Case, way: str, file: Path) -> None:
     if file.exists():
         return
     begun, rows = time.process_time(), {}
-    for name, module in WAYS[way](case).items():
+    for name, module in _way(way)(case).items():
         net = as_supernet(module, example=case.task.example)
         quality = nas.Accuracy(net, case.task, split="test").measure_module(module)
         rows[name] = {**quality, **nas.Costs(net)(net.space.largest)}
@@ -157,7 +168,7 @@ def parser(document: str | None, budgets: Sequence[str], *, epochs: int) -> argp
     words = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--runs", type=Path, help="folder of the runs")
     words.add_argument("--budgets", nargs="+", default=list(budgets))
-    words.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    words.add_argument("--ways", nargs="+", choices=[*WAYS, *PEERS], default=list(WAYS))
     words.add_argument("--seeds", type=int, default=3)
     words.add_argument("--epochs", type=int, default=epochs)
     words.add_argument("--report", action="store_true", help="only the figures of what was run")
@@ -191,6 +202,15 @@ def figures(folder: Path, metric: str) -> dict[str, Any]:
         for budget, ways in values.items()
     }
     return {"original": json.loads((folder / "original.json").read_text())[metric], **ways_of}
+
+
+def _way(name: str) -> Callable[[Case], dict[str, nn.Module]]:
+    if name not in PEERS:
+        return WAYS[name]
+    from compress_common import peers  # which needs this module
+
+    found: Callable[[Case], dict[str, nn.Module]] = getattr(peers, name)
+    return found
 
 
 def _compressed(case: Case, name: str, **options: Any) -> dict[str, nn.Module]:
