@@ -5,8 +5,8 @@ proposed.  Three things make them keep most of our contract:
 
 - Python's global random state is set before every call to a function of (seed, archs known) and put back after it, so that a
   generator without seeds of its own repeats itself, also when it is rebuilt;
-- the very DNA that was proposed is fed back, and one that was proposed elsewhere gets the marks of a fresh proposal
-  (evolution raises KeyError without them);
+- the very DNA that was proposed is fed back, and one that was proposed elsewhere, or drawn where the generator proposes only
+  what is known, gets the marks of another proposal (evolution raises KeyError without them);
 - what a generator proposes again is passed over, so that a rebuilt one that starts from its beginning (sweeping, a seeded
   random walk) catches up with what is known.
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from nas.checking import checked
@@ -74,6 +74,7 @@ class DNASearch(Algorithm):
         self._fed = 0
         self._dna: dict[str, pg.DNA] = {}  # as proposed, of archs that have not finished
         self._marks: dict[str, Mapping[str, Any]] = {}  # of archs that were proposed elsewhere
+        self._last_marks: Mapping[str, Any] = {}  # of its last proposal
 
     def bind(self, space: Space, objectives: Sequence[Metric], constraints: Sequence[Constraint] = ()) -> None:
         """See `Algorithm.bind`.
@@ -145,7 +146,9 @@ class DNASearch(Algorithm):
                 if self._take(arch):
                     self._dna[arch.key] = dna
                     return arch
-        return self._fresh(self.space.sample)
+        arch = self._fresh(self.space.sample)
+        self._dna[arch.key] = self._marked(arch, self._last_marks)
+        return arch
 
     def _propose(self) -> pg.DNA | None:
         """What the generator proposes; None when it has nothing to breed from yet."""
@@ -158,6 +161,7 @@ class DNASearch(Algorithm):
                 return None
             raise AlgorithmError(f"{type(self._running).__name__} proposes nothing: {error}") from error
         self._proposed += 1
+        self._last_marks = dict(dna.metadata)
         return dna
 
     def _tell(self, trials: Sequence[Finished]) -> None:
@@ -169,7 +173,7 @@ class DNASearch(Algorithm):
                 continue
             with _global_random(self._stream + _FEEDBACKS + self._fed):
                 if dna is None:
-                    dna = self._marked(trial.arch, self._fresh_marks() if marks is None else marks)
+                    dna = self._marked(trial.arch, marks or self._fresh_marks())
                 self._running.feedback(dna, reward)
             self._fed += 1
 
@@ -183,12 +187,10 @@ class DNASearch(Algorithm):
         return rewards if self._running.multi_objective else rewards[0]
 
     def _fresh_marks(self) -> Mapping[str, Any]:
-        """The marks that the generator now puts on its proposals; the proposal itself is thrown away."""
-        try:
-            dna = self._propose()
-        except (Exhausted, AlgorithmError):
-            return {}
-        return {} if dna is None else dict(dna.metadata)
+        """The marks that the generator now puts on its proposals, or put on its last; the proposal itself is thrown away."""
+        with suppress(Exhausted, AlgorithmError):
+            self._propose()
+        return self._last_marks
 
     def _marked(self, arch: Arch, marks: Mapping[str, Any]) -> pg.DNA:
         """The DNA of an arch with these marks."""

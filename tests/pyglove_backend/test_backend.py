@@ -59,6 +59,39 @@ def test_an_arch_is_evaluated_once(store: str) -> None:
     assert sorted(seen) == [(1, 1), (1, 2), (2, 1), (2, 2)]
 
 
+@pytest.mark.parametrize(
+    "generator",
+    [
+        pg.evolution.hill_climb(pg.evolution.mutators.Uniform(seed=1)),
+        pg.evolution.regularized_evolution(pg.evolution.mutators.Uniform(seed=1), 4, 2, seed=1),
+        pg.evolution.nsga2(pg.evolution.mutators.Uniform(seed=1), 4, seed=1),
+        pg.geno.Random(seed=1),
+    ],
+    ids=["hill_climb", "regularized_evolution", "nsga2", "random"],
+)
+def test_a_space_is_searched_to_its_end_when_a_generator_repeats_itself(store: str, generator: Any) -> None:
+    small = pg.Dict({f"a{at}": pg.oneof([0, 1]) for at in range(6)})
+    several = ("one", "other") if generator.multi_objective else None
+    seen = []
+    for part in range(2):  # the second goes on from the database, with a new generator
+        loop = sample(
+            store,
+            None if part else 40,
+            space=small,
+            algorithm=generator.clone(deep=True),
+            metrics_to_optimize=several or ["reward"],
+        )
+        for example, feedback in loop:
+            values = tuple(example.values())
+            seen.append(values)
+            feedback(metrics={"one": float(sum(values)), "other": float(values[0])}) if several else feedback(
+                float(sum(values))
+            )
+    assert len(set(seen)) == len(seen) == 64
+    best = poll(store).best_trial
+    assert several or best.final_measurement.reward == 6.0
+
+
 def test_measurements_links_and_notes_of_a_trial_are_in_the_database(store: str) -> None:
     ((_, feedback),) = [next(sample(store, 1))]
     feedback.add_measurement(0.25, step=1, checkpoint_path="/ckpt/1", elapse_secs=3.0)
