@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -139,3 +143,51 @@ def test_cuda_times_the_device_not_the_launch(dtype: Any) -> None:
     device = Device("cuda", batch=2048, dtype=dtype)
     times = [measure(net, torch.zeros(1, net.in_features), device).median_ms for net in (small, big)]
     assert times[1] > 5 * times[0]
+
+
+class Work(nn.Module):
+    """Is at work for a known time, whatever else the processor does meanwhile."""
+
+    def __init__(self, ms: float, rest_ms: float = 0.0) -> None:
+        super().__init__()
+        self.ms, self.rest_ms = ms, rest_ms
+
+    def forward(self, x: Tensor) -> Tensor:
+        end = time.thread_time_ns() + self.ms * 1e6
+        while time.thread_time_ns() < end:
+            pass
+        if self.rest_ms:
+            time.sleep(self.rest_ms / 1e3)
+        return x
+
+
+@pytest.fixture
+def crowded() -> Iterator[None]:
+    """This process on one core, with three others that never rest."""
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(mine)})
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]  # on the same core
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+        os.sched_setaffinity(0, mine)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no choice of cores here")
+@pytest.mark.usefixtures("crowded")
+def test_what_other_processes_take_does_not_count() -> None:
+    wall = time.perf_counter()
+    found = measure(Work(12.0).eval(), torch.zeros(1, 2), repeats=15)
+    wall = time.perf_counter() - wall
+    assert wall > 2 * 15 * 0.012, "others had their turns"
+    assert 12.0 <= found.median_ms < 18.0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no choice of cores here")
+@pytest.mark.usefixtures("crowded")
+def test_what_a_model_waits_for_counts_beside_others() -> None:
+    found = measure(Work(1.0, rest_ms=10.0).eval(), torch.zeros(1, 2), repeats=7)
+    assert found.median_ms >= 11.0
