@@ -124,6 +124,7 @@ if TYPE_CHECKING:
     from nas.train import SortedExits as SortedExits
     from nas.train import Task as Task
     from nas.train import Teacher as Teacher
+    from nas.train import TeacherOutputs as TeacherOutputs
     from nas.train import Training as Training
     from nas.train import TwoDimensional as TwoDimensional
     from nas.train import Uniform as Uniform
@@ -189,6 +190,7 @@ _HOME = {
     "Granular": "nas.train",
     "Labels": "nas.train",
     "Teacher": "nas.train",
+    "TeacherOutputs": "nas.train",
     "InPlace": "nas.train",
     "Interpolated": "nas.train",
     "Ramped": "nas.train",

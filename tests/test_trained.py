@@ -130,6 +130,19 @@ def test_weights_of_the_supernet_and_a_teacher_count(tmp_path: Path, training: T
     assert losses[1] < losses[0]
 
 
+def test_a_teacher_runs_once_for_all_candidates(tmp_path: Path, training: Training) -> None:
+    outputs = nas.TeacherOutputs(tmp_path / "outputs")
+    running, stored = (
+        trained(tmp_path / str(one), start=training, teacher=training, outputs=one) for one in (None, outputs)
+    )
+    for arch in (space().smallest, space().largest):
+        assert running(arch) == stored(arch)
+        assert running.folder(arch).name == stored.folder(arch).name, "one goes on with what the other began"
+    assert len(list(outputs.folder.glob("*/*.out"))) == _EPOCHS * blobs().steps_per_epoch
+    few = trained(tmp_path, teacher=training, outputs=nas.TeacherOutputs(tmp_path / "outputs", top=3))
+    assert few.folder(space().largest).name != running.folder(space().largest).name
+
+
 def test_settings_and_archs_have_folders_of_their_own(tmp_path: Path) -> None:
     one, other = trained(tmp_path), trained(tmp_path, lr=2e-2)
     assert len({e.folder(arch) for e in (one, other) for arch in (space().smallest, space().largest)}) == 4
@@ -143,6 +156,7 @@ def test_settings_and_archs_have_folders_of_their_own(tmp_path: Path) -> None:
         ({"lrr": 0.1}, "has no option 'lrr'.*did you mean 'lr'"),
         ({"steps": 10}, "decides steps of its trainings itself"),
         ({"weight": 0.5}, "no effect without a teacher"),
+        ({"outputs": nas.TeacherOutputs("outputs")}, "has no effect without a teacher"),
         ({"teacher": "nowhere", "loss": Labels()}, "give one of them"),
         ({"loss": "labels"}, "loss='labels'; it is a nas.train.Loss or None"),
     ],

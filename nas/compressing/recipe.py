@@ -13,18 +13,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from nas import files
 from nas.checking import Count, Natural, Probability, checked
 from nas.compressing import card
 from nas.compressing.budgets import Budget, parse_budgets
-from nas.compressing.calibration import LOSS, Calibration
+from nas.compressing.calibration import LOSS, Calibration, first_batches
 from nas.compressing.kept import Kept
 from nas.compressing.memory import Cache
 from nas.compressing.near import Near
 from nas.compressing.profiling import Profile, Verdict, check_metrics, memory_of, profile, target_of
-from nas.compressing.refusing import check_fits, check_training, goal_of, weight_of
+from nas.compressing.refusing import check_fits, check_stored, check_training, goal_of, weight_of
 from nas.compressing.result import Choice, Compressed
 from nas.compressing.settings import Settings, named, told
 from nas.compressing.stages import CONVERT, ORDER, RACE, SEARCH, TUNING, UNIFORM, WARM_UP, Stages
@@ -43,11 +44,15 @@ from nas.study import Study
 from nas.supernet import Supernet, checkpoint, factorize, reorder
 from nas.supernet.scores import Data, chosen
 from nas.text import human
-from nas.train import Labels, Loss, Task, Teacher, Training, Uniform
+from nas.train import Labels, Loss, Task, Teacher, TeacherOutputs, Training, Uniform
 from nas.train.losses import digest
+from nas.train.validate import device_of, evaluating
 
 BEYOND = 60  # trials of the search beside one for each alternative of each decision
 SUPERNET, WARMED, MEASURED, TIMES, NOTE = "supernet", "warmed", "measured", "times", "compress.json"
+OUTPUTS = "outputs"
+GIB = 2**30
+STORED_GIB = 4.0  # of outputs that are stored without being asked for
 
 
 @checked(NasError)
@@ -65,6 +70,7 @@ def compress(
     batches: Count = 8,
     order: str = "group_fisher",
     teacher: Probability | None = None,
+    stored: bool | None = None,
     best: str = "",
     algorithm: Algorithm | None = None,
     workers: Natural = 0,
@@ -95,6 +101,8 @@ def compress(
         order: importance score by which channels are put in order, as `nas.reorder` takes it.
         teacher: weight of the original's outputs in the loss; the rest is the labels'.  Half unless given, and 0 for a task that
             does not compare outputs.
+        stored: keep the original's outputs for every training batch in the folder, so that it runs once for all networks; None
+            does where they take up to 4 GiB.
         best: metric of the task that decides between tuned networks, as "max accuracy"; "min loss" unless given.
         algorithm: of the search.
         workers: processes of the search; 0 is this one.
@@ -121,6 +129,7 @@ def compress(
     metric = goal_of(best, task)
     weight = weight_of(teacher, task)
     check_training(training)
+    check_stored(stored, weight, task)
     if order != "magnitude":  # which needs no data
         chosen(order, Data(task=task))
     race = (2 if epochs - warmup > 2 else 1) if candidates is None else candidates
@@ -143,6 +152,7 @@ def compress(
         trials=trials,
         batches=batches,
         teacher=weight,
+        stored=stored,
         workers=workers,
         best=metric,
         order=order,
@@ -190,8 +200,9 @@ class Compression:
                 f"{type(self.task).__name__} does not say how outputs of two networks are compared: labels alone teach"
             )
         if wanted:
-            warmed = self.warm(net, wanted)
-            tuning = Tuning(self.task, settings, Measures(costs, self._kept(net)), net, warmed)
+            outputs = self.outputs(net)
+            warmed = self.warm(net, wanted, outputs)
+            tuning = Tuning(self.task, settings, Measures(costs, self._kept(net)), net, warmed, outputs=outputs)
             search, plans = self.searched(warmed, costs, wanted, tuning)
             made = dict(zip(wanted, tuning.run(plans), strict=True))
         else:
@@ -265,7 +276,21 @@ class Compression:
                 f"what a layer gives ({worst})"
             )
 
-    def warm(self, net: Supernet, verdicts: Sequence[Verdict]) -> Supernet:
+    def outputs(self, net: Supernet) -> TeacherOutputs | None:
+        """Where the original's outputs are stored; None where it runs for each network."""
+        settings = self.settings
+        if not settings.teacher or settings.stored is False:
+            return None
+        gib = size_of_outputs(net, self.task, settings.epochs) / GIB
+        if settings.stored is None and (not self.task.repeatable or gib > STORED_GIB):
+            if self.task.repeatable:
+                self.say(
+                    f"the original runs for every network: its outputs would take {gib:.1f} GiB (stored=True keeps them)"
+                )
+            return None
+        return TeacherOutputs(settings.folder / OUTPUTS, limit_gib=max(STORED_GIB, 1.1 * gib))
+
+    def warm(self, net: Supernet, verdicts: Sequence[Verdict], outputs: TeacherOutputs | None) -> Supernet:
         """A copy after the training of networks near the budgets; the supernet itself without a warm-up."""
         settings = self.settings
         if not settings.warmup:
@@ -274,7 +299,7 @@ class Compression:
         aimed = ", ".join(map(human, targets))
         loss: Loss = Labels()
         if settings.teacher:
-            loss = Teacher(net.extract(net.space.largest), weight=settings.teacher)
+            loss = Teacher(net.extract(net.space.largest), weight=settings.teacher, outputs=outputs)
         options: dict[str, Any] = {"sampler": Near(net, targets), "loss": loss, "epochs": settings.warmup}
         options |= settings.training
         what = f"{settings.warmup} epochs, one network of about {aimed} operations a step"
@@ -428,6 +453,15 @@ class Compression:
 def alternatives(space: Space) -> int:
     """How many archs differ from the largest in one decision."""
     return sum(max(len(decision.candidates) - 1, 1) for decision in space.decisions)
+
+
+@torch.no_grad()
+def size_of_outputs(net: Supernet, task: Task, epochs: int) -> int:
+    """About how many bytes the largest network's outputs take, of all training batches of some epochs."""
+    batch = first_batches(task, 1)[0].to(device_of(net))
+    with evaluating(net):
+        logits = task.logits(net(batch.inputs, net.space.largest))
+    return logits.nbytes * task.steps_per_epoch * epochs
 
 
 def _key(arch: Arch) -> str:

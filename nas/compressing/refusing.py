@@ -73,6 +73,25 @@ def weight_of(teacher: float | None, task: Task) -> float:
     return 0.0
 
 
+def check_stored(stored: bool | None, weight: float, task: Task) -> None:
+    """Refuse to store the original's outputs where nothing would read them.
+
+    Raises:
+        EvaluationError: labels alone teach, or the task's batches cannot be asked again.
+    """
+    if not stored:
+        return
+    if not weight:
+        raise EvaluationError(
+            "stored=True has no effect where labels alone teach; leave it out, or give teacher= above 0"
+        )
+    if not task.repeatable:
+        raise EvaluationError(
+            f"stored=True has no effect on {type(task).__name__}, whose training data have an order of their own that cannot be "
+            "asked again; leave it out, or give a data set"
+        )
+
+
 def check_training(options: Mapping[str, Any]) -> None:
     """Refuse options that no training takes, or that a compression decides.
 

@@ -28,6 +28,7 @@ class Settings:
         race: candidates of a budget.
         best: decides between tuned networks.
         cache: batch and length of sequences whose key-value cache is counted.
+        stored: whether the original's outputs are stored; None where they take little.
         stages: tell how far the compression is.
     """
 
@@ -39,6 +40,7 @@ class Settings:
     trials: int | None
     batches: int
     teacher: float
+    stored: bool | None
     workers: int
     best: Metric
     order: str

@@ -21,7 +21,7 @@ from nas.search import Given
 from nas.study import Study
 from nas.supernet import Supernet
 from nas.text import human
-from nas.train import Task
+from nas.train import Task, TeacherOutputs
 
 if TYPE_CHECKING:
     from nas.space import Arch
@@ -76,6 +76,7 @@ class Tuning:
         measures: what measures costs.
         original: the supernet before any training; its largest arch is the teacher, and uniform scaling begins with it.
         warmed: the supernet after the warm-up, with which networks of the search begin.
+        outputs: where those of the original are stored; None runs it for each network.
     """
 
     def __init__(
@@ -85,8 +86,10 @@ class Tuning:
         measures: Measures,
         original: Supernet,
         warmed: Supernet,
+        *,
+        outputs: TeacherOutputs | None = None,
     ) -> None:
-        self._task, self._settings, self._original = task, settings, original
+        self._task, self._settings, self._original, self._outputs = task, settings, original, outputs
         self._costs, self._kept = measures.costs, measures.kept
         self._tuned = self._trained("tuned", settings.tuning, warmed)
         self._uniform = self._trained("uniform", settings.epochs, original)
@@ -171,7 +174,7 @@ class Tuning:
         settings = self._settings
         options: dict[str, Any] = dict(settings.training)
         if settings.teacher:
-            options |= {"teacher": self._original, "weight": settings.teacher}
+            options |= {"teacher": self._original, "weight": settings.teacher, "outputs": self._outputs}
         return Trained(self._task, settings.folder / name, epochs=epochs, start=start, **options)
 
     def _study(self, name: str, quality: Evaluator, archs: Sequence[Arch], plans: Sequence[Plan]) -> Study | None:

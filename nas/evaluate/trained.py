@@ -28,7 +28,7 @@ from nas.supernet import Supernet
 from nas.supernet.inputs import Inputs
 from nas.supernet.layouts import Corner
 from nas.supernet.rounding import Gap
-from nas.train import Labels, Loss, Task, Teacher, Training, Uniform, as_supernet, rng, state
+from nas.train import Labels, Loss, Task, Teacher, TeacherOutputs, Training, Uniform, as_supernet, rng, state
 from nas.train.best import Best, judged, watching
 from nas.train.task import mixed
 from nas.train.trainer import strange_option
@@ -66,6 +66,7 @@ class Trained(Evaluator):
         teacher: likewise: its largest arch teaches the candidates (Hinton et al. 2015).
         weight: of the teacher; the rest is the labels'.  0.5 unless given.
         temperature: softens teacher and student.  1.0 unless given.
+        outputs: what the teacher gave is stored there, so that it runs once for all candidates; None runs it for each.
         loss: what candidates are taught, instead of labels or a teacher.
         device: where to train.
         seed: of the weights from scratch, and of dropout.
@@ -90,6 +91,7 @@ class Trained(Evaluator):
         teacher: Source | None = None,
         weight: float | None = None,
         temperature: float | None = None,
+        outputs: TeacherOutputs | None = None,
         loss: Loss | None = None,
         device: str = "cpu",
         seed: int = 0,
@@ -102,11 +104,14 @@ class Trained(Evaluator):
             raise EvaluationError(
                 f"weight={weight} and temperature={temperature} have no effect without a teacher; give teacher="
             )
+        if teacher is None and outputs is not None:
+            raise EvaluationError(f"outputs={outputs!r} has no effect without a teacher; give teacher=")
         self.task, self.path, self.epochs = task, Path(path), epochs
         self._start = None if start is None else Accuracy(start, task)
         self._teacher = None if teacher is None else Accuracy(teacher, task)
         self._weight = 0.5 if weight is None else weight
         self._temperature = 1.0 if temperature is None else temperature
+        self._outputs = outputs
         self._loss, self.device, self.seed, self.options = loss, device, seed, options
         self.metrics = (*task.metric_names, "epochs")  # how many epochs the others are of
         self.fidelity = ("epochs", float(epochs))
@@ -195,7 +200,7 @@ class Trained(Evaluator):
             loss = self._loss or Labels()
         else:
             module = self._teacher.extract(self._teacher.weights.get(arch.space).space.largest)
-            loss = Teacher(module, weight=self._weight, temperature=self._temperature)
+            loss = Teacher(module, weight=self._weight, temperature=self._temperature, outputs=self._outputs)
         module = self._module(arch)
         if self._start is None:
             self._check_constructor(arch, module)
@@ -263,7 +268,8 @@ class Trained(Evaluator):
         return {**vars(self), "_settings": self._settings}  # of this process's objects, as all workers' folders are
 
     def _taught(self, weights: Weights) -> dict[str, Any]:
-        return {"weights": weights.describe(), "weight": self._weight, "temperature": self._temperature}
+        options = {"weight": self._weight, "temperature": self._temperature}
+        return {"weights": weights.describe(), **options, **(self._outputs.describe() if self._outputs else {})}
 
     def _train(self, training: Training, epoch: int) -> None:
         """Makes epoch 1, 2, … and commits it."""

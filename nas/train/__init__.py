@@ -7,7 +7,7 @@ Task:       Task, Batch, Classification, recipe, digits, Shift
 Own data:   Regression, Segmentation, MultiLabel, LanguageModel, Embedding; Task.of (Supervised), DataTask, averaged
 Samplers:   Sampler, Uniform, Sandwich, Bucketed
             Progressive, Phase (once-for-all's shrinking), Delayed (delayed shrinking), Attentive, BatchScore
-Losses:     Loss, Step, Labels, Teacher, InPlace, Interpolated, Ramped, Snapshots, distillation
+Losses:     Loss, Step, Labels, Teacher (TeacherOutputs: it runs once), InPlace, Interpolated, Ramped, Snapshots, distillation
 Divergences: Divergence, KL, Hard, AdaptiveAlpha, DIST, MeanSquares, Binary, Similarities (what InPlace and Teacher minimise)
 Features:   Features (loss; layers by name), Comparison, Hint, AttentionTransfer, RKD, SimilarityPreserving
 Modules:    train_modules (Deep Incubation, m2mKD), Hybrid, as_supernet (any ordinary module)
@@ -34,6 +34,7 @@ from nas.train.granularities import AllGranularities, FixedList, Granular, TwoDi
 from nas.train.images import class_names, image_folder
 from nas.train.losses import InPlace, Interpolated, Labels, Loss, Step, Teacher
 from nas.train.modules import Hybrid, as_supernet, train_modules
+from nas.train.outputs import TeacherOutputs
 from nas.train.samplers import Sampler, Sandwich, Uniform
 from nas.train.schedule import Schedule
 from nas.train.shrinking import Phase, Progressive
@@ -101,6 +102,7 @@ __all__ = [
     "Supervised",
     "Task",
     "Teacher",
+    "TeacherOutputs",
     "TrainResult",
     "Training",
     "TwoDimensional",

@@ -17,8 +17,9 @@ from nas.identity import described
 from nas.supernet.inputs import call
 from nas.supernet.skeleton import statistics_of
 from nas.train import fitting
-from nas.train.divergences import Divergence
+from nas.train.divergences import KL, Divergence
 from nas.train.fitting import comparing
+from nas.train.outputs import Taught, TeacherOutputs
 from nas.train.taps import tapped
 from nas.train.task import Batch, Task
 
@@ -131,43 +132,61 @@ class Teacher(Loss):
         weight: of the teacher.
         temperature: softens both distributions.
         divergence: how far student and teacher are apart; None is the task's own: for classes the forward KL at `temperature`.
+        outputs: what it gave is stored there, so that it runs once for each batch; None runs it always.
     """
 
     module: nn.Module
     weight: Probability = 0.5
     temperature: Positive = 1.0
     divergence: Divergence | None = None
+    outputs: TeacherOutputs | None = None
 
     def __post_init__(self) -> None:
         _check("Teacher", self.temperature, self.divergence)
         if self.divergence is not None and not self.weight:
             raise TrainError("Teacher has weight=0.0, so that its divergence has no effect; use Labels")
+        if self._top is not None and (self.temperature != 1.0 or self.divergence not in (None, KL())):
+            raise TrainError(
+                f"outputs=TeacherOutputs(…, top={self._top}) keeps what the forward KL at temperature 1 needs; leave "
+                "temperature= and divergence= out, or top="
+            )
 
     def check(self, task: Task) -> None:
         """Whether outputs of the task are compared so."""
         if self.weight:
             fitting.check("Teacher", task, self.divergence, self.temperature)
+        if self._top is not None and task.divergence not in (None, KL()):
+            raise TrainError(
+                f"{type(task).__name__} compares outputs by {type(task.divergence).__name__}, and top={self._top} keeps the most "
+                "probable of classes that exclude each other; leave top= out"
+            )
+
+    @property
+    def _top(self) -> int | None:
+        return None if self.outputs is None else self.outputs.top
 
     def prepare(self, device: torch.device) -> None:
         """The module goes to `device`, in eval mode."""
         self.module.to(device).eval()
 
     def keep(self, training: Training) -> None:
-        """Nothing; whether the module gives what networks of the task do."""
-        _check_teacher(self.module, training)
+        """Nothing; whether the module gives what networks of the task do, and whether that can be stored."""
+        _check_teacher(self.module, training, self.outputs)
 
     def __call__(self, output: Any, batch: Batch, step: Step) -> Tensor:
         """The teacher looks at each batch once, however many archs the step has."""
-        taught, student = _taught(self.module, batch, step), step.task.logits(output)
+        taught, student = _taught(self.module, batch, step, self.outputs), step.task.logits(output)
         if not self.weight:
             return step.task.loss(output, batch)
         compare = comparing("Teacher", step.task, batch, student, chosen=self.divergence, temperature=self.temperature)
-        return (1.0 - self.weight) * step.task.loss(output, batch) + self.weight * compare(student, taught)
+        soft = compare(taught.of(student), taught.logits)
+        return (1.0 - self.weight) * step.task.loss(output, batch) + self.weight * soft
 
     def describe(self) -> dict[str, Any]:
         """Options and a digest of the teacher's weights."""
         options = {"module": digest(self.module), "weight": self.weight, "temperature": self.temperature}
-        return {"class": "Teacher", **options, **_described(self.divergence)}
+        stored = {} if self.outputs is None else self.outputs.describe()
+        return {"class": "Teacher", **options, **_described(self.divergence), **stored}
 
 
 @checked(TrainError)
@@ -185,18 +204,25 @@ class Interpolated(Loss):
         steps: of the rise.
         start: t of the first step.
         weight: of the teacher; the rest is the labels'.
+        outputs: what it gave is stored there, so that it runs once for each batch; None runs it always.
     """
 
     module: nn.Module
     steps: Count
     start: float = 0.4
     weight: float = 0.5
+    outputs: TeacherOutputs | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.start < 1.0:
             raise TrainError(f"Interpolated has start={self.start}; it is a fraction from 0 to below 1")
         if not 0.0 < self.weight <= 1.0:
             raise TrainError(f"Interpolated has a weight of {self.weight}; it is above 0 and at most 1")
+        if self.outputs is not None and self.outputs.top is not None:
+            raise TrainError(
+                f"Interpolated takes the mean of all logits, and top={self.outputs.top} keeps some; leave top= out, or use "
+                "nas.Teacher"
+            )
 
     def check(self, task: Task) -> None:
         """Whether outputs can be interpolated: embeddings of two networks have no axes in common."""
@@ -211,8 +237,8 @@ class Interpolated(Loss):
         self.module.to(device).eval()
 
     def keep(self, training: Training) -> None:
-        """Nothing; whether the module gives what networks of the task do."""
-        _check_teacher(self.module, training)
+        """Nothing; whether the module gives what networks of the task do, and whether that can be stored."""
+        _check_teacher(self.module, training, self.outputs)
 
     def share(self, step: int) -> float:
         """t of step 0, 1, …"""
@@ -220,7 +246,7 @@ class Interpolated(Loss):
 
     def __call__(self, output: Any, batch: Batch, step: Step) -> Tensor:
         """The teacher looks at each batch once, however many archs the step has."""
-        student, teacher = step.task.logits(output), _taught(self.module, batch, step)
+        student, teacher = step.task.logits(output), _taught(self.module, batch, step, self.outputs).logits
         if student.shape != teacher.shape:
             raise TrainError(
                 f"the student's logits are {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}; "
@@ -236,8 +262,10 @@ class Interpolated(Loss):
         return {"class": "Interpolated", "module": digest(self.module), **options}
 
 
-def _check_teacher(module: nn.Module, training: Training) -> None:
+def _check_teacher(module: nn.Module, training: Training, outputs: TeacherOutputs | None) -> None:
     """Asks the task, where it has something to say, about the module's output for a first batch."""
+    if outputs is not None:
+        outputs.ready(module, training)
     task = training.task
     if type(task).check_teacher is not Task.check_teacher:
         batch = next(task.valid_batches()).to(training.device)
@@ -268,9 +296,19 @@ def _asked(module: nn.Module, batch: Batch) -> Any:
         ) from error
 
 
-def _taught(module: nn.Module, batch: Batch, step: Step) -> Tensor:
-    """The teacher's logits."""
-    return step.task.logits(look(module, batch, step)[0])
+def _taught(module: nn.Module, batch: Batch, step: Step, outputs: TeacherOutputs | None) -> Taught:
+    """The teacher's logits, stored ones where there are."""
+
+    def run() -> Tensor:
+        return step.task.logits(look(module, batch, step)[0])
+
+    if outputs is None:
+        return Taught(run())
+    key = f"stored {id(module)}"
+    if key not in step.shared:  # once for all archs of a step
+        step.shared[key] = outputs.ask(module, batch, run)
+    found: Taught = step.shared[key]
+    return found
 
 
 def _described(divergence: Divergence | None) -> dict[str, Any]:

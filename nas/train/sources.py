@@ -147,7 +147,7 @@ class Rows(Data):
         found = hashlib.blake2b(digest_size=8)
         for batch in self.take([row[None] for row in rows], 0, here=True):
             for tensor in tensors_in((batch.inputs, batch.targets)):
-                _hash(found, tensor)
+                hash_tensor(found, tensor)
         return {"rows": len(self), "digest": found.hexdigest()}
 
 
@@ -192,7 +192,7 @@ class Tensors(Rows):
             return super().describe()
         found = hashlib.blake2b(digest_size=8)
         for one in _arrays(self.given):
-            _hash(found, torch.as_tensor(np.array(one)) if isinstance(one, np.ndarray) else one)
+            hash_tensor(found, torch.as_tensor(np.array(one)) if isinstance(one, np.ndarray) else one)
         return {"rows": len(self), "digest": found.hexdigest()}
 
 
@@ -334,7 +334,7 @@ class Stream(Data):
         found, first = hashlib.blake2b(digest_size=8), tensors_in((self.first().inputs, self.first().targets))
         for tensor in first:
             if self.exact:
-                _hash(found, tensor)
+                hash_tensor(found, tensor)
             else:
                 found.update(f"{tuple(tensor.shape[1:])} {tensor.dtype}".encode())
         return {"batches": self._steps, "digest": found.hexdigest()}
@@ -570,6 +570,7 @@ def _rows_of(one: Any, rows: Tensor) -> Any:
     return one[rows] if isinstance(one, Tensor) else one[rows.numpy()]
 
 
-def _hash(found: Any, tensor: Tensor) -> None:
+def hash_tensor(found: Any, tensor: Tensor) -> None:
+    """Add a tensor's shape, type and bytes to a digest."""
     found.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
     found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

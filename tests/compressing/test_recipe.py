@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import nas
-from nas.compressing import Compressed
+from nas.compressing import Compressed, recipe
 from nas.errors import MetricError, StudyError
 from tests.compressing.nets import Net, supernet, task, trained
 
@@ -75,6 +75,27 @@ def test_a_second_call_measures_and_trains_nothing_again(result: Compressed) -> 
     again = compressed(folder)
     assert again.choices[0].chosen.measured == result.choices[0].chosen.measured
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*.safetensors")) == before
+
+
+def test_the_original_runs_once_for_all_networks_and_decides_the_same(result: Compressed, tmp_path: Path) -> None:
+    per_epoch, epochs = task().steps_per_epoch, 3
+    assert len(list((result.folder / "outputs").glob("*/*.out"))) == per_epoch * epochs
+    running = compressed(tmp_path, stored=False, trials=2)
+    assert not (tmp_path / "outputs").exists()
+    one, other = (found.choices[0].uniform for found in (result, running))
+    assert one is not None
+    assert other is not None
+    assert one.arch == other.arch
+    assert dict(one.measured) == dict(other.measured), "to the bit"
+
+
+def test_outputs_that_take_much_are_stored_where_asked_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "STORED_GIB", 1e-9)
+    running = compressed(tmp_path / "auto", epochs=1, trials=4)
+    assert any("the original runs for every network: its outputs would take 0.0 GiB" in one for one in running.notes)
+    assert not (tmp_path / "auto" / "outputs").exists()
+    compressed(tmp_path / "asked", epochs=1, trials=4, stored=True)
+    assert len(list((tmp_path / "asked" / "outputs").glob("*/*.out"))) == task().steps_per_epoch
 
 
 def test_several_budgets_are_searched_at_once(result: Compressed) -> None:

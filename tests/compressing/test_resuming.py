@@ -142,10 +142,10 @@ def test_a_task_without_a_loss_or_a_comparison_is_decided_by_what_it_has(tmp_pat
 
 def test_why_no_network_was_measured_is_told(tmp_path: Path) -> None:
     class Failing(type(task())):  # type: ignore[misc]
-        """Its training batches run out after those that the order and the first look at the data take."""
+        """Its training batches run out after those that the first look at the data and the size of stored outputs take."""
 
         def train_batches(self, epoch: int) -> Iterator[Any]:
-            return iter(()) if asked.append(1) or len(asked) > 1 else super().train_batches(epoch)  # type: ignore[func-returns-value]
+            return iter(()) if asked.append(1) or len(asked) > 2 else super().train_batches(epoch)  # type: ignore[func-returns-value]
 
     asked: list[int] = []
     with pytest.raises(StudyError, match=r"^search: .*no training batch to calibrate with"):
