@@ -13,6 +13,7 @@ import random
 import statistics
 import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def play(seed: int, scale: dict[str, int], args: argparse.Namespace) -> dict[str
     Training(supernet, task, sampler=Uniform(1), loss=Labels(), steps=args.steps, **options).run(progress=False)
     trained = supernet.extract(supernet.space.largest)
     row: dict[str, Any] = {"whole": bits(trained, task, args.device)}
-    inputs = [next(task.train_batches(0)).inputs.to(args.device) for _ in range(args.batches)]
+    inputs = [batch.inputs.to(args.device) for batch in islice(task.train_batches(0), args.batches)]
     for kind, patterns in KINDS.items():
         found = similarities(trained, inputs, **patterns)
         rng = random.Random(seed)

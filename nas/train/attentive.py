@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
@@ -19,7 +20,7 @@ from nas.errors import TrainError
 from nas.identity import IDENTITY, identity
 from nas.supernet.inputs import like
 from nas.train.samplers import Sampler
-from nas.train.task import Task
+from nas.train.task import Batch, Task
 from nas.train.validate import device_of, evaluating
 
 if TYPE_CHECKING:
@@ -81,8 +82,10 @@ class Attentive(Sampler):
             self._known = space.fingerprint, Histogram.of(space, self._cost, self.width, self.pool)
         return self._known[1]
 
-    def archs(self, space: Space, step: int, rng: random.Random) -> list[Arch]:  # noqa: ARG002
+    def archs(self, space: Space, step: int, rng: random.Random) -> list[Arch]:
         """Largest, smallest, then the attentive ones."""
+        if isinstance(self.score, BatchScore):
+            self.score.begin(step)
         histogram = self.histogram(space)
         chosen = [self._attentive(space, histogram, rng) for _ in range(self.n)]
         return list(dict.fromkeys([space.largest, space.smallest, *chosen]))
@@ -159,16 +162,27 @@ def _gene(counter: Counter[int], rng: random.Random) -> int:
 
 
 class BatchScore:
-    """−loss of a subnet on the first training batch, with that batch's own statistics: what AttentiveNAS compares by.
+    """−loss of a subnet on the training batch of the step, with that batch's own statistics: what AttentiveNAS compares by.
 
-    The paper takes the batch of the step; here it is the same one throughout, which needs nothing from the training.  The
-    supernet is left as it is.
+    Each step has a batch of its own: the first has the first of epoch 0, as in a training without `accumulate`.  Batches are
+    read a second time for it.  The supernet is left as it is.
     """
 
     @checked(TrainError)
     def __init__(self, supernet: Supernet, task: Task) -> None:
         self.supernet, self.task = supernet, task
-        self._batch = next(task.train_batches(0))
+        self._next = 0  # step of the batch that `_batches` gives next
+        self._batches: Iterator[Batch] = task.train_batches(0)
+        self.begin(0)
+
+    def begin(self, step: int) -> None:
+        """Compare by the batch of this step from now on."""
+        if step == self._next - 1:
+            return
+        epoch, place = divmod(step, self.task.steps_per_epoch)
+        if step != self._next or place == 0:
+            self._batches = islice(self.task.train_batches(epoch), place, None)
+        self._batch, self._next = next(self._batches), step + 1
 
     @torch.no_grad()
     def __call__(self, arch: Arch) -> float:

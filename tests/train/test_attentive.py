@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from typing import Any
@@ -68,6 +69,34 @@ def test_a_batch_score_ranks_by_loss_and_changes_nothing() -> None:
     assert values[list(net.space.enumerate()).index(arch)] == pytest.approx(
         -task.loss(net(batch.inputs, arch, buffers), batch).item()
     )
+
+
+def test_each_step_compares_by_its_own_batch() -> None:
+    net, task = supernet(), blobs(n=200)
+    arch, epoch = net.space.smallest, task.steps_per_epoch
+    steps = [
+        0,
+        1,
+        2,
+        epoch - 1,
+        epoch,
+        epoch + 1,
+        1,
+        1,
+        2 * epoch + 2,
+    ]  # the training goes on, and is resumed elsewhere
+    score = BatchScore(net, task)
+    sampler = Attentive(score, cost, 1.0)
+    found = []
+    for step in steps:
+        sampler.archs(net.space, step, random.Random(0))
+        found.append(score(arch))
+    batches = [next(itertools.islice(task.train_batches(step // epoch), step % epoch, None)) for step in steps]
+    net.eval()
+    for value, batch in zip(found, batches, strict=True):
+        output = net(batch.inputs, arch, net.calibrate(arch, [batch.inputs]))
+        assert value == pytest.approx(-task.loss(output, batch).item())
+    assert len(set(found)) == len(set(steps))
 
 
 def test_training_with_attention_teaches_all_archs_as_a_sandwich_does() -> None:
