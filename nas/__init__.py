@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from nas.supernet import Taylor as Taylor
     from nas.supernet import check as check
     from nas.supernet import factorize as factorize
+    from nas.supernet import fit_linear as fit_linear
     from nas.supernet import reorder as reorder
     from nas.supernet import sequential as sequential
     from nas.train import DIST as DIST
@@ -159,6 +160,7 @@ _HOME = {
     "KernelTransform": "nas.supernet",
     "reorder": "nas.supernet",
     "factorize": "nas.supernet",
+    "fit_linear": "nas.supernet",
     "Score": "nas.supernet",
     "Magnitude": "nas.supernet",
     "MeanActivation": "nas.supernet",

@@ -412,6 +412,7 @@ ELSEWHERE = {
     "compress": "works at once; tests/compressing/test_recipe.py",
     "profile": "works at once; tests/compressing/test_profiling.py",
     "factorize": "works at once; tests/supernet/test_factorize.py",
+    "fit_linear": "works at once; tests/supernet/test_fitting.py",
     "order_depth": "works at once; tests/convert/test_ordering.py",
     "train_modules": "works at once; tests/train/test_modules.py",
     "python_corpus": "reads files; below",

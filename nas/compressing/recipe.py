@@ -41,7 +41,7 @@ from nas.metrics import Constraint
 from nas.search import Algorithm, Surrogate
 from nas.space import Arch, Space
 from nas.study import Study
-from nas.supernet import Supernet, checkpoint, factorize, reorder
+from nas.supernet import Supernet, checkpoint, factorize, fit_linear, reorder
 from nas.supernet.scores import Data, chosen
 from nas.text import human
 from nas.train import Labels, Loss, Task, Teacher, TeacherOutputs, Training, Uniform
@@ -268,6 +268,13 @@ class Compression:
         space = net.space
         if isinstance(self.model, Supernet) or not isinstance(space, ElasticSpace):
             return
+        if space.plan.mappable:
+            found = fit_linear(net, task=self.task)
+            best = min(found, key=lambda name: found[name])
+            self.say(
+                f"{len(found)} blocks may be linear maps; the best leaves {found[best]:.1%} of the variance of what "
+                f"its block gives ({best})"
+            )
         if space.plan.factors:
             errors = factorize(net, task=self.task)
             worst = max(errors, key=lambda name: errors[name])

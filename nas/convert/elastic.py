@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from torch import nn
@@ -11,11 +11,12 @@ from torch import nn
 from nas.checking import Range, checked
 from nas.convert.converting import Conversion, Options, convert, convert_graph, nothing_elastic, timed
 from nas.convert.factoring import Factoring, with_ranks
+from nas.convert.mapping import with_maps
 from nas.convert.model import conditions, value
-from nas.convert.plan import Plan
+from nas.convert.plan import LINEAR, Plan
 from nas.convert.proofs import CLASSES, RENUMBERED, ZEROS, Proofs, prove
 from nas.convert.report import Fixed, Proof, Report, describe
-from nas.convert.spelling import spelled
+from nas.convert.spelling import keep, spelled
 from nas.convert.template import Template
 from nas.errors import NasError, SpaceError, SupernetError, brief
 from nas.space import Arch, Space
@@ -55,18 +56,19 @@ class ElasticSpace(Space):
 
     def representatives(self) -> list[Arch]:
         """The largest arch, the narrowest that leaves out nothing, and that of the largest ranks: the plan says the rest."""
-        depths = {spelled(depth.name) for depth in self.plan.depths}
-        whole = {
-            one.name: max(one.candidates)
-            for one in self.decisions
-            if one.candidates == (True, False) or one.name in depths
-        }
-        narrow = {decision.name: min(decision.candidates) for decision in self.decisions if decision.name not in whole}
+        whole = {keep(unit.name) for unit in self.plan.units} | {spelled(depth.name) for depth in self.plan.depths}
         ranks = {spelled(name) for name in self.plan.ranks}
-        wide = {one.name: max(one.candidates) for one in self.decisions if one.name not in ranks}
+        narrow = {one.name: min(one.candidates) for one in self.decisions if one.name not in whole}
         low = {one.name: sorted(one.candidates)[-2] for one in self.decisions if one.name in ranks}
-        archs = [self.largest, self.arch(whole | narrow), *([self.arch(wide | low)] if low else [])]
+        lines = [dict.fromkeys(map(keep, names), LINEAR) for names in _levels(self.plan)]
+        archs = [self.largest, *(self._with(changes) for changes in (narrow, low, *lines) if changes)]
         return list(dict.fromkeys(filter(self.allows, archs)))
+
+    def _with(self, changes: Mapping[str, Any]) -> Arch:
+        """The largest arch but for these choices."""
+        largest = zip(self.decisions, self.largest.genome, strict=True)
+        genes = [one.candidates.index(changes[one.name]) if one.name in changes else gene or 0 for one, gene in largest]
+        return self.repair(genes)
 
     def restricted(self, allows: Rule) -> ElasticSpace:
         """This space without the archs that `allows` refuses, where only building tells."""
@@ -74,6 +76,15 @@ class ElasticSpace(Space):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, ((self.template, self.plan, self.report), self.name, self.version, self.rules)
+
+
+def _levels(plan: Plan) -> list[list[str]]:
+    """Names of units whose place a linear map may take: those inside of no other one, then those inside of these, and so on."""
+    levels: dict[int, list[str]] = {}
+    names = [unit.name for unit in plan.mappable]
+    for name in names:
+        levels.setdefault(sum(name.startswith(f"{other}.") for other in names), []).append(name)
+    return [levels[level] for level in sorted(levels)]
 
 
 def _restored(made_of: tuple[Any, Any, Any], name: str, version: int, rules: tuple[Any, ...]) -> ElasticSpace:
@@ -93,6 +104,7 @@ def elastic(
     heads: bool = True,
     head_dim: bool = False,
     rank: bool | Sequence[float] = False,
+    linear: bool = False,
     share: Literal["none", "block", "all"] = "none",
     mode: Literal["class", "free"] = "class",
     soft: bool = False,
@@ -124,6 +136,8 @@ def elastic(
             (16, 32), or shares of the full rank (0.25, 0.5).  Those that save nothing are not offered; the full rank is the layer
             as it is.  In archs that are narrower, a layer is two factors where that saves operations.  Factors begin as the best
             approximation of the weights; `nas.factorize` makes it the best of the outputs on data.
+        linear: offer a linear map in the place of a residual block, too, where that has fewer weights; `nas.fit_linear` fits all
+            of them, and a supernet refuses networks with one before.
         share: one decision for the same part of all blocks ("block"), for all of a kind ("all"), or one for each ("none").
         mode: "class" takes the equalities between sizes for granted that the class does; "free" does not, and archs may then be
             captured graphs instead of the class.
@@ -147,14 +161,16 @@ def elastic(
     options = Options(
         _shares(width), granule, depth, heads, head_dim, share, mode, soft, tuple(include), tuple(exclude)
     )
-    if rank is not False and mode == "free":
+    classes = linear or rank is not False
+    if classes and mode == "free":
         raise SpaceError(
-            "rank= puts layers in the place of others, and archs of mode='free' are captured graphs; give one of them"
+            f"{'linear=' if linear else 'rank='} puts layers in the place of others, and archs of mode='free' are captured "
+            "graphs; give one of them"
         )
     start = time.perf_counter()
     template = Template.of(model, build)
     copied = time.perf_counter() - start
-    found, because, proved = _converted(model, example, options, check=check, classes=rank is not False)
+    found, because, proved = _converted(model, example, options, check=check, classes=classes)
     plan = proved.plan if proved is not None else found.plan
     ranked: Factoring | None = None
     if rank is not False:
@@ -171,6 +187,9 @@ def elastic(
                 check=check,
             )
         plan = ranked.plan
+    maps: list[str] = []
+    if linear:
+        plan, maps = with_maps(found, plan)
     if not plan.decisions and not plan.units:
         raise nothing_elastic(found)
     kept, notes = found.kept(), list[str]()
@@ -184,6 +203,7 @@ def elastic(
         notes = [f"{name} stays whole: {why}" for name, why in proved.frozen.items() if name not in units]
         notes += [f"{name}: {why}" for name, why in proved.unshown.items() if plan.atoms[name].decision]
         notes += proved.notes
+    notes += maps
     if ranked is not None:
         notes += ranked.notes()
         proofs += (ranked.proof,) if ranked.proof is not None else ()

@@ -9,7 +9,7 @@ import pyglove as pg
 from torch import nn
 
 from nas.convert.graphed import install
-from nas.convert.plan import Plan
+from nas.convert.plan import LINEAR, Plan
 from nas.convert.resize import named_axes, resize
 from nas.convert.spelling import keep, spelled
 from nas.convert.template import Template
@@ -21,20 +21,21 @@ from nas.supernet.skeleton import values_wanted
 
 
 @model
-def resized(*, template: Template, plan: Plan, widths: Mapping[str, int], depth: Mapping[str, int]) -> nn.Module:
+def resized(*, template: Template, plan: Plan, widths: Mapping[str, int], depth: Mapping[str, Any]) -> nn.Module:
     """The user's own module at the sizes of an arch.
 
     Args:
         template: gives the module.
         plan: says what of it an arch has.
         widths: decision of the plan -> what is chosen; those that are not there are whole.
-        depth: unit of the plan -> whether it is there; run of units -> how many of them are.
+        depth: unit of the plan -> whether it is there, or "linear"; run of units -> how many of them are.
     """
     meta = not values_wanted()
     original = template.skeleton() if meta else template.real()
     kept = plan.kept(depth)
     axes = template.axes(plan) if meta else None
-    module = resize(original, plan, plan.sizes(widths), kept, meta=meta, axes=axes)
+    mapped = plan.mapped(depth)
+    module = resize(original, plan, plan.sizes(widths), kept, meta=meta, axes=axes, mapped=mapped)
     if plan.graph:
         left_out = [unit.name for unit in plan.units if unit.name not in kept]
         install(module, template.reference(plan), plan.sizes(widths), left_out)
@@ -63,7 +64,10 @@ def value(template: Template, plan: Plan) -> Any:
             else decision.choices[0]
             for decision in plan.decisions
         },
-        depth={unit.name: pg.oneof([True, False], name=keep(unit.name)) for unit in plan.alone}
+        depth={
+            unit.name: pg.oneof([True, False, *([] if unit.places is None else [LINEAR])], name=keep(unit.name))
+            for unit in plan.alone
+        }
         | {depth.name: pg.oneof(list(depth.choices), name=spelled(depth.name)) for depth in plan.depths},
     )
 

@@ -221,6 +221,11 @@ def _ordered(space: ElasticSpace, plan: Plan, scores: Mapping[str, float], how: 
         + ", ".join(f"{spelled(unit)} {scores[unit]:.4g}" for unit in depth.order)
         for depth in plan.depths
     )
+    lost = [unit.name for unit in space.plan.mappable if unit not in plan.mappable]
+    if lost:
+        notes += (
+            f"no linear map takes the place of {', '.join(lost)} any more: how many of them there are is decided",
+        )
     report = replace(space.report, rows=told.rows, units=told.units, notes=(*space.report.notes, *notes))
     found = ElasticSpace(space.template, plan, report, name=space.name, version=space.version)
     found.rules = space.rules

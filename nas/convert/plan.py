@@ -17,6 +17,8 @@ from nas.supernet import parts
 from nas.supernet.parts import Axis, Factor, Sizes, Sum
 
 FORMAT = 1
+LINEAR = "linear"
+"""What is chosen of a unit whose place a linear map takes."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,15 @@ class Unit:
     Attributes:
         name: module path.
         extras: None if it returns a tensor, else the entries after the first of the tuple that it returns.
+        places: None, or a linear map may take its place: of the last axis where it is 0, else of the second, behind which there
+            are so many.
+        features: that axis.
     """
 
     name: str
     extras: int | None = None
+    places: int | None = None
+    features: Axis = ()
 
 
 @dataclass(frozen=True)
@@ -166,9 +173,18 @@ class Plan:
         ordered = {name for depth in self.depths for name in depth.order}
         return tuple(unit for unit in self.units if unit.name not in ordered)
 
-    def kept(self, chosen: Mapping[str, int]) -> set[str]:
+    @property
+    def mappable(self) -> tuple[Unit, ...]:
+        """Units whose place a linear map may take."""
+        return tuple(unit for unit in self.alone if unit.places is not None)
+
+    def mapped(self, chosen: Mapping[str, Any]) -> set[str]:
+        """Names of the units in whose place there is a linear map."""
+        return {unit.name for unit in self.mappable if chosen.get(unit.name) == LINEAR}
+
+    def kept(self, chosen: Mapping[str, Any]) -> set[str]:
         """Names of the units that are there where units and depths are as `chosen`, by name; all others are there."""
-        gone = {unit.name for unit in self.alone if not chosen.get(unit.name, True)}
+        gone = {unit.name for unit in self.alone if not chosen.get(unit.name, True)} | self.mapped(chosen)
         for depth in self.depths:
             gone.update(depth.order[chosen.get(depth.name, len(depth.order)) :])
         return {unit.name for unit in self.units} - gone
@@ -181,7 +197,7 @@ class Plan:
             "atoms": {name: [a.size, a.decision, a.times, a.per] for name, a in self.atoms.items()},
             "tensors": {name: [parts.to_json(axis) for axis in axes] for name, axes in self.tensors.items()},
             "numbers": [[n.module, list(n.path), parts.to_json(n.axis), n.expression] for n in self.numbers],
-            "units": [[u.name, u.extras] for u in self.units],
+            "units": [_unit(unit) for unit in self.units],
             **({"graph": True} if self.graph else {}),
             **({"depths": [[d.name, list(d.order), list(d.choices)] for d in self.depths]} if self.depths else {}),
             **({"ordered": list(self.ordered)} if self.ordered else {}),
@@ -206,7 +222,10 @@ class Plan:
                     Number(module, tuple(path), parts.from_json(axis), expression)
                     for module, path, axis, expression in data["numbers"]
                 ),
-                tuple(Unit(*values) for values in data["units"]),
+                tuple(
+                    Unit(name, extras, *([more[0], parts.from_json(more[1])] if more else []))
+                    for name, extras, *more in data["units"]
+                ),
                 bool(data.get("graph", False)),
                 tuple(Depth(name, tuple(order), tuple(choices)) for name, order, choices in data.get("depths", [])),
                 tuple(map(str, data.get("ordered", []))),
@@ -227,7 +246,10 @@ class Plan:
         depths = [[[depth.name, depth.order, depth.choices] for depth in self.depths]] if self.depths else []
         units = sorted(unit.name for unit in self.units)
         ranks = sorted([each.layer, *self._effect((each.atom,)), each.full] for each in self.factors)
-        more = [*depths, *([{"ranks": ranks}] if ranks else [])]
+        maps = sorted(
+            [unit.name, unit.places, *self._effect(unit.features)] for unit in self.alone if unit.places is not None
+        )
+        more = [*depths, *([{"ranks": ranks}] if ranks else []), *([{"maps": maps}] if maps else [])]
         content = json.dumps([elastic, units, *more], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -269,6 +291,12 @@ class Plan:
         """SHA-256 of its content."""
         content = json.dumps(self.to_json(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _unit(unit: Unit) -> list[Any]:
+    """As JSON."""
+    more = [] if unit.places is None else [unit.places, parts.to_json(unit.features)]
+    return [unit.name, unit.extras, *more]
 
 
 def _rigid(axis: list[Any]) -> bool:

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from nas.convert.copying import deep_copied, named_tables, restores_itself
 from nas.convert.factors import factor_axes, only_saving, put_factors
+from nas.convert.maps import map_axes, map_of
 from nas.convert.plan import Number, Path, Plan
 from nas.errors import Infeasible, SpaceError, suggest
 from nas.supernet import parts
 from nas.supernet.parts import Axis, Sizes
 from nas.supernet.skeleton import like, on_meta, parameters_of
-from nas.train.dropping import Dropped, in_place_of, replace
+from nas.train.dropping import Dropped, Mapped, in_place_of, replace
 
 Memo = dict[int, Any]
 
@@ -29,7 +30,14 @@ Axes = Mapping[str, tuple[Axis, ...]]
 
 
 def resize(
-    model: nn.Module, plan: Plan, sizes: Sizes, kept: Collection[str], *, meta: bool, axes: Axes | None = None
+    model: nn.Module,
+    plan: Plan,
+    sizes: Sizes,
+    kept: Collection[str],
+    *,
+    meta: bool,
+    axes: Axes | None = None,
+    mapped: Collection[str] = (),
 ) -> nn.Module:
     """A copy of `model` with the first `sizes` units of each atom; it shares no memory with `model`.
 
@@ -37,9 +45,10 @@ def resize(
         model: the original; parameters on the meta device give parameters there.
         plan: of the model.
         sizes: length of each atom of the plan.
-        kept: names of the plan's units that are not left out.
+        kept: names of the plan's units that are there as they are.
         meta: parameters on the meta device, nothing of them being read.  Buffers have their values all the same.
         axes: what `named_axes` gives, where it is known.
+        mapped: names of those of the other units in whose place there is a linear map.
 
     Raises:
         SpaceError: the plan is of another model, or the model cannot be copied.
@@ -49,10 +58,10 @@ def resize(
     sizes = only_saving(model, plan, sizes, axes)
     memo: Memo = {}
     _cut_tensors(model, plan, axes, sizes, memo, meta=meta)
-    left_out = [unit for unit in plan.units if unit.name not in kept]
-    resized = _copied(model, memo, {unit.name: unit.extras for unit in left_out})
+    originals = dict(model.named_modules())
+    resized = _copied(model, memo, dict(_stand_ins(model, plan, sizes, kept, mapped=mapped, meta=meta)))
     _forget_caches(resized)
-    originals, copies = dict(model.named_modules()), dict(resized.named_modules())
+    copies = dict(resized.named_modules())
     for number in plan.numbers:
         if number.module in copies and not isinstance(copies[number.module], Dropped):
             _set_number(copies[number.module], number, plan.whole, sizes)
@@ -67,8 +76,18 @@ def resize(
         more = factor_axes(originals[each.layer], each, axes)
         axes = {**axes, **more}
         put_factors(copies, originals[each.layer], each, plan.whole, sizes, axes=more)
+    mapped = {unit.name: unit for unit in plan.mappable if isinstance(copies.get(unit.name), Mapped)}
+    for unit in mapped.values():
+        axes = {**axes, **map_axes(unit)}
     ordered = (*plan.ordered, *(each.atom for each in plan.factors))
-    parts.mark(resized, sizes, axes, ordered, {name: each.transposed for name, each in factored.items()})
+    parts.mark(
+        resized,
+        sizes,
+        axes,
+        ordered,
+        factored={name: each.transposed for name, each in factored.items()},
+        mapped={name: unit.places or 0 for name, unit in mapped.items()},
+    )
     return resized
 
 
@@ -141,20 +160,16 @@ def _cut_tensors(model: nn.Module, plan: Plan, axes: Axes, sizes: Sizes, memo: M
 # -- modules
 
 
-def _copied(model: nn.Module, memo: Memo, left_out: Mapping[str, int | None]) -> nn.Module:
-    """A deep copy with these modules left out; one that has several names is left out under the given one only."""
+def _copied(model: nn.Module, memo: Memo, stand_ins: Mapping[str, nn.Module]) -> nn.Module:
+    """A deep copy with others in the place of modules; of one that has several names under the given one only."""
     places: dict[int, int] = {}
     for _, module in model.named_modules(remove_duplicate=False):
         places[id(module)] = places.get(id(module), 0) + 1
     known = dict(model.named_modules())
     several = []
-    for name, extras in left_out.items():
-        if name not in known:
-            raise SpaceError(
-                f"the plan leaves out {name!r}, and {type(model).__name__} has no such module{suggest(name, known)}"
-            )
+    for name, stand_in in stand_ins.items():
         if places[id(known[name])] == 1:  # nothing of it is copied
-            memo[id(known[name])] = _stand_in(known[name], extras)
+            memo[id(known[name])] = stand_in
         else:
             several.append(name)
     try:
@@ -165,13 +180,33 @@ def _copied(model: nn.Module, memo: Memo, left_out: Mapping[str, int | None]) ->
             "keep out of its attributes what cannot (locks, open files, tensors with a gradient history)"
         ) from error
     for name in several:
-        replace(resized, name, _stand_in(known[name], left_out[name]))
+        replace(resized, name, stand_ins[name])
     return resized
 
 
-def _stand_in(module: nn.Module, extras: int | None) -> Dropped:
-    """What takes the place of a module left out; it has the module's numbers and texts, which those around may read."""
-    return in_place_of(module, Dropped(extras=extras))
+def _stand_ins(
+    model: nn.Module,
+    plan: Plan,
+    sizes: Sizes,
+    kept: Collection[str],
+    *,
+    mapped: Collection[str],
+    meta: bool,
+) -> Iterator[tuple[str, nn.Module]]:
+    """What takes the place of units; it has their numbers and texts, which those around may read."""
+    known = dict(model.named_modules())
+    for unit in plan.units:
+        if unit.name in kept:
+            continue
+        module = known.get(unit.name)
+        if module is None:
+            raise SpaceError(
+                f"the plan leaves out {unit.name!r}, and {type(model).__name__} has no such module{suggest(unit.name, known)}"
+            )
+        if unit.name in mapped:
+            yield unit.name, map_of(module, unit, parts.length(unit.features, sizes), meta=meta)
+        else:
+            yield unit.name, in_place_of(module, Dropped(extras=unit.extras))
 
 
 def _forget_caches(module: nn.Module) -> None:

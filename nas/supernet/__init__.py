@@ -5,6 +5,7 @@
 - `Cut`: how a parameter of a subnet is taken from the supernet's: `Corner` (the rule), `Layout`, `CentreCrop`, `KernelTransform`.
 - `reorder`: channels by importance, before narrower subnets are cut; by `axes`, `Axis`, `importance` and `importances`.
 - `factorize`: layers as two factors (`nas.elastic(…, rank=True)`), from weights or from what the layers give on data.
+- `fit_linear`: linear maps in the place of blocks (`nas.elastic(…, linear=True)`), by least squares on data.
 - `Score`: an importance score: `Magnitude`, `MeanActivation`, `Activations`, `Taylor`, `Fisher`, `GroupFisher`, `HESSO`.
 - `sequential`: an `nn.Sequential` whose last layers have the same names at every depth.
 - `check`: what is suspicious about a supernet, as `Findings`.
@@ -14,6 +15,7 @@
 from nas.supernet.binding import Binding
 from nas.supernet.factorizing import factorize
 from nas.supernet.findings import Finding, Findings, check
+from nas.supernet.fitting import fit_linear
 from nas.supernet.fused import Layout
 from nas.supernet.inputs import Example, Inputs
 from nas.supernet.layouts import CentreCrop, Corner, Cut, KernelTransform
@@ -46,6 +48,7 @@ __all__ = [
     "axes",
     "check",
     "factorize",
+    "fit_linear",
     "importance",
     "importances",
     "reorder",

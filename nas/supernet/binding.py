@@ -145,11 +145,13 @@ class Binding:
         watch: of its calls; None where nobody watches.
         compiled: the module as `torch.compile` gives it, which is called in training mode; None calls the module.
         shapes: of everything in it that the supernet holds, by canonical name.
+        fitted: whether its linear maps were looked at, and are no longer the identity.
     """
 
     def __init__(self, shared: Shared, module: nn.Module, root: nn.Module) -> None:
         self.module = module
         self.watch: Watch | None = None
+        self.fitted = False
         self.compiled: nn.Module | None = None
         self._shared = shared
         self._root = root  # whose training mode counts

@@ -19,6 +19,8 @@ from nas.supernet.inputs import Inputs
 from nas.supernet.scores import Data
 from nas.supernet.supernet import Supernet
 
+UNSEEN = 1e-12
+"""Variance along a direction, as a share of the largest, below which it is rounding: what is not seen is not fitted."""
 MOST = 2**27
 """Numbers in sums that are taken in one pass over the data (1 GiB); of larger models several passes are made."""
 
@@ -66,7 +68,8 @@ class Sums:
     def line(self, ridge: float) -> tuple[Tensor, Tensor, float]:
         """(outputs, inputs) weight and (outputs,) bias of the affine map from inputs to as many outputs, by ridge least squares.
 
-        What is added to the inputs is fitted, and `ridge` shrinks that to nothing: of few data the map is nearly the identity.
+        What is added to the inputs is fitted, and `ridge` shrinks that to nothing: of few data, and in directions that no input
+        has, the map is nearly the identity.
 
         Args:
             ridge: as a share of the mean variance of the inputs.
@@ -78,10 +81,11 @@ class Sums:
         mean, target = self.x / n, self.y / n
         within = self.xx / n - torch.outer(mean, mean)
         across = self.xy / n - torch.outer(mean, target)
+        values, vectors = torch.linalg.eigh(within)
+        seen = values > values[-1] * UNSEEN
+        inverse = torch.where(seen, 1 / (values + ridge * float(values.mean())), 0.0)
         unit = torch.eye(len(within), dtype=within.dtype, device=within.device)
-        scale = float(within.diagonal().mean())
-        regular = within + unit * (max(ridge, torch.finfo(within.dtype).eps * len(unit)) * scale or 1.0)
-        weight = (torch.linalg.solve(regular, across - within) + unit).T
+        weight = ((vectors * inverse) @ vectors.T @ (across - within) + unit).T
         spread = self.yy / n - float(target.square().sum())
         left = spread - 2 * float((weight.T * across).sum()) + float((weight @ within * weight).sum())
         return weight, target - weight @ mean, max(left, 0.0) / spread if spread > 0 else 0.0

@@ -159,6 +159,10 @@ SIZES, AXES = "_nas_atoms", "_nas_axes"
 ORDERED = "_nas_ordered"
 FACTORED = "_nas_factored"
 """Attribute of one: layers that are two factors in this arch (`low_rank`), and whether their weights are transposed."""
+MAPPED = "_nas_mapped"
+"""Attribute of one: modules in whose place there is a linear map, and how many places there are behind its features."""
+MAP = "linear_map"
+"""The layer inside of what takes their place (`nas.train.dropping.Mapped`)."""
 HELD = "_nas_held"
 """Attribute of one that is a copy of a ready module (`nas.convert`): names of its buffers that are data."""
 
@@ -168,7 +172,9 @@ def mark(
     sizes: Sizes,
     axes: Mapping[str, tuple[Axis, ...]],
     ordered: Sequence[str] = (),
+    *,
     factored: Mapping[str, bool] | None = None,
+    mapped: Mapping[str, int] | None = None,
 ) -> None:
     """Have `module`, the built model of an arch, say what it is made of.
 
@@ -178,12 +184,15 @@ def mark(
         axes: of tensors; those that are not there are whole.
         ordered: atoms whose units must not be renumbered.
         factored: layers that are two factors -> whether the weight of the one layer is (inputs, outputs).
+        mapped: modules in whose place there is a linear map -> how many axes there are behind that of its features.
     """
     vars(module)[SIZES], vars(module)[AXES] = dict(sizes), dict(axes)
     if ordered:
         vars(module)[ORDERED] = tuple(ordered)
     if factored:
         vars(module)[FACTORED] = dict(factored)
+    if mapped:
+        vars(module)[MAPPED] = dict(mapped)
 
 
 def sizes_of(module: nn.Module) -> dict[str, int]:
@@ -198,11 +207,18 @@ def ordered_in(module: nn.Module) -> set[str]:
 
 def factored_in(module: nn.Module) -> dict[str, bool]:
     """Layers of the elastic models inside `module` that are two factors -> whether their weights are (inputs, outputs)."""
-    return {
-        f"{prefix}{layer}": transposed
-        for prefix, owner in _marked(module)
-        for layer, transposed in vars(owner).get(FACTORED, {}).items()
-    }
+    return dict(_said(module, FACTORED))
+
+
+def mapped_in(module: nn.Module) -> dict[str, int]:
+    """Modules in whose place there is a linear map -> how many axes there are behind that of its features."""
+    return dict(_said(module, MAPPED))
+
+
+def _said(module: nn.Module, what: str) -> Iterator[tuple[str, Any]]:
+    for prefix, owner in _marked(module):
+        for name, value in vars(owner).get(what, {}).items():
+            yield f"{prefix}{name}", value
 
 
 def axes_of(module: nn.Module) -> dict[str, tuple[Axis, ...]]:
@@ -222,7 +238,7 @@ def elastic_in(module: nn.Module) -> tuple[str, ...]:
 def unmark(module: nn.Module) -> None:
     """Leave nothing of `mark` in `module`: an ordinary module has no part in a supernet."""
     for owner in module.modules():
-        for name in (SIZES, AXES, ORDERED, FACTORED, HELD):
+        for name in (SIZES, AXES, ORDERED, FACTORED, MAPPED, HELD):
             vars(owner).pop(name, None)
 
 

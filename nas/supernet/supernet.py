@@ -16,7 +16,7 @@ from nas import carried, reading
 from nas.checking import checked
 from nas.errors import Infeasible, SupernetError
 from nas.space import Arch, Space
-from nas.supernet import checkpoint, costs, low_rank, parts
+from nas.supernet import checkpoint, costs, low_rank, maps, parts
 from nas.supernet.binding import Binding, hang, replace_buffers
 from nas.supernet.calibration import calibrate
 from nas.supernet.inputs import Inputs, arguments, check_batch, few_samples
@@ -96,6 +96,7 @@ class Supernet(nn.Module):
         if weights is not None:
             fill_from(space, union, values, weights)
         low_rank.fill(values, union.factored)
+        maps.reset(values, union.mapped)
         self._assemble(space, union, values, example)
         self.trained = weights is not None
         self.is_checked = self.is_checked and check
@@ -168,7 +169,7 @@ class Supernet(nn.Module):
             SupernetError: as `bind`, or `buffers` are of another arch.
         """
         self.check_trained()
-        binding = self._binding(arch)
+        binding = self._fitted(self._binding(arch))
         if not torch.is_grad_enabled():
             return binding(inputs, buffers)
         binding.refresh()
@@ -196,9 +197,24 @@ class Supernet(nn.Module):
             LayoutError: a layout does not fit a parameter of `arch`.
         """
         self.check_trained()
-        binding = self._binding(arch)
+        binding = self._fitted(self._binding(arch))
         binding.refresh()
         return binding
+
+    def _fitted(self, binding: Binding) -> Binding:
+        """The binding, whose linear maps in the place of modules were fitted."""
+        if not binding.fitted:
+            self._check_maps(binding.module)
+            binding.fitted = True
+        return binding
+
+    def _check_maps(self, module: nn.Module) -> None:
+        for name in parts.mapped_in(module):
+            if maps.is_identity(*map(self._shared.tensor, maps.tensors(name))):
+                raise SupernetError(
+                    f"the linear map in the place of {name!r} was never fitted, and gives what it gets; fit it first: "
+                    "nas.fit_linear(supernet, task=…)"
+                )
 
     def _binding(self, arch: Arch) -> Binding:
         self._check(arch)
@@ -277,6 +293,7 @@ class Supernet(nn.Module):
         self.check_trained()
         with torch.inference_mode(False), torch.no_grad():
             module = build_skeleton(self.space, arch)
+            self._check_maps(module)
             shapes = self._shared.union.shapes_of(module)
             for entry in parameters_of(module):
                 part = self._shared.part(entry.names, entry.shape, shapes).clone(memory_format=torch.contiguous_format)

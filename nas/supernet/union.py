@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nas.errors import Infeasible, LayoutError, SupernetError, suggest
 from nas.space import Arch, Space
-from nas.supernet import low_rank, parts
+from nas.supernet import low_rank, maps, parts
 from nas.supernet.atomic import Atoms
 from nas.supernet.constructor import drawn
 from nas.supernet.known import Channels, channels_of, grouped_layouts, known_layout
@@ -52,6 +52,7 @@ class Union:
         archs: the archs looked at, largest first, with the shape of each of their tensors and the lengths of their atoms.
         outlines: of each of `archs`, what its modules are.
         factored: layers that are two factors in some arch -> whether their weights are (inputs, outputs).
+        mapped: modules in whose place there is a linear map in some arch.
     """
 
     ties: dict[str, str] = field(default_factory=dict)
@@ -65,6 +66,7 @@ class Union:
     archs: list[tuple[Arch, Shapes]] = field(default_factory=list)
     outlines: list[Outline] = field(default_factory=list)
     factored: dict[str, bool] = field(default_factory=dict)
+    mapped: set[str] = field(default_factory=set)
 
     def cut(self, name: str, shapes: Mapping[str, Shape]) -> Cut:
         """The cut of canonical name `name` in an arch whose tensors have `shapes`."""
@@ -142,6 +144,7 @@ def _survey(space: Space, layouts: Mapping[str, Cut]) -> Union:
         union.archs.append((arch, shapes))
         union.outlines.append(outline(entries, owners))
         union.factored |= parts.factored_in(module)
+        union.mapped |= parts.mapped_in(module).keys()
     union.buffers |= {name for name in persistent if atoms.vary(name, [shapes.sizes for _, shapes in union.archs])}
     for (_, shapes), held in zip(union.archs, buffers, strict=True):  # what is data in one arch is data in all
         for name in [name for name in held if name in union.buffers]:
@@ -313,10 +316,11 @@ def initialise(space: Space, union: Union, seed: int) -> dict[str, Tensor]:
     The largest arch is built first and fills what it has.  Then the other archs looked at fill what is still empty, each
     in turn.  A corner that no single arch has (the largest width of one and the largest length of another) is drawn
     from the values around it: ones stay ones, zeros zeros, and a normal stays that normal.  Factors of a layer follow from
-    its weight (`low_rank.fill`), and are left empty.
+    its weight (`low_rank.fill`), maps are the identity (`maps.reset`), and both are left empty.
     """
     values = {name: torch.empty(shape, dtype=union.dtypes[name]) for name, shape in union.shapes.items()}
     follow = {name for layer in union.factored for name in low_rank.followers(layer)}
+    follow |= {name for module in union.mapped for name in maps.tensors(module)}
     empty = {name: torch.ones(shape, dtype=torch.bool) for name, shape in union.shapes.items() if name not in follow}
     with quiet(seed):
         for arch, shapes in union.archs:

@@ -67,6 +67,28 @@ class Dropped(nn.Module):
         return self.kind
 
 
+class Mapped(Dropped):
+    """In the place of a block: a linear map of what goes in.
+
+    Args:
+        linear_map: a layer that keeps the shape.
+        extras: as of `Dropped`.
+    """
+
+    @checked(TrainError)
+    def __init__(self, linear_map: nn.Module, extras: int | None = None) -> None:
+        super().__init__("block", extras)
+        self.linear_map = linear_map
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The map of the first tensor among the arguments."""
+        return super().forward(self.linear_map(_first_tensor((*args, *kwargs.values()))))
+
+    def extra_repr(self) -> str:
+        """Nothing beside the map."""
+        return ""
+
+
 @checked(TrainError)
 def similarities(
     module: nn.Module,

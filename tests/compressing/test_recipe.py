@@ -61,6 +61,15 @@ def test_ranks_are_searched_where_they_are_asked_for(tmp_path: Path) -> None:
     assert any(isinstance(one, torch.nn.Sequential) and hasattr(one, "down") for one in made.model.modules())
 
 
+def test_linear_maps_are_fitted_and_searched_where_they_are_asked_for(tmp_path: Path) -> None:
+    made = compressed(tmp_path / "net", "macs <= 45%", options={"linear": True, "width": (1.0, 1.0)})
+    assert any("2 blocks may be linear maps" in note for note in made.notes)
+    rows = made.search.trials()
+    mapped = rows["choices"].map(lambda choices: "linear" in choices.values())
+    assert mapped.any()
+    assert rows.loc[mapped, "divergence"].notna().all()
+
+
 def test_every_number_is_a_row_of_a_study(result: Compressed) -> None:
     chosen = result.choices[0].chosen
     tuned = chosen.study.record.trial(chosen.number)
