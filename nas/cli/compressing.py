@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -20,6 +20,8 @@ def compress(
     epochs: Annotated[int, count] = 6,
     trials: Annotated[int | None, count] = None,
     workers: Annotated[int, natural] = 0,
+    tune: Literal["network", "family"] = "network",
+    train_device: Annotated[str, text] = "cpu",
     best: Annotated[str, text] = "",
     cache: Annotated[str, text] = "",
     dry_run: bool = False,
@@ -35,6 +37,8 @@ def compress(
         epochs: of training, the race of two candidates included; uniform scaling is trained by itself for as many.
         trials: networks that the search measures. [default: one for each alternative of each decision and 60 more]
         workers: processes of the search; 0 is this one.
+        tune: one network for each budget, or the best networks of all sizes together, as one supernet.
+        train_device: where networks are trained, as 'cuda'.
         best: metric of the task that decides between tuned networks, as 'max accuracy'. [default: min loss]
         cache: sequences that a decoder writes at once, and positions of each, as '8,1024': their keys and values are counted, for
             a budget as 'memory_mib <= 50%'.
@@ -56,7 +60,8 @@ def compress(
     from nas.study.take_home import take_home
 
     ours: dict[str, Any] = {"device": device, "folder": folder, "epochs": epochs, "trials": trials, "workers": workers}
-    ours |= {"cache": sequences, "options": options, "progress": not quiet, "best": best}
+    ours |= {"cache": sequences, "options": options, "progress": not quiet, "best": best, "tune": tune}
+    ours["train_device"] = train_device
     _check_apart(training, ours)
     result = make_smaller(module.model, module.task, budget, **ours, **training)
     for choice in result.choices:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from nas.compressing.budgets import Budget, parse_budget, parse_budgets
 from nas.compressing.calibration import Calibration
+from nas.compressing.family import Family, Members
 from nas.compressing.memory import Memory
 from nas.compressing.near import Near
 from nas.compressing.profiling import Profile, profile
@@ -23,6 +24,8 @@ __all__ = [
     "Calibration",
     "Choice",
     "Compressed",
+    "Family",
+    "Members",
     "Memory",
     "Near",
     "Profile",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,12 @@ from nas.evaluate.subnets import OfSubnets, Source, Weights
 from nas.train import Task
 from nas.train.fitting import comparing
 from nas.train.task import Batch
+from nas.train.trainer import device_named
 from nas.train.validate import calibrated, device_of, evaluating
 
 if TYPE_CHECKING:
-    from nas.space import Arch
+    from nas.space import Arch, Space
+    from nas.supernet import Supernet
 
 LOSS, DIVERGENCE = "calibration_loss", "divergence"
 
@@ -33,6 +36,7 @@ class Calibration(OfSubnets):
         source: a supernet, a training or a checkpoint's folder.
         task: gives the batches, the first of its first epoch.
         batches: their number.
+        device: where subnets are evaluated; None is where the supernet is.
 
     Raises:
         EvaluationError: the task has no training batch.
@@ -43,8 +47,11 @@ class Calibration(OfSubnets):
     metrics: tuple[str, ...] = (LOSS,)
 
     @checked(EvaluationError)
-    def __init__(self, source: Source, task: Task, *, batches: Count = 8) -> None:
-        self.weights, self.task, self.batches = Weights(source), task, batches
+    def __init__(self, source: Source, task: Task, *, batches: Count = 8, device: str | None = None) -> None:
+        self.weights, self.task, self.batches, self.device = Weights(source), task, batches, device
+        if device is not None:
+            device_named(device)
+        self._moved: Supernet | None = None
         self._held: list[Batch] | None = None
         self._taught: list[Tensor] | None = None
         if task.divergence is not None:
@@ -53,7 +60,7 @@ class Calibration(OfSubnets):
     @torch.no_grad()
     def __call__(self, arch: Arch) -> dict[str, float]:
         """Means over the samples of the batches."""
-        supernet = self.weights.get(arch.space)
+        supernet = self.supernet(arch.space)
         device = device_of(supernet)
         with evaluating(supernet):
             if self._taught is None and DIVERGENCE in self.metrics:
@@ -84,7 +91,16 @@ class Calibration(OfSubnets):
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_held": None, "_taught": None}
+        return {**vars(self), "_held": None, "_taught": None, "_moved": None}
+
+    def supernet(self, space: Space) -> Supernet:
+        """A copy on the device, where the weights are elsewhere: others measure times with them."""
+        found = self.weights.get(space)
+        if self.device is None or device_of(found) == torch.device(self.device):
+            return found
+        if self._moved is None:
+            self._moved = copy.deepcopy(found).to(self.device)
+        return self._moved
 
     def _batches(self) -> Sequence[Batch]:
         if self._held is None:

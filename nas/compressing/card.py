@@ -11,6 +11,7 @@ from nas.compressing.settings import STORE
 from nas.text import human, printable
 
 if TYPE_CHECKING:
+    from nas.compressing.family import Family
     from nas.compressing.result import Choice, Compressed
 
 SPREAD = {"latency_ms": "latency_spread_ms"}
@@ -27,6 +28,15 @@ def markdown(result: Compressed) -> str:
         lines += [_row(columns), _row(["---"] * len(columns)), *map(_row, rows)]
         lines += ["", "| part | original | here |", "|---|---|---|"]
         lines += [_row([_plain(part), _plain(str(whole)), _plain(left)]) for part, whole, left, _ in parts_of(choice)]
+    if result.family is not None:
+        lines += [
+            "",
+            "## Family",
+            "",
+            f"{_plain(told_family(result.family))}",
+            "",
+            *map(_row, family_rows(result.family)),
+        ]
     return "\n".join([*lines, "", "## Made with", "", *(f"    {line}" for line in commands(result)), ""])
 
 
@@ -35,6 +45,12 @@ def page(result: Compressed) -> str:
     title = html.escape(printable(f"{result.profile.name}, compressed"))
     body = "".join(f"<li>{html.escape(printable(note))}</li>" for note in result.notes)
     sections = "".join(_section(result, choice) for choice in result.choices)
+    if result.family is not None:
+        head, _, *rows = family_rows(result.family)
+        sections += (
+            f"<h2>Family</h2><p>{html.escape(printable(told_family(result.family)))}</p><table>{_html_row('th', head)}"
+            f"{''.join(_html_row('td', row) for row in rows)}</table>"
+        )
     shown = html.escape("\n".join(commands(result)))
     return (
         '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
@@ -42,6 +58,19 @@ def page(result: Compressed) -> str:
         f"<title>{title}</title><style>{_STYLE}</style><main><h1>{title}</h1><ul>{body}</ul>{sections}"
         f"<h2>Made with</h2><pre>{shown}</pre></main></html>\n"
     )
+
+
+def told_family(family: Family) -> str:
+    """What its networks are."""
+    return f"Networks that share one set of weights, in {str(family.folder)!r}; those that no other one is better than."
+
+
+def family_rows(family: Family) -> list[list[str]]:
+    """A table of the family's front: trial, objectives; the first row is the head, the second a Markdown rule."""
+    front, names = family.front, [metric.name for metric in family.study.objectives]
+    head = ["network", *names]
+    rows = [[str(number), *(human(float(row[name])) for name in names)] for number, row in front.iterrows()]
+    return [head, ["---"] * len(head), *rows]
 
 
 def before_and_after(result: Compressed, choice: Choice) -> tuple[list[str], list[list[str]]]:
@@ -92,17 +121,15 @@ def commands(result: Compressed) -> list[str]:
         found.append(
             f"nas extract {choice.chosen.study.name} {choice.chosen.number} --job JOB --store {store} -o network"
         )
-    return [printable(line) for line in (*found, f"nas front {result.search.name} --store {store}")]
+    studies = [result.search.name, *([] if result.family is None else [result.family.study.name])]
+    return [printable(line) for line in (*found, *(f"nas front {name} --store {store}" for name in studies))]
 
 
 def _section(result: Compressed, choice: Choice) -> str:
     columns, rows = before_and_after(result, choice)
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    head, body = _html_row("th", columns), "".join(_html_row("td", row) for row in rows)
     said = html.escape(printable(f"{verdict(choice)}."))
-    return (
-        f"<h2>{html.escape(str(choice.budget))}</h2><p>{said}</p><table><tr>{head}</tr>{body}</table>{picture(choice)}"
-    )
+    return f"<h2>{html.escape(str(choice.budget))}</h2><p>{said}</p><table>{head}{body}</table>{picture(choice)}"
 
 
 def picture(choice: Choice) -> str:
@@ -118,6 +145,10 @@ def picture(choice: Choice) -> str:
             f"<text x={310 + wide} y={top + 13}>{html.escape(printable(f'{left} of {whole}'))}</text>"
         )
     return f'<svg viewBox="0 0 820 {len(rows) * high}" role=img aria-label="what is left of each part">{"".join(drawn)}</svg>'
+
+
+def _html_row(kind: str, cells: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in cells) + "</tr>"
 
 
 _STYLE = (

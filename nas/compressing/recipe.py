@@ -11,7 +11,7 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -29,7 +29,7 @@ from nas.compressing.refusing import check_fits, check_stored, check_training, g
 from nas.compressing.result import Choice, Compressed
 from nas.compressing.settings import Settings, named, told
 from nas.compressing.stages import CONVERT, ORDER, RACE, SEARCH, TUNING, UNIFORM, WARM_UP, Stages
-from nas.compressing.tuning import Measures, Plan, Tuning, cost_by
+from nas.compressing.tuning import SUPERNET, Measures, Plan, Together, Tuning, cost_by, trained_together
 from nas.compressing.uniform import ladder, largest_within
 from nas.convert.elastic import ElasticSpace, elastic
 from nas.errors import EvaluationError, NasError, StudyError
@@ -44,12 +44,13 @@ from nas.study import Study
 from nas.supernet import Supernet, checkpoint, factorize, fit_linear, reorder
 from nas.supernet.scores import Data, chosen
 from nas.text import human
-from nas.train import Labels, Loss, Task, Teacher, TeacherOutputs, Training, Uniform
+from nas.train import Labels, Task, TeacherOutputs, Training, Uniform
 from nas.train.losses import digest
+from nas.train.trainer import device_named
 from nas.train.validate import device_of, evaluating
 
 BEYOND = 60  # trials of the search beside one for each alternative of each decision
-SUPERNET, WARMED, MEASURED, TIMES, NOTE = "supernet", "warmed", "measured", "times", "compress.json"
+WARMED, MEASURED, TIMES, NOTE = "warmed", "measured", "times", "compress.json"
 OUTPUTS = "outputs"
 GIB = 2**30
 STORED_GIB = 4.0  # of outputs that are stored without being asked for
@@ -71,6 +72,8 @@ def compress(
     order: str = "group_fisher",
     teacher: Probability | None = None,
     stored: bool | None = None,
+    tune: Literal["network", "family"] = "network",
+    train_device: str = "cpu",
     best: str = "",
     algorithm: Algorithm | None = None,
     workers: Natural = 0,
@@ -103,6 +106,9 @@ def compress(
             does not compare outputs.
         stored: keep the original's outputs for every training batch in the folder, so that it runs once for all networks; None
             does where they take up to 4 GiB.
+        tune: "network" tunes one network for each budget; "family" the front of the search and the best within each budget
+            together, as one supernet, one network a step: `result.family` has all of them, each a little worse than alone.
+        train_device: where networks are trained, and measured before they are: "cpu", "cuda", "cuda:1".
         best: metric of the task that decides between tuned networks, as "max accuracy"; "min loss" unless given.
         algorithm: of the search.
         workers: processes of the search; 0 is this one.
@@ -132,7 +138,12 @@ def compress(
     check_stored(stored, weight, task)
     if order != "magnitude":  # which needs no data
         chosen(order, Data(task=task))
-    race = (2 if epochs - warmup > 2 else 1) if candidates is None else candidates
+    device_named(train_device)
+    if tune == "family" and candidates is not None:
+        raise EvaluationError(
+            f"candidates={candidates} has no effect with tune='family', which tunes the best networks together; leave it out"
+        )
+    race = (2 if epochs - warmup > 2 and tune == "network" else 1) if candidates is None else candidates
     if epochs - warmup - (race - 1) < 1:
         raise EvaluationError(
             f"epochs={epochs} with warmup={warmup} and a race of {race} candidates leave no epoch for tuning; give at least "
@@ -153,6 +164,8 @@ def compress(
         batches=batches,
         teacher=weight,
         stored=stored,
+        tune=tune,
+        train_device=train_device,
         workers=workers,
         best=metric,
         order=order,
@@ -204,8 +217,14 @@ class Compression:
             warmed = self.warm(net, wanted, outputs)
             tuning = Tuning(self.task, settings, Measures(costs, self._kept(net)), net, warmed, outputs=outputs)
             search, plans = self.searched(warmed, costs, wanted, tuning)
-            made = dict(zip(wanted, tuning.run(plans), strict=True))
+            if settings.tune == "family":
+                of_plans, family = tuning.family(plans, search)
+                self.say(f"family: {len(family.study.trials())} networks share the weights in '{family.folder}'")
+            else:
+                of_plans, family = tuning.run(plans), None
+            made = dict(zip(wanted, of_plans, strict=True))
         else:
+            family = None
             tuning, made = Tuning(self.task, settings, Measures(costs, self._kept(net)), net, net), {}
         for verdict in found.verdicts:
             if verdict.wide:
@@ -213,7 +232,7 @@ class Compression:
         choices = [made[verdict] for verdict in found.verdicts]
         self.conclude(original, choices)
         studied = search if wanted else choices[0].found.study
-        result = Compressed(found, original, choices, studied, settings.folder, tuple(self.notes))
+        result = Compressed(found, original, choices, studied, settings.folder, tuple(self.notes), family)
         with files.explained(settings.folder, StudyError):
             files.write(settings.folder / "README.md", card.markdown(result))
             files.write(settings.folder / "report.html", card.page(result))
@@ -304,19 +323,10 @@ class Compression:
             return net
         targets = sorted({net.macs(self._near(net, verdict)) for verdict in verdicts})
         aimed = ", ".join(map(human, targets))
-        loss: Loss = Labels()
-        if settings.teacher:
-            loss = Teacher(net.extract(net.space.largest), weight=settings.teacher, outputs=outputs)
-        options: dict[str, Any] = {"sampler": Near(net, targets), "loss": loss, "epochs": settings.warmup}
-        options |= settings.training
         what = f"{settings.warmup} epochs, one network of about {aimed} operations a step"
         with settings.stages.stage(WARM_UP, what):
-            config = Training(net, self.task, **options).config  # of other options in another place
-            path = settings.folder / f"{WARMED}-{named(config)}"
-            training = Training(copy.deepcopy(net), self.task, path=path, **options)
-            if not training.trained:
-                training.run(progress=settings.stages.show)
-            warmed = training.load()
+            together = Together(Near(net, targets), settings.warmup, WARMED)
+            training, warmed = trained_together(net, net, self.task, settings, together, outputs)
         self.say(f"warm-up: {training.steps} steps, one network of about {aimed} operations each")
         return warmed
 
@@ -360,7 +370,7 @@ class Compression:
         constraint: Constraint | None = None,
     ) -> Study:
         settings = self.settings
-        quality = Calibration(warmed, self.task, batches=settings.batches)
+        quality = Calibration(warmed, self.task, batches=settings.batches, device=settings.train_device)
         where = warmed.source[1] if warmed.source else ""
         evaluators = [Once(quality, _key, settings.folder / MEASURED), *costs]
         algorithm = settings.algorithm or Surrogate()

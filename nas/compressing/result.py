@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from nas.compressing.budgets import Budget
+from nas.compressing.family import Family
 from nas.compressing.profiling import Profile
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Compressed:
         search: the study of networks before they were tuned.
         folder: with everything that was made.
         notes: what was decided, and why.
+        family: the supernet of networks that were tuned together, where `tune="family"` asked for it.
     """
 
     profile: Profile
@@ -86,11 +88,12 @@ class Compressed:
     search: Study
     folder: Path
     notes: Sequence[str] = field(default=())
+    family: Family | None = None
 
     @property
     def front(self) -> pd.DataFrame:
-        """Networks of the search that nothing is better than, measured before they were tuned."""
-        return self.search.front()
+        """Networks that nothing is better than: of the family, else of the search, measured before they were tuned."""
+        return self.search.front() if self.family is None else self.family.front
 
     @property
     def model(self) -> nn.Module:

@@ -28,6 +28,8 @@ class Settings:
         race: candidates of a budget.
         best: decides between tuned networks.
         cache: batch and length of sequences whose key-value cache is counted.
+        tune: "network" tunes one for each budget, "family" the networks of the search together.
+        train_device: where networks are trained, and measured before they are.
         stored: whether the original's outputs are stored; None where they take little.
         stages: tell how far the compression is.
     """
@@ -41,6 +43,8 @@ class Settings:
     batches: int
     teacher: float
     stored: bool | None
+    tune: str
+    train_device: str
     workers: int
     best: Metric
     order: str

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from nas import files
 from nas.compressing.calibration import LOSS
+from nas.compressing.family import Family, Members, members_of
 from nas.compressing.profiling import Verdict
 from nas.compressing.result import Choice, Tuned
 from nas.compressing.settings import Settings, named, told
@@ -17,15 +20,17 @@ from nas.compressing.uniform import ladder, largest_within
 from nas.errors import StudyError, TrainError
 from nas.evaluate import Accuracy, Trained
 from nas.evaluate.base import Evaluator
+from nas.metrics import Metric
 from nas.search import Given
 from nas.study import Study
-from nas.supernet import Supernet
+from nas.supernet import Supernet, checkpoint
 from nas.text import human
-from nas.train import Task, TeacherOutputs
+from nas.train import Labels, Loss, Sampler, Task, Teacher, TeacherOutputs, Training
 
 if TYPE_CHECKING:
     from nas.space import Arch
 
+SUPERNET = "supernet"
 FAILED = "state == 'FAILED'"
 
 
@@ -90,7 +95,7 @@ class Tuning:
         outputs: TeacherOutputs | None = None,
     ) -> None:
         self._task, self._settings, self._original, self._outputs = task, settings, original, outputs
-        self._costs, self._kept = measures.costs, measures.kept
+        self._costs, self._kept, self._warmed = measures.costs, measures.kept, warmed
         self._tuned = self._trained("tuned", settings.tuning, warmed)
         self._uniform = self._trained("uniform", settings.epochs, original)
 
@@ -117,28 +122,64 @@ class Tuning:
 
     def run(self, plans: Sequence[Plan]) -> list[Choice]:
         """The choice of each plan; what was tuned before is not tuned again."""
-        name, sign = self._settings.best.name, self._settings.best.sign
         winners = self._race(plans)
-        wide = list(dict.fromkeys(plan.uniform for plan in plans if plan.uniform))
-        for stage, trained, archs in ((TUNING, self._tuned, winners), (UNIFORM, self._uniform, wide)):
-            many = f"{len(set(archs))} networks, " if len(set(archs)) != 1 else ""
-            with self._settings.stages.stage(stage, f"{many}{trained.epochs} epochs each" if archs else "none fits"):
-                self._train(trained, archs, trained.epochs)
+        self._tune(TUNING, self._tuned, winners)
+        wide = self._scaled(plans)
         tuned = self._study("tuned", self._tuned, winners, plans)
         uniform = self._study("uniform", self._uniform, wide, plans)
-        choices = []
-        for plan, arch in zip(plans, winners, strict=True):
-            found = _of(tuned, arch)
-            other = None if plan.uniform is None else _of(uniform, plan.uniform)
-            is_uniform = other is not None and other.measured[name] * sign < found.measured[name] * sign
-            choices.append(Choice(plan.verdict.budget, plan.verdict.constraint.bound, found, other, is_uniform))
-        return choices
+        return [self._choice(plan, _of(tuned, arch), uniform) for plan, arch in zip(plans, winners, strict=True)]
 
     def whole(self, verdict: Verdict, quality: Accuracy) -> Choice:
         """The original, for a budget that it is within."""
         largest = self._original.space.largest
         study = self._study("original", quality, [largest], [Plan(verdict, [largest], None, {}, 1)])
         return Choice(verdict.budget, verdict.constraint.bound, _of(study, largest), None, False, is_original=True)
+
+    def family(self, plans: Sequence[Plan], search: Study) -> tuple[list[Choice], Family]:
+        """The choice of each plan among networks that are tuned together."""
+        settings = self._settings
+        members = members_of(search, [plan.archs[0] for plan in plans], plans[0].verdict.budget.metric)
+        what = f"{len(members)} networks together, one a step, {settings.tuning} epochs"
+        with settings.stages.stage(TUNING, what):
+            training, net = trained_together(
+                self._warmed,
+                self._original,
+                self._task,
+                settings,
+                Together(Members(members), settings.tuning),
+                self._outputs,
+            )
+            assert training.path is not None
+            folder = training.path / SUPERNET
+            if checkpoint.digest_of(folder) is None:
+                with files.explained(folder, StudyError):
+                    net.save(folder)
+            kept = Supernet.load(folder, net.space)
+        wide = self._scaled(plans)
+        found = self._study("family", Accuracy(kept, self._task), members, plans)
+        uniform = self._study("uniform", self._uniform, wide, plans)
+        assert found is not None
+        return [self._choice(plan, _best(found, members, plan, settings.best), uniform) for plan in plans], Family(
+            folder, kept, found
+        )
+
+    def _scaled(self, plans: Sequence[Plan]) -> list[Arch]:
+        """Uniform scaling of each plan, trained by itself."""
+        wide = list(dict.fromkeys(plan.uniform for plan in plans if plan.uniform))
+        self._tune(UNIFORM, self._uniform, wide)
+        return wide
+
+    def _tune(self, stage: str, trained: Trained, archs: Sequence[Arch]) -> None:
+        many = f"{len(set(archs))} networks, " if len(set(archs)) != 1 else ""
+        with self._settings.stages.stage(stage, f"{many}{trained.epochs} epochs each" if archs else "none fits"):
+            self._train(trained, archs, trained.epochs)
+
+    def _choice(self, plan: Plan, found: Tuned, uniform: Study | None) -> Choice:
+        """The better one of what was found and of uniform scaling."""
+        name, sign = self._settings.best.name, self._settings.best.sign
+        other = None if plan.uniform is None else _of(uniform, plan.uniform)
+        is_uniform = other is not None and other.measured[name] * sign < found.measured[name] * sign
+        return Choice(plan.verdict.budget, plan.verdict.constraint.bound, found, other, is_uniform)
 
     def _race(self, plans: Sequence[Plan]) -> list[Arch]:
         """For each plan the candidate that is best after an epoch, of which nothing is lost."""
@@ -172,7 +213,7 @@ class Tuning:
 
     def _trained(self, name: str, epochs: int, start: Supernet) -> Trained:
         settings = self._settings
-        options: dict[str, Any] = dict(settings.training)
+        options: dict[str, Any] = {**settings.training, "device": settings.train_device}
         if settings.teacher:
             options |= {"teacher": self._original, "weight": settings.teacher, "outputs": self._outputs}
         return Trained(self._task, settings.folder / name, epochs=epochs, start=start, **options)
@@ -199,6 +240,62 @@ class Tuning:
         if len(failed):
             raise TrainError(f"tuning failed: {failed.iloc[0]['reason']}")
         return study
+
+
+@dataclass(frozen=True)
+class Together:
+    """A training of several networks.
+
+    Attributes:
+        sampler: which of them a step trains.
+        epochs: of it.
+        name: of its folder.
+    """
+
+    sampler: Sampler
+    epochs: int
+    name: str = "family"
+
+
+def trained_together(  # noqa: PLR0917
+    start: Supernet,
+    original: Supernet,
+    task: Task,
+    settings: Settings,
+    together: Together,
+    outputs: TeacherOutputs | None,
+) -> tuple[Training, Supernet]:
+    """A copy of a supernet after the training of several of its networks; finished steps are not made again.
+
+    Args:
+        start: left as it is.
+        original: its largest network is the teacher.
+        task: what they learn.
+        settings: of the compression.
+        together: which networks, and for how long.
+        outputs: where those of the original are stored.
+    """
+    loss: Loss = Labels()
+    if settings.teacher:
+        loss = Teacher(original.extract(original.space.largest), weight=settings.teacher, outputs=outputs)
+    options: dict[str, Any] = {"sampler": together.sampler, "loss": loss, "epochs": together.epochs}
+    options |= {**settings.training, "device": settings.train_device}
+    net = copy.deepcopy(start)
+    config = Training(net, task, **options).config  # of other options in another place
+    begun = start.source[1] if start.source else ""
+    path = settings.folder / f"{together.name}-{named(config, *([begun] if start is not original else []))}"
+    training = Training(net, task, path=path, **options)
+    if not training.trained:
+        training.run(progress=settings.stages.show)
+    return training, training.load()
+
+
+def _best(study: Study, members: Sequence[Arch], plan: Plan, best: Metric) -> Tuned:
+    """The best of those within the budget as they were measured; the search's best where none is."""
+    metric, bound = plan.verdict.budget.metric, plan.verdict.constraint.bound
+    tuned = [_of(study, arch) for arch in members]
+    within = [one for one in tuned if one.measured[metric] <= bound]
+    return min(within, key=lambda one: one.measured[best.name] * best.sign) if within else _of(study, plan.archs[0])
 
 
 def cost_by(metric: str, evaluators: Sequence[Evaluator]) -> Callable[[Arch], float]:
