@@ -1,8 +1,9 @@
 """Delayed shrinking: the largest arch alone first, its subnets later and softly.
 
 Annavajjala et al. 2024, "DεpS: Delayed ε-Shrinking for Faster Once-For-All Training": shrinking begins when the full model is
-partially trained (`Delayed`), and the subnets' learning rate rises slowly from a small value (`Ramped`).  The third part,
-distilling from several earlier full models, is `nas.train.snapshots`; `InPlace` teaches with the present one alone.
+partially trained (`Delayed`), and the subnets' learning rate rises slowly from a small value (`Ramped`).  Their teacher is the
+full model as it is at each step (`InPlace`), as in the authors' program (gatech-sysml/DepS): since shrinking begins late, it is a
+good one at once, and gets better (IKD-Warmup).  To teach with what it was earlier, too, is ours (`nas.train.snapshots`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""In-place distillation from several partially trained full models.
+"""In-place distillation from the full model as it is, and as it was.
 
-Annavajjala et al. 2024, "DεpS: Delayed ε-Shrinking for Faster Once-For-All Training", call it IKD-Warmup: it goes with `Delayed`,
-which trains the full model alone first, and `Ramped`, which brings its subnets in softly.
+This is ours.  Annavajjala et al. 2024, "DεpS: Delayed ε-Shrinking for Faster Once-For-All Training", speak of several partially
+trained full models (IKD-Warmup), and their program (gatech-sysml/DepS) distils each step from the present one alone, which is a
+better one at every step: that is `Delayed` and `Ramped` with `InPlace`.
 """
 
 from __future__ import annotations
@@ -34,9 +35,8 @@ class Snapshots(Loss):
     """The largest arch learns from the labels, the others from it and from what it was at earlier steps.
 
     A teacher's distribution is softened by the temperature, and the target is the mean over the copies that were taken so far
-    and the present largest arch.  (The paper leaves open how several teachers are put together; the mean of distributions is
-    ours.)  A copy keeps its BatchNorm statistics, which are calibrated when it is taken; it is a part of the checkpoint.  Each
-    costs one forward of the largest arch a step, without gradients, as soon as a subnet is in the step.
+    and the present largest arch.  A copy keeps its BatchNorm statistics, which are calibrated when it is taken; it is a part of
+    the checkpoint.  Each costs one forward of the largest arch a step, without gradients, as soon as a subnet is in the step.
 
     Args:
         steps: before which the largest arch is copied, e.g. three of those of `Delayed`.
