@@ -4,8 +4,8 @@ Cai et al. 2020, "Once-for-All": kernels first, then depths, then widths, whose 
 narrower ones are cut.  Everything is a function of the step (and of the weights, for the sorting), so that a training that was
 killed and resumed goes on as it would have.
 
-The paper trains each phase with a learning rate of its own; here one schedule spans a training.  Give a `Training` a phase
-to have the paper's way, each on the supernet of the one before.
+The paper trains each phase under a cosine of its own: give a `Training` `schedule=progressive.schedule(steps)`.  Under one
+schedule for all, the last phase, the only one with the smallest networks, is trained at the lowest rates.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nas.checking import checked
+from nas.checking import Positive, checked
 from nas.errors import TrainError, suggest
 from nas.space.activity import matches
 from nas.supernet.order import reorder
 from nas.train.samplers import Sampler
+from nas.train.schedule import Schedule
 
 if TYPE_CHECKING:
     import torch
@@ -42,12 +43,14 @@ class Phase:
         n: archs a step, drawn independently from what is allowed.
         sort: renumber channels by importance before the first step (`nas.supernet.order.reorder`); channels stay within the
             brackets that were trained in the phases before.
+        lr: highest rate of the phase as a fraction of the training's, with `Progressive.schedule`.
     """
 
     steps: int
     candidates: Mapping[str, Sequence[Any] | None] = field(default_factory=dict)
     n: int = 1
     sort: bool = False
+    lr: Positive = 1.0
 
     def __post_init__(self) -> None:
         for name, value in (("steps", self.steps), ("n", self.n)):
@@ -77,10 +80,33 @@ class Progressive(Sampler):
         if not self.phases:
             raise TrainError("Progressive(phases=[]) has no phase; give at least one Phase(steps, {...})")
 
+    def describe(self) -> dict[str, Any]:
+        """See `Sampler`; a phase's `lr` where it is not 1, so that earlier trainings are known again."""
+        found = super().describe()
+        for phase in found["phases"] if isinstance(found["phases"], list) else ():
+            if phase.get("lr") == 1.0:
+                del phase["lr"]
+        return found
+
     def phase(self, step: int) -> int:
         """Index of the phase of step 0, 1, …"""
         ends = itertools.accumulate(phase.steps for phase in self.phases[:-1])
         return sum(step >= end for end in ends)
+
+    def schedule(self, steps: int) -> Rates:
+        """A warm-up of a twentieth and half a cosine for each phase, for a training of so many steps.
+
+        Raises:
+            TrainError: the training is over before its last phase begins.
+        """
+        *before, _ = [phase.steps for phase in self.phases]
+        if steps <= sum(before):
+            raise TrainError(
+                f"a training of {steps} steps is over before the last of {len(self.phases)} phases, which begins after "
+                f"{sum(before)} steps; give more steps"
+            )
+        lengths = (*before, steps - sum(before))
+        return Rates(lengths, tuple(phase.lr for phase in self.phases))
 
     def archs(self, space: Space, step: int, rng: random.Random) -> list[Arch]:
         """Drawn uniformly per decision, each once: fewer than `n` where the same was drawn twice."""
@@ -129,6 +155,33 @@ class Progressive(Sampler):
                     held = genes[decision.index]
                     genes[decision.index] = found if decision.point.range else sorted({*held, *found})
         return genes
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The learning rate of phases, as `nas.Training` takes it as `schedule`.
+
+    Args:
+        steps: of each phase.
+        highest: rate of each, as a fraction of the optimizer's.
+    """
+
+    steps: tuple[int, ...]
+    highest: tuple[float, ...]
+
+    def __call__(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        """A scheduler of torch."""
+        import torch
+
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, self.share)
+
+    def share(self, step: int) -> float:
+        """Rate of step 0, 1, … as a fraction of the optimizer's; 0 after the last."""
+        for length, highest in zip(self.steps, self.highest, strict=True):
+            if step < length:
+                return Schedule(highest, length, length // 20)(step)
+            step -= length
+        return 0.0
 
 
 def _fixed(space: Space, index: int) -> list[Any]:

@@ -46,6 +46,32 @@ def test_phases_follow_each_other_and_the_last_goes_on():
     assert [sampler.phase(step) for step in range(16)] == [0] * 3 + [1] * 4 + [2] * 2 + [3] * 3 + [4] * 4
 
 
+def test_each_phase_has_a_rise_and_a_cosine_of_its_own() -> None:
+    sampler = Progressive([Phase(40), Phase(20, lr=0.5), Phase(5, lr=0.25)])
+    net = ofa.supernet(space())
+    training = Training(net, blobs(), sampler=sampler, steps=100, lr=0.1, schedule=sampler.schedule(100))
+    rates = [training.schedule(step) for step in range(100)]
+    assert rates[:3] == pytest.approx([0.05, 0.1, 0.1])  # 2 steps of 40 are the rise
+    assert rates[39] == pytest.approx(0.0)
+    assert rates[40] == pytest.approx(0.05)
+    assert rates[59] == pytest.approx(0.0)
+    assert max(rates[60:]) == rates[61] == pytest.approx(0.025)  # the last has all that is left
+    assert rates[99] == pytest.approx(0.0)
+    assert rates[80] > 0.01
+    with pytest.raises(TrainError, match="a training of 60 steps is over before the last of 3 phases"):
+        sampler.schedule(60)
+
+
+def test_an_earlier_training_is_known_again() -> None:
+    kept = [
+        {"steps": 3, "candidates": {}, "n": 1, "sort": False},
+        {"steps": 2, "candidates": {"a": None}, "n": 2, "sort": True},
+    ]
+    sampler = Progressive([Phase(3), Phase(2, {"a": None}, n=2, sort=True)])
+    assert sampler.describe() == {"class": "Progressive", "phases": kept, "readers": ()}
+    assert Progressive([Phase(3, lr=0.5)]).describe()["phases"][0]["lr"] == 0.5
+
+
 def test_what_is_allowed_grows_from_phase_to_phase():
     sampler, net_space = phases(), space()
     seen = []
@@ -156,9 +182,9 @@ def test_killed_and_resumed_equals_uninterrupted_to_the_bit(tmp_path: Path, monk
     """After 4 steps some weights were never touched; after 12 a sorting comes next."""
 
     def training(name: str) -> Training:
-        net = ofa.supernet(space())
+        options = {"sampler": phases(), "schedule": phases().schedule(15), "checkpoint_every": 1}
         return Training(
-            net, blobs(), path=tmp_path / name, sampler=phases(), loss=Labels(), steps=15, lr=1e-2, checkpoint_every=1
+            ofa.supernet(space()), blobs(), path=tmp_path / name, loss=Labels(), steps=15, lr=1e-2, **options
         )
 
     whole = training("whole").run(progress=False).supernet.state_dict()
