@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from nas.space import Arch, Space
     from nas.supernet.inputs import Inputs
 
+ENOUGH = 8
+"""Measured archs from which on a time for each part is tried."""
+
 
 class LookUp(Predictor):
     """The sum of a model's parts, brought to whole models by a line through measured ones.
 
     `measure_parts` fills the table; `fit` then finds offset and factor of the line (a whole model also adds, reshapes and
-    calls), by least squares of relative errors.  `line=False` is the bare sum.  A part without an entry is an error that
+    calls), and a time for each part where cross-validation prefers that, by least squares of relative errors.  `line=False`
+    is the bare sum.  `errors` has the error of the bare sum beside (`sum_mape`).  A part without an entry is an error that
     names the command which measures it: never a silent zero.
 
     Args:
@@ -31,11 +35,13 @@ class LookUp(Predictor):
         device: name, for messages and the store.
         example: inputs that the models take.
         blocks: class names of modules that are one part each; other parts are leaf modules.
+        operators: parts are the operators of torch that a model runs, whatever it is written as: functions between its modules,
+            as attention, are then in the sum.
         table: milliseconds by `Part.key`.
         line: fit offset and factor.
 
     Raises:
-        PredictorError: an entry is no positive number.
+        PredictorError: an entry is no positive number, or blocks are given beside operators.
     """
 
     kind = "lookup"
@@ -48,14 +54,17 @@ class LookUp(Predictor):
         *,
         example: Inputs,
         blocks: Collection[str] = (),
+        operators: bool = False,
         table: Mapping[str, float] | None = None,
         line: bool = True,
     ) -> None:
         super().__init__(space, device)
-        self.example, self.blocks, self.line = example, tuple(blocks), line
+        if operators and blocks:
+            raise PredictorError("operators=True has no blocks: parts are operators, or modules; give one of them")
+        self.example, self.blocks, self.operators, self.line = example, tuple(blocks), operators, line
         self.table: dict[str, float] = {}
         self.add(table or {})
-        self._offset, self._factor, self._relative = 0.0, 1.0, 0.0
+        self._line, self._relative = (0.0, 1.0, 0.0), 0.0
         self._known: dict[str, list[str]] = {}
 
     def add(self, entries: Mapping[str, float]) -> None:
@@ -73,14 +82,19 @@ class LookUp(Predictor):
 
     def missing(self, archs: Sequence[Arch]) -> dict[str, Part]:
         """Parts of these archs that have no entry, by key."""
-        from nas.predict.pieces import parts_of
-
         found: dict[str, Part] = {}
         for arch in archs:
-            for part in parts_of(arch, self.example, self.blocks):
-                if part.key not in self.table:
-                    found.setdefault(part.key, part)
+            for part in self._parts(arch):
+                known = found.get(part.key)
+                if part.key not in self.table and (known is None or part.among > known.among):
+                    found[part.key] = part  # among as many weights as in any of the models
         return found
+
+    def _parts(self, arch: Arch) -> list[Part]:
+        from nas.predict.operators import operators_of
+        from nas.predict.pieces import parts_of
+
+        return operators_of(arch, self.example) if self.operators else parts_of(arch, self.example, self.blocks)
 
     def measure_parts(self, archs: Sequence[Arch], measure: Callable[[Part], float]) -> int:
         """Fill the table with every part of these archs that has no entry; how many there were.
@@ -90,9 +104,11 @@ class LookUp(Predictor):
             measure: milliseconds of a part; it gets the module without weights and the shapes of its inputs.
         """
         missing = self.missing(archs)
-        for key, part in missing.items():
+        count = len(missing)
+        while missing:
+            key, part = missing.popitem()  # whose tensors are freed then
             self.add({key: measure(part)})
-        return len(missing)
+        return count
 
     def sums(self, archs: Sequence[Arch]) -> Floats:
         """(n,) bare sums, in milliseconds.
@@ -103,10 +119,8 @@ class LookUp(Predictor):
         return np.array([sum(self._entry(key) for key in self._keys(arch)) for arch in archs])
 
     def _keys(self, arch: Arch) -> list[str]:
-        from nas.predict.pieces import parts_of
-
         if arch.key not in self._known:
-            self._known[arch.key] = [part.key for part in parts_of(arch, self.example, self.blocks)]
+            self._known[arch.key] = [part.key for part in self._parts(arch)]
         return self._known[arch.key]
 
     def _entry(self, key: str) -> float:
@@ -118,29 +132,42 @@ class LookUp(Predictor):
         return self.table[key]
 
     def _fit(self, archs: Sequence[Arch], ms: Floats) -> None:
-        totals = self.sums(archs)
+        sums = self.sums(archs)
+        terms = np.stack([np.ones(len(ms)), sums, [float(len(self._keys(arch))) for arch in archs]], axis=1)  # (n, 3)
+        forms = [(0, 1), (0, 1, 2)] if self.line and len(ms) >= ENOUGH else [(0, 1)]
 
-        def part(train: NDArray[np.intp], test: NDArray[np.intp]) -> Floats:
-            offset, factor = self._line_through(totals[train], ms[train])
-            return offset + factor * totals[test]
+        def without(form: tuple[int, ...]) -> Floats:
+            return held_out(len(ms), lambda train, test: terms[test] @ self._through(terms[train], ms[train], form))
 
-        self.errors = {**scores(ms, held_out(len(ms), part)), "archs": float(len(ms))}
-        self._offset, self._factor = self._line_through(totals, ms)
-        residual = (ms - self._offset - self._factor * totals) / ms
-        self._relative = float(np.sqrt((residual**2).mean()))
+        held = {form: without(form) for form in forms}
+        best = min(forms, key=lambda form: float(np.abs(held[form] / ms - 1.0).mean()))
+        self.errors = {**scores(ms, held[best]), "sum_mape": scores(ms, sums)["mape"], "archs": float(len(ms))}
+        line = self._through(terms, ms, best)
+        self._line = float(line[0]), float(line[1]), float(line[2])
+        self._relative = float(np.sqrt((((ms - terms @ line) / ms) ** 2).mean()))
 
-    def _line_through(self, totals: Floats, ms: Floats) -> tuple[float, float]:
-        """Offset and factor with the smallest sum of squared relative errors; the factor stays positive."""
+    def _through(self, terms: Floats, ms: Floats, form: tuple[int, ...]) -> Floats:
+        """(3,) coefficients of terms with the smallest sum of squared relative errors; the factor of the sum stays positive.
+
+        Args:
+            terms: (n, 3): one, the sum, the number of parts.
+            ms: (n,) measured.
+            form: terms that may be used.
+        """
+        found = np.array([0.0, 1.0, 0.0])
         if not self.line:
-            return 0.0, 1.0
-        offset, factor = np.linalg.lstsq(np.stack([1 / ms, totals / ms], axis=1), np.ones(len(ms)), rcond=None)[0]
-        if factor > 0:
-            return float(offset), float(factor)
-        return 0.0, float((totals / ms).sum() / ((totals / ms) ** 2).sum())
+            return found
+        found[list(form)] = np.linalg.lstsq(terms[:, form] / ms[:, None], np.ones(len(ms)), rcond=None)[0]
+        if found[1] > 0:
+            return found
+        share = terms[:, 1] / ms
+        return np.array([0.0, float(share.sum() / (share**2).sum()), 0.0])
 
     def _predict(self, archs: Sequence[Arch]) -> tuple[Floats, Floats]:
-        totals = self.sums(archs)
-        value = np.maximum(self._offset + self._factor * totals, 1e-3 * totals)
+        sums = self.sums(archs)
+        offset, factor, each = self._line
+        counts = np.array([len(self._keys(arch)) for arch in archs], float)
+        value = np.maximum(offset + factor * sums + each * counts, 1e-3 * sums)
         return value, np.maximum(self._relative * value, 1e-9)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -151,9 +178,11 @@ class LookUp(Predictor):
             "blocks": list(self.blocks),
             "keys": list(self.table),
             "line": self.line,
-            "offset": self._offset,
-            "factor": self._factor,
+            "offset": self._line[0],
+            "factor": self._line[1],
             "relative": self._relative,
+            **({"each": self._line[2]} if self._line[2] else {}),
+            **({"operators": True} if self.operators else {}),
         }
         return state, {"table": np.array(list(self.table.values()))}
 
@@ -165,7 +194,14 @@ class LookUp(Predictor):
 
         table = dict(zip(state["keys"], map(float, arrays["table"]), strict=True))
         one = cls(
-            space, device, example=zeros(state["example"]), blocks=state["blocks"], table=table, line=state["line"]
+            space,
+            device,
+            example=zeros(state["example"]),
+            blocks=state["blocks"],
+            operators=state.get("operators", False),
+            table=table,
+            line=state["line"],
         )
-        one._offset, one._factor, one._relative = state["offset"], state["factor"], state["relative"]
+        one._line = state["offset"], state["factor"], state.get("each", 0.0)
+        one._relative = state["relative"]
         return one

@@ -7,7 +7,7 @@ parts, an addition or a reshape, belongs to none: blocks take it along.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from nas.space import Arch
 
 _FREE = (nn.Identity, nn.Dropout)
+UNFIT = (RuntimeError, NotImplementedError, ValueError, TypeError, IndexError, KeyError)
+"""What a module raises that does not take its inputs."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Part:
         module: the module itself, without weights where it was found in a skeleton.
         shapes: of its input tensors, the batch included.
         channels_last: its first input is laid out so in memory; other kernels run then.
+        whole: number types of its input tensors that are whole numbers, by their place.
+        among: bytes of the weights of the model that it was found in.
     """
 
     key: str
@@ -49,6 +53,8 @@ class Part:
     module: nn.Module = field(compare=False, repr=False)
     shapes: tuple[tuple[int, ...], ...] = ()
     channels_last: bool = False
+    whole: Mapping[int, torch.dtype] = field(default_factory=dict, compare=False)
+    among: int = field(default=0, compare=False)
 
 
 def parts(module: nn.Module, example: Inputs, blocks: Collection[str] = ()) -> list[Part]:
@@ -60,7 +66,7 @@ def parts(module: nn.Module, example: Inputs, blocks: Collection[str] = ()) -> l
         blocks: class names of modules that are one part each, whatever they contain.
 
     Raises:
-        PredictorError: the module does not run on the example.
+        PredictorError: the module does not run on the example, or without calling its modules.
     """
     found: list[Part] = []
     samples = batch_size(example)
@@ -68,22 +74,41 @@ def parts(module: nn.Module, example: Inputs, blocks: Collection[str] = ()) -> l
         try:
             with torch.no_grad():
                 call(module, example)
-        except (RuntimeError, NotImplementedError, ValueError, TypeError, IndexError, KeyError) as error:
+        except UNFIT as error:
             raise PredictorError(
                 f"parts of {type(module).__name__} cannot be found, because it does not run on the example: {error}"
             ) from error
+    if not found and any(True for _ in module.parameters()):
+        raise PredictorError(
+            f"{type(module).__name__} calls none of its modules, so that it has no parts; a LookUp of operators=True needs none"
+        )
     return found
 
 
 def realised(part: Part) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """The part's module with weights, and inputs in the shapes and layout that it is called with."""
+    """The part's module with weights, and inputs in the shapes and layout that it is called with; whole numbers are zeros.
+
+    Raises:
+        PredictorError: it does not run on these alone, as where it is called with keywords.
+    """
     module = part.module.to_empty(device="cpu").eval()
     with torch.no_grad():
         for tensor in (*module.parameters(), *module.buffers()):
             tensor.fill_(1)
-    inputs = [torch.randn(shape) for shape in part.shapes]
+    inputs = [
+        torch.zeros(shape, dtype=part.whole[place]) if place in part.whole else torch.randn(shape)
+        for place, shape in enumerate(part.shapes)
+    ]
     if part.channels_last:
         inputs[0] = inputs[0].contiguous(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad():
+            module(*inputs)
+    except UNFIT as error:
+        raise PredictorError(
+            f"part {part.key} does not run by itself on its positional tensors ({error}); a LookUp of operators=True needs no "
+            "modules"
+        ) from error
     return module, tuple(inputs)
 
 
@@ -165,6 +190,7 @@ def _part(module: nn.Module, args: tuple[Any, ...], output: Any, samples: int) -
         module=module,
         shapes=shapes,
         channels_last=last,
+        whole={place: one.dtype for place, one in enumerate(tensors) if not one.is_floating_point()},
     )
 
 

@@ -215,7 +215,7 @@ def _made(space: Space, hardware: HardwareRecord, device: Target, kind: Kind, su
     if kind == "lookup":
         if example is None:
             raise StudyError("a table of parts needs a supernet with example inputs; give the study one")
-        return LookUp(space, device.key, example=example)
+        return LookUp(space, device.key, example=example, operators=True)
     features = "onehot" if example is None else "onehot+structure"
     return Learned(space, device.key, regressor=kind, features=features, example=example)
 

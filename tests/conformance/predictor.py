@@ -92,7 +92,7 @@ class PredictorConformance:
 
     def test_the_held_out_error_is_kept(self) -> None:
         one = self.fitted()
-        assert set(one.errors) == {"mape", "within10", "spearman", "archs"}
+        assert set(one.errors) >= {"mape", "within10", "spearman", "archs"}
         assert one.errors["archs"] == self.shots
         assert 0.0 <= one.errors["mape"] <= 2 * self.good
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from nas.errors import PredictorError
 from nas.predict import LookUp, Part, Predictor, parts
+from nas.predict.pieces import realised
 from tests.conformance.predictor import EXAMPLE, PredictorConformance, archs, space, truth
 
 
@@ -93,3 +94,46 @@ def test_a_model_that_does_not_run_says_so_and_keeps_no_hooks() -> None:
     ):
         parts(net, torch.zeros(1, 4))
     assert not net[0]._forward_hooks
+
+
+class Lookup(nn.Module):
+    """An embedding, and a layer that is called with a keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.inner = nn.Embedding(5, 4), Scaled()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.inner(self.embedding(x), scale=torch.ones(4))
+        return y
+
+
+class Scaled(nn.Module):
+    def forward(self, x: torch.Tensor, *, scale: torch.Tensor) -> torch.Tensor:
+        return x * scale
+
+
+class Alone(nn.Module):
+    """Reads the weights of a layer without calling it, as a captured graph does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.layer.weight, self.layer.bias)
+
+
+def test_a_part_gets_whole_numbers_where_the_model_gave_some() -> None:
+    embedding, scaled = parts(Lookup().eval(), torch.zeros(1, 3, dtype=torch.long))
+    module, inputs = realised(embedding)
+    assert module(*inputs).shape == (1, 3, 4)
+    with pytest.raises(
+        PredictorError, match=r"part Scaled\(at=3x4\) does not run by itself .* operators=True needs no"
+    ):
+        realised(scaled)
+
+
+def test_a_model_that_calls_none_of_its_modules_has_no_parts_and_says_so() -> None:
+    with pytest.raises(PredictorError, match="Alone calls none of its modules.*operators=True"):
+        parts(Alone(), torch.zeros(1, 4))
