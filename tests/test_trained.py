@@ -22,6 +22,7 @@ from nas.errors import EvaluationError, SpaceError
 from nas.evaluate import Trained
 from nas.study.take_home import take_home
 from nas.train import Labels, Training, subnet_metrics
+from tests.compressing import nets as compressing
 from tests.conformance.evaluator import EvaluatorConformance
 from tests.conformance.patience import PATIENCE_S, until
 from tests.study.trainings import Noted, blobs, repeated, study
@@ -143,6 +144,34 @@ def test_a_teacher_runs_once_for_all_candidates(tmp_path: Path, training: Traini
     assert few.folder(space().largest).name != running.folder(space().largest).name
 
 
+def test_hidden_states_are_taught_where_shapes_allow(tmp_path: Path) -> None:
+    start = compressing.supernet()
+    whole = dict(start.space.largest.choices)
+    narrow = start.space.arch({**whole, "blocks[0].hidden": 8})
+    cut = start.space.arch({**whole, "width": 8})
+
+    def one(hidden: float | None) -> Trained:
+        options: dict[str, Any] = {"start": start, "teacher": start, "hidden": hidden, "epochs": 1, "lr": 3e-3}
+        return Trained(compressing.task(), tmp_path, **options)
+
+    plain, taught = one(None), one(5.0)
+    loss = taught.training(narrow).loss
+    assert isinstance(loss, nas.train.Features)
+    assert list(loss.pairs) == ["blocks.0", "blocks.1"]
+    assert loss.weight == 2.5
+    assert isinstance(taught.training(cut).loss, nas.Teacher), "no layer is as wide as the teacher's"
+    assert plain.folder(narrow).name != taught.folder(narrow).name
+    x = compressing.task().example
+    near = {}
+    for each in (plain, taught):
+        each(narrow)
+        teacher, student = start.extract(start.space.largest), each.extract(narrow)
+        with torch.no_grad():
+            ours, theirs = (net.blocks(torch.relu(net.stem(x))) for net in (student, teacher))  # type: ignore[operator]
+        near[each] = float((ours - theirs).square().mean() / theirs.square().mean())
+    assert near[taught] < near[plain]
+
+
 def test_settings_and_archs_have_folders_of_their_own(tmp_path: Path) -> None:
     one, other = trained(tmp_path), trained(tmp_path, lr=2e-2)
     assert len({e.folder(arch) for e in (one, other) for arch in (space().smallest, space().largest)}) == 4
@@ -156,6 +185,8 @@ def test_settings_and_archs_have_folders_of_their_own(tmp_path: Path) -> None:
         ({"lrr": 0.1}, "has no option 'lrr'.*did you mean 'lr'"),
         ({"steps": 10}, "decides steps of its trainings itself"),
         ({"weight": 0.5}, "no effect without a teacher"),
+        ({"hidden": 1.0}, "hidden=1 has no effect without a teacher"),
+        ({"hidden": -1.0, "teacher": "nowhere"}, "hidden=-1"),
         ({"outputs": nas.TeacherOutputs("outputs")}, "has no effect without a teacher"),
         ({"teacher": "nowhere", "loss": Labels()}, "give one of them"),
         ({"loss": "labels"}, "loss='labels'; it is a nas.train.Loss or None"),

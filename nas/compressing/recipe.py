@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from nas import files
-from nas.checking import Count, Natural, Probability, checked
+from nas.checking import Count, Natural, NonNegative, Probability, checked
 from nas.compressing import card
 from nas.compressing.budgets import Budget, parse_budgets
 from nas.compressing.calibration import LOSS, Calibration, first_batches
@@ -25,7 +25,7 @@ from nas.compressing.kept import Kept
 from nas.compressing.memory import Cache
 from nas.compressing.near import Near
 from nas.compressing.profiling import Profile, Verdict, check_metrics, memory_of, profile, target_of
-from nas.compressing.refusing import check_fits, check_stored, check_training, goal_of, weight_of
+from nas.compressing.refusing import check_fits, check_hidden, check_stored, check_training, goal_of, weight_of
 from nas.compressing.result import Choice, Compressed
 from nas.compressing.settings import Settings, named, told
 from nas.compressing.stages import CONVERT, ORDER, RACE, SEARCH, TUNING, UNIFORM, WARM_UP, Stages
@@ -71,6 +71,7 @@ def compress(
     batches: Count = 8,
     order: str = "group_fisher",
     teacher: Probability | None = None,
+    hidden: NonNegative = 0.0,
     stored: bool | None = None,
     tune: Literal["network", "family"] = "network",
     train_device: str = "cpu",
@@ -104,6 +105,8 @@ def compress(
         order: importance score by which channels are put in order, as `nas.reorder` takes it.
         teacher: weight of the original's outputs in the loss; the rest is the labels'.  Half unless given, and 0 for a task that
             does not compare outputs.
+        hidden: weight of how far layers' outputs are from the original's while one network is tuned, of layers whose channels
+            were not cut: see `nas.Trained`.
         stored: keep the original's outputs for every training batch in the folder, so that it runs once for all networks; None
             does where they take up to 4 GiB.
         tune: "network" tunes one network for each budget; "family" the front of the search and the best within each budget
@@ -136,6 +139,7 @@ def compress(
     weight = weight_of(teacher, task)
     check_training(training)
     check_stored(stored, weight, task)
+    check_hidden(hidden, weight, tune, stored)
     if order != "magnitude":  # which needs no data
         chosen(order, Data(task=task))
     device_named(train_device)
@@ -163,6 +167,7 @@ def compress(
         trials=trials,
         batches=batches,
         teacher=weight,
+        hidden=hidden,
         stored=stored,
         tune=tune,
         train_device=train_device,
@@ -305,7 +310,7 @@ class Compression:
     def outputs(self, net: Supernet) -> TeacherOutputs | None:
         """Where the original's outputs are stored; None where it runs for each network."""
         settings = self.settings
-        if not settings.teacher or settings.stored is False:
+        if not settings.teacher or settings.stored is False or settings.hidden:
             return None
         gib = size_of_outputs(net, self.task, settings.epochs) / GIB
         if settings.stored is None and (not self.task.repeatable or gib > STORED_GIB):

@@ -92,6 +92,28 @@ def check_stored(stored: bool | None, weight: float, task: Task) -> None:
         )
 
 
+def check_hidden(hidden: float, weight: float, tune: str, stored: bool | None) -> None:
+    """Refuse to teach layers where no teacher runs beside one network.
+
+    Raises:
+        EvaluationError: labels alone teach, networks are tuned together, or outputs alone are to be stored.
+    """
+    if not hidden:
+        return
+    if not weight:
+        raise EvaluationError(
+            f"hidden={hidden:g} has no effect where labels alone teach; leave it out, or give teacher= above 0"
+        )
+    if tune == "family":
+        raise EvaluationError(
+            f"hidden={hidden:g} has no effect with tune='family', whose networks have layers of different shapes; leave it out"
+        )
+    if stored:
+        raise EvaluationError(
+            f"stored=True has no effect with hidden={hidden:g}, for which the original runs with every batch; leave one out"
+        )
+
+
 def check_training(options: Mapping[str, Any]) -> None:
     """Refuse options that no training takes, or that a compression decides.
 

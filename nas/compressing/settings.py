@@ -28,6 +28,7 @@ class Settings:
         race: candidates of a budget.
         best: decides between tuned networks.
         cache: batch and length of sequences whose key-value cache is counted.
+        hidden: weight of the distance of layers from the original's.
         tune: "network" tunes one for each budget, "family" the networks of the search together.
         train_device: where networks are trained, and measured before they are.
         stored: whether the original's outputs are stored; None where they take little.
@@ -42,6 +43,7 @@ class Settings:
     trials: int | None
     batches: int
     teacher: float
+    hidden: float
     stored: bool | None
     tune: str
     train_device: str

@@ -216,6 +216,8 @@ class Tuning:
         options: dict[str, Any] = {**settings.training, "device": settings.train_device}
         if settings.teacher:
             options |= {"teacher": self._original, "weight": settings.teacher, "outputs": self._outputs}
+        if settings.hidden:
+            options["hidden"] = settings.hidden
         return Trained(self._task, settings.folder / name, epochs=epochs, start=start, **options)
 
     def _study(self, name: str, quality: Evaluator, archs: Sequence[Arch], plans: Sequence[Plan]) -> Study | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from nas.checking import Count, checked
+from nas.checking import Count, Positive, checked
 from nas.errors import EvaluationError, SpaceError, suggest
 from nas.evaluate.base import Evaluator
 from nas.evaluate.subnets import Accuracy, Source, Weights
@@ -28,8 +28,22 @@ from nas.supernet import Supernet
 from nas.supernet.inputs import Inputs
 from nas.supernet.layouts import Corner
 from nas.supernet.rounding import Gap
-from nas.train import Labels, Loss, Task, Teacher, TeacherOutputs, Training, Uniform, as_supernet, rng, state
+from nas.train import (
+    Features,
+    Labels,
+    Loss,
+    Relative,
+    Task,
+    Teacher,
+    TeacherOutputs,
+    Training,
+    Uniform,
+    as_supernet,
+    rng,
+    state,
+)
 from nas.train.best import Best, judged, watching
+from nas.train.features import alike
 from nas.train.task import mixed
 from nas.train.trainer import strange_option
 
@@ -66,6 +80,8 @@ class Trained(Evaluator):
         teacher: likewise: its largest arch teaches the candidates (Hinton et al. 2015).
         weight: of the teacher; the rest is the labels'.  0.5 unless given.
         temperature: softens teacher and student.  1.0 unless given.
+        hidden: weight of how far layers' outputs are from the teacher's (mean of `nas.train.Relative`), beside the loss; layers
+            of the same name and shape, as a candidate has whose stream is whole.  The teacher is none without them.
         outputs: what the teacher gave is stored there, so that it runs once for all candidates; None runs it for each.
         loss: what candidates are taught, instead of labels or a teacher.
         device: where to train.
@@ -91,6 +107,7 @@ class Trained(Evaluator):
         teacher: Source | None = None,
         weight: float | None = None,
         temperature: float | None = None,
+        hidden: Positive | None = None,
         outputs: TeacherOutputs | None = None,
         loss: Loss | None = None,
         device: str = "cpu",
@@ -104,6 +121,8 @@ class Trained(Evaluator):
             raise EvaluationError(
                 f"weight={weight} and temperature={temperature} have no effect without a teacher; give teacher="
             )
+        if teacher is None and hidden is not None:
+            raise EvaluationError(f"hidden={hidden:g} has no effect without a teacher; give teacher=")
         if teacher is None and outputs is not None:
             raise EvaluationError(f"outputs={outputs!r} has no effect without a teacher; give teacher=")
         self.task, self.path, self.epochs = task, Path(path), epochs
@@ -111,7 +130,7 @@ class Trained(Evaluator):
         self._teacher = None if teacher is None else Accuracy(teacher, task)
         self._weight = 0.5 if weight is None else weight
         self._temperature = 1.0 if temperature is None else temperature
-        self._outputs = outputs
+        self._outputs, self._hidden = outputs, hidden
         self._loss, self.device, self.seed, self.options = loss, device, seed, options
         self.metrics = (*task.metric_names, "epochs")  # how many epochs the others are of
         self.fidelity = ("epochs", float(epochs))
@@ -196,12 +215,8 @@ class Trained(Evaluator):
             SupernetError: its constructor keeps something in plain attributes that it draws at random.
         """
         per_epoch = self.steps_per_epoch
-        if self._teacher is None:
-            loss = self._loss or Labels()
-        else:
-            module = self._teacher.extract(self._teacher.weights.get(arch.space).space.largest)
-            loss = Teacher(module, weight=self._weight, temperature=self._temperature, outputs=self._outputs)
         module = self._module(arch)
+        loss = (self._loss or Labels()) if self._teacher is None else self._teaching(self._teacher, arch, module)
         if self._start is None:
             self._check_constructor(arch, module)
         return Training(
@@ -217,6 +232,16 @@ class Trained(Evaluator):
             validate_every=per_epoch,
             **self.options,
         )
+
+    def _teaching(self, source: Accuracy, arch: Arch, student: nn.Module) -> Loss:
+        """What the teacher's outputs, and its layers where they are wanted and there are alike ones, teach a candidate."""
+        module = source.extract(source.weights.get(arch.space).space.largest)
+        options: dict[str, Any] = {"weight": self._weight, "temperature": self._temperature}
+        layers = alike(student, module, self.example) if self._hidden is not None else []
+        if not layers or self._hidden is None:
+            return Teacher(module, outputs=self._outputs, **options)
+        loss = Teacher(module, **options)  # it runs for its layers anyway
+        return Features(layers, Relative(), loss, self._hidden / len(layers), module)
 
     def extract(self, arch: Arch) -> nn.Module:
         """The candidate as it was after its last finished epoch, in eval mode."""
@@ -269,7 +294,13 @@ class Trained(Evaluator):
 
     def _taught(self, weights: Weights) -> dict[str, Any]:
         options = {"weight": self._weight, "temperature": self._temperature}
-        return {"weights": weights.describe(), **options, **(self._outputs.describe() if self._outputs else {})}
+        hidden = {} if self._hidden is None else {"hidden": self._hidden}
+        return {
+            "weights": weights.describe(),
+            **options,
+            **hidden,
+            **(self._outputs.describe() if self._outputs else {}),
+        }
 
     def _train(self, training: Training, epoch: int) -> None:
         """Makes epoch 1, 2, … and commits it."""

@@ -9,7 +9,7 @@ Samplers:   Sampler, Uniform, Sandwich, Bucketed
             Progressive, Phase (once-for-all's shrinking), Delayed (delayed shrinking), Attentive, BatchScore
 Losses:     Loss, Step, Labels, Teacher (TeacherOutputs: it runs once), InPlace, Interpolated, Ramped, Snapshots, distillation
 Divergences: Divergence, KL, Hard, AdaptiveAlpha, DIST, MeanSquares, Binary, Similarities (what InPlace and Teacher minimise)
-Features:   Features (loss; layers by name), Comparison, Hint, AttentionTransfer, RKD, SimilarityPreserving
+Features:   Features (loss; layers by name), Comparison, Hint, Relative, AttentionTransfer, RKD, SimilarityPreserving
 Modules:    train_modules (Deep Incubation, m2mKD), Hybrid, as_supernet (any ordinary module)
 Nested:     AllGranularities, FixedList, TwoDimensional (samplers), Granular (loss), Nested (models that share a trunk)
 Exits:      SortedExits (sampler), ExitMean (loss)
@@ -21,7 +21,7 @@ Processes:  whole (for losses that relate samples); nas.distributed.run trains o
 
 from nas.train.attentive import Attentive, BatchScore
 from nas.train.buckets import Bucketed
-from nas.train.comparisons import RKD, AttentionTransfer, Comparison, Hint, SimilarityPreserving
+from nas.train.comparisons import RKD, AttentionTransfer, Comparison, Hint, Relative, SimilarityPreserving
 from nas.train.data import Shift, digits
 from nas.train.delayed import Delayed, Ramped
 from nas.train.divergences import DIST, KL, AdaptiveAlpha, Binary, Divergence, Hard, MeanSquares, Similarities
@@ -88,6 +88,7 @@ __all__ = [
     "Progressive",
     "Ramped",
     "Regression",
+    "Relative",
     "Sampler",
     "Sandwich",
     "Schedule",

@@ -143,6 +143,23 @@ class Hint(Comparison):
 
 @checked(TrainError)
 @dataclass(frozen=True)
+class Relative(Comparison):
+    """Mean squared difference, divided by the mean square of the teacher's features (Bercovich et al. 2024, "Puzzle").
+
+    Layers of any scale weigh the same: 1 is a student that gives zeros.  Both have the same shape.
+    """
+
+    def _compare(self, student: Tensor, teacher: Tensor, projection: nn.Module | None) -> Tensor:  # noqa: ARG002
+        if student.shape != teacher.shape:
+            raise TrainError(
+                f"a student's layer gives {tuple(student.shape)} and its teacher's {tuple(teacher.shape)}, which Relative cannot "
+                "compare one by one; choose other layers, or Hint() with a projection"
+            )
+        return functional.mse_loss(student, teacher) / teacher.square().mean().clamp_min(TINY)
+
+
+@checked(TrainError)
+@dataclass(frozen=True)
 class AttentionTransfer(Comparison):
     """Mean squared difference of normalised maps of activity (Zagoruyko & Komodakis 2017, "Paying More Attention to Attention").
 

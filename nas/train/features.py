@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from nas.checking import checked
 from nas.errors import TrainError
-from nas.supernet.inputs import call
+from nas.supernet.inputs import Inputs, call, tensors_in
+from nas.supernet.skeleton import quiet
 from nas.train import taps
 from nas.train.comparisons import Comparison
 from nas.train.losses import Labels, Loss, Step, digest, look
@@ -38,7 +39,7 @@ class Features(Loss):
     Args:
         layers: names of the subnets' layers, or name -> that of the teacher's layer.  They are layers of the largest arch; an
             arch that does not have one of them (a shallower one) is not taught it.
-        compare: `Hint()`, `AttentionTransfer()`, `RKD()`, `SimilarityPreserving()`.
+        compare: `Hint()`, `Relative()`, `AttentionTransfer()`, `RKD()`, `SimilarityPreserving()`.
         loss: what the outputs learn; any.
         weight: of the comparison.  Comparisons have different scales: their docstrings name the authors' weights.
         teacher: a module that takes the task's inputs, put in eval mode and never trained; None is the largest arch of the
@@ -142,6 +143,45 @@ class Features(Loss):
         options = {"layers": self.pairs, "compare": self.compare.describe(), "weight": self.weight}
         teacher = None if self.teacher is None else digest(self.teacher)
         return {"class": "Features", "loss": self.loss.describe(), **options, "teacher": teacher}
+
+
+def alike(student: nn.Module, teacher: nn.Module, example: Inputs) -> list[str]:
+    """Layers of the same name and shape of outputs: elements of lists of blocks, the outermost, that hold parameters.
+
+    A student that is a part of its teacher has layers of the same name where both have the same weights; those whose channels
+    were cut have other shapes.
+
+    Args:
+        student: any module.
+        teacher: another.
+        example: inputs that both take.
+    """
+    ours, theirs = (_shapes(one, example) for one in (student, teacher))
+    found: list[str] = []
+    for name, shape in ours.items():
+        is_within = any(name.startswith(f"{outer}.") for outer in found)
+        if not is_within and len(shape) > 1 and theirs.get(name) == shape:
+            found.append(name)
+    return found
+
+
+def _shapes(module: nn.Module, example: Inputs) -> dict[str, tuple[int, ...]]:
+    """Of what each element of a list of layers gives: of those that hold parameters, are called, and do not give the output."""
+    lists = [name for name, one in module.named_modules() if isinstance(one, (nn.ModuleList, nn.Sequential))]
+    names = [
+        name
+        for name, one in module.named_modules()
+        if name and name.rpartition(".")[0] in lists and any(True for _ in one.parameters())
+    ]
+    device = device_of(module)
+    with torch.no_grad(), quiet(), evaluating(module), taps.tapped(module, names, strict=False) as caught:
+        output = tensors_in(call(module, to_device(example, device)))
+    given = {
+        name: tensor
+        for name, tensor in caught.items()
+        if not any(one.shape == tensor.shape and torch.equal(one, tensor) for one in output)
+    }
+    return {name: tuple(given[name].shape) for name in names if name in given}
 
 
 def _features(module: nn.Module, run: Callable[[], Any], names: Sequence[str]) -> Mapping[str, Tensor]:

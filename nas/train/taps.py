@@ -21,10 +21,15 @@ SHOWN = 12
 
 
 @contextmanager
-def tapped(module: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+def tapped(module: nn.Module, names: Iterable[str], *, strict: bool = True) -> Iterator[dict[str, Tensor]]:
     """What the layers `names` of `module` give inside the block, each with its graph; of several runs the last.
 
     Layers that the module does not have are left out, because a shallower subnet has fewer: see `check`.
+
+    Args:
+        module: runs inside the block.
+        names: of layers.
+        strict: False leaves out layers whose output holds no tensor.
 
     Raises:
         TrainError: a layer's output holds no tensor.
@@ -34,7 +39,7 @@ def tapped(module: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor
     try:
         for name in names:
             if has(module, name):
-                hook = functools.partial(_catch, caught, name)
+                hook = functools.partial(_catch, caught, name, strict)
                 handles.append(module.get_submodule(name).register_forward_hook(hook))
         yield caught
     finally:
@@ -67,8 +72,10 @@ def check(module: nn.Module, names: Sequence[str], whose: str) -> None:
             raise TrainError(f"{whose} has no layer {name!r}; there are: {listed}{more}{suggest(name, there)}")
 
 
-def _catch(caught: dict[str, Tensor], name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+def _catch(caught: dict[str, Tensor], name: str, strict: bool, _module: nn.Module, _inputs: Any, output: Any) -> None:
     tensor = _tensor(output)
+    if tensor is None and not strict:
+        return
     if tensor is None:
         raise TrainError(
             f"layer {name!r} gives a {type(output).__name__} that does not begin with a tensor; name a layer inside it"

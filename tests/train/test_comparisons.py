@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import TrainError
-from nas.train import RKD, AttentionTransfer, Comparison, Hint, SimilarityPreserving
+from nas.train import RKD, AttentionTransfer, Comparison, Hint, Relative, SimilarityPreserving
 from nas.train.comparisons import Projection, channels_last
 
 torch.set_num_threads(1)
@@ -137,7 +137,20 @@ def test_given_matrices_are_used_as_they_are() -> None:
     assert Hint("none")(student, student + 2.0).item() == pytest.approx(4.0)
 
 
-@pytest.mark.parametrize("compare", [*RELATIONS, AttentionTransfer(), Hint("none")])
+def test_a_relative_difference_has_no_scale() -> None:
+    student, teacher = draw(2, 3, 4, 4), draw(2, 3, 4, 4)
+    found = Relative()(student, teacher).item()
+    assert found == pytest.approx(((student - teacher).square().sum() / teacher.square().sum()).item(), rel=1e-5)
+    assert Relative()(1e-3 * student, 1e-3 * teacher).item() == pytest.approx(found, rel=1e-4)
+    assert Relative()(torch.zeros_like(teacher), teacher).item() == pytest.approx(1.0)
+    assert math.isfinite(Relative()(student, torch.zeros_like(teacher)).item())
+    with pytest.raises(
+        TrainError, match=r"gives \(2, 3, 4, 4\) and its teacher's \(2, 6, 4, 4\), which Relative cannot compare"
+    ):
+        Relative()(student, draw(2, 6, 4, 4))
+
+
+@pytest.mark.parametrize("compare", [*RELATIONS, AttentionTransfer(), Hint("none"), Relative()])
 def test_equal_features_are_at_no_distance_and_the_teacher_gets_no_gradient(compare: Comparison) -> None:
     teacher = draw(5, 3, 2, 2).requires_grad_()
     student = teacher.detach().clone().requires_grad_()
@@ -148,7 +161,7 @@ def test_equal_features_are_at_no_distance_and_the_teacher_gets_no_gradient(comp
     assert student.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("compare", [*RELATIONS, AttentionTransfer(), Hint("none")])
+@pytest.mark.parametrize("compare", [*RELATIONS, AttentionTransfer(), Hint("none"), Relative()])
 def test_half_precision_is_compared_in_float32(compare: Comparison) -> None:
     student, teacher = draw(5, 3, 2, 2).bfloat16(), draw(5, 3, 2, 2, seed=1).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):

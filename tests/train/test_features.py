@@ -33,6 +33,7 @@ from nas.train import (
     state,
     train,
 )
+from nas.train.features import alike
 from nas.train.losses import look
 from nas.train.taps import check, has, tapped
 from nas.train.trunk import featured, groups
@@ -77,6 +78,30 @@ def test_what_is_tapped_is_the_layers_output_before_it_is_changed_in_place() -> 
     found["inner.1"].sum().backward()
     assert net.inner[1].weight.grad is not None
     assert hooks(net) == 0
+
+
+def test_layers_are_alike_by_name_and_shape() -> None:
+    class Blocks(nn.Module):
+        def __init__(self, *widths: int, last: int = 10) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(
+                nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 8)) for width in widths
+            )
+            self.unused, self.plain = nn.ModuleList([nn.Linear(8, 8)]), nn.ModuleList([nn.ReLU()])
+            self.heads = nn.ModuleList([nn.Linear(8, last)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            for block in self.blocks:
+                x = x + block(x)
+            return self.heads[0](self.plain[0](x))
+
+    x, teacher = torch.randn(3, 8), Blocks(16, 16, 16)
+    assert alike(Blocks(4, 16, 16), teacher, x) == ["blocks.0", "blocks.1", "blocks.2"], "no layers inside of them"
+    assert alike(Blocks(4, 16), teacher, x) == ["blocks.0", "blocks.1"]
+    assert alike(Blocks(4, 16, last=9), teacher, x) == ["blocks.0", "blocks.1"], "the output is no hidden state"
+    assert alike(nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 10)), teacher, x) == []
+    assert hooks(teacher) == 0
+    assert teacher.training
 
 
 def test_hooks_go_whatever_happens() -> None:
