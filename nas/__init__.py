@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nas.compressing import Memory as Memory
     from nas.compressing import compress as compress
     from nas.compressing import profile as profile
+    from nas.compressing import sensitivities as sensitivities
     from nas.convert.elastic import ElasticSpace as ElasticSpace
     from nas.convert.elastic import elastic as elastic
     from nas.convert.ordering import order_depth as order_depth
@@ -149,6 +150,7 @@ _HOME = {
     "order_depth": "nas.convert.ordering",
     "compress": "nas.compressing",
     "profile": "nas.compressing",
+    "sensitivities": "nas.compressing",
     "Budget": "nas.compressing",
     "Calibration": "nas.compressing",
     "Memory": "nas.compressing",

@@ -134,6 +134,19 @@ def depth(case: Case) -> dict[str, nn.Module]:
     return {"depth": case.tuned(net, arch, "depth")}
 
 
+def family(case: Case) -> dict[str, nn.Module]:
+    """The same recipe with the front of the search tuned together, one network a step."""
+    return {"family": _compressed(case, "family", tune="family")["ours"]}
+
+
+def sensitivity(case: Case) -> dict[str, nn.Module]:
+    """Each width as narrow as a threshold of what it alone loses on training data allows (FastNAS' idea); no search."""
+    net = case.supernet("group_fisher")
+    cost, found = case.costs(net), nas.sensitivities(net, case.task, progress=False)
+    arch = found.within(cost, case.bound(cost(net.space.largest)))
+    return {} if arch is None else {"sensitivity": case.tuned(net, arch, "sensitivity")}
+
+
 WAYS: dict[str, Callable[[Case], dict[str, nn.Module]]] = {
     "ours": found,
     "random": random,
@@ -141,6 +154,8 @@ WAYS: dict[str, Callable[[Case], dict[str, nn.Module]]] = {
     "warm": warmed,
     "magnitude": magnitude,
     "depth": depth,
+    "family": family,
+    "sensitivity": sensitivity,
 }
 PEERS = ("torch_pruning", "fastnas")
 """Ways of other libraries, where they are installed; see `compress_common.peers`."""

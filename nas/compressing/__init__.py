@@ -4,6 +4,7 @@ compress    one call: convert, order, warm up, search on a few batches, tune bes
 profile     what the networks of a space cost before any training, and which budgets they can meet
 Budget      the most that a network may cost, absolute or relative to the original
 Calibration how much a subnet lost, on a few training batches
+sensitivities what each decision alone loses, and the network of a budget by a threshold of that
 uniform     the arch with as large a share of every number
 """
 
@@ -17,6 +18,7 @@ from nas.compressing.near import Near
 from nas.compressing.profiling import Profile, profile
 from nas.compressing.recipe import compress
 from nas.compressing.result import Choice, Compressed
+from nas.compressing.sensitivity import Sensitivities, sensitivities
 from nas.compressing.uniform import uniform
 
 __all__ = [
@@ -29,9 +31,11 @@ __all__ = [
     "Memory",
     "Near",
     "Profile",
+    "Sensitivities",
     "compress",
     "parse_budget",
     "parse_budgets",
     "profile",
+    "sensitivities",
     "uniform",
 ]
