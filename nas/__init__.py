@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nas import lazy
 
 if TYPE_CHECKING:
+    from nas.compressing import Blocks as Blocks
     from nas.compressing import Budget as Budget
     from nas.compressing import Calibration as Calibration
     from nas.compressing import Memory as Memory
@@ -151,6 +152,7 @@ _HOME = {
     "compress": "nas.compressing",
     "profile": "nas.compressing",
     "sensitivities": "nas.compressing",
+    "Blocks": "nas.compressing",
     "Budget": "nas.compressing",
     "Calibration": "nas.compressing",
     "Memory": "nas.compressing",

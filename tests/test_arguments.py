@@ -374,6 +374,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
         },
     ),
     "Budget": (nas.Budget, lambda: {"metric": "params", "bound": 3.0, "share": None}),
+    "Blocks": (nas.Blocks, lambda: {"source": supernet(), "task": task(), "folder": "blocks", "batches": 2}),
     "Calibration": (nas.Calibration, lambda: {"source": supernet(), "task": task(), "batches": 2}),
     "Memory": (nas.Memory, lambda: {"source": supernet()}),
     "Given": (nas.Given, lambda: {"archs": [{"width": 2}]}),

@@ -58,6 +58,17 @@ def test_a_trained_model_within_a_budget(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "small" / "report.html").exists()
 
 
+def test_a_library_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.compressing import nets
+
+    (block,) = [block for block in BLOCKS if "nas.Blocks(" in block]
+    monkeypatch.chdir(tmp_path)
+    names = {"nas": nas, "supernet": nets.supernet(), "task": nets.task()}
+    exec(block.replace("steps=200", "steps=2, batches=1"), names)
+    names["study"].run(workers=0, progress=False)
+    assert (names["study"].trials()["state"] == "COMPLETED").sum() == len(names["library"].replacements)
+
+
 def test_your_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = [block for block in BLOCKS if "nas.Regression(" in block]
     names = vars(_module("readme_data", block, tmp_path, monkeypatch))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.checking import Count, checked
 from nas.errors import EvaluationError
 from nas.evaluate.subnets import OfSubnets, Source, Weights
+from nas.supernet import Inputs, Supernet
+from nas.supernet.inputs import call
 from nas.train import Task
 from nas.train.fitting import comparing
 from nas.train.task import Batch
@@ -21,7 +23,6 @@ from nas.train.validate import calibrated, device_of, evaluating
 
 if TYPE_CHECKING:
     from nas.space import Arch, Space
-    from nas.supernet import Supernet
 
 LOSS, DIVERGENCE = "calibration_loss", "divergence"
 
@@ -61,24 +62,43 @@ class Calibration(OfSubnets):
     def __call__(self, arch: Arch) -> dict[str, float]:
         """Means over the samples of the batches."""
         supernet = self.supernet(arch.space)
-        device = device_of(supernet)
         with evaluating(supernet):
-            if self._taught is None and DIVERGENCE in self.metrics:
-                largest = arch.space.largest
-                self._taught = [
-                    self.task.logits(supernet(batch.to(device).inputs, largest)) for batch in self._batches()
-                ]
             buffers = calibrated(supernet, arch, self.task)
-            found, count = dict.fromkeys(self.metrics, 0.0), 0
-            for number, batch in enumerate(self._batches()):
-                moved, size = batch.to(device), self.task.samples(batch)
-                output = supernet(moved.inputs, arch, buffers)
-                found[LOSS] += float(self.task.loss(output, moved)) * size
-                if self._taught is not None:
-                    student = self.task.logits(output)
-                    compare = comparing("Calibration", self.task, moved, student)
-                    found[DIVERGENCE] += float(compare(student, self._taught[number])) * size
-                count += size
+            return self._measured(supernet, lambda inputs: supernet(inputs, arch, buffers))
+
+    @torch.no_grad()
+    def measure_module(self, module: nn.Module) -> dict[str, float]:
+        """The same of an ordinary module in the place of a subnet.
+
+        Raises:
+            EvaluationError: the supernet is in a folder, and no arch has said yet of which space it is.
+        """
+        loaded = self.weights.loaded
+        if loaded is None:
+            raise EvaluationError(
+                "Calibration has not loaded its supernet yet; give it a supernet, or evaluate an arch first"
+            )
+        supernet = self.supernet(loaded.space)
+        if device_of(module) != device_of(supernet):
+            module = copy.deepcopy(module).to(device_of(supernet))
+        with evaluating(supernet), evaluating(module):
+            return self._measured(supernet, lambda inputs: call(module, inputs))
+
+    def _measured(self, supernet: Supernet, network: Callable[[Inputs], Any]) -> dict[str, float]:
+        device = device_of(supernet)
+        if self._taught is None and DIVERGENCE in self.metrics:
+            largest = supernet.space.largest
+            self._taught = [self.task.logits(supernet(batch.to(device).inputs, largest)) for batch in self._batches()]
+        found, count = dict.fromkeys(self.metrics, 0.0), 0
+        for number, batch in enumerate(self._batches()):
+            moved, size = batch.to(device), self.task.samples(batch)
+            output = network(moved.inputs)
+            found[LOSS] += float(self.task.loss(output, moved)) * size
+            if self._taught is not None:
+                student = self.task.logits(output)
+                compare = comparing("Calibration", self.task, moved, student)
+                found[DIVERGENCE] += float(compare(student, self._taught[number])) * size
+            count += size
         return {name: total / count for name, total in found.items()}
 
     def describe(self) -> dict[str, Any]:

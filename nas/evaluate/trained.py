@@ -21,7 +21,7 @@ from torch import nn
 from nas.checking import Count, Positive, checked
 from nas.errors import EvaluationError, SpaceError, suggest
 from nas.evaluate.base import Evaluator
-from nas.evaluate.subnets import Accuracy, Source, Weights
+from nas.evaluate.subnets import Accuracy, OfSubnets, Source, Weights
 from nas.identity import told
 from nas.space import Space, model
 from nas.supernet import Supernet
@@ -76,7 +76,8 @@ class Trained(Evaluator):
         task: data, loss and metrics.
         path: folder of the checkpoints, one folder in it for each arch and setting; workers on several machines must share it.
         epochs: of each training.
-        start: a supernet, a training or a checkpoint's folder: candidates begin with its weights; None is from scratch.
+        start: a supernet, a training or a checkpoint's folder: candidates begin with its weights; or an evaluator of networks
+            that it makes itself (`nas.Blocks`), as which they begin; None is from scratch.
         teacher: likewise: its largest arch teaches the candidates (Hinton et al. 2015).
         weight: of the teacher; the rest is the labels'.  0.5 unless given.
         temperature: softens teacher and student.  1.0 unless given.
@@ -103,7 +104,7 @@ class Trained(Evaluator):
         path: str | Path,
         *,
         epochs: Count,
-        start: Source | None = None,
+        start: Source | OfSubnets | None = None,
         teacher: Source | None = None,
         weight: float | None = None,
         temperature: float | None = None,
@@ -126,7 +127,7 @@ class Trained(Evaluator):
         if teacher is None and outputs is not None:
             raise EvaluationError(f"outputs={outputs!r} has no effect without a teacher; give teacher=")
         self.task, self.path, self.epochs = task, Path(path), epochs
-        self._start = None if start is None else Accuracy(start, task)
+        self._start = start if start is None or isinstance(start, OfSubnets) else Accuracy(start, task)
         self._teacher = None if teacher is None else Accuracy(teacher, task)
         self._weight = 0.5 if weight is None else weight
         self._temperature = 1.0 if temperature is None else temperature
@@ -276,7 +277,7 @@ class Trained(Evaluator):
             "name": "Trained",
             "task": self.task.describe(),
             "epochs": self.epochs,
-            "start": None if self._start is None else self._start.weights.describe(),
+            "start": None if self._start is None else _started(self._start),
             "teacher": None if self._teacher is None else self._taught(self._teacher.weights),
             "loss": None if self._loss is None else self._loss.describe(),
             "seed": self.seed,
@@ -334,6 +335,11 @@ class Trained(Evaluator):
 
     def _measuring(self, module: nn.Module) -> Accuracy:
         return Accuracy(as_supernet(module, example=self.example), self.task)
+
+
+def _started(start: OfSubnets) -> Any:
+    """JSON-able: the weights, or how networks are made of them."""
+    return start.weights.describe() if isinstance(start, Accuracy) else start.describe()
 
 
 def _only(quality: Accuracy) -> Arch:
