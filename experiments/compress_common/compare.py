@@ -40,6 +40,8 @@ class Case:
         options: of `nas.elastic`.
         trials: of searches.
         best: metric that decides on the validation split.
+        cache: sequences, and positions of each, whose key-value cache is counted; None counts none.
+        shared: ways of `nas.compress` have one folder, in which what several of them do alike (uniform scaling) is done once.
     """
 
     model: nn.Module
@@ -52,6 +54,13 @@ class Case:
     options: Mapping[str, Any]
     trials: int
     best: str
+    cache: tuple[int, int] | None = None
+    shared: bool = False
+
+    def memory(self, net: nas.Supernet) -> nas.Memory:
+        """Of weights, and of the cache where it is counted."""
+        batch, length = self.cache or (None, None)
+        return nas.Memory(net, batch=batch, length=length)
 
     def costs(self, net: nas.Supernet) -> Callable[[nas.Arch], float]:
         """What the budget's metric is of an arch."""
@@ -60,8 +69,8 @@ class Case:
         if metric == "latency_ms":
             assert self.device is not None
             one = nas.Latency(net, parse_device(self.device), budget_s=0.3)
-        elif metric == "weights_mib":
-            one = nas.Memory(net)
+        elif metric in self.memory(net).metrics:
+            one = self.memory(net)
         return lambda arch: float(one(arch)[metric])
 
     def supernet(self, order: str) -> nas.Supernet:
@@ -169,7 +178,7 @@ def run(case: Case, way: str, file: Path) -> None:
     for name, module in _way(way)(case).items():
         net = as_supernet(module, example=case.task.example)
         quality = nas.Accuracy(net, case.task, split="test").measure_module(module)
-        rows[name] = {**quality, **nas.Costs(net)(net.space.largest)}
+        rows[name] = {**quality, **nas.Costs(net)(net.space.largest), **case.memory(net)(net.space.largest)}
         if case.device is not None:
             measured = nas.Latency(net, parse_device(case.device), budget_s=0.5)(net.space.largest)
             rows[name]["latency_ms"] = measured["latency_ms"]
@@ -234,11 +243,12 @@ def _compressed(case: Case, name: str, **options: Any) -> dict[str, nn.Module]:
         case.task,
         case.budget,
         device=case.device,
-        folder=case.folder / name,
+        folder=case.folder / ("compressed" if case.shared else name),
         epochs=case.epochs,
         trials=case.trials,
         best=case.best,
         options=case.options,
+        cache=case.cache,
         **{**case.training, **options},
     )
     choice = result.choices[0]
