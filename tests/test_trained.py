@@ -144,6 +144,18 @@ def test_a_teacher_runs_once_for_all_candidates(tmp_path: Path, training: Traini
     assert few.folder(space().largest).name != running.folder(space().largest).name
 
 
+def test_a_module_teaches_as_it_is(tmp_path: Path, training: Training) -> None:
+    net = training.load()
+    module = net.extract(net.space.largest)
+    taught = trained(tmp_path, start=training, teacher=module, epochs=1)
+    loss = taught.training(space().smallest).loss
+    assert isinstance(loss, nas.Teacher)
+    assert loss.module is module, "with the BatchNorm statistics that it has"
+    calibrated = trained(tmp_path, start=training, teacher=training, epochs=1)
+    assert taught.folder(space().smallest).name != calibrated.folder(space().smallest).name
+    assert set(taught(space().smallest)) == {"accuracy", "loss", "epochs"}
+
+
 def test_hidden_states_are_taught_where_shapes_allow(tmp_path: Path) -> None:
     start = compressing.supernet()
     whole = dict(start.space.largest.choices)

@@ -85,19 +85,19 @@ class Case:
         budget = parse_budget(self.budget)
         return budget.constraint({budget.metric: original}).bound
 
-    def tuned(self, net: nas.Supernet, arch: nas.Arch, name: str, teacher: nas.Supernet | None = None) -> nn.Module:
-        """An arch trained by itself, taught by the original: the largest of `teacher`, or of its own supernet."""
+    def tuned(self, net: nas.Supernet, arch: nas.Arch, name: str) -> nn.Module:
+        """An arch trained by itself, taught by the original."""
         options: dict[str, Any] = dict(self.training)
         if self.task.divergence is not None:
-            options |= {"teacher": teacher or net, "weight": 0.5}
+            options |= {"teacher": self.model, "weight": 0.5}
         trained = nas.Trained(self.task, self.folder / name, epochs=self.epochs, start=net, **options)
         trained(arch)
         return trained.extract(arch)
 
     def tuned_module(self, module: nn.Module, name: str) -> nn.Module:
         """The same for a module that another library made."""
-        net, original = (as_supernet(one, example=self.task.example) for one in (module, self.model))
-        return self.tuned(net, net.space.largest, name, original)
+        net = as_supernet(module, example=self.task.example)
+        return self.tuned(net, net.space.largest, name)
 
 
 def found(case: Case) -> dict[str, nn.Module]:

@@ -29,7 +29,7 @@ from nas.compressing.refusing import check_fits, check_hidden, check_stored, che
 from nas.compressing.result import Choice, Compressed
 from nas.compressing.settings import Settings, named, told
 from nas.compressing.stages import CONVERT, ORDER, RACE, SEARCH, TUNING, UNIFORM, WARM_UP, Stages
-from nas.compressing.tuning import SUPERNET, Measures, Plan, Together, Tuning, cost_by, trained_together
+from nas.compressing.tuning import SUPERNET, Measures, Plan, Teaching, Together, Tuning, cost_by, trained_together
 from nas.compressing.uniform import ladder, largest_within
 from nas.convert.elastic import ElasticSpace, elastic
 from nas.errors import EvaluationError, NasError, StudyError
@@ -218,9 +218,9 @@ class Compression:
                 f"{type(self.task).__name__} does not say how outputs of two networks are compared: labels alone teach"
             )
         if wanted:
-            outputs = self.outputs(net)
-            warmed = self.warm(net, wanted, outputs)
-            tuning = Tuning(self.task, settings, Measures(costs, self._kept(net)), net, warmed, outputs=outputs)
+            teaching = self.teaching(net)
+            warmed = self.warm(net, wanted, teaching)
+            tuning = Tuning(self.task, settings, Measures(costs, self._kept(net)), net, warmed, teaching=teaching)
             search, plans = self.searched(warmed, costs, wanted, tuning)
             if settings.tune == "family":
                 of_plans, family = tuning.family(plans, search)
@@ -307,10 +307,16 @@ class Compression:
                 f"what a layer gives ({worst})"
             )
 
-    def outputs(self, net: Supernet) -> TeacherOutputs | None:
+    def teaching(self, net: Supernet) -> Teaching | None:
+        """The original as it came: statistics of a few batches would make it a worse teacher.  None where labels alone teach."""
+        if not self.settings.teacher:
+            return None
+        return Teaching(self._judge(net).extract(net.space.largest), self._outputs(net))
+
+    def _outputs(self, net: Supernet) -> TeacherOutputs | None:
         """Where the original's outputs are stored; None where it runs for each network."""
         settings = self.settings
-        if not settings.teacher or settings.stored is False or settings.hidden:
+        if settings.stored is False or settings.hidden:
             return None
         gib = size_of_outputs(net, self.task, settings.epochs) / GIB
         if settings.stored is None and (not self.task.repeatable or gib > STORED_GIB):
@@ -321,7 +327,7 @@ class Compression:
             return None
         return TeacherOutputs(settings.folder / OUTPUTS, limit_gib=max(STORED_GIB, 1.1 * gib))
 
-    def warm(self, net: Supernet, verdicts: Sequence[Verdict], outputs: TeacherOutputs | None) -> Supernet:
+    def warm(self, net: Supernet, verdicts: Sequence[Verdict], teaching: Teaching | None) -> Supernet:
         """A copy after the training of networks near the budgets; the supernet itself without a warm-up."""
         settings = self.settings
         if not settings.warmup:
@@ -330,8 +336,8 @@ class Compression:
         aimed = ", ".join(map(human, targets))
         what = f"{settings.warmup} epochs, one network of about {aimed} operations a step"
         with settings.stages.stage(WARM_UP, what):
-            together = Together(Near(net, targets), settings.warmup, WARMED)
-            training, warmed = trained_together(net, net, self.task, settings, together, outputs)
+            together = Together(Near(net, targets), settings.warmup, WARMED, is_first=True)
+            training, warmed = trained_together(net, self.task, settings, together, teaching)
         self.say(f"warm-up: {training.steps} steps, one network of about {aimed} operations each")
         return warmed
 

@@ -28,6 +28,8 @@ from nas.text import human
 from nas.train import Labels, Loss, Sampler, Task, Teacher, TeacherOutputs, Training
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nas.space import Arch
 
 SUPERNET = "supernet"
@@ -79,9 +81,9 @@ class Tuning:
         task: what they learn.
         settings: of the compression.
         measures: what measures costs.
-        original: the supernet before any training; its largest arch is the teacher, and uniform scaling begins with it.
+        original: the supernet before any training, with which uniform scaling begins.
         warmed: the supernet after the warm-up, with which networks of the search begin.
-        outputs: where those of the original are stored; None runs it for each network.
+        teaching: the original as it came, and where its outputs are stored.
     """
 
     def __init__(
@@ -92,9 +94,9 @@ class Tuning:
         original: Supernet,
         warmed: Supernet,
         *,
-        outputs: TeacherOutputs | None = None,
+        teaching: Teaching | None = None,
     ) -> None:
-        self._task, self._settings, self._original, self._outputs = task, settings, original, outputs
+        self._task, self._settings, self._original, self._teaching = task, settings, original, teaching
         self._costs, self._kept, self._warmed = measures.costs, measures.kept, warmed
         self._tuned = self._trained("tuned", settings.tuning, warmed)
         self._uniform = self._trained("uniform", settings.epochs, original)
@@ -143,11 +145,10 @@ class Tuning:
         with settings.stages.stage(TUNING, what):
             training, net = trained_together(
                 self._warmed,
-                self._original,
                 self._task,
                 settings,
                 Together(Members(members), settings.tuning),
-                self._outputs,
+                self._teaching,
             )
             assert training.path is not None
             folder = training.path / SUPERNET
@@ -214,9 +215,9 @@ class Tuning:
     def _trained(self, name: str, epochs: int, start: Supernet) -> Trained:
         settings = self._settings
         options: dict[str, Any] = {**settings.training, "device": settings.train_device}
-        if settings.teacher:
-            options |= {"teacher": self._original, "weight": settings.teacher, "outputs": self._outputs}
-        if settings.hidden:
+        if self._teaching is not None:
+            options |= {"teacher": self._teaching.module, "weight": settings.teacher, "outputs": self._teaching.outputs}
+        if self._teaching is not None and settings.hidden:
             options["hidden"] = settings.hidden
         return Trained(self._task, settings.folder / name, epochs=epochs, start=start, **options)
 
@@ -245,6 +246,19 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class Teaching:
+    """The original as a teacher.
+
+    Attributes:
+        module: with the BatchNorm statistics that it came with.
+        outputs: where what it gives is stored; None runs it for each network.
+    """
+
+    module: nn.Module
+    outputs: TeacherOutputs | None = None
+
+
+@dataclass(frozen=True)
 class Together:
     """A training of several networks.
 
@@ -252,40 +266,40 @@ class Together:
         sampler: which of them a step trains.
         epochs: of it.
         name: of its folder.
+        is_first: before any other training.
     """
 
     sampler: Sampler
     epochs: int
     name: str = "family"
+    is_first: bool = False
+
+    def after(self, begun: str) -> list[str]:
+        """What it began with, where that may be one of several."""
+        return [] if self.is_first else [begun]
 
 
-def trained_together(  # noqa: PLR0917
-    start: Supernet,
-    original: Supernet,
-    task: Task,
-    settings: Settings,
-    together: Together,
-    outputs: TeacherOutputs | None,
+def trained_together(
+    start: Supernet, task: Task, settings: Settings, together: Together, teaching: Teaching | None
 ) -> tuple[Training, Supernet]:
     """A copy of a supernet after the training of several of its networks; finished steps are not made again.
 
     Args:
         start: left as it is.
-        original: its largest network is the teacher.
         task: what they learn.
         settings: of the compression.
         together: which networks, and for how long.
-        outputs: where those of the original are stored.
+        teaching: the original; None teaches labels alone.
     """
     loss: Loss = Labels()
-    if settings.teacher:
-        loss = Teacher(original.extract(original.space.largest), weight=settings.teacher, outputs=outputs)
+    if teaching is not None:
+        loss = Teacher(teaching.module, weight=settings.teacher, outputs=teaching.outputs)
     options: dict[str, Any] = {"sampler": together.sampler, "loss": loss, "epochs": together.epochs}
     options |= {**settings.training, "device": settings.train_device}
     net = copy.deepcopy(start)
     config = Training(net, task, **options).config  # of other options in another place
     begun = start.source[1] if start.source else ""
-    path = settings.folder / f"{together.name}-{named(config, *([begun] if start is not original else []))}"
+    path = settings.folder / f"{together.name}-{named(config, *together.after(begun))}"
     training = Training(net, task, path=path, **options)
     if not training.trained:
         training.run(progress=settings.stages.show)

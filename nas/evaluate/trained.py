@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from torch import nn
 from nas.checking import Count, Positive, checked
 from nas.errors import EvaluationError, SpaceError, suggest
 from nas.evaluate.base import Evaluator
-from nas.evaluate.subnets import Accuracy, OfSubnets, Source, Weights
+from nas.evaluate.subnets import Accuracy, OfSubnets, Source
 from nas.identity import told
 from nas.space import Space, model
 from nas.supernet import Supernet
@@ -44,6 +45,7 @@ from nas.train import (
 )
 from nas.train.best import Best, judged, watching
 from nas.train.features import alike
+from nas.train.losses import digest
 from nas.train.task import mixed
 from nas.train.trainer import strange_option
 
@@ -78,7 +80,8 @@ class Trained(Evaluator):
         epochs: of each training.
         start: a supernet, a training or a checkpoint's folder: candidates begin with its weights; or an evaluator of networks
             that it makes itself (`nas.Blocks`), as which they begin; None is from scratch.
-        teacher: likewise: its largest arch teaches the candidates (Hinton et al. 2015).
+        teacher: likewise: its largest arch teaches the candidates (Hinton et al. 2015), with BatchNorm statistics of the
+            calibration data; or a module, which teaches as it is.
         weight: of the teacher; the rest is the labels'.  0.5 unless given.
         temperature: softens teacher and student.  1.0 unless given.
         hidden: weight of how far layers' outputs are from the teacher's (mean of `nas.train.Relative`), beside the loss; layers
@@ -105,7 +108,7 @@ class Trained(Evaluator):
         *,
         epochs: Count,
         start: Source | OfSubnets | None = None,
-        teacher: Source | None = None,
+        teacher: Source | nn.Module | None = None,
         weight: float | None = None,
         temperature: float | None = None,
         hidden: Positive | None = None,
@@ -128,7 +131,7 @@ class Trained(Evaluator):
             raise EvaluationError(f"outputs={outputs!r} has no effect without a teacher; give teacher=")
         self.task, self.path, self.epochs = task, Path(path), epochs
         self._start = start if start is None or isinstance(start, OfSubnets) else Accuracy(start, task)
-        self._teacher = None if teacher is None else Accuracy(teacher, task)
+        self._teacher: _Teaching | None = None if teacher is None else _Teaching.of(teacher, task)
         self._weight = 0.5 if weight is None else weight
         self._temperature = 1.0 if temperature is None else temperature
         self._outputs, self._hidden = outputs, hidden
@@ -234,9 +237,9 @@ class Trained(Evaluator):
             **self.options,
         )
 
-    def _teaching(self, source: Accuracy, arch: Arch, student: nn.Module) -> Loss:
+    def _teaching(self, teacher: _Teaching, arch: Arch, student: nn.Module) -> Loss:
         """What the teacher's outputs, and its layers where they are wanted and there are alike ones, teach a candidate."""
-        module = source.extract(source.weights.get(arch.space).space.largest)
+        module = teacher.module_for(arch.space)
         options: dict[str, Any] = {"weight": self._weight, "temperature": self._temperature}
         layers = alike(student, module, self.example) if self._hidden is not None else []
         if not layers or self._hidden is None:
@@ -260,7 +263,7 @@ class Trained(Evaluator):
 
     def check(self, space: Space) -> None:
         """Whether the start and the teacher are there, the settings make a training, and the folder can be written."""
-        for one in (self._start, self._teacher):
+        for one in (self._start, None if self._teacher is None else self._teacher.source):
             if one is not None:
                 one.check(space)
         self.training(space.smallest)
@@ -278,7 +281,7 @@ class Trained(Evaluator):
             "task": self.task.describe(),
             "epochs": self.epochs,
             "start": None if self._start is None else _started(self._start),
-            "teacher": None if self._teacher is None else self._taught(self._teacher.weights),
+            "teacher": None if self._teacher is None else self._taught(self._teacher),
             "loss": None if self._loss is None else self._loss.describe(),
             "seed": self.seed,
             "options": {
@@ -293,11 +296,11 @@ class Trained(Evaluator):
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_settings": self._settings}  # of this process's objects, as all workers' folders are
 
-    def _taught(self, weights: Weights) -> dict[str, Any]:
+    def _taught(self, teacher: _Teaching) -> dict[str, Any]:
         options = {"weight": self._weight, "temperature": self._temperature}
         hidden = {} if self._hidden is None else {"hidden": self._hidden}
         return {
-            "weights": weights.describe(),
+            "weights": teacher.describe(),
             **options,
             **hidden,
             **(self._outputs.describe() if self._outputs else {}),
@@ -340,6 +343,32 @@ class Trained(Evaluator):
 def _started(start: OfSubnets) -> Any:
     """JSON-able: the weights, or how networks are made of them."""
     return start.weights.describe() if isinstance(start, Accuracy) else start.describe()
+
+
+@dataclass(frozen=True)
+class _Teaching:
+    """Where the teacher comes from: a supernet's largest network, calibrated, or a module as it is."""
+
+    source: Accuracy | None = None
+    module: nn.Module | None = None
+
+    @classmethod
+    def of(cls, given: Source | nn.Module, task: Task) -> _Teaching:
+        if isinstance(given, nn.Module) and not isinstance(given, Supernet):
+            return cls(module=given)
+        return cls(source=Accuracy(given, task))
+
+    def module_for(self, space: Space) -> nn.Module:
+        if self.source is None:
+            assert self.module is not None
+            return self.module
+        return self.source.extract(self.source.weights.get(space).space.largest)
+
+    def describe(self) -> Any:
+        if self.source is None:
+            assert self.module is not None
+            return digest(self.module)
+        return self.source.weights.describe()
 
 
 def _only(quality: Accuracy) -> Arch:

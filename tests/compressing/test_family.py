@@ -11,7 +11,7 @@ import torch
 
 import nas
 from nas.compressing import Compressed, Members
-from nas.errors import DeviceError, EvaluationError
+from nas.errors import DeviceError, EvaluationError, TrainError
 from nas.train import Training
 from tests.compressing.nets import Net, supernet, task, trained
 
@@ -102,6 +102,13 @@ def test_a_killed_family_goes_on(result: Compressed, tmp_path: Path, monkeypatch
     assert result.family is not None
     ours, theirs = (one.supernet.state_dict() for one in (resumed.family, result.family))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_family_that_diverges_is_one_sentence_and_a_lower_rate_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match=r"^tuning: .*lower lr.*kept in '.*', where the same call goes on") as caught:
+        compressed(tmp_path, lr=1e12, clip=None)
+    assert "\n" not in str(caught.value)
+    assert compressed(tmp_path).family is not None
 
 
 def test_each_member_has_its_turn() -> None:

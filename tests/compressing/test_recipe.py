@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import nas
+from nas import files
 from nas.compressing import Compressed, recipe
 from nas.errors import MetricError, StudyError
 from tests.compressing.nets import Net, supernet, task, trained
@@ -96,6 +98,45 @@ def test_the_original_runs_once_for_all_networks_and_decides_the_same(result: Co
     assert other is not None
     assert one.arch == other.arch
     assert dict(one.measured) == dict(other.measured), "to the bit"
+
+
+def test_the_original_teaches_with_the_statistics_that_it_came_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teachers: list[torch.nn.Module] = []
+
+    def noted(module: torch.nn.Module, **options: Any) -> nas.Teacher:
+        teachers.append(module)
+        return nas.Teacher(module, **options)
+
+    monkeypatch.setattr("nas.evaluate.trained.Teacher", noted)
+    compressed(tmp_path, epochs=1, trials=2, order="magnitude")
+    theirs = {name: one for name, one in trained().named_buffers() if "running" in name}
+    for teacher in teachers:
+        ours = dict(teacher.named_buffers())
+        assert all(torch.equal(ours[name].sort().values, one.sort().values) for name, one in theirs.items())
+    assert teachers
+
+
+def test_a_disk_that_fills_with_outputs_loses_nothing(
+    result: Compressed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = files.write
+
+    def full(target: Path, *rest: Any, **options: Any) -> None:
+        if Path(target).suffix == ".out":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(target, *rest, **options)
+
+    monkeypatch.setattr(files, "write", full)
+    with pytest.warns(UserWarning, match="No space left on device") as warned:
+        running = compressed(tmp_path, trials=2)
+    assert len(warned) == 1
+    assert not list((tmp_path / "outputs").glob("*/*.out"))
+    one, other = (found.choices[0].uniform for found in (result, running))
+    assert one is not None
+    assert other is not None
+    assert dict(one.measured) == dict(other.measured)
 
 
 def test_outputs_that_take_much_are_stored_where_asked_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

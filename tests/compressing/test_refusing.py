@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,18 @@ def infinite() -> nas.Task:
     return nas.Task.of((x, y), (x + 1, y), loss=loss, batch=32, name="infinite")
 
 
+class Narrow(type(task())):  # type: ignore[misc]
+    """Calibrates with images of other channels."""
+
+    def calibration_inputs(self) -> Iterator[Tensor]:
+        yield torch.zeros(8, 3, 8, 8)
+
+
+def narrow() -> nas.Task:
+    made: nas.Task = Narrow(task().train, task().valid, batch=32)  # type: ignore[attr-defined]
+    return made
+
+
 @pytest.mark.parametrize(
     ("model", "data", "said"),
     [
@@ -91,6 +103,7 @@ def infinite() -> nas.Task:
         (trained, lambda: images(64), r"Net does not take the example inputs of .* \(float32 \(1, 64\)\): RuntimeError"),
         (trained, lambda: images(1, 8, 8, classes=12), "class 11 and the model gives logits of 10 classes"),
         (trained, lambda: silent(10), r"Net gives .* \(outputs float32 \(32, 10\), targets int64 \(32, 10\)\)"),
+        (trained, narrow, r"Net does not take the calibration inputs of Narrow \(float32 \(8, 3, 8, 8\)\)"),
         (broken, task, "Net gives outputs that are not a number"),
         (Noisy, task, "Noisy gives other outputs at each call in eval mode"),
         (Counting, task, "Counting gives other outputs at each call in eval mode"),
