@@ -418,6 +418,11 @@ class Compression:
                 f"{one.budget}: {name} {human(one.found.measured[name])} (original {human(original[name])}{beside}) at {metric} "
                 f"{human(cost)}, {cost / original[metric]:.1%} of the original; {which}"
             )
+            if one.untuned is not None and self._is_worse(one.found.measured[name], one.untuned):
+                self.say(
+                    f"{one.budget}: the found network was better before it was tuned, {name} {human(one.untuned)}; give a lower "
+                    "lr= or more epochs"
+                )
             if cost > one.bound:
                 self.say(
                     f"{one.budget}: measured once more, the chosen network has {metric} {human(cost)}, above the budget's "
@@ -429,6 +434,11 @@ class Compression:
     def _judge(self, net: Supernet) -> Accuracy:
         """Quality of the original: with the BatchNorm statistics that the model came with, where it is one network."""
         return Accuracy(net, self.task, calibrate=isinstance(self.model, Supernet))
+
+    def _is_worse(self, one: float, other: float) -> bool:
+        """Whether the first value of what decides is the worse one."""
+        sign = self.settings.best.sign
+        return one * sign > other * sign
 
     def _near(self, net: Supernet, verdict: Verdict) -> Arch:
         """The largest uniform network within a budget, or the smallest of all."""

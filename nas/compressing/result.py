@@ -53,6 +53,7 @@ class Choice:
         uniform: uniform scaling, trained as long; None where no uniform network is within the budget.
         is_uniform: uniform scaling was the better one, and is the choice.
         is_original: the original is within the budget, and is what was found; nothing was trained.
+        untuned: what decides, of the found network before it was tuned.
     """
 
     budget: Budget
@@ -61,6 +62,7 @@ class Choice:
     uniform: Tuned | None
     is_uniform: bool
     is_original: bool = False
+    untuned: float | None = None
 
     @property
     def chosen(self) -> Tuned:

@@ -180,7 +180,8 @@ class Tuning:
         name, sign = self._settings.best.name, self._settings.best.sign
         other = None if plan.uniform is None else _of(uniform, plan.uniform)
         is_uniform = other is not None and other.measured[name] * sign < found.measured[name] * sign
-        return Choice(plan.verdict.budget, plan.verdict.constraint.bound, found, other, is_uniform)
+        untuned = Accuracy(self._warmed, self._task)(found.arch)[name]
+        return Choice(plan.verdict.budget, plan.verdict.constraint.bound, found, other, is_uniform, untuned=untuned)
 
     def _race(self, plans: Sequence[Plan]) -> list[Arch]:
         """For each plan the candidate that is best after an epoch, of which nothing is lost."""

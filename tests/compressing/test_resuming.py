@@ -109,6 +109,18 @@ def test_a_training_that_diverges_is_one_sentence_and_a_lower_rate_goes_on(tmp_p
     assert compressed(tmp_path).choices[0].chosen.measured["macs"] > 0
 
 
+def test_a_tuning_that_makes_a_network_worse_is_told(tmp_path: Path) -> None:
+    options = {"warmup": 0, "candidates": 1, "epochs": 1, "trials": 4}
+    worse = compressed(tmp_path / "high", "macs <= 80%", lr=3.0, optimizer="sgd", clip=None, divergence=1e9, **options)
+    choice, told = worse.choices[0], "the found network was better before it was tuned, loss"
+    assert choice.untuned is not None
+    assert choice.untuned < choice.found.measured["loss"]
+    assert any(told in note and "give a lower lr=" in note for note in worse.notes)
+    assert told in (tmp_path / "high" / "README.md").read_text()
+    better = compressed(tmp_path / "low", **options)
+    assert not any(told in note for note in better.notes)
+
+
 def test_a_budget_that_the_original_meets_has_the_original_and_trains_nothing(tmp_path: Path) -> None:
     result = compressed(tmp_path, "macs <= 1000000000")
     choice = result.choices[0]

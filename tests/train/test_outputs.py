@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import errno
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from nas.train import Classification, Interpolated, Loss, Sandwich, Shift, Teach
 from nas.train.outputs import Taught
 from tests.train.family import blobs, supernet
 
+ROOT = Path(__file__).parents[2]
 STEPS = 12  # three epochs
 
 
@@ -80,6 +84,26 @@ def test_a_stored_teacher_trains_to_the_bit_as_a_running_one_and_runs_once(
     assert same(running, trained(LOSSES[name](again, shared), task()))
     assert again.asked == 1, "the first that is read is compared"
     assert len(entries(tmp_path)) == STEPS
+
+
+@pytest.mark.slow
+def test_processes_share_a_folder_at_the_same_time(tmp_path: Path) -> None:
+    running = trained(Teacher(Counting()))
+    script = (
+        "import sys; from pathlib import Path; from tests.train.test_outputs import *\n"
+        "made = trained(Teacher(Counting(), outputs=TeacherOutputs(Path(sys.argv[1]) / 'outputs')))\n"
+        "torch.save(made.supernet.state_dict(), Path(sys.argv[1]) / f'{sys.argv[2]}.pt')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    began = [
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path), str(number)], cwd=ROOT, env=environment)
+        for number in range(2)
+    ]
+    assert [process.wait(120) for process in began] == [0, 0]
+    assert len(entries(tmp_path / "outputs")) == STEPS
+    for number in range(2):
+        theirs = torch.load(tmp_path / f"{number}.pt", weights_only=True)
+        assert all(torch.equal(one, theirs[name]) for name, one in running.supernet.state_dict().items())
 
 
 def test_other_archs_and_another_dropout_use_the_same_outputs(tmp_path: Path) -> None:
