@@ -53,6 +53,7 @@ BEYOND = 60  # trials of the search beside one for each alternative of each deci
 WARMED, MEASURED, TIMES, NOTE = "warmed", "measured", "times", "compress.json"
 OUTPUTS = "outputs"
 GIB = 2**30
+TOLD_GIB = 0.1
 STORED_GIB = 4.0  # of outputs that are stored without being asked for
 
 
@@ -325,6 +326,8 @@ class Compression:
                     f"the original runs for every network: its outputs would take {gib:.1f} GiB (stored=True keeps them)"
                 )
             return None
+        if gib >= TOLD_GIB:
+            self.say(f"the original runs once for all networks: its outputs take about {gib:.1f} GiB in '{OUTPUTS}'")
         return TeacherOutputs(settings.folder / OUTPUTS, limit_gib=max(STORED_GIB, 1.1 * gib))
 
     def warm(self, net: Supernet, verdicts: Sequence[Verdict], teaching: Teaching | None) -> Supernet:

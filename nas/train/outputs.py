@@ -218,7 +218,7 @@ class TeacherOutputs:
     def _held(self) -> int:
         """Bytes of the folder; listed again when a twentieth of the limit was written, because others write too."""
         if self._size is None or self._grown > 0.05 * self.limit_gib * GIB:
-            self._size, self._grown = sum(one.stat().st_size for one in _entries(self.folder)), 0
+            self._size, self._grown = sum(map(_bytes, _entries(self.folder))), 0
         return self._size + self._grown
 
     def _close(self, why: str) -> None:
@@ -319,6 +319,13 @@ def _read(path: Path, device: torch.device) -> Taught | None:
         return None
     parts = {name: one.to(device) for name, one in load(raw[DIGEST:]).items()}
     return Taught(parts["logits"], parts.get("indices"))
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # somebody has removed it
+        return 0
 
 
 def _entries(folder: Path) -> Iterator[Path]:
