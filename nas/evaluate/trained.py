@@ -130,6 +130,8 @@ class Trained(Evaluator):
         if teacher is None and outputs is not None:
             raise EvaluationError(f"outputs={outputs!r} has no effect without a teacher; give teacher=")
         self.task, self.path, self.epochs = task, Path(path), epochs
+        if isinstance(start, OfSubnets) and start.weights is None:
+            raise EvaluationError(f"start={start!r} has no supernet to begin with; give one, or nas.Blocks")
         self._start = start if start is None or isinstance(start, OfSubnets) else Accuracy(start, task)
         self._teacher: _Teaching | None = None if teacher is None else _Teaching.of(teacher, task)
         self._weight = 0.5 if weight is None else weight

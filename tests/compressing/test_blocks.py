@@ -16,6 +16,7 @@ from nas import files
 from nas.compressing import Blocks, distilling
 from nas.convert.elastic import ElasticSpace
 from nas.errors import EvaluationError, Infeasible, SupernetError, TrainError
+from nas.evaluate.subnets import OfSubnets
 from tests.compressing.nets import Net, task, trained
 
 NARROW = {"blocks[0].hidden": 8}
@@ -185,6 +186,17 @@ def test_a_training_begins_with_a_composed_network(tmp_path: Path) -> None:
         training.supernet.eval()(x, training.supernet.space.largest), blocks.extract(one)(x), atol=1e-6
     )
     assert tuned(one)["epochs"] == 1
+
+
+class Nothing(OfSubnets):
+    def __call__(self, arch: nas.Arch) -> dict[str, float]:
+        del arch
+        return {}
+
+
+def test_a_training_cannot_begin_with_an_evaluator_without_weights(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="has no supernet to begin with"):
+        nas.Trained(task(), tmp_path, epochs=1, start=Nothing())
 
 
 class Attending(nn.Module):

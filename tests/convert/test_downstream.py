@@ -84,6 +84,14 @@ def tokens() -> ElasticSpace:
     return elastic(Tokens().eval(), torch.randint(17, (2, 5)), granule=4, check=False)
 
 
+@functools.cache
+def replaced() -> ElasticSpace:
+    """With layers that are two factors, and linear maps in the place of blocks."""
+    torch.manual_seed(0)
+    model, example = Tokens().eval(), torch.randint(17, (2, 5))
+    return elastic(model, example, granule=4, rank=True, linear=True, check=False)
+
+
 class Converted(SupernetConformance):
     """Which indices a subnet has follows from the plan alone."""
 
@@ -116,6 +124,16 @@ class TestTokens(Converted):
 
     def inputs(self, samples):
         return torch.randint(17, (samples, 5), generator=torch.Generator().manual_seed(0))
+
+
+class TestReplaced(TestTokens):
+    def space(self):
+        return replaced()
+
+    def make(self):
+        net = super().make()
+        nas.fit_linear(net, batches=[self.inputs(20)])
+        return net
 
 
 @pytest.fixture(scope="module")
