@@ -40,7 +40,7 @@ def main() -> None:
     """Runs what is asked for and prints the figures."""
     words = parser(__doc__, BUDGETS, epochs=3)
     words.add_argument("--searches", action="store_true", help="compare searches at equal evaluations instead")
-    words.add_argument("--evaluations", type=int, default=300, help="of NSGA-II; the others have half")
+    words.add_argument("--evaluations", type=int, default=240, help="of NSGA-II; the others have half")
     options = words.parse_args()
     torch.set_num_threads(1)
     if options.smoke:
