@@ -74,12 +74,12 @@ def everything(options: argparse.Namespace, folder: Path) -> None:
         if options.smoke or not options.searches:
             for seed in range(options.seeds):
                 compressed(options, folder, dataclasses.replace(task, seed=seed), net)
-    if options.smoke or not options.searches or options.report:
-        found = figures(folder, "bits_per_byte")
     if options.smoke or options.searches:
         given = None if options.report else (net, task)
         sizes = {"seeds": options.seeds, "evaluations": options.evaluations, "granule": granule(options)}
         found["searches"] = compared(given, folder, **sizes)
+    if options.smoke or not options.searches or options.report:
+        found |= figures(folder, "bits_per_byte")
     print(json.dumps(found))
 
 

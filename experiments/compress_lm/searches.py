@@ -56,9 +56,10 @@ def _supernet(model: nn.Module, task: nas.Task, granule: int) -> nas.Supernet:
 
 def _searched(net: nas.Supernet, task: nas.Task, folder: Path, *, name: str, seed: int, count: int) -> None:
     """One search, kept as JSON: points in the order of their evaluation."""
-    file = folder / f"search, {name}, {seed}.json"
+    file = folder / "searches" / f"{name}, {seed}.json"
     if file.exists():
         return
+    file.parent.mkdir(exist_ok=True)
     begun = time.process_time()
     quality = nas.Once(nas.Calibration(net, task, batches=BATCHES), _key, folder / "evaluated")
     study = nas.Study(
@@ -83,8 +84,8 @@ def _searched(net: nas.Supernet, task: nas.Task, folder: Path, *, name: str, see
 def _figures(folder: Path) -> dict[str, dict[str, Any]]:
     """Of each search: share of NSGA-II's hypervolume at its end, and the evaluations that reach it, a seed each."""
     curves: dict[tuple[str, str], list[float]] = {}
-    for file in sorted(folder.glob("search, *.json")):
-        _, name, seed = file.stem.split(", ")
+    for file in sorted((folder / "searches").glob("*.json")):
+        name, seed = file.stem.split(", ")
         curves[name, seed] = _volumes(json.loads(file.read_text()))
     found: dict[str, dict[str, Any]] = {}
     for (name, seed), curve in curves.items():
