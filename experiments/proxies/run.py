@@ -3,13 +3,15 @@
     python experiments/proxies/run.py --tables FOLDER [--cells 120] [--seeds 3] [--runs 20] [--part ours]
     python experiments/proxies/run.py --smoke
 
-Two parts.  `ours`: our proxies of untrained cells at reduced size, their Kendall τ with the table's own proxies and accuracies.
-`robot`: the best of 20 cells by RoBoT, by each single proxy of the table, and by random search.  Prints one JSON line last.
+Three parts.  `ours`: our proxies of untrained cells at reduced size, their Kendall τ with the table's own proxies and accuracies.
+`robot`: the best of 20 cells by RoBoT, by each single proxy of the table, and by random search.  `distilled` (which needs no
+table): how well proxies rank cells by the accuracy of distilled students.  Prints one JSON line last.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import random
@@ -22,15 +24,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, spearmanr
 from torch.nn import functional
 
+import nas
 from nas import files
 from nas.errors import NasError
 from nas.metrics import Metric
 from nas.proxies import NAMES, Proxies
 from nas.search import Algorithm, Exhausted, Finished, RandomSearch, RoBoT
-from nas.train import Classification, digits
+from nas.train import Classification, as_supernet, digits
 from searchspaces import nasbench201
 from searchspaces.nasbench201 import Table
 from searchspaces.nasbench201_table import all_cells, made_up
@@ -116,6 +119,61 @@ def ours(table: Table, args: argparse.Namespace) -> dict[str, Any]:
         }
         print(name, json.dumps(result[name]), flush=True)
     return result
+
+
+# -- DisWOT beside students that were distilled
+
+
+def distilled(_: Table, args: argparse.Namespace) -> dict[str, Any]:
+    """Spearman's correlation of proxies with the accuracy of distilled cells, and between initial weights."""
+    space = nasbench201.space(width=args.width, cells=args.repeats, channels=1)
+    task, draw = images(args.side, 64), random.Random(2)
+    archs = list(dict.fromkeys(space.sample(draw) for _ in range(10 * args.students)))[: args.students]
+    seeds = range(args.seeds)
+    scored = {
+        name: [
+            np.array([one[name] for one in map(Proxies([name], task, batch=batch, seed=10 * seed, draws=draws), archs)])
+            for seed in seeds
+        ]
+        for name, draws, batch in (("diswot", args.draws, 64), ("naswot", 1, 32), ("params", 1, None))
+    }
+    accuracies = np.array([[_student(space, arch, task, seed, args) for arch in archs] for seed in seeds])
+    found: dict[str, Any] = {
+        "accuracies between seeds": mean([rank(a, b) for a, b in itertools.combinations(accuracies, 2)]),
+        "accuracy, least to most": [
+            round(float(accuracies.mean(0).min()), 1),
+            round(float(accuracies.mean(0).max()), 1),
+        ],
+    }
+    for name, scores in scored.items():
+        found[name] = {
+            "seeds": mean([rank(a, b) for a, b in itertools.combinations(scores, 2)]),
+            "distilled accuracy": mean([rank(one, accuracies.mean(0)) for one in scores]),
+        }
+    return found
+
+
+def _student(space: nas.Space, arch: nas.Arch, task: Classification, seed: int, args: argparse.Namespace) -> float:
+    """Validation accuracy of a cell taught by the trained largest, in percent."""
+    with tempfile.TemporaryDirectory() as folder:
+        teacher = _teacher(space, task, args.epochs)
+        options: dict[str, Any] = {"epochs": args.epochs, "lr": 1e-2, "seed": seed}
+        one = nas.Trained(task, folder, teacher=teacher, weight=0.5, **options)
+        return 100 * one(arch)["accuracy"]
+
+
+@functools.cache
+def _teacher(space: nas.Space, task: Classification, epochs: int) -> nas.Supernet:
+    """The largest cell, trained twice as long as a student."""
+    net = as_supernet(space.build(space.largest), example=task.example)
+    steps = 2 * epochs * task.steps_per_epoch
+    nas.Training(net, task, sampler=nas.Uniform(1), loss=nas.Labels(), steps=steps, lr=1e-2).run(progress=False)
+    return net
+
+
+def rank(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's correlation."""
+    return float(spearmanr(a, b).statistic)
 
 
 # -- RoBoT
@@ -236,14 +294,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=1, help="cells of a stage (published: 5)")
     parser.add_argument("--side", type=int, default=16, help="pixels of an image's side (published: 32)")
     parser.add_argument("--batch", type=int, default=32, help="samples that are looked at (published: 64)")
+    parser.add_argument("--students", type=int, default=50, help="cells that are distilled")
+    parser.add_argument("--epochs", type=int, default=8, help="of each distillation")
+    parser.add_argument("--draws", type=int, default=3, help="initial weights that DisWOT's scores are averaged over")
     parser.add_argument(
-        "--part", choices=["ours", "robot"], help="only this one; the other stays as results.json has it"
+        "--part", choices=["ours", "robot", "distilled"], help="only this one; the others stay as results.json has them"
     )
     parser.add_argument("--smoke", action="store_true", help="a made-up table, few cells, one run")
     args = parser.parse_args()
     if args.smoke:
         args.cells, args.seeds, args.runs, args.width, args.side, args.batch = 5, 2, 1, 4, 8, 8
-    elif args.tables is None:
+        args.students, args.epochs, args.draws = 3, 1, 1
+    elif args.tables is None and args.part != "distilled":
         parser.error("give --tables FOLDER, or --smoke")
     return args
 
@@ -253,12 +315,12 @@ def main() -> None:
     args = arguments()
     with tempfile.TemporaryDirectory() as made:
         folder = args.tables
-        if args.smoke:
+        if args.smoke or folder is None:  # which looks at no table
             folder = Path(made) / "tables"
             synthetic(folder)
         try:
             table = Table(folder, latency=None)
-            parts = {"ours": ours, "robot": robot}
+            parts = {"ours": ours, "robot": robot, "distilled": distilled}
             figures = {name: part(table, args) for name, part in parts.items() if args.part in (None, name)}
         except NasError as error:
             sys.exit(f"error: {error}")

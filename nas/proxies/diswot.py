@@ -10,15 +10,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas.errors import EvaluationError
-from nas.proxies.probe import Probe, classified, feature_map, gradients, untouched
+from nas.proxies.probe import Probe, classified, feature_map, gradients, hooked, untouched
+from nas.supernet.inputs import call
 
 
 def diswot(probe: Probe) -> float:
     """−(relation distance + semantic distance) to the teacher: 0 for the teacher itself, less the more they differ.
 
-    Relations: ‖Gₛ − Gₜ‖² / n², G the samples' Gram matrix of the features before pooling, its rows of length 1.  Semantics:
-    the same of the classes' Gram matrix of the gradient of the classifier's weights, over classes²: which classes a
-    network would tell apart by the same channels.  Neither needs equal widths.
+    Relations: ‖Gₛ − Gₜ‖² / n, G the samples' Gram matrix of the features before pooling, its rows of length 1.  Semantics:
+    the same of the classes' Gram matrix of the gradient of the classifier's weights: which classes a network would tell apart
+    by the same channels.  Neither needs equal widths, and both are 0 to 4.
+
+    Two things differ from the paper.  Each distance is divided by its rows, not by their square: with fewer classes than samples
+    the semantic one would outweigh the other many times over.  And the gradient is that of a classifier whose weights are zero:
+    with random ones it depends on them more than on the network, and repeats itself in no second initialisation.
 
     Raises:
         EvaluationError: there is no teacher, a network has no linear layer, or the classes differ in number.
@@ -32,17 +37,25 @@ def diswot(probe: Probe) -> float:
             raise EvaluationError(
                 f"student and teacher tell {len(student)} and {len(teacher)} classes apart; diswot needs equally many"
             )
-        distance += float((student - teacher).square().sum()) / len(student) ** 2
+        distance += float((student - teacher).square().sum()) / len(student)
     return 0.0 - distance
 
 
 def _grams(probe: Probe, module: nn.Module) -> tuple[Tensor, Tensor]:
     """(n, n) of the samples and (classes, classes) of the classifier, rows of length 1."""
+    inputs = probe.batch.inputs
     with untouched(module):
         with torch.no_grad():
-            features = feature_map(module, probe.batch.inputs)
-        _, output, classifier = classified(module, probe.batch.inputs)
-        gradient = gradients(probe.task.loss(output, probe.batch), [classifier.weight])[0]
+            features = feature_map(module, inputs)
+            classifier = classified(module, inputs)[2]
+        blank = torch.zeros_like(classifier.weight, requires_grad=True)
+
+        def ignorant(_: nn.Module, arguments: tuple[Tensor, ...], __: Tensor) -> Tensor:
+            return functional.linear(arguments[0], blank)
+
+        with hooked(module, lambda one: one is classifier, ignorant):
+            loss = probe.task.loss(call(module, inputs), probe.batch)
+        gradient = gradients(loss, [blank])[0]
     return _gram(features.flatten(1)), _gram(gradient)
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from nas.checking import checked
+from nas.checking import Count, checked
 from nas.errors import EvaluationError, suggest
 from nas.evaluate.base import Cost, Evaluator
 from nas.proxies.diswot import diswot
@@ -64,6 +64,7 @@ class Proxies(Evaluator):
         task: gives the batch (the first of its first epoch) and the loss.
         batch: how many samples of that batch are looked at; None takes all.
         seed: of the initial weights.
+        draws: initial weights whose scores are averaged, the first those of `seed`; 3 make `diswot` repeatable.
         teacher: arch that `diswot` compares with; None is the largest of the space.
         device: where the networks run.
 
@@ -83,6 +84,7 @@ class Proxies(Evaluator):
         *,
         batch: int | None = None,
         seed: int = 0,
+        draws: Count = 1,
         teacher: Arch | None = None,
         device: str = "cpu",
     ) -> None:
@@ -103,8 +105,9 @@ class Proxies(Evaluator):
                 f"(batch_axis={axis_of(task.example)!r}); leave them out"
             )
         self.task, self.batch, self.seed, self.teacher, self.device = task, batch, seed, teacher, device
+        self.draws = draws
         self._data: Batch | None = None
-        self._taught_by: tuple[str, nn.Module] | None = None
+        self._taught_by: tuple[str, list[nn.Module]] | None = None
         self.metrics = self.names
         self._samples()
 
@@ -115,17 +118,15 @@ class Proxies(Evaluator):
             EvaluationError: a proxy cannot look at this kind of model or task.
         """
         found: dict[str, float] = {}
-        probe: Probe | None = None
+        probes: list[Probe] = []
         with quiet(), torch.random.fork_rng([self.device] if self.device.startswith("cuda") else []):
             for name in self.names:
                 if name in COUNTS:
                     found[name] = self._count(name, arch)
                     continue
-                if probe is None:
-                    probe = self._probe(arch)
-                torch.manual_seed(self.seed)  # of dropout
+                probes = probes or self._probes(arch)
                 with enough(EvaluationError, f"the batch of {name} is too small"):
-                    value = PROXIES[name](probe)
+                    value = sum(_score(name, probe) for probe in probes) / len(probes)
                 found[name] = value if math.isfinite(value) else UNDEFINED
         return found
 
@@ -145,7 +146,18 @@ class Proxies(Evaluator):
     def describe(self) -> dict[str, Any]:
         """JSON-able name and options."""
         teacher = self.teacher.to_json() if self.teacher is not None else None
-        options = {"names": list(self.names), "batch": self.batch, "seed": self.seed, "teacher": teacher}
+        options: dict[str, Any] = {
+            "names": list(self.names),
+            "batch": self.batch,
+            "seed": self.seed,
+            "teacher": teacher,
+        }
+        if self.draws > 1:
+            options["draws"] = self.draws
+        if {"zen", "diswot"} & set(
+            self.names
+        ):  # earlier versions took what was pooled where a model does not name its features
+            options["features"] = "before pooling"
         return {"name": "Proxies", **options, "task": self.task.describe()}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -169,24 +181,33 @@ class Proxies(Evaluator):
             self._data = part_of(whole.to("cpu"), slice(size), self.task.example)
         return self._data
 
-    def _build(self, arch: Arch) -> nn.Module:
-        torch.manual_seed(self.seed)
-        random.seed(self.seed)
+    @property
+    def _seeds(self) -> list[int]:
+        return [self.seed + number for number in range(self.draws)]
+
+    def _build(self, arch: Arch, seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        random.seed(seed)
         return build(arch.space, arch).to(self.device)
 
-    def _probe(self, arch: Arch) -> Probe:
-        teacher = self._teacher(arch) if "diswot" in self.names else None
-        return Probe(self._build(arch), self._samples().to(self.device), self.task, self.seed, teacher)
+    def _probes(self, arch: Arch) -> list[Probe]:
+        """The network with each of its initial weights."""
+        batch = self._samples().to(self.device)
+        teachers = self._teachers(arch) if "diswot" in self.names else [None] * self.draws
+        return [
+            Probe(self._build(arch, seed), batch, self.task, seed, teacher)
+            for seed, teacher in zip(self._seeds, teachers, strict=True)
+        ]
 
-    def _teacher(self, arch: Arch) -> nn.Module:
-        """The teacher of the space of `arch`, built once."""
+    def _teachers(self, arch: Arch) -> Sequence[nn.Module]:
+        """The teacher of the space of `arch` with each of its initial weights, built once."""
         chosen = self.teacher or arch.space.largest
         if chosen.space.fingerprint != arch.space.fingerprint:
             raise EvaluationError(
                 f"the teacher is an arch of space {chosen.space.name!r}, and archs are of {arch.space.name!r}; give one of that"
             )
         if self._taught_by is None or self._taught_by[0] != chosen.key:
-            self._taught_by = (chosen.key, self._build(chosen))
+            self._taught_by = (chosen.key, [self._build(chosen, seed) for seed in self._seeds])
         return self._taught_by[1]
 
     def _count(self, name: str, arch: Arch) -> int:
@@ -194,3 +215,8 @@ class Proxies(Evaluator):
         if name == "params":
             return sum(parameter.numel() for parameter in skeleton.parameters())
         return costs.macs(skeleton, lambda: build(arch.space, arch), self.task.example)
+
+
+def _score(name: str, probe: Probe) -> float:
+    torch.manual_seed(probe.seed)  # of dropout
+    return PROXIES[name](probe)

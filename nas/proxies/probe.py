@@ -138,13 +138,36 @@ def classified(module: nn.Module, inputs: Inputs) -> tuple[Tensor, Tensor, nn.Li
 
 
 def feature_map(module: nn.Module, inputs: Inputs) -> Tensor:
-    """Features before pooling where the model has a method `features`, else what its last linear layer is given: (n, …)."""
+    """Features before pooling: (n, …).
+
+    What a model's own method `features` gives, if it has one.  Else the last output of a part of the model, before the last
+    linear layer, that has that layer's channels and more numbers than it is given; what it is given, if nothing was pooled.
+    """
     own = getattr(module, "features", None)
     if callable(own) and not isinstance(own, nn.Module):
         found = own(inputs)
         assert isinstance(found, Tensor)
         return found
-    return classified(module, inputs)[0]
+    seen: list[Tensor] = []
+    before = 0
+
+    def keep(one: nn.Module, _: Any, output: Any) -> None:
+        nonlocal before
+        if isinstance(one, nn.Linear):
+            before = len(seen)
+        if isinstance(output, Tensor):
+            seen.append(output)
+
+    with hooked(module, lambda one: one is not module, keep):
+        features = classified(module, inputs)[0]
+    for output in reversed(seen[:before]):
+        if (
+            len(output) == len(features)
+            and output.numel() > features.numel()
+            and features.shape[-1] in output.shape[1:]
+        ):
+            return output
+    return features
 
 
 def ones(inputs: Inputs) -> Inputs:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import pickle
+import random
 
 import numpy as np
 import pytest
@@ -187,12 +189,59 @@ def test_diswot_is_zero_for_the_teacher_and_the_formula_for_others():
     relations, semantics = [], []
     for net in (student, teacher):
         features = functional.relu(x @ net[0].weight.T).detach()
-        wrong = functional.softmax(features @ net[2].weight.T, 1) - functional.one_hot(labels, 4)
+        wrong = 1 / 4 - functional.one_hot(labels, 4).float()  # of a classifier that knows nothing
         relations.append(unit(features.double().numpy()))
         semantics.append(unit((wrong.T @ features / len(x)).detach().double().numpy()))
-    distance = sum(((a - b) ** 2).sum() / len(a) ** 2 for a, b in (relations, semantics))
+    distance = sum(((a - b) ** 2).sum() / len(a) for a, b in (relations, semantics))
     assert PROXIES["diswot"](seen) == pytest.approx(-distance, rel=1e-4)
     assert PROXIES["diswot"](probe(teacher, teacher=student)) == pytest.approx(-distance, rel=1e-4)
+
+
+def test_diswot_leaves_the_classifier_as_it_is():
+    net = chain(activation=nn.ReLU())
+    before = copy.deepcopy(net.state_dict())
+    PROXIES["diswot"](probe(net, teacher=chain(hidden=9, activation=nn.ReLU(), seed=1)))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert net[-1].weight.grad is None
+
+
+def test_scores_of_several_initial_weights_are_averaged():
+    cells = nasbench201.space(width=4, cells=1, channels=1)
+    arch = cells.sample(random.Random(3))
+    each = [Proxies(["naswot", "diswot", "params"], digits(), batch=8, seed=seed)(arch) for seed in (5, 6, 7)]
+    three = Proxies(["naswot", "diswot", "params"], digits(), batch=8, seed=5, draws=3)
+    for name, value in three(arch).items():
+        assert value == pytest.approx(sum(one[name] for one in each) / 3)
+    assert three.describe()["draws"] == 3
+    assert "draws" not in Proxies(["naswot"], digits(), batch=8).describe()
+
+
+@pytest.mark.parametrize("name", ["zen", "diswot"])
+def test_what_earlier_versions_computed_otherwise_is_another_evaluator(name: str):
+    said = Proxies([name], digits(), batch=8).describe()
+    assert said.pop("features") == "before pooling"
+    assert "features" not in Proxies(["naswot"], digits(), batch=8).describe()
+
+
+class Pooled(nn.Module):
+    """No method `features`, and pooling that no module does."""
+
+    def __init__(self, wide: int = 5) -> None:
+        super().__init__()
+        self.body, self.norm, self.head = nn.Conv2d(1, wide, 3), nn.BatchNorm2d(wide), nn.Linear(wide, 40)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.norm(self.body(x))).mean((2, 3)))
+
+
+def test_features_before_pooling_are_found_in_models_that_do_not_name_them():
+    from nas.proxies.probe import feature_map
+
+    net, x = Pooled(), draw(6, 1, 8, 8)
+    assert torch.equal(feature_map(net, x), net.norm(net.body(x)))
+    plain = chain(activation=nn.ReLU())
+    x = draw(6, 5)
+    assert torch.equal(feature_map(plain, x), plain[:-1](x)), "nothing is pooled"
 
 
 def test_diswot_says_what_it_needs():
