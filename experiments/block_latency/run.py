@@ -12,7 +12,6 @@ import json
 import os
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,9 +20,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "compress_cnn"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "compress_lm"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "minilm"))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import torch
+from compress_common.compare import carry_out
 from encoder import pretrained
 from net import Net
 from numpy.typing import NDArray
@@ -75,16 +76,9 @@ def main() -> None:
     words.add_argument("--report", action="store_true", help="only the figures of what was run")
     words.add_argument("--smoke", action="store_true", help="seconds")
     options = words.parse_args()
-    torch.set_num_threads(1)
     if options.smoke:
         options.models, options.archs, options.rounds, options.divisions = ["convolutions", "decoder"], 15, 2, 2
-        with tempfile.TemporaryDirectory() as folder:
-            everything(options, Path(folder))
-        return
-    if options.runs is None:
-        words.error("--runs is needed (or --smoke); see README.md")
-    options.runs.mkdir(parents=True, exist_ok=True)
-    everything(options, options.runs)
+    carry_out(everything, options, words)
 
 
 def everything(options: argparse.Namespace, folder: Path) -> None:

@@ -10,20 +10,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import torch
-from compress_common.compare import Case, figures, original_of, parser, run
+from compress_common.compare import Case, carry_out, figures, original_of, parser, run, trained
 from net import Net
+from torch import nn
 
 import nas
-from nas.train import as_supernet
 
 BUDGETS = ("75%", "50%", "35%")
 LEARNT, TRAIN, VALID, TEST = 300, 120, 100, 150
@@ -45,24 +43,17 @@ def glyphs(file: Path, seed: int, train_on: int) -> nas.Task:
     return nas.Classification(train, valid, test, batch=128, calibration=512, seed=seed)
 
 
-def original(task: nas.Task, folder: Path, smoke: bool) -> Net:
+def original(task: nas.Task, folder: Path, smoke: bool) -> nn.Module:
     """The network, trained to its end; kept in the folder."""
     torch.manual_seed(0)
-    net = Net(8, 8) if smoke else Net(24, 32)
-    training = nas.Training(
-        as_supernet(net, example=task.example),
+    return trained(
+        Net(8, 8) if smoke else Net(24, 32),
         task,
-        path=folder / "original",
+        folder / "original",
         steps=60 if smoke else 2000,
         lr=1e-2 if smoke else 3e-3,
         sampler=nas.Uniform(1),
-        loss=nas.Labels(),
     )
-    if not training.trained:
-        print(training.run(progress=False), flush=True)
-    found = training.load()
-    module: Any = found.extract(found.space.largest)
-    return module
 
 
 def main() -> None:
@@ -70,16 +61,9 @@ def main() -> None:
     words = parser(__doc__, BUDGETS, epochs=6)
     words.add_argument("--glyphs", type=Path, help="glyphs.npz: images (n, 16, 16), labels, typeface")
     options = words.parse_args()
-    torch.set_num_threads(1)
     if options.smoke:
         options.budgets, options.ways, options.seeds, options.epochs = ["50%"], ["ours", "magnitude"], 1, 3
-        with tempfile.TemporaryDirectory() as folder:
-            everything(options, Path(folder))
-        return
-    if options.runs is None or (options.glyphs is None and not options.report):
-        words.error("--glyphs and --runs are needed (or --smoke); README.md says how to make the glyphs")
-    options.runs.mkdir(parents=True, exist_ok=True)
-    everything(options, options.runs)
+    carry_out(everything, options, words, ["glyphs"])
 
 
 def data(options: argparse.Namespace, seed: int, train_on: int = TRAIN) -> nas.Task:

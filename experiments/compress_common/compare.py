@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 import nas
@@ -198,6 +200,42 @@ def parser(document: str | None, budgets: Sequence[str], *, epochs: int) -> argp
     words.add_argument("--report", action="store_true", help="only the figures of what was run")
     words.add_argument("--smoke", action="store_true", help="one budget, seconds")
     return words
+
+
+def carry_out(
+    everything: Callable[[argparse.Namespace, Path], None],
+    options: argparse.Namespace,
+    words: argparse.ArgumentParser,
+    needs: Sequence[str] = (),
+) -> None:
+    """Run an experiment on one thread: with --smoke in a folder that is thrown away, else in that of --runs.
+
+    Args:
+        everything: what to run.
+        options: parsed.
+        words: tell what is missing.
+        needs: further options without which only --smoke and --report work.
+    """
+    torch.set_num_threads(1)
+    if options.smoke:
+        with tempfile.TemporaryDirectory() as folder:
+            everything(options, Path(folder))
+        return
+    missing = [] if options.report else [name for name in needs if getattr(options, name) is None]
+    missing += ["runs"] if options.runs is None else []
+    if missing:
+        words.error(f"{' and '.join(f'--{name}' for name in missing)} needed (or --smoke); see README.md")
+    options.runs.mkdir(parents=True, exist_ok=True)
+    everything(options, options.runs)
+
+
+def trained(net: nn.Module, task: nas.Task, folder: Path, **options: Any) -> nn.Module:
+    """A network trained by itself; a training in `folder` is gone on with, or taken as it is if it has ended."""
+    training = nas.Training(as_supernet(net, example=task.example), task, path=folder, loss=nas.Labels(), **options)
+    if not training.trained:
+        print(training.run(), flush=True)
+    found = training.load()
+    return found.extract(found.space.largest)
 
 
 def original_of(net: nn.Module, task: nas.Task, folder: Path) -> None:

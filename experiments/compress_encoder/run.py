@@ -10,15 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "minilm"))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import torch
-from compress_common.compare import Case, figures, original_of, parser, run
+from compress_common.compare import Case, carry_out, figures, original_of, parser, run
 from encoder import numbered, pretrained
 from functions import Pair, splits
 from torch import Tensor
@@ -49,17 +47,10 @@ def main() -> None:
     words.add_argument("--weights", help="folder with config.json, model.safetensors and tokenizer.json")
     words.add_argument("--pairs", type=int, default=2000, help="to train on")
     options = words.parse_args()
-    torch.set_num_threads(1)
     if options.smoke:
         options.budgets, options.ways, options.seeds, options.epochs = ["50%"], ["magnitude"], 1, 1
         options.weights, options.pairs = None, 64
-        with tempfile.TemporaryDirectory() as folder:
-            everything(options, Path(folder))
-        return
-    if options.runs is None or (options.weights is None and not options.report):
-        words.error("--weights and --runs are needed (or --smoke); see README.md")
-    options.runs.mkdir(parents=True, exist_ok=True)
-    everything(options, options.runs)
+    carry_out(everything, options, words, ["weights"])
 
 
 def everything(options: argparse.Namespace, folder: Path) -> None:

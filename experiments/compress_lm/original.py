@@ -11,11 +11,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
+from compress_common.compare import trained
 from corpus import corpus
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -50,23 +51,16 @@ def decoder(vocabulary: int, *, width: int, layers: int, heads: int, groups: int
 
 def original(task: LanguageModelling, folder: Path, sizes: dict[str, int], steps: int) -> nn.Module:
     """The trained decoder; the training in `folder` is finished first where it is not."""
-    net = decoder(task.vocabulary, **sizes)
-    training = nas.Training(
-        as_supernet(net, example=task.example),
+    return trained(
+        decoder(task.vocabulary, **sizes),
         task,
-        path=folder,
+        folder,
         steps=steps,
         lr=2e-3,
         sampler=FixedList([{}]),
-        loss=nas.Labels(),
         checkpoint_every=min(50, steps),
         validate_every=min(200, steps),
     )
-    if not training.trained:
-        print(training.run(progress=True), flush=True)
-    found = training.load()
-    module: Any = found.extract(found.space.largest)
-    return module
 
 
 def main() -> None:

@@ -12,15 +12,13 @@ import argparse
 import dataclasses
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import torch
-from compress_common.compare import Case, figures, original_of, parser, run
+from compress_common.compare import Case, carry_out, figures, original_of, parser, run
 from corpus import corpus, shorter
 from original import LIMIT, SIZES, SMALL, STEPS, original
 from searches import compared
@@ -42,17 +40,10 @@ def main() -> None:
     words.add_argument("--searches", action="store_true", help="compare searches at equal evaluations instead")
     words.add_argument("--evaluations", type=int, default=240, help="of NSGA-II; the others have half")
     options = words.parse_args()
-    torch.set_num_threads(1)
     if options.smoke:
         options.budgets, options.ways, options.seeds, options.epochs = ["memory 70%"], ["ours", "magnitude"], 1, 1
         options.evaluations = 12
-        with tempfile.TemporaryDirectory() as folder:
-            everything(options, Path(folder))
-        return
-    if options.runs is None:
-        words.error("--runs is needed (or --smoke); see README.md")
-    options.runs.mkdir(parents=True, exist_ok=True)
-    everything(options, options.runs)
+    carry_out(everything, options, words)
 
 
 def prepared(folder: Path, smoke: bool) -> tuple[LanguageModelling, nn.Module]:

@@ -18,7 +18,7 @@ from nas.supernet.inputs import Inputs, call, like, plain, tensors_in
 from nas.supernet.skeleton import quiet
 from nas.train import Task
 from nas.train.task import Batch, to_device
-from nas.train.trainer import strange_option
+from nas.train.trainer import check_options
 from nas.train.validate import device_of
 
 DECIDED = (
@@ -120,15 +120,7 @@ def check_training(options: Mapping[str, Any]) -> None:
     Raises:
         EvaluationError: there is one.
     """
-    strange = strange_option(options, DECIDED)
-    if strange is None:
-        return
-    name, known = strange
-    if name in DECIDED:
-        raise EvaluationError(f"a compression decides {name} of its trainings itself; leave it out")
-    raise EvaluationError(
-        f"nas.compress has no option {name!r}; for its trainings it takes {', '.join(known)}{suggest(name, known)}"
-    )
+    check_options(options, DECIDED, "nas.compress", EvaluationError)
 
 
 def check_fits(model: nn.Module | Supernet, task: Task) -> None:

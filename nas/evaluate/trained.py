@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from nas.checking import Count, Positive, checked
-from nas.errors import EvaluationError, SpaceError, suggest
+from nas.errors import EvaluationError, SpaceError
 from nas.evaluate.base import Evaluator
 from nas.evaluate.subnets import Accuracy, OfSubnets, Source
 from nas.identity import told
@@ -47,7 +47,7 @@ from nas.train.best import Best, judged, watching
 from nas.train.features import alike
 from nas.train.losses import digest
 from nas.train.task import mixed
-from nas.train.trainer import strange_option
+from nas.train.trainer import check_options
 
 if TYPE_CHECKING:
     from nas.space import Arch
@@ -118,7 +118,7 @@ class Trained(Evaluator):
         seed: int = 0,
         **options: Any,
     ) -> None:
-        _check_options(options)
+        check_options(options, _OURS, "Trained", EvaluationError)
         if teacher is not None and loss is not None:
             raise EvaluationError("teacher and loss both say what candidates are taught; give one of them")
         if teacher is None and (weight is not None or temperature is not None):
@@ -376,15 +376,3 @@ class _Teaching:
 def _only(quality: Accuracy) -> Arch:
     assert isinstance(quality.weights.source, Supernet)
     return quality.weights.source.space.largest
-
-
-def _check_options(options: dict[str, Any]) -> None:
-    strange = strange_option(options, _OURS)
-    if strange is None:
-        return
-    name, known = strange
-    if name in _OURS:
-        raise EvaluationError(f"Trained decides {name} of its trainings itself; leave it out")
-    raise EvaluationError(
-        f"Trained has no option {name!r}; besides its own it takes {', '.join(known)}{suggest(name, known)}"
-    )

@@ -16,7 +16,7 @@ from torch import nn
 
 from nas import reading, signals
 from nas.checking import Count, NonNegative, Positive, checked
-from nas.errors import DeviceError, TrainError, suggest
+from nas.errors import DeviceError, NasError, TrainError, suggest
 from nas.identity import IDENTITY, differing, jsonable, same, told
 from nas.pace import duration
 from nas.text import facts
@@ -372,15 +372,23 @@ def train(supernet: Supernet, task: Task, *, progress: bool = True, resume: bool
     return Training(supernet, task, **options).run(progress, resume)
 
 
-def strange_option(options: Iterable[str], decided: Container[str]) -> tuple[str, list[str]] | None:
-    """The first option that no training takes, or that somebody else decides; and what may be given.  None if there is none.
+def check_options(options: Iterable[str], decided: Container[str], who: str, error: type[NasError]) -> None:
+    """Refuse options that no training takes, or that somebody else decides.
 
     Args:
         options: names of what a training is to be made with.
         decided: names of what is not for the user to give.
+        who: decides that.
+        error: raised with the sentence.
     """
     known = [name for name in inspect.signature(Training).parameters if name not in decided]
-    return next(((name, known) for name in options if name not in known), None)
+    for name in options:
+        if name in decided:
+            raise error(f"{who} decides {name} of its trainings itself; leave it out")
+        if name not in known:
+            raise error(
+                f"{who} has no option {name!r}; for its trainings it takes {', '.join(known)}{suggest(name, known)}"
+            )
 
 
 def _period(name: str, given: int | None, usual: int) -> int:
