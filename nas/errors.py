@@ -44,11 +44,23 @@ class MetricError(NasError, ValueError):
 
 
 class FilterError(NasError, ValueError):
-    """A `where` filter does not parse, or names a column that is not there."""
+    """A `where` filter does not parse, or names a column that is not there.
+
+    Attributes:
+        place: the first character of the filter that is wrong, and the one behind the last; None where that is not known.
+    """
+
+    def __init__(self, message: str, place: tuple[int, int] | None = None) -> None:
+        super().__init__(message)
+        self.place = place
 
 
 class StoreError(NasError):
     """The results database is missing, foreign, locked, newer than the code, or was asked the impossible."""
+
+
+class ReportError(StoreError):
+    """A finished trial was reported again, with another result."""
 
 
 class StudyError(NasError, ValueError):

@@ -83,6 +83,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plot": {"errors", "metrics", "noise", "page", "pareto", "store", "text"},
     "page": {"errors", "measurements", "metrics", "noise", "plot", "text"},
     "study": {
+        "failures",
         "pace",
         "files",
         "sealed",
@@ -161,6 +162,22 @@ MAY_IMPORT: dict[str, set[str]] = {
         "runners",
         "study",
         "failures",
+        "web",
+    },
+    "web": {
+        "errors",
+        "evaluate",
+        "files",
+        "measurements",
+        "metrics",
+        "noise",
+        "pareto",
+        "runners",
+        "search",
+        "space",
+        "store",
+        "study",
+        "supernet",
     },
 }
 for _layer in set(MAY_IMPORT) - {"errors"}:
@@ -194,6 +211,11 @@ ONLY_IN = {
     "moocore": {"pareto"},
     "onnxruntime": {"deploy", "hardware"},
     "onnxscript": {"deploy"},
+    "fastapi": {"web"},
+    "starlette": {"web"},
+    "uvicorn": {"web"},
+    "pydantic": {"web"},
+    "prometheus_client": {"web"},
 }
 
 

@@ -22,7 +22,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 import nas
-from nas.cli.job import load_job
+from nas.study.job import load_job
 from nas.train import subnet_metrics
 
 HERE = Path(__file__).parent

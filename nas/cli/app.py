@@ -12,7 +12,7 @@ from cyclopts import CycloptsError
 
 # Each of these adds its commands to the application.
 from nas import signals
-from nas.cli import compressing, converting, keeping, looking, measuring, running, taking, tending  # noqa: F401
+from nas.cli import compressing, converting, keeping, looking, measuring, running, serving, taking, tending  # noqa: F401
 from nas.cli.root import app
 from nas.cli.stores import close_all
 from nas.errors import LONGEST, NasError, brief

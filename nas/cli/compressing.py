@@ -80,8 +80,8 @@ def _module(job: str) -> Any:
     Raises:
         JobError: it lacks one.
     """
-    from nas.cli.job import load_module
     from nas.errors import JobError
+    from nas.study.job import load_module
 
     module, where, _, _ = load_module(job)
     for name in ("model", "task"):

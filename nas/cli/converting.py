@@ -65,10 +65,10 @@ def _converted(job: str) -> tuple[ElasticSpace, Any]:
     """The space that a job defines, or that its model gives, and inputs where there are some."""
     from torch import nn
 
-    from nas.cli.job import load_module
     from nas.convert.elastic import ElasticSpace
     from nas.convert.elastic import elastic as convert
     from nas.errors import JobError
+    from nas.study.job import load_module
 
     module, where, _, name = load_module(job)
     names = [name] if name else [known for known in ("space", "study", "model") if hasattr(module, known)]

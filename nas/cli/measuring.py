@@ -91,7 +91,7 @@ def predictor_show(*, store: StoreOption = None, format: Literal["table", "json"
 
 def _job_and_store(job: str, store: str | None) -> tuple[Study, Store]:
     """A job's study, and the database that it or the command line names."""
-    from nas.cli.job import load_job
+    from nas.study.job import load_job
 
     study = keep(load_job(job))
     if store is not None or "NAS_STORE" in os.environ:

@@ -43,6 +43,8 @@ seconds = Parameter(converter=_taking(Float(Range(above=0)), float))
 text = Parameter(converter=_taking(Text(), lambda word: os.fsencode(word).decode()))  # UTF-8 in any locale
 _PATH = _taking(PathKind())
 
+PATH = Parameter(converter=_taking(PathKind(), Path))
+
 StoreOption = Annotated[
     str | None,
     Parameter(

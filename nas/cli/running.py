@@ -32,9 +32,9 @@ def train(
         restart: begin anew, even if there is a checkpoint.
         quiet: no progress.
     """
-    from nas.cli.job import load_job
     from nas.cli.output import print_text
     from nas.errors import JobError
+    from nas.study.job import load_job
 
     study = load_job(job)
     if study.training is None:
@@ -85,10 +85,10 @@ def run_study(
     """
     from nas.cli import own
     from nas.cli.hardware import measure_front, measure_noisy
-    from nas.cli.job import load_job
     from nas.cli.output import print_json, print_text
     from nas.cli.show import is_predicted
     from nas.hardware.idle import wait_s
+    from nas.study.job import load_job
     from nas.study.retrying import fruitless
 
     study = keep(load_job(job))

@@ -26,7 +26,7 @@ from nas.noise import (
     tells,
     with_noise,
 )
-from nas.store import further
+from nas.store import frames, further
 from nas.study.retrying import no_front
 from nas.text import printable
 
@@ -109,7 +109,7 @@ def write_front(
     elif format == "json":
         print_json(records(front))
     elif format == "csv":
-        print_lines(_flat(front).to_csv().rstrip())
+        print_lines(frames.flat(front).to_csv().rstrip())
     elif front.empty:
         print_text(no_front(record, where))
     else:
@@ -195,7 +195,7 @@ def _is_prediction(told: Any) -> bool:
 
 
 def _text(front: pd.DataFrame, format: str) -> str:
-    return str(_flat(front).to_csv()) if format == "csv" else json.dumps(records(front), indent=2) + "\n"
+    return str(frames.flat(front).to_csv()) if format == "csv" else json.dumps(records(front), indent=2) + "\n"
 
 
 def _picture(
@@ -312,16 +312,6 @@ def _tidy(row: Mapping[Any, Any], name: str, noisy: bool, same: Mapping[str, Any
     if noisy and not pd.isna(value):
         return Figure(with_noise(float(value), half_spread(row, name), is_noisy(row, name)))
     return value
-
-
-def _flat(front: pd.DataFrame) -> pd.DataFrame:
-    """One column a decision instead of `choices`."""
-    if "choices" not in front.columns:
-        return front.rename_axis(index="trial")
-    choices = pd.DataFrame(front["choices"].map(dict).tolist(), index=front.index, dtype=object)
-    flat = pd.concat([front.drop(columns="choices"), choices], axis=1)
-    flat = flat.rename(columns=printable).map(lambda value: printable(value) if isinstance(value, str) else value)
-    return flat.rename_axis(index="trial")
 
 
 def _file_name(name: str) -> str:

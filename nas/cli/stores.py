@@ -109,7 +109,7 @@ def declared(study: str, job: str | None, store: str | None, again: Sequence[str
         JobError: this user did not run that study here, and gave no job.
     """
     from nas.cli import own
-    from nas.cli.job import load_job
+    from nas.study.job import load_job
 
     opened = reading(store)
     record = opened.open_study(study)

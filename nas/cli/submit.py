@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from nas.cli.job import load_job
 from nas.cli.output import print_text
 from nas.errors import JobError, RunnerError
 from nas.runners.jobs import Jobs
 from nas.store.database import locate, shown
 from nas.store.sqlite import Sqlite
+from nas.study.job import load_job
 
 
 def submit(

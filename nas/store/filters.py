@@ -114,18 +114,21 @@ class Filter:
     def __init__(self, text: str) -> None:
         self.text = text
         self._names: dict[str, None] = {}
+        self._places: dict[str, tuple[int, int]] = {}
         self._pairs: list[tuple[_Operand, str, _Operand]] = []
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 tree = ast.parse(text.strip(), mode="eval")
             self._truth = self._compile(tree.body)
+        except FilterError:
+            raise
         except (RecursionError, MemoryError):
             raise FilterError(f"filter {text[:40]!r}… is nested too deeply; simplify it") from None
         except (SyntaxError, ValueError) as error:
             hint = "; compare with '==', not '='" if _single_equals(text) else f"; {_GRAMMAR}"
             message = getattr(error, "msg", None) or str(error)
-            raise FilterError(f"filter {text!r} does not parse ({message}){hint}") from None
+            raise FilterError(f"filter {text!r} does not parse ({message}){hint}", _where(text, error)) from None
         self.names = tuple(self._names)
 
     def check(self, kinds: Mapping[str, frozenset[Kind]]) -> None:
@@ -139,7 +142,8 @@ class Filter:
                 plain = [key for key in kinds if not key.startswith("choices[")]
                 shown = ", ".join(plain[:20]) + (", …" if len(plain) > 20 else "")
                 raise FilterError(
-                    f"filter {self.text!r}: there is no column {name!r}{suggest(name, kinds)}; there are {shown}"
+                    f"filter {self.text!r}: there is no column {name!r}{suggest(name, kinds)}; there are {shown}",
+                    self._places.get(name),
                 )
         for left, operator, right in self._pairs:
             if not _comparable(operator, _kinds(left, kinds), _kinds(right, kinds)):
@@ -210,6 +214,7 @@ class Filter:
         if isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
             name = ast.unparse(node)
             self._names[name] = None
+            self._places.setdefault(name, self._place(node))
             return _Name(name)
         sign = 1.0
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
@@ -229,7 +234,32 @@ class Filter:
         raise self._refuse(node, "is neither a column nor a number, a text, True, False or None")
 
     def _refuse(self, node: ast.expr, why: str) -> FilterError:
-        return FilterError(f"filter {self.text!r}: '{ast.unparse(node)}' {why}; {_GRAMMAR}")
+        return FilterError(f"filter {self.text!r}: '{ast.unparse(node)}' {why}; {_GRAMMAR}", self._place(node))
+
+    def _place(self, node: ast.expr) -> tuple[int, int]:
+        """Where a part of the expression is in the text."""
+        first = _character(self.text, node.lineno, node.col_offset)
+        last = _character(self.text, node.end_lineno or node.lineno, node.end_col_offset or node.col_offset)
+        return first, max(first + 1, last)
+
+
+def _where(text: str, error: Exception) -> tuple[int, int] | None:
+    """Where a text stops being an expression."""
+    line, column = getattr(error, "lineno", None), getattr(error, "offset", None)
+    if line is None:
+        return None
+    if not column:  # it ends too soon
+        return len(text), len(text)
+    lines = text.strip().splitlines(keepends=True)
+    first = min(len(text) - len(text.lstrip()) + sum(map(len, lines[: line - 1])) + column - 1, max(0, len(text) - 1))
+    return first, first + 1
+
+
+def _character(text: str, line: int, column: int) -> int:
+    """The character at a line and a column in bytes of UTF-8, as syntax trees count, of the text without spaces around."""
+    lines = text.strip().splitlines(keepends=True)
+    within = lines[line - 1].encode()[:column].decode(errors="ignore")
+    return len(text) - len(text.lstrip()) + sum(map(len, lines[: line - 1])) + len(within)
 
 
 def _single_equals(text: str) -> bool:

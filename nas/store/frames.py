@@ -82,7 +82,7 @@ def _completed(sql: Transaction, catalog: Catalog, size: int, condition: Filter 
     check_places(numbers, size)
     if len(numbers) != history.counts(sql, catalog.study)[0]["COMPLETED"]:
         raise Suspect("the study counts other COMPLETED trials than it has")
-    return numbers[_where(sql, catalog, numbers, size, condition)]
+    return numbers[meeting(sql, catalog, numbers, size, condition)]
 
 
 def _non_dominated(numbers: Integers, columns: dict[str, Column], objectives: Sequence[Metric]) -> Integers:
@@ -134,7 +134,21 @@ def trials(
     size = len(numbers)
     if size != history.counts(sql, study)[1]:
         raise Suspect("the study counts other trials than it has")
-    numbers = numbers[_where(sql, catalog, numbers, size, condition)][:limit]
+    numbers = numbers[meeting(sql, catalog, numbers, size, condition)][:limit]
+    return of_numbers(sql, catalog, own, numbers, size=size, wanted=names)
+
+
+def of_numbers(
+    sql: Transaction,
+    catalog: Catalog,
+    own: Sequence[Metric],
+    numbers: Integers,
+    *,
+    size: int,
+    wanted: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """These trials of a study of `size`, in this order; all columns unless some are wanted."""
+    names = list(wanted) if wanted is not None else _all_columns(catalog)
     columns = Columns(sql, catalog, numbers, size)
     objectives = {metric.name for metric in own}.intersection(names)
     loaded = columns.load([*(name for name in names if name != "choices"), *(["state"] if objectives else [])])
@@ -151,7 +165,7 @@ def table(sql: Transaction, study: int, names: Sequence[str], where: str) -> Tab
     numbers = history.every(sql, study)
     check_all_there(numbers)
     size = len(numbers)
-    numbers = numbers[_where(sql, catalog, numbers, size, Filter(where))]
+    numbers = numbers[meeting(sql, catalog, numbers, size, Filter(where))]
     return Columns(sql, catalog, numbers, size).table(names)
 
 
@@ -174,9 +188,10 @@ def curve(sql: Transaction, study: int, objectives: Sequence[Metric]) -> pd.Data
     return pd.DataFrame({"number": numbers, **columns}, index=pd.Index(places, name="finish_seq"))
 
 
-def _where(
+def meeting(
     sql: Transaction, catalog: Catalog, numbers: Integers, size: int, condition: Filter | None
 ) -> NDArray[np.bool_]:
+    """(n,) which of the trials with these numbers meet a condition."""
     if condition is None:
         return np.ones(len(numbers), dtype=np.bool_)
     condition.check(catalog.kinds)
@@ -225,6 +240,16 @@ class Trials(pd.DataFrame):  # type: ignore[misc]  # pandas has no types here
             values[:] = [row(choices) for choices in plain["choices"]]
             plain = plain.assign(choices=pd.Series(values, index=plain.index, dtype=object))
         return plain
+
+
+def flat(front: pd.DataFrame) -> pd.DataFrame:
+    """One column a decision instead of `choices`."""
+    if "choices" not in front.columns:
+        return front.rename_axis(index="trial")
+    choices = pd.DataFrame(front["choices"].map(dict).tolist(), index=front.index, dtype=object)
+    flat = pd.concat([front.drop(columns="choices"), choices], axis=1)
+    flat = flat.rename(columns=printable).map(lambda value: printable(value) if isinstance(value, str) else value)
+    return flat.rename_axis(index="trial")
 
 
 def _short(row: Mapping[Any, Any], name: str) -> str:

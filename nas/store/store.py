@@ -109,6 +109,14 @@ class Store:
         """Revision of the database's tables (None: it has none) and the newest one that this code knows."""
         return self._database.revision(), HEAD
 
+    def check(self) -> None:
+        """Whether this code can work with the tables, which another program may have changed since.
+
+        Raises:
+            StoreError: they are empty, older, newer or somebody else's.
+        """
+        self._database.check()
+
     def upgrade(self) -> None:
         """Bring the tables to the newest revision.
 

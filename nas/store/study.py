@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 from nas.checking import Natural, checked
 from nas.errors import StoreError
 from nas.metrics import Metric
-from nas.store import history, notes
+from nas.store import history, looking, notes
 from nas.store.columns import schemas
 from nas.store.database import Database
 from nas.store.filters import Table
 from nas.store.ledger import Ledger
+from nas.store.looking import Ended, Lease, Page, Position, Reasons
 from nas.store.records import (
     Added,
     ArchRow,
@@ -180,15 +181,24 @@ class StudyRecord:
         )
 
     @checked(StoreError)
-    def measure(self, number: Natural, name: str, value: float, step: int) -> None:
+    def measure(
+        self, number: Natural, name: str, value: float, step: int, held_by: tuple[str, int] | None = None
+    ) -> None:
         """An intermediate value of a RUNNING trial; the same step again replaces it.
 
         A step that was not there before is progress: the workers that were lost until then no longer count (`requeue_expired`).
 
+        Args:
+            number: of the trial.
+            name: of the metric.
+            value: of it at this step.
+            step: 0 and more.
+            held_by: the worker and the attempt that must hold its lease; None asks nobody.
+
         Raises:
-            StoreError: the trial is not RUNNING, or `value` is not a number.
+            StoreError: the trial is not RUNNING, somebody else holds it, or `value` is not a number.
         """
-        self._ledger.write(lambda wave: wave.measure(number, name, value, step))
+        self._ledger.write(lambda wave: wave.measure(number, name, value, step, held_by))
 
     def release(self, worker: str) -> int:
         """Give the RUNNING trials of `worker` back to WAITING, as it stops; how many."""
@@ -319,6 +329,65 @@ class StudyRecord:
         from nas.store import frames  # pandas is imported when a table is asked for
 
         return self._database.reading(lambda sql: frames.curve(sql, self.id, self.objectives))
+
+    def position(self) -> Position:
+        """How far the study is; costs the same whatever its size, to be asked again and again."""
+        return self._database.reading(lambda sql: looking.position(sql, self.id))
+
+    def ended(self, after: int, most: int = 1000) -> list[Ended]:
+        """The first trials that finished behind the place `after` in the order of finishing."""
+        return self._database.reading(lambda sql: looking.ended(sql, self.id, after, most))
+
+    def leases(self) -> list[Lease]:
+        """Who evaluates which trial at present."""
+        return self._database.reading(lambda sql: looking.leases(sql, self.id))
+
+    def reasons(self, most: int = 50) -> list[Reasons]:
+        """Why trials failed or are infeasible, the most frequent reason first."""
+        return self._database.reading(lambda sql: looking.reasons(sql, self.id, most))
+
+    def recent_times(self) -> list[float]:
+        """When the last 200 trials finished, in seconds since the epoch, oldest first."""
+        return self._database.reading(lambda sql: looking.times(sql, self.id))
+
+    @checked(StoreError)
+    def page(
+        self,
+        where: str | None = None,
+        *,
+        by: str = "number",
+        descending: bool = False,
+        start: Natural = 0,
+        count: Natural = 100,
+    ) -> Page:
+        """Some trials of those that satisfy a filter, sorted by a column; equal ones by number, those without a value last.
+
+        Args:
+            where: a filter (`nas.store.filters`).
+            by: a metric, a column of trials, or a decision.
+            descending: the largest first.
+            start: how many to pass over.
+            count: at most so many.
+
+        Raises:
+            FilterError: the filter does not parse, or a column is not there.
+        """
+        return self._database.reading(
+            lambda sql: looking.page(
+                sql, self.id, self.objectives, where=where, by=by, descending=descending, start=start, count=count
+            )
+        )
+
+    @checked(StoreError)
+    def sample(self, columns: Sequence[str], where: str | None = None, most: Natural = 4000) -> Page:
+        """Of the trials that satisfy a filter at most so many, evenly over their numbers.
+
+        Raises:
+            FilterError: the filter does not parse, or a column is not there.
+        """
+        return self._database.reading(
+            lambda sql: looking.sample(sql, self.id, self.objectives, columns, where=where, most=most)
+        )
 
     @checked(StoreError)
     def trial(self, number: Natural) -> TrialRecord:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from nas.errors import StoreError
+from nas.errors import ReportError, StoreError
 from nas.measurements import usable
 from nas.metrics import unit_of
 from nas.pareto import Front
@@ -301,7 +301,7 @@ class Wave:
         """A finished trial may be reported again by whoever finished it, with the same result only."""
         stored = here.measurements if here else dict(self.sql.all(s.FINALS_OF_TRIAL, (self._id, report.number)))
         if (outcome.state, outcome.reason, outcome.measurements) != (lease.state, lease.reason, stored):
-            raise StoreError(_finished_already(report, lease))
+            raise ReportError(_finished_already(report, lease))
         return Receipt(report.number, True, "already recorded", False, lease.state)
 
     def _ending(
@@ -319,7 +319,7 @@ class Wave:
 
     # -- measurements and the front ----------------------------------------------------------------------------------
 
-    def measure(self, number: int, name: str, value: float, step: int) -> None:
+    def measure(self, number: int, name: str, value: float, step: int, held_by: tuple[str, int] | None = None) -> None:
         """See `StudyRecord.measure`."""
         values, fault = usable({name: value})
         if fault is None and step < 0:
@@ -327,6 +327,8 @@ class Wave:
         lease = s.LEASES.all(self.sql, (self._id,), [number])
         if fault is None and (not lease or lease[0][1] != "RUNNING"):
             fault = f"it {'is ' + lease[0][1] if lease else 'does not exist'}, and only RUNNING trials have intermediate values"
+        if fault is None and held_by is not None and lease[0][2:4] != held_by:
+            fault = f"worker {held_by[0]!r} (attempt {held_by[1]}) holds no lease on it"
         if fault is not None:
             raise StoreError(f"trial {number} cannot be measured: {fault}")
         metric, found = self._metric(name), float(values[name])

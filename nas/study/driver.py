@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,15 @@ _LOOK_S = 1.0
 _WAITING_LOOK_S = 0.2
 # Waves in a row of which proposals were known to the store (another driver's), before the space counts as exhausted.
 _KNOWN_WAVES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """A trial that a worker elsewhere evaluates; `attempt` goes back with what it measured."""
+
+    number: int
+    attempt: int
+    arch: Arch
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,7 @@ class Driver:
         self._strange: set[int] = set()  # pending trials held back here: the space has no such arch any more
         algorithm.bind(space, objectives, constraints)
         record.requeue_expired(dead=is_gone, max_attempts=LOSSES)
+        self._looked = 0  # up to where, in the order of finishing, the record is known here
         self.finished = self._rebuild()
 
     # -- by hand --------------------------------------------------------------------------------------------------------
@@ -172,6 +182,47 @@ class Driver:
         """Up to `count` tasks, started in the record: trials that wait there, then proposals."""
         waiting = self._claim(count)
         return waiting + self._wave([], count - len(waiting))
+
+    def hand_out(
+        self, worker: str, count: int, holding: Collection[int], lease_s: float, most: int | None
+    ) -> list[Handed]:
+        """Up to `count` trials for a worker that is no process of ours: it keeps its leases and reports to the record itself.
+
+        Those come first that the record leases to it and that it does not know of, since an answer was lost; then those that
+        wait, then proposals.
+
+        Args:
+            worker: to which they are leased.
+            count: at most so many.
+            holding: numbers of the trials that it evaluates already.
+            lease_s: seconds of the lease.
+            most: trials that the study may have; None when there is no limit.
+        """
+        self._record.requeue_expired(dead=is_gone, max_attempts=LOSSES)
+        stored = self._record.history(after=self._looked)
+        self._take_in(stored)
+        self._looked = self.finished
+        handed: list[Handed] = []
+        for lost in stored.pending:
+            if lost.worker == worker and lost.number not in holding and len(handed) < count:
+                arch = self._arch(lost.row, stored.schemas[lost.space_id])
+                handed += [] if arch is None else [Handed(lost.number, lost.attempt, arch)]
+        # Of a study whose space changed some trials that wait may be of no arch that there is: a run sorts them out.
+        if len(handed) < count and len(stored.schemas) == 1:
+            for claim in self._record.claim(worker, count - len(handed), lease_s):
+                handed.append(Handed(claim.number, claim.attempt, self._space.from_row(claim.row)))
+        full = most is not None and stored.last + len(stored.pending) >= most
+        for _ in range(0 if full else _KNOWN_WAVES):
+            archs = self._propose(count - len(handed))
+            if not archs:
+                break
+            trials = [NewTrial(arch.key, arch.row()) for arch in archs]
+            _, added = self._record.wave([], trials, worker, lease_s, most=most)
+            for new, trial in zip(archs, added, strict=False):
+                handed += [] if trial.existing else [Handed(trial.number, 1, new)]
+            if len(added) < len(archs):
+                break
+        return handed
 
     @property
     def algorithm(self) -> Algorithm:
@@ -439,7 +490,7 @@ class Driver:
         stored = self._record.history()
         pending = [self._arch(trial.row, stored.schemas[trial.space_id]) for trial in stored.pending]
         self._algorithm.restore(self._history(stored, [arch for arch in pending if arch is not None]))
-        self._looked = stored.last  # up to where, in the order of finishing, the record is known here
+        self._looked = stored.last
         return len(stored)
 
     def _history(self, stored: Stored, pending: Sequence[Arch]) -> History:

@@ -107,6 +107,7 @@ class Study:
         self.max_failures = max_failures
         self.algorithm = make(algorithm) if isinstance(algorithm, str) else algorithm or Surrogate()
         self.job: str | None = None
+        self.declared: dict[str, Any] | None = None  # where it was declared in JSON: what it was (`nas.web.declared`)
         self._where = store
         self._store: Store | None = None
         self._opened: StudyRecord | None = None
@@ -505,7 +506,8 @@ class Study:
 
     def _settings(self) -> dict[str, Any]:
         described = [settings_of(evaluator) for evaluator in self.evaluators]
-        return {"algorithm": self.algorithm.describe(), "evaluators": described, "job": self.job}
+        declared = {} if self.declared is None else {"declared": self.declared}
+        return {"algorithm": self.algorithm.describe(), "evaluators": described, "job": self.job, **declared}
 
     def _open(self) -> StudyRecord:
         if self.name not in self.store.names():

@@ -10,6 +10,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +71,67 @@ def _counted(count: Callable[[Inputs], int], one: Inputs, example: Inputs) -> in
             "nas.Example(inputs, batch_axis=...): a number, None where there is no batch (a graph), or one for each tensor"
         )
     return found
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module without modules of its own.
+
+    Args:
+        name: its path.
+        type: its class.
+        shape: of its output for one sample; () where it gave none, as layers do that an input does not reach.
+        parameters: of its own.
+        macs: multiply-accumulates that were counted in it.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    parameters: int
+    macs: int
+
+
+def layers(module: nn.Module, example: Inputs) -> list[Layer]:
+    """The layers of a model with weights, in its own order, with what each takes of one sample of `example`.
+
+    Operations between layers are in none of them, so that their sum may be less than `macs`.
+
+    Raises:
+        SupernetError: the model does not run on the example.
+    """
+    one = convert(some(example, slice(1)), lambda tensor: tensor.cpu())
+    shapes: dict[str, tuple[int, ...]] = {}
+    leaves = {name: each for name, each in module.named_modules() if name and not any(each.children())}
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            shapes[name] = tuple(output.shape) if isinstance(output, Tensor) else ()
+
+        return hook
+
+    hooks = [each.register_forward_hook(note(name)) for name, each in leaves.items()]
+    counter = FlopCounterMode(display=False)
+    try:
+        with _taken_apart(), torch.no_grad(), counter:
+            call(module.eval(), one)
+    except _UNFIT as error:
+        raise SupernetError(f"{type(module).__name__} does not run on the example: {error}") from error
+    finally:
+        for one_hook in hooks:
+            one_hook.remove()
+    root = type(module).__name__
+    counts = {path: sum(each.values()) for path, each in counter.get_flop_counts().items()}
+    return [
+        Layer(
+            name,
+            type(each).__name__,
+            shapes.get(name, ()),
+            sum(weight.numel() for weight in each.parameters()),
+            int(counts.get(f"{root}.{name}", 0)) // 2,
+        )
+        for name, each in leaves.items()
+    ]
 
 
 @contextmanager

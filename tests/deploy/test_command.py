@@ -10,7 +10,7 @@ import torch
 
 import nas
 from nas.cli.app import run
-from nas.cli.job import load_job
+from nas.study.job import load_job
 
 JOB = """
 import pyglove as pg

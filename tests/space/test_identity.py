@@ -145,7 +145,7 @@ def test_a_job_and_a_script_name_the_same_classes(tmp_path: Path) -> None:
         job = tmp_path / folder / "job.py"
         job.write_text(text)
         loading = (
-            f"from nas.cli.job import load_job; s = load_job({str(job)!r}).space; print(s.fingerprint, s.largest.key)"
+            f"from nas.study.job import load_job; s = load_job({str(job)!r}).space; print(s.fingerprint, s.largest.key)"
         )
         for command in ([str(job)], ["-c", loading]):
             ran = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)

@@ -1,0 +1,102 @@
+"""The database of a running server: opened once, and again where another file is in its place."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.errors import StoreError
+from nas.store import open_store
+from nas.store.database import locate, shown
+from nas.store.sqlite import Sqlite
+from nas.web.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nas.store import Store, StudyRecord
+
+_LOOK_S = 2.0  # how often the revision of the tables is asked for
+
+
+class Opened:
+    """A database for requests.
+
+    Args:
+        url: where it is.
+        read_only: nothing is written.
+        replaced: called when another database is in its place.
+    """
+
+    def __init__(self, url: str, *, read_only: bool, replaced: Callable[[], None]) -> None:
+        self.shown = shown(url)
+        self._url, self._read_only, self._replaced = url, read_only, replaced
+        backend = locate(url)
+        self._path: Path | None = backend.path if isinstance(backend, Sqlite) else None
+        self._lock = threading.Lock()
+        self._store: Store | None = None
+        self._file: tuple[int, int] | None = None
+        self._next_look = 0.0
+
+    @property
+    def store(self) -> Store:
+        """The database.
+
+        Raises:
+            Problem: it is gone, or its tables are another version's.
+        """
+        with self._lock:
+            there = self._there()
+            if self._store is not None and there != self._file:
+                self._store.close()
+                self._store = None
+                self._replaced()
+            try:
+                if self._store is None:
+                    self._store = open_store(self._url, create=False, read_only=self._read_only)
+                    self._file, self._next_look = there, 0.0
+                if time.monotonic() >= self._next_look:
+                    self._store.check()
+                    self._next_look = time.monotonic() + _LOOK_S
+            except StoreError as error:
+                raise Problem(503, str(error), headers={"Retry-After": "5"}) from None
+            return self._store
+
+    def _there(self) -> tuple[int, int] | None:
+        """Which file is there; None where the database is no file."""
+        if self._path is None:
+            return None
+        try:
+            found = self._path.stat()
+        except OSError:
+            raise Problem(
+                503,
+                f"database {self.shown} is gone; put it back, or start the server with another",
+                headers={"Retry-After": "5"},
+            ) from None
+        return found.st_dev, found.st_ino
+
+    def study(self, name: str) -> StudyRecord:
+        """A study by its name.
+
+        Raises:
+            Problem: there is none.
+        """
+        store = self.store
+        names = store.names()
+        if name not in names:
+            from nas.errors import brief, suggest
+
+            raise Problem(
+                404, f"there is no study {brief(repr(name), 220)}{suggest(name, names)}; /api/v1/studies lists them"
+            )
+        return store.open_study(name)
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._lock:
+            if self._store is not None:
+                self._store.close()
+                self._store = None

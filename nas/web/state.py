@@ -1,0 +1,135 @@
+"""What a running server holds: the database, desks, jobs, files, feeds, and what it counted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from nas.web.desk import Desks
+from nas.web.events import Feed
+from nas.web.jobs import Jobs
+from nas.web.making import Making
+from nas.web.opened import Opened
+from nas.web.problems import Problem
+from nas.web.reading import Volumes
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from nas.store import StudyRecord
+
+_LAYERS_S = 300
+
+
+class State:
+    """Of one server.
+
+    Args:
+        store: database URL.
+        jobs: the operator's folder of jobs.
+        read_only: refuse every write.
+    """
+
+    def __init__(self, store: str, jobs: Path | None, *, read_only: bool) -> None:
+        self.read_only = read_only
+        self.jobs = None if jobs is None else Jobs(jobs, store)
+        self.making = None if self.jobs is None else Making(self.jobs, store)
+        self.desks = Desks(self.jobs)
+        self.opened = Opened(store, read_only=read_only, replaced=self.desks.forget)
+        self.volumes = Volumes()
+        self.registry = CollectorRegistry()
+        self.requests = Counter("nas_requests", "Requests answered", ["method", "status"], registry=self.registry)
+        self.trials = Gauge("nas_trials", "Trials by study and state", ["study", "state"], registry=self.registry)
+        self.leases = Gauge("nas_leases", "Trials under way, by study", ["study"], registry=self.registry)
+        self.watching = Gauge("nas_event_streams", "Pages and programs that watch", registry=self.registry)
+        self._store = store
+        self._feeds: dict[Hashable, Feed] = {}
+        self._layers: dict[tuple[int, float, int], dict[str, Any]] = {}
+        self._lock = threading.Lock()
+
+    def feed(self, which: Hashable, look: Callable[[], Callable[[], list[str]]]) -> Feed:
+        """The feed of something, made where nobody watches it yet."""
+        with self._lock:
+            for other, feed in list(self._feeds.items()):
+                if other != which and not feed.readers:
+                    del self._feeds[other]
+            found = self._feeds.get(which)
+            if found is None or not found.readers:
+                found = self._feeds[which] = Feed(look())
+            return found
+
+    @property
+    def watchers(self) -> int:
+        """How many event streams are open."""
+        return sum(feed.readers for feed in self._feeds.values())
+
+    def commands(self, record: StudyRecord, number: int) -> dict[str, str]:
+        """What takes a trial's network home on a command line."""
+        from shlex import join
+
+        at = [] if self.opened.shown == "nas.db" else ["--store", self.opened.shown]
+        name = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in record.name)
+        words = {
+            "extract": ["nas", "extract", record.name, str(number), "-o", f"{name}-{number}"],
+            "export": ["nas", "export", record.name, str(number), "-o", f"{name}-{number}.onnx"],
+        }
+        return {verb: join([*each, *at]) for verb, each in words.items()}
+
+    def layers(self, record: StudyRecord, number: int) -> dict[str, Any]:
+        """Layers of a trial's network, counted in a process of its own.
+
+        Raises:
+            Problem: the study's job is not in the folder, or does not build the network.
+        """
+        job = None if self.jobs is None else self.jobs.file_of(record)
+        if job is None:
+            raise Problem(
+                409,
+                f"the job of study {record.name!r} is not in the server's folder, so that its networks cannot be built here",
+            )
+        which = record.id, record.created, number
+        if which not in self._layers:
+            if len(self._layers) > 500:
+                self._layers.clear()
+            self._layers[which] = self._counted(job, record, number)
+        return self._layers[which]
+
+    def _counted(self, job: Path, record: StudyRecord, number: int) -> dict[str, Any]:
+        words = [sys.executable, "-m", "nas.web.layers", str(job), record.name, str(number)]
+        import os
+
+        try:
+            done = subprocess.run(
+                words,
+                check=False,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                cwd=job.parent,
+                env={**os.environ, "NAS_STORE": self._store},
+                stdin=subprocess.DEVNULL,
+                timeout=_LAYERS_S,
+            )
+            found = json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else None
+        except (OSError, ValueError, IndexError, subprocess.SubprocessError):
+            found = None
+        if not isinstance(found, dict):
+            raise Problem(409, f"job {job.name!r} does not build the network of trial {number}")
+        if "detail" in found:
+            raise Problem(409, str(found["detail"]))
+        return found
+
+    def close(self) -> None:
+        """The server ends; what runs goes on."""
+        for feed in self._feeds.values():
+            feed.close()
+        if self.making is not None:
+            self.making.close()
+        self.opened.close()
