@@ -121,4 +121,4 @@ def _predict_part(kind: str, x: Floats, ms: Floats, train: NDArray[np.intp], tes
         raise PredictorError("a predictor needs two measurements beside those held out")
     scale, shift, width = _scales(x[train], ms[train])
     model = _class(kind)().fit((x[train] - shift) / width, ms[train] / scale)
-    return np.maximum(model.predict((x[test] - shift) / width)[0] * scale, float(ms[train].min()) / 10)
+    return np.maximum(model.values((x[test] - shift) / width) * scale, float(ms[train].min()) / 10)

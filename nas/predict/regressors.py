@@ -34,6 +34,10 @@ class Regressor(ABC):
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
         """(m,) values and (m,) standard deviations, the latter positive."""
 
+    def values(self, x: Floats) -> Floats:
+        """(m,) values alone, where that is less work."""
+        return self.predict(x)[0]
+
     @abstractmethod
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What `restore` needs."""
@@ -164,17 +168,25 @@ class BoostedTrees(Regressor):
     def fit(self, x: Floats, y: Floats) -> Self:
         """As the interface says."""
         self.x, self.y = x, y
-        target = np.log(np.maximum(y, _FLOOR))
-        rng = np.random.default_rng(0)
-        samples = [np.arange(len(x)), *(rng.integers(0, len(x), len(x)) for _ in range(self.MODELS - 1))]
-        self._models = [_boosted(x[rows], target[rows]) for rows in samples]
-        residual = target - self._models[0].predict(x)
-        self._noise = float(residual.std())
+        self._resampled: list[Any] = []
+        self._model = _boosted(x, self._logs())
+        self._noise = float((self._logs() - self._model.predict(x)).std())
         return self
+
+    def _logs(self) -> Floats:
+        return np.log(np.maximum(self.y, _FLOOR))
+
+    def values(self, x: Floats) -> Floats:
+        """As the interface says; cross-validation, which asks for no spread, fits one model for each part."""
+        return np.exp(np.asarray(self._model.predict(x)))
 
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
         """As the interface says."""
-        logs = np.stack([np.asarray(model.predict(x)) for model in self._models])
+        if not self._resampled:
+            rng, n, target = np.random.default_rng(0), len(self.x), self._logs()
+            samples = (rng.integers(0, n, n) for _ in range(self.MODELS - 1))
+            self._resampled = [_boosted(self.x[rows], target[rows]) for rows in samples]
+        logs = np.stack([np.asarray(model.predict(x)) for model in (self._model, *self._resampled)])
         value = np.exp(logs[0])
         return value, np.maximum(value * np.sqrt(logs.var(0) + self._noise**2), _FLOOR)
 

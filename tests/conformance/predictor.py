@@ -76,9 +76,13 @@ class PredictorConformance:
     def make(self) -> Predictor:
         raise NotImplementedError
 
-    def fitted(self) -> Predictor:
+    def fit(self, speed: float = 1.0) -> Predictor:
         shots = archs(self.shots, 1)
-        return self.make().fit(shots, [truth(arch) for arch in shots])
+        return self.make().fit(shots, [truth(arch, speed) for arch in shots])
+
+    def fitted(self) -> Predictor:
+        """One for all tests of a class: asking it, or keeping it, does not change it."""
+        return _fitted(type(self))
 
     def test_unseen_archs_are_predicted(self) -> None:
         unseen = archs(80, 2)
@@ -97,14 +101,13 @@ class PredictorConformance:
         assert 0.0 <= one.errors["mape"] <= 2 * self.good
 
     def test_twice_the_time_is_twice_the_prediction(self) -> None:
-        shots, unseen = archs(self.shots, 1), archs(20, 2)
-        once = self.make().fit(shots, [truth(arch) for arch in shots]).predict(unseen)[0]
-        twice = self.make().fit(shots, [truth(arch, 2.0) for arch in shots]).predict(unseen)[0]
+        unseen = archs(20, 2)
+        once, twice = (one.predict(unseen)[0] for one in (self.fitted(), self.fit(speed=2.0)))
         assert twice == pytest.approx(2 * once, rel=0.02)
 
     def test_the_same_data_gives_the_same_predictor(self) -> None:
         unseen = archs(20, 3)
-        for a, b in zip(self.fitted().predict(unseen), self.fitted().predict(unseen), strict=True):
+        for a, b in zip(self.fitted().predict(unseen), self.fit().predict(unseen), strict=True):
             assert a == pytest.approx(b, rel=1e-9)
 
     def test_the_order_of_questions_does_not_matter(self) -> None:
@@ -172,3 +175,8 @@ class PredictorConformance:
         packed: Any = one.pack()
         with pytest.raises(PredictorError, match="are damaged"):
             Packed.of_bytes(packed.kind, packed.state, b"PK\x03\x04")
+
+
+@cache
+def _fitted(suite: type[PredictorConformance]) -> Predictor:
+    return suite().fit()

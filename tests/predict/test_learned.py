@@ -81,7 +81,7 @@ def test_trees_need_no_lightgbm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lightgbm", None)  # importing it fails
     x = np.arange(60.0)[:, None]
     one = BoostedTrees().fit(x, 1.0 + x[:, 0])
-    assert type(one._models[0]).__name__ == "HistGradientBoostingRegressor"
+    assert type(one._model).__name__ == "HistGradientBoostingRegressor"
     assert one.predict(x)[0][10:] == pytest.approx(1.0 + x[10:, 0], rel=0.2)
 
 

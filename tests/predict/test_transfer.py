@@ -75,17 +75,18 @@ def test_leaving_devices_out_says_how_well_each_follows_from_the_others() -> Non
 
 
 def test_measurements_that_contradict_each_other_are_refused() -> None:
-    shots = FewShot(space(), "phone", known()).choose(10)
+    few = FewShot(space(), "phone", known())
+    shots = few.choose(10)
     ms = [truth(arch) for arch in shots]
     rng = np.random.default_rng(3)
     refused = 0
     for _ in range(8):
         try:
-            FewShot(space(), "phone", known()).fit(shots, rng.permutation(ms))
+            few.fit(shots, rng.permutation(ms))
         except PredictorError as error:
             refused += "the 10 measurements of device 'phone' contradict each other" in str(error)
     assert refused >= 5
-    FewShot(space(), "phone", known()).fit(shots, ms)
+    few.fit(shots, ms)
 
 
 def test_one_arch_with_two_latencies_is_refused() -> None:
