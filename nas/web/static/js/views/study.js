@@ -1,0 +1,101 @@
+// One study, live: budget, front, table, hypervolume, importance, parallel coordinates, failures, latency.
+
+import { get } from "../api.js";
+import { chip, make } from "../dom.js";
+import { Live, show } from "../live.js";
+import { Model } from "../model.js";
+import { Panel } from "../panel.js";
+import { bestPanel } from "../panels/best.js";
+import { budgetPanel } from "../panels/budget.js";
+import { declaration } from "../panels/declaration.js";
+import { failuresPanel } from "../panels/failures.js";
+import { frontPanel } from "../panels/front.js";
+import { growthPanel } from "../panels/growth.js";
+import { importancePanel } from "../panels/importance.js";
+import { latencyPanel } from "../panels/latency.js";
+import { parallelPanel } from "../panels/parallel.js";
+import { progress } from "../panels/progress.js";
+import { rowsPanel } from "../panels/rows.js";
+import * as state from "../state.js";
+import { goal } from "./studies.js";
+
+const QUICK_MS = 700, SLOW_MS = 15_000;
+
+export function studyView(root) {
+  const name = state.of("study");
+  document.title = `${name} · supernas`;
+  const model = new Model(name);
+  const parts = { quick: [], slow: [], all: [] };
+  const about = make("div", { class: "about" });
+  const place = make("div", { class: "grid" });
+  const head = new Panel("Progress", (signal) => get(["studies", name], {}, signal), (study, body) => {
+    const first = !model.study;
+    model.study = study;
+    about.replaceChildren(...declared(study));
+    body.replaceChildren(progress(study));
+    if (first) build(model, place, parts);
+    model.tell("study");
+    return null;
+  }, { wide: "all" });
+  root.append(
+    make("a", { class: "skip", href: "#trials", text: "Skip to the table", click: (event) => { event.preventDefault(); toTable(place); } }),
+    make("p", { class: "crumbs" }, make("a", { href: "?", text: "Studies" })),
+    make("h1", { text: name }), about, head.root, place);
+  parts.all.push(head);
+  const live = follow(name, head, parts);
+  head.reload();
+  return { close: () => [...parts.all, live].forEach((one) => one.close()) };
+}
+
+function toTable(place) {
+  const link = place.querySelector("#trials tbody a") ?? place.querySelector("#trials select");
+  link?.focus();
+}
+
+function declared(study) {
+  const level = study.level_of ? [make("span", { class: "muted" }, "a level of ", make("a", {
+    href: state.url({ study: study.level_of }, { fresh: true }), text: study.level_of }))] : [];
+  return [...study.objectives.map((one) => chip(goal(one), "goal")), ...study.constraints.map((text) => chip(text)),
+    make("span", { class: "muted", text: study.space }), ...level];
+}
+
+// The panels in their order; those that are cheap follow each change, the others now and then.
+function build(model, place, parts) {
+  const budget = budgetPanel(model), best = bestPanel(model);
+  const front = frontPanel(model), rows = rowsPanel(model);
+  const growth = growthPanel(model), importance = importancePanel(model), parallel = parallelPanel(model), failures = failuresPanel(model);
+  const latency = model.study.latency_devices.length ? [latencyPanel(model.study)] : [];
+  model.on("where", () => importance.reload());
+  parts.quick.push(front);
+  parts.slow.push(growth, importance, parallel, failures, ...latency);
+  const charts = [growth, importance, parallel, ...latency].map((one) => one.chart);
+  parts.all.push(front, best, rows, budget, ...parts.slow, ...charts);
+  place.append(make("div", { class: "top-row" }, budget.root, best.root), front.root, rows.root, growth.root, importance.root,
+    parallel.root, failures.root, ...latency.map((one) => one.root), declaration(model.study));
+  for (const panel of [front, ...parts.slow]) panel.reload();
+}
+
+// What changes in the database is shown soon where it is cheap, and now and then where it is not.
+function follow(name, head, parts) {
+  const timers = {};
+  const later = (which, wait, panels) => {
+    timers[which] ??= setTimeout(() => {
+      timers[which] = null;
+      panels().forEach((panel) => panel.renew());
+    }, wait);
+  };
+  const changed = () => {
+    later("quick", QUICK_MS, () => [head, ...parts.quick]);
+    later("slow", SLOW_MS, () => parts.slow);
+  };
+  const everything = () => [head, ...parts.quick, ...parts.slow].forEach((panel) => panel.renew());
+  const live = new Live(["studies", name, "events"], {
+    change: () => { show("live"); changed(); },
+    idle: () => { show("idle"); everything(); },
+    reload: everything,
+    gone: () => { show("gone"); live.close(); show("gone"); head.reload(); },
+  }, everything);
+  const close = live.close.bind(live);
+  live.close = () => { Object.values(timers).forEach(clearTimeout); close(); };
+  return live;
+}
