@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from nas.predict import Learned as Learned
     from nas.predict import LookUp as LookUp
     from nas.proxies import Proxies as Proxies
+    from nas.remote import Remote as Remote
     from nas.search import LINAS as LINAS
     from nas.search import MCTS as MCTS
     from nas.search import NSGA2 as NSGA2
@@ -144,6 +145,7 @@ __version__ = "0.1.0"
 # public name -> module that defines it
 _HOME = {
     "model": "nas.space",
+    "Remote": "nas.remote",
     "Space": "nas.space",
     "Arch": "nas.space",
     "elastic": "nas.convert.elastic",

@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "noise": {"metrics"},
     "pareto": {"errors"},
     "retrieval": {"errors"},
+    "remote": {"errors", "failures", "measurements"},
     "space": {"errors", "text"},
     "files": {"errors"},
     "sealed": set(),
