@@ -11,7 +11,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY nas nas
 COPY searchspaces searchspaces
-RUN /opt/nas/bin/pip install -c constraints.txt '.[plots,postgres]' && /opt/nas/bin/pip check
+RUN /opt/nas/bin/pip install -c constraints.txt '.[plots,postgres,web]' && /opt/nas/bin/pip check
 
 FROM python:3.11.14-slim-bookworm
 RUN useradd --uid 1000 --create-home nas && install -d -o nas -g nas /srv/nas /srv/nas/jobs /srv/nas/runs

@@ -3,9 +3,10 @@
     entry.py migrate               bring the database to this version's schema
     entry.py head                  the head of the Ray cluster; evaluates nothing itself
     entry.py worker                a node of the cluster, with this container's processors and GPUs
+    entry.py web [OPTIONS]         `nas serve OPTIONS` for other machines, with the token of NAS_WEB_TOKEN_PATH
     entry.py run JOB [OPTIONS]     `nas run JOB --ray OPTIONS` from a node of its own, which leaves with it
     entry.py nas ...               any other command of `nas`
-    entry.py health PART [PART]      store, head, worker or runner: this container's node
+    entry.py health PART [PART]      store, head, web, worker or runner: this container's node
 
 Settings are the environment's: NAS_STORE (an address without password), NAS_PASSWORD_FILE, RAY_ADDRESS (host:port of the
 head), RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH, NAS_CPUS and NAS_GPUS of a worker.  Secrets stay in files: neither the
@@ -14,6 +15,7 @@ environment nor a command line of any process shows one.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -21,12 +23,15 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
 
 JOIN_S = 120.0
+_WEB_PORT = "8017"
 _OBJECT_STORE_BYTES = 100 * 2**20  # weights are mapped from files; only tasks and outcomes travel
 
 
@@ -40,6 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         "migrate": lambda _: _replaced("nas", "db", "upgrade"),
         "head": _head,
         "worker": _worker,
+        "web": _web,
         "run": _run,
         "nas": lambda rest: _replaced("nas", *rest),
         "health": _health,
@@ -144,6 +150,16 @@ def _head(_: Sequence[str]) -> int:
     os.execve(command[0], command, environment)
 
 
+def _web(arguments: Sequence[str]) -> int:
+    """The server; `nas serve` refuses a token that others may read, as a mounted secret may be, so that it gets a copy."""
+    token = _secret(_setting("NAS_WEB_TOKEN_PATH", "the file that holds the server's token"))
+    handle, path = tempfile.mkstemp(prefix="token-")  # mode 0600
+    with open(handle, "w", encoding="utf-8") as file:
+        file.write(token)
+    where = ["--host", "0.0.0.0", "--port", _amount("NAS_WEB_PORT", _WEB_PORT), "--token", path]
+    return _replaced("nas", "serve", *where, *arguments)
+
+
 def _worker(_: Sequence[str]) -> int:
     command = _node("worker", _amount("NAS_CPUS", str(os.cpu_count() or 1)), _amount("NAS_GPUS", "0"))
     os.execve(command[0], command, os.environ)
@@ -215,6 +231,7 @@ def _health(arguments: Sequence[str]) -> int:
     checks: dict[str, Callable[[], object]] = {
         "store": _store_answers,
         "head": _nodes,
+        "web": _web_answers,
         "worker": lambda: _lives("worker"),
         "runner": lambda: _lives("runner"),
     }
@@ -239,6 +256,17 @@ def _store_answers() -> None:
     finally:
         if "NAS_PASSWORD_FILE" in environment:
             Path(environment["PGPASSFILE"]).unlink(missing_ok=True)
+
+
+def _web_answers() -> None:
+    port = _amount("NAS_WEB_PORT", _WEB_PORT)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10):
+            pass
+    except urllib.error.HTTPError as error:
+        raise EntryError(f"the server is not ready: {json.loads(error.read())['detail']}") from None
+    except OSError as error:
+        raise EntryError(f"the server does not answer at port {port}: {error}") from None
 
 
 def _lives(role: str) -> None:

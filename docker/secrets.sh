@@ -5,7 +5,7 @@ set -eu
 folder=${1:-$(dirname "$0")/secrets}
 mkdir -p "$folder"
 chmod 700 "$folder"
-for name in postgres_password ray_token; do
+for name in postgres_password ray_token web_token; do
     [ -s "$folder/$name" ] && continue
     head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$folder/$name"
     chmod 444 "$folder/$name"

@@ -17,6 +17,7 @@ def serve(
     port: Annotated[int, natural] = 8017,
     token: Annotated[Path | None, PATH] = None,
     read_only: bool = False,
+    state: Annotated[Path | None, PATH] = None,
     prefix: Annotated[str, text] = "",
     create: bool = False,
 ) -> None:
@@ -30,6 +31,7 @@ def serve(
         port: to bind to; 0 takes a free one.
         token: file with a token, readable by you alone, which every request must then show.
         read_only: refuse every write.
+        state: folder for logs of jobs and files of networks. [default: .serve in the jobs folder]
         prefix: path under which a proxy shows the server, where the proxy does not take it away, as in /nas.
         create: make the database if there is none.
     """
@@ -48,6 +50,6 @@ def serve(
 
         open_store(url_of(store)).close()
     run(
-        Serving(url_of(store), host, port, token, jobs, read_only, prefix),
+        Serving(url_of(store), host, port, token, jobs, state, read_only, prefix),
         lambda address: print_text(f"serving {address} until Ctrl-C"),
     )

@@ -32,6 +32,7 @@ def create_app(
     store: str,
     *,
     jobs: Path | None = None,
+    folder: Path | None = None,
     token: str | None = None,
     read_only: bool = False,
     prefix: str = "",
@@ -42,6 +43,7 @@ def create_app(
     Args:
         store: database URL or path.
         jobs: folder whose job files may be run.
+        folder: for what they print and the files of networks; `.serve` in the jobs folder unless given.
         token: that every request must show; None where only this machine reaches the server.
         read_only: refuse every write.
         prefix: of the path, where a proxy does not take it away.
@@ -51,7 +53,7 @@ def create_app(
         StoreError: the database cannot be opened.
         JobError: the jobs folder cannot be used.
     """
-    state = State(store, jobs, read_only=read_only)
+    state = State(store, jobs, folder, read_only=read_only)
     _ = _opened(state)
 
     @asynccontextmanager

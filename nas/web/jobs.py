@@ -1,7 +1,7 @@
 """Jobs of the operator's folder: started, stopped and followed by name.  What runs outlives the server, which finds it again.
 
-A job's state is a file beside its log, in `FOLDER/.serve`.  A name from a request is only ever compared with the names of the
-folder's files.
+A job's state is a file beside its log, in `FOLDER/.serve` or a folder of its own.  A name from a request is only ever compared
+with the names of the folder's files.
 """
 
 from __future__ import annotations
@@ -61,25 +61,25 @@ class Jobs:
     Args:
         folder: with job files at its top.
         store: database URL for the jobs.
-        log: what the runs' processes are told, for tests.
+        state: folder for logs and states; `.serve` in the folder unless given.
 
     Raises:
         JobError: it is no folder, or cannot be written.
     """
 
-    def __init__(self, folder: Path, store: str) -> None:
+    def __init__(self, folder: Path, store: str, state: Path | None = None) -> None:
         if not folder.is_dir():
             raise JobError(f"jobs folder {str(folder)!r} is none; give a folder with job files")
         self.folder = folder.resolve()
         self._store = store
-        self._state = self.folder / STATE
+        self.state = (state or self.folder / STATE).resolve()
         self._lock = threading.Lock()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         try:
-            self._state.mkdir(mode=0o700, exist_ok=True)
+            self.state.mkdir(mode=0o700, exist_ok=True, parents=True)
         except OSError as error:
             raise JobError(
-                f"jobs folder {str(folder)!r} cannot be written ({error.strerror}); logs are kept in it"
+                f"folder {str(self.state)!r} cannot be made ({error.strerror}); logs are kept in it, so give another --state"
             ) from None
 
     # -- what there is -------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ class Jobs:
         self.file(name)
         self._reap(name)
         kept = self._read(name)
-        log = self._state / f"{name}.log"
+        log = self.state / f"{name}.log"
         size = log.stat().st_size if log.exists() else 0
         if kept is None:
             return Job(name, "idle", {}, None, None, None, size)
@@ -154,10 +154,10 @@ class Jobs:
             for option, word in (("trials", "--trials"), ("time_limit_s", "--time-limit"), ("address", "--address")):
                 if options.get(option) is not None:
                     words += [word, str(options[option])]
-            end = self._state / f"{name}.end"
+            end = self.state / f"{name}.end"
             end.unlink(missing_ok=True)
             try:
-                with (self._state / f"{name}.log").open("ab") as log:
+                with (self.state / f"{name}.log").open("ab") as log:
                     log.write(f"\n# {_clock(time.time())} nas run {path.name} {' '.join(words[1:])}\n".encode())
                     log.flush()
                     child = subprocess.Popen(
@@ -206,7 +206,7 @@ class Jobs:
             Problem: there is no such job.
         """
         self.file(name)
-        path = self._state / f"{name}.log"
+        path = self.state / f"{name}.log"
         if not path.exists():
             return "", 0, 0
         with path.open("rb") as file:
@@ -228,13 +228,13 @@ class Jobs:
             del self._children[name]
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        return _json(self._state / f"{name}.json")
+        return _json(self.state / f"{name}.json")
 
     def _ended(self, name: str) -> dict[str, Any] | None:
-        return _json(self._state / f"{name}.end")
+        return _json(self.state / f"{name}.end")
 
     def _write(self, name: str, kept: Mapping[str, Any]) -> None:
-        files.write(self._state / f"{name}.json", json.dumps(dict(kept)))
+        files.write(self.state / f"{name}.json", json.dumps(dict(kept)))
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -78,7 +78,7 @@ class Making:
 
     def __init__(self, jobs: Jobs, store: str) -> None:
         self._jobs, self._store = jobs, store
-        self._folder = jobs.folder / ".serve" / "files"
+        self._folder = jobs.state / "files"
         self._folder.mkdir(mode=0o700, exist_ok=True, parents=True)
         self._one = ThreadPoolExecutor(1, "nas-making")  # a network is as large as it is
         self._lock = threading.Lock()

@@ -23,6 +23,7 @@ class Serving:
         port: of it; 0 takes a free one.
         token: file with the token, readable by its owner alone.
         jobs: folder of job files.
+        state: folder for what jobs print and the files of networks; `.serve` in the jobs folder unless given.
         read_only: refuse every write.
         prefix: of the path, where a proxy does not take it away.
     """
@@ -32,6 +33,7 @@ class Serving:
     port: int = 8017
     token: Path | None = None
     jobs: Path | None = None
+    state: Path | None = None
     read_only: bool = False
     prefix: str = ""
 
@@ -54,6 +56,7 @@ def run(serving: Serving, said: object = None) -> None:
     app = create_app(
         serving.store,
         jobs=serving.jobs,
+        folder=serving.state,
         token=token,
         read_only=serving.read_only,
         prefix=checked_prefix(serving.prefix),

@@ -34,12 +34,13 @@ class State:
     Args:
         store: database URL.
         jobs: the operator's folder of jobs.
+        folder: for what they print, and the files of networks.
         read_only: refuse every write.
     """
 
-    def __init__(self, store: str, jobs: Path | None, *, read_only: bool) -> None:
+    def __init__(self, store: str, jobs: Path | None, folder: Path | None, *, read_only: bool) -> None:
         self.read_only = read_only
-        self.jobs = None if jobs is None else Jobs(jobs, store)
+        self.jobs = None if jobs is None else Jobs(jobs, store, folder)
         self.making = None if self.jobs is None else Making(self.jobs, store)
         self.desks = Desks(self.jobs)
         self.opened = Opened(store, read_only=read_only, replaced=self.desks.forget)

@@ -450,3 +450,93 @@ class ReadingConformance:
         assert rest.keys == whole.keys[1_000:]
         np.testing.assert_array_equal(rest.values, whole.values[1_000:])
         np.testing.assert_array_equal(rest.space_ids, whole.space_ids[1_000:])
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    def test_a_position_changes_with_all_that_happens(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        seen = [study.position()]
+        study.add([new_trial(rng) for _ in range(2)], worker="w")
+        seen.append(study.position())
+        study.report([completed(0, 0.5, 1.0)])
+        seen.append(study.position())
+        study.report([Report(1, "w", 1, "FAILED", {}, "no")])
+        seen.append(study.position())
+        assert [(one.finished, one.added, one.front_version) for one in seen] == [
+            (0, 0, 0),
+            (0, 2, 0),
+            (1, 2, 1),
+            (2, 2, 1),
+        ]
+        assert seen[-1].counts == study.counts()
+
+    def test_what_ended_since_is_told_in_the_order_of_finishing(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        study.add([new_trial(rng) for _ in range(4)], worker="w")
+        study.report([completed(2, 0.5, 1.0)])
+        study.report([Report(0, "w", 1, "FAILED", {}, "no"), completed(3, 0.6, 1.0)])
+        told = [(one.place, one.number, one.state) for one in study.ended(0)]
+        assert told == [(1, 2, "COMPLETED"), (2, 0, "FAILED"), (3, 3, "COMPLETED")]
+        assert [one.number for one in study.ended(1, most=1)] == [0]
+        assert study.ended(3) == []
+        assert len(study.recent_times()) == 3
+
+    def test_leases_say_who_works_on_what(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        study.add([new_trial(rng) for _ in range(2)], worker="a", lease_s=100)
+        study.add([new_trial(rng)])
+        study.claim("b", 1, lease_s=100)
+        assert [(one.number, one.worker) for one in study.leases()] == [(0, "a"), (1, "a"), (2, "b")]
+        assert all(one.until - one.started > 90 for one in study.leases())
+
+    def test_reasons_are_counted_the_most_frequent_first(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        study.add([new_trial(rng) for _ in range(6)], worker="w")
+        study.report([Report(n, "w", 1, "FAILED", {}, "out of memory") for n in (1, 3, 4)])
+        study.report([Report(0, "w", 1, "FAILED", {}, "é" * 1000), Report(2, "w", 1, "INFEASIBLE", {}, "too wide")])
+        study.report([completed(5, 0.5, 1.0)])
+        found = study.reasons()
+        assert (found[0].state, found[0].reason, found[0].count, found[0].first) == ("FAILED", "out of memory", 3, 1)
+        assert {one.reason for one in found[1:]} == {"é" * 300, "too wide"}
+        assert study.reasons(most=1) == found[:1]
+
+    def test_a_page_is_a_part_of_the_sorted_table(self, study: StudyRecord) -> None:
+        rng = random.Random(1)
+        study.add([new_trial(rng) for _ in range(40)], worker="w")
+        study.report([completed(n, rng.choice([0.1, 0.5, 0.9]), rng.random()) for n in range(30)])
+        whole = study.trials()
+        assert study.page().frame.index.tolist() == list(range(40))
+        assert study.page(descending=True, start=5, count=3).frame.index.tolist() == [34, 33, 32]
+        for descending in (False, True):
+            expected = whole.sort_values("accuracy", ascending=not descending, kind="stable", na_position="last")
+            page = study.page(by="accuracy", descending=descending, start=7, count=30)
+            assert page.frame.index.tolist() == expected.index.tolist()[7:37]
+            assert page.total == 40
+        found = study.page("latency_ms < 0.5", by="latency_ms", count=1000)
+        assert found.total == int((whole["latency_ms"] < 0.5).sum()) == len(found.frame)
+        assert found.frame["latency_ms"].is_monotonic_increasing
+        by_state = study.page(by="state", descending=True, count=40).frame["state"].tolist()
+        assert by_state == ["RUNNING"] * 10 + ["COMPLETED"] * 30
+        name = study.schema["decisions"][0]["name"]
+        labels = [choices[name] for choices in study.page(by=name, count=40).frame["choices"]]
+        assert labels == sorted(labels)
+        with pytest.raises(FilterError, match="cannot be sorted by 'acuracy'; did you mean 'accuracy'"):
+            study.page(by="acuracy")
+
+    def test_a_sample_is_even_and_says_of_how_many(self, study: StudyRecord) -> None:
+        rng = random.Random(1)
+        study.add([new_trial(rng) for _ in range(30)], worker="w")
+        study.report([completed(n, n / 100, 1.0) for n in range(30)])
+        some = study.sample(["accuracy", "choices"], most=4)
+        assert (some.frame.index.tolist(), some.total) == ([0, 9, 19, 29], 30)
+        assert some.frame["accuracy"].tolist() == [0.0, 0.09, 0.19, 0.29]
+        every = study.sample(["accuracy"], "accuracy >= 0.2", most=100)
+        assert (every.frame.index.tolist(), every.total) == (list(range(20, 30)), 10)
+
+    def test_intermediate_values_may_ask_for_the_lease(self, study: StudyRecord) -> None:
+        study.add([new_trial(random.Random(0))], worker="w")
+        study.measure(0, "loss", 1.0, 0, ("w", 1))
+        for other in (("v", 1), ("w", 2)):
+            with pytest.raises(StoreError, match="holds no lease on it"):
+                study.measure(0, "loss", 2.0, 1, other)
+        assert study.trial(0).curves == {"loss": [(0, 1.0)]}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.docker.services import DOCKER, Services, compose
+from tests.web.served import until
 
 if TYPE_CHECKING:
     from tests.conformance.postgres_server import PostgresServer
@@ -95,7 +99,9 @@ def test_the_servers_health_check_tells_a_server_from_none(server: PostgresServe
         (["worker"], {"NAS_GPUS": "some"}, "NAS_GPUS is 'some'; give a whole number"),
         (["run"], {}, "role 'run' needs a job"),
         (["migrat"], {}, "role 'migrat' is not one of migrate, head"),
-        (["health", "heart"], {}, "health check 'heart' is not one of store, head, worker, runner"),
+        (["health", "heart"], {}, "health check 'heart' is not one of store, head, web, worker, runner"),
+        (["web"], {"NAS_WEB_TOKEN_PATH": "/nowhere"}, "secret '/nowhere' cannot be read"),
+        (["health", "web"], {"NAS_WEB_PORT": "1"}, "the server does not answer at port 1"),
         (["health", "head"], {}, "Ray head 127.0.0.1:1 does not answer: Connection refused"),
     ],
 )
@@ -110,7 +116,36 @@ def test_what_is_missing_is_one_sentence(
     assert TOKEN not in done.stderr
 
 
+@pytest.mark.postgres
+def test_the_server_is_healthy_once_the_database_is_there_and_asks_for_its_token(
+    services: Services, secrets: Path, tmp_path: Path
+) -> None:
+    token = secrets / "web_token"
+    token.write_text(TOKEN)
+    token.chmod(0o444)  # as a mounted secret is
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    (tmp_path / "jobs").mkdir()
+    services.run("migrate")
+    web = services.start("web", NAS_WEB_PORT=port, TMPDIR=str(temporary))
+    try:
+        until(lambda: services.run("web", "health", "web", NAS_WEB_PORT=port).returncode == 0)
+        assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in temporary.iterdir())
+        address = f"http://127.0.0.1:{port}/api/v1/studies"
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(address, timeout=60)
+        request = urllib.request.Request(address, headers={"Authorization": f"Bearer {TOKEN}"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.read() == b'{"studies":[]}'
+    finally:
+        web.terminate()
+        web.wait()
+
+
 def test_the_entry_point_says_what_its_roles_are() -> None:
     done = subprocess.run([sys.executable, str(DOCKER / "entry.py")], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "migrate, head, worker, run, nas, health" in done.stderr
+    assert "migrate, head, worker, web, run, nas, health" in done.stderr

@@ -91,12 +91,14 @@ def test_no_secret_is_in_a_compose_file() -> None:
 
 def test_every_service_that_stays_has_a_health_check_and_ray_has_its_token_on() -> None:
     services = compose()["services"]
-    assert set(services) == {"postgres", "migrate", "head", "worker", "runner"}
+    assert set(services) == {"postgres", "migrate", "head", "worker", "runner", "web"}
     assert [name for name, service in services.items() if "healthcheck" not in service] == ["migrate"]
     on_ray = [service["environment"] for service in services.values() if "RAY_ADDRESS" in service["environment"]]
-    assert len(on_ray) == 3
+    assert len(on_ray) == 4
     assert all(environment["RAY_AUTH_MODE"] == "token" for environment in on_ray)
-    assert not [name for name, service in services.items() if "ports" in service]  # nothing is reachable from outside
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert set(published) == {"web"}
+    assert all(port.startswith("127.0.0.1:") for port in published["web"])  # nothing is reachable from outside
 
 
 def test_services_wait_for_what_they_need() -> None:
@@ -106,6 +108,7 @@ def test_services_wait_for_what_they_need() -> None:
         for name, s in services.items()
     }
     assert waits["migrate"] == {"postgres": "service_healthy"}
+    assert waits["web"] == {"migrate": "service_completed_successfully"}
     assert waits["worker"] == {"head": "service_healthy"}
     assert waits["runner"] == {"migrate": "service_completed_successfully", "worker": "service_healthy"}
 
@@ -117,7 +120,7 @@ def test_secrets_are_made_once_and_closed_to_others(tmp_path: Path) -> None:
     made += [subprocess.run([str(DOCKER / "secrets.sh"), str(folder)], capture_output=True, text=True, check=True)]
     assert set(first) == set(compose()["secrets"])
     assert all(re.fullmatch("[0-9a-f]{64}", text) for text in first.values())
-    assert len(set(first.values())) == 2
+    assert len(set(first.values())) == 3
     assert {path.name: path.read_text() for path in folder.iterdir()} == first
     assert made[1].stdout == ""
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700

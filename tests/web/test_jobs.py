@@ -245,7 +245,8 @@ def test_networks_are_made_checked_and_handed_out(api: TestClient, folder: Path)
     until(lambda: state(api, "networks")["state"] in ("ended", "failed"))
     assert state(api, "networks")["state"] == "ended", told(api.get("/api/v1/jobs/networks/log"))["text"]
     found = told(api.get("/api/v1/studies/networks/trials/0/layers"))
-    assert [(one["name"], one["type"], one["shape"]) for one in found["layers"]][0] == ("a", "Linear", [1, 4])
+    first = found["layers"][0]
+    assert (first["name"], first["type"], first["shape"]) == ("a", "Linear", [1, 4])
     assert (found["parameters"], found["macs"]) == (4 * 4 + 4 + 4 * 3 + 3, 4 * 4 + 4 * 3)
     for format, check in (("safetensors", _is_safetensors), ("extract", _is_extracted)):
         made = told(api.post("/api/v1/studies/networks/files", json={"trial": 0, "format": format}))
