@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -68,6 +69,8 @@ def _serve(imports: Sequence[str]) -> None:
     """One fork for each line; in it this returns after the script, and the interpreter ends as after any other."""
     for name in imports:
         __import__(name)
+    gc.collect()
+    gc.freeze()  # else every script's collections look at all that was imported again, and copy its pages
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
