@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from nas.search import LocalSearch as LocalSearch
     from nas.search import MultiFidelity as MultiFidelity
     from nas.search import OptunaSearch as OptunaSearch
+    from nas.search import PolicySearch as PolicySearch
     from nas.search import QualityDiversity as QualityDiversity
     from nas.search import RandomSearch as RandomSearch
     from nas.search import RegularizedEvolution as RegularizedEvolution
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     from nas.train import DIST as DIST
     from nas.train import KL as KL
     from nas.train import RKD as RKD
+    from nas.train import AbsoluteReward as AbsoluteReward
     from nas.train import AdaptiveAlpha as AdaptiveAlpha
     from nas.train import AllGranularities as AllGranularities
     from nas.train import AttentionTransfer as AttentionTransfer
@@ -117,10 +119,13 @@ if TYPE_CHECKING:
     from nas.train import MeanSquares as MeanSquares
     from nas.train import MultiLabel as MultiLabel
     from nas.train import Phase as Phase
+    from nas.train import Policy as Policy
+    from nas.train import ProductReward as ProductReward
     from nas.train import Progressive as Progressive
     from nas.train import Ramped as Ramped
     from nas.train import Regression as Regression
     from nas.train import Sandwich as Sandwich
+    from nas.train import ScoreFunction as ScoreFunction
     from nas.train import Segmentation as Segmentation
     from nas.train import Similarities as Similarities
     from nas.train import SimilarityPreserving as SimilarityPreserving
@@ -178,6 +183,10 @@ _HOME = {
     "check": "nas.supernet",
     "sequential": "nas.supernet",
     "Training": "nas.train",
+    "Policy": "nas.train",
+    "AbsoluteReward": "nas.train",
+    "ProductReward": "nas.train",
+    "ScoreFunction": "nas.train",
     "Classification": "nas.train",
     "averaged": "nas.train",
     "Task": "nas.train",
@@ -269,6 +278,7 @@ _HOME = {
     "MCTS": "nas.search",
     "SMBO": "nas.search",
     "REINFORCE": "nas.search",
+    "PolicySearch": "nas.search",
     "RoBoT": "nas.search",
     "MultiFidelity": "nas.search",
     "Transfer": "nas.search",

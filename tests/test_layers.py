@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "retrieval": {"errors"},
     "remote": {"errors", "failures", "measurements"},
     "space": {"errors", "text"},
+    "choosing": {"errors", "space"},
     "files": {"errors"},
     "sealed": set(),
     "carried": {"errors", "files", "sealed"},
@@ -35,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reading": set(),
     "supernet": {"reading", "files", "sealed", "carried", "errors", "space"},
     "train": {
+        "choosing",
         "measurements",
         "metrics",
         "reading",
@@ -60,7 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "identity",
     },  # deploy: a model for another runtime is a file
     "predict": {"files", "errors", "space", "supernet"},
-    "search": {"errors", "metrics", "pareto", "space", "failures", "measurements"},
+    "search": {"choosing", "errors", "metrics", "pareto", "space", "failures", "measurements"},
     "store": {"errors", "text", "metrics", "noise", "pareto", "measurements", "identity"},
     "evaluate": {
         "reading",

@@ -23,7 +23,7 @@ from nas.train.validate import device_of
 
 DECIDED = (
     *("supernet", "task", "path", "sampler", "loss", "steps", "epochs", "device"),
-    *("checkpoint_every", "validate_every", "best", "patience", "min_delta", "warmup"),
+    *("checkpoint_every", "validate_every", "best", "patience", "min_delta", "warmup", "policy"),
 )
 """Options of `nas.Training` that a compression decides itself, or that mean something else in it."""
 

@@ -62,6 +62,7 @@ _OURS = {
     "steps",
     "epochs",
     "device",
+    "policy",
     "seed",
     "checkpoint_every",
     "validate_every",

@@ -11,6 +11,7 @@
 - `LocalSearch`: neighbours of the front, and again from elsewhere; `QualityDiversity`: the best of each cost bucket, bred.
 - `MCTS`, `SMBO`: down the tree of decisions by confidence bounds; the best of many samples by a regression.
 - `REINFORCE`: a distribution over each decision, learnt from a reward that knows the cost.
+- `PolicySearch`: proposals of such a distribution that was trained beside a supernet's weights.
 - `DNASearch`, `OptunaSearch`: any generator of PyGlove's, any sampler of Optuna's.
 - `RoBoT`: weights of proxies by a Gaussian process, then down the ranking by the best.
 - `Transfer`, `Source`: an algorithm that begins where similar studies ended.
@@ -30,6 +31,7 @@ from nas.search.local_search import LocalSearch
 from nas.search.mcts import MCTS
 from nas.search.nsga2 import NSGA2
 from nas.search.optuna_search import OptunaSearch
+from nas.search.policy_search import PolicySearch
 from nas.search.quality_diversity import QualityDiversity
 from nas.search.registry import ALGORITHMS, make
 from nas.search.regularized import RegularizedEvolution
@@ -61,6 +63,7 @@ __all__ = [
     "LocalSearch",
     "MultiFidelity",
     "OptunaSearch",
+    "PolicySearch",
     "QualityDiversity",
     "RandomSearch",
     "RegularizedEvolution",

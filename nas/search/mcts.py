@@ -12,10 +12,11 @@ from math import inf, isfinite, log, sqrt
 from typing import TYPE_CHECKING
 
 from nas.checking import checked
+from nas.choosing.steps import Choices, Steps
 from nas.errors import AlgorithmError
 from nas.search.base import Algorithm, Finished, is_feasible
 from nas.search.options import number, whole
-from nas.search.steps import Choices, Steps, beside, weights
+from nas.search.steps import beside, weights
 
 if TYPE_CHECKING:
     import random

@@ -18,6 +18,7 @@ from nas.search.local_search import LocalSearch
 from nas.search.mcts import MCTS
 from nas.search.nsga2 import NSGA2
 from nas.search.optuna_search import OptunaSearch
+from nas.search.policy_search import PolicySearch
 from nas.search.quality_diversity import QualityDiversity
 from nas.search.regularized import RegularizedEvolution
 from nas.search.reinforce import REINFORCE
@@ -45,6 +46,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
         MCTS,
         SMBO,
         REINFORCE,
+        PolicySearch,
         DNASearch,
         OptunaSearch,
         RoBoT,

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.checking import checked
+from nas.choosing.steps import Choices, Steps
 from nas.errors import AlgorithmError
 from nas.search.base import Algorithm, Finished, is_feasible
 from nas.search.options import fraction, number, whole
-from nas.search.steps import Choices, Steps, beside, weights
+from nas.search.steps import beside, weights
 
 if TYPE_CHECKING:
     import random

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.checking import checked
+from nas.choosing.steps import Steps
 from nas.errors import AlgorithmError
 from nas.search.base import Algorithm, Finished, History, State
 from nas.search.forecast import Forecast, finite, measured
@@ -22,7 +23,7 @@ from nas.search.grid import fit_grid
 from nas.search.mcts import Tree
 from nas.search.options import fraction, number, switch, whole
 from nas.search.past import Past
-from nas.search.steps import Steps, weights
+from nas.search.steps import weights
 
 if TYPE_CHECKING:
     import random

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,29 +18,16 @@ from nas.supernet.ragged import enough, folded
 
 def calibrate(binding: Binding, batches: Iterable[Inputs]) -> dict[str, Tensor]:
     """Statistics of the normalisation layers of `binding` over `batches`; see `Supernet.calibrate`."""
-    layers = {
-        name: layer
-        for name, layer in binding.module.named_modules()
-        if isinstance(layer, _NormBase) and layer.running_mean is not None
-    }
+    layers = _layers(binding)
     if not layers:
         return {}
-    buffers = {
-        f"{name}.{key}".lstrip("."): value.detach().clone()
-        for name, layer in layers.items()
-        for key, value in layer._buffers.items()
-        if value is not None
-    }
-    was_training, momenta = binding.module.training, {name: layer.momentum for name, layer in layers.items()}
+    momenta = {name: layer.momentum for name, layer in layers.items()}
     handles = [layer.register_forward_pre_hook(_Average()) for layer in layers.values()]
     count = 0
     try:
-        binding.module.eval()
-        for layer in layers.values():
-            layer.train()
         with (
             torch.no_grad(),
-            binding.buffers(buffers),
+            own_statistics(binding) as buffers,
             enough(SupernetError, "a batch of the calibration is too small"),
         ):
             for batch in folded(batches):
@@ -50,13 +38,45 @@ def calibrate(binding: Binding, batches: Iterable[Inputs]) -> dict[str, Tensor]:
             handle.remove()
         for name, layer in layers.items():
             layer.momentum = momenta[name]
-        binding.module.train(was_training)
     if not count:
         raise SupernetError("calibration got no batch; give at least one batch of inputs")
     for name, tensor in buffers.items():
         if name.endswith("num_batches_tracked"):
             tensor.fill_(count)
     return buffers
+
+
+@contextmanager
+def own_statistics(binding: Binding) -> Iterator[dict[str, Tensor]]:
+    """Inside, normalisation layers see each batch with its own statistics and everything else is in eval mode.
+
+    Call `binding.module`.  Running statistics are updated in the copies that are given, by name; those of the supernet are not.
+    """
+    layers = _layers(binding)
+    buffers = {
+        f"{name}.{key}".lstrip("."): value.detach().clone()
+        for name, layer in layers.items()
+        for key, value in layer._buffers.items()
+        if value is not None
+    }
+    was_training = binding.module.training
+    try:
+        binding.module.eval()
+        for layer in layers.values():
+            layer.train()
+        with binding.buffers(buffers):
+            yield buffers
+    finally:
+        binding.module.train(was_training)
+
+
+def _layers(binding: Binding) -> dict[str, _NormBase]:
+    """Layers with running statistics."""
+    return {
+        name: layer
+        for name, layer in binding.module.named_modules()
+        if isinstance(layer, _NormBase) and layer.running_mean is not None
+    }
 
 
 class _Average:

@@ -12,6 +12,7 @@ Divergences: Divergence, KL, Hard, AdaptiveAlpha, DIST, MeanSquares, Binary, Sim
 Features:   Features (loss; layers by name), Comparison, Hint, Relative, AttentionTransfer, RKD, SimilarityPreserving
 Modules:    train_modules (Deep Incubation, m2mKD), Hybrid, as_supernet (any ordinary module)
 Nested:     AllGranularities, FixedList, TwoDimensional (samplers), Granular (loss), Nested (models that share a trunk)
+Policies:   Policy (logits trained between the weights' steps), ScoreFunction, AbsoluteReward, ProductReward
 Exits:      SortedExits (sampler), ExitMean (loss)
 Data:       LanguageModelling, BytePairs, python_corpus, text_files, image_folder, class_names
 Dropping:   similarities, importance, drop, Similarity, Dropped (LLM-Drop)
@@ -26,6 +27,7 @@ from nas.train.data import Shift, digits
 from nas.train.delayed import Delayed, Ramped
 from nas.train.divergences import DIST, KL, AdaptiveAlpha, Binary, Divergence, Hard, MeanSquares, Similarities
 from nas.train.dropping import Dropped, Similarity, drop, importance, similarities
+from nas.train.estimators import Estimator, ScoreFunction
 from nas.train.exits import ExitMean, SortedExits
 from nas.train.features import Features
 from nas.train.fitting import distillation
@@ -35,6 +37,8 @@ from nas.train.images import class_names, image_folder
 from nas.train.losses import InPlace, Interpolated, Labels, Loss, Step, Teacher
 from nas.train.modules import Hybrid, as_supernet, train_modules
 from nas.train.outputs import TeacherOutputs
+from nas.train.policy import Policy
+from nas.train.rewards import AbsoluteReward, ProductReward, Reward
 from nas.train.samplers import Sampler, Sandwich, Uniform
 from nas.train.schedule import Schedule
 from nas.train.shrinking import Phase, Progressive
@@ -52,6 +56,7 @@ __all__ = [
     "DIST",
     "KL",
     "RKD",
+    "AbsoluteReward",
     "AdaptiveAlpha",
     "AllGranularities",
     "AttentionTransfer",
@@ -68,6 +73,7 @@ __all__ = [
     "Divergence",
     "Dropped",
     "Embedding",
+    "Estimator",
     "ExitMean",
     "Features",
     "FixedList",
@@ -85,13 +91,17 @@ __all__ = [
     "MultiLabel",
     "Nested",
     "Phase",
+    "Policy",
+    "ProductReward",
     "Progressive",
     "Ramped",
     "Regression",
     "Relative",
+    "Reward",
     "Sampler",
     "Sandwich",
     "Schedule",
+    "ScoreFunction",
     "Segmentation",
     "Shift",
     "Similarities",

@@ -28,8 +28,8 @@ from nas.supernet.inputs import some as some_of
 from nas.train import meters
 from nas.train.divergences import Divergence
 from nas.train.pairs import check_finite, placed
-from nas.train.sources import Data, Reading, Rows, Tensors, source
-from nas.train.task import Batch, Forward, Split, Task, mixed
+from nas.train.sources import Data, Part, Reading, Rows, Tensors, source
+from nas.train.task import Batch, Forward, Split, Task, mixed, parted
 
 _DEFAULTS: dict[str, Any] = {
     "inputs": None, "target": None, "batch_axis": 0, "augment": None, "calibration": 1024, "collate_fn": None,
@@ -155,6 +155,26 @@ class DataTask(Task):
         generator = torch.Generator().manual_seed(mixed(self.seed, epoch, "augment"))
         for raw in self._splits["train"].shuffled(self.seed, epoch):
             yield self._read(raw, generator)
+
+    def divided(self, share: float, batch: int | None = None) -> tuple[Task, Task]:
+        """By rows of arrays and of numbered data sets; what was computed from all of them (a scale) stays.
+
+        Raises:
+            TrainError: batches come from a loader, an iterable or a function; or see `Task.divided`.
+        """
+        whole = self._splits["train"]
+        if not isinstance(whole, Rows):
+            return super().divided(share, batch)
+        size = self.batch if batch is None else batch
+        rows = parted(len(whole), share, self.batch, size, self.seed)
+        return self._on(Part(whole, rows[0], self.batch), self.batch), self._on(Part(whole, rows[1], size), size)
+
+    def _on(self, part: Part, batch: int) -> Task:
+        """This task with another training split, as data: what made it knows the whole."""
+        made = object.__new__(type(self))
+        vars(made).update({name: value for name, value in vars(self).items() if name != "_recipe"})
+        vars(made).update(batch=batch, _splits={**self._splits, "train": part})
+        return made
 
     def valid_batches(self) -> Iterator[Batch]:
         """The validation split in order."""

@@ -20,6 +20,7 @@ from nas.train import rng, state
 from nas.train.best import Best, judged
 from nas.train.compiling import Compiler
 from nas.train.health import Health
+from nas.train.learner import COLUMNS, Learner
 from nas.train.log import Log, Reporter
 from nas.train.losses import Loss, Step
 from nas.train.ranks import Ranks
@@ -72,6 +73,7 @@ class Run:
             rng.restore(found.rng)
             if found.scaler:
                 self.scaler.load_state_dict(found.scaler)
+        self.learner = Learner(training, ranks, self.state.policy) if training.policy is not None else None
         self.health = Health(**self.state.health)
         self.best = Best(**self.state.best) if self.state.best else None
         self.best_weights: dict[str, Tensor] = {}  # of a training without a path
@@ -91,6 +93,7 @@ class Run:
             return
         columns = [f"{label}_{name}" for label in self.watched for name in self.task.metric_names]
         path = self.training.path if self.ranks.first else None
+        columns += COLUMNS if self.learner is not None else ()
         log = Log(path, ["step", "epoch", "lr", "loss", "seconds", *columns], self.state.history)
         compiling = self.compiler.running() if self.compiler is not None else contextlib.nullcontext()
         try:
@@ -133,12 +136,13 @@ class Run:
 
     def _batches(self) -> Iterator[list[Batch]]:
         """Those of each step, from the first that was not yet trained on, epoch after epoch; an epoch's last may have fewer."""
-        per_epoch, count = self.task.steps_per_epoch, self.training.accumulate
+        data = self.training.data
+        per_epoch, count = data.steps_per_epoch, self.training.accumulate
         if per_epoch < 1:
             raise TrainError("the task has no training batches; give it more data or a smaller batch")
         first, skip = divmod(self.state.step, self.training.steps_per_epoch)
         for epoch in itertools.count(first):
-            batches = lent(itertools.islice(self.task.train_batches(epoch), per_epoch), self.task, per_epoch)
+            batches = lent(itertools.islice(data.train_batches(epoch), per_epoch), data, per_epoch)
             rest = itertools.islice(batches, skip * count if epoch == first else 0, None)
             while together := list(itertools.islice(rest, count)):
                 yield together
@@ -173,6 +177,8 @@ class Run:
         self.scaler.update()
         self.supernet.zero_grad()
         self.modules.zero_grad(set_to_none=False)
+        if self.learner is not None:
+            self.learner.step(number)
 
     def _teach(self, batch: Batch, archs: list[Arch], number: int, weight: float) -> Tensor:
         """Forward and backward of each arch on this rank's rows; this rank's part of the mean of their losses, times `weight`."""
@@ -180,15 +186,13 @@ class Run:
         share = self.ranks.share(self.task.samples(batch))
         batch = (share.of(batch, self.task.example) if self.ranks.size > 1 else batch).to(training.device)
         weight *= share.weight
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(training.precision)
         step = Step(number, self.task, space, archs, archs[0], kept=self.kept)
         total = torch.zeros((), device=training.device)
         if self.compiler is not None:
             for arch in archs:
                 self.compiler.take(self.supernet.bind(arch))
         for group in groups(self.supernet, archs):
-            autocast = torch.autocast(training.device.type, dtype=dtype, enabled=dtype is not None)
-            with autocast, synced(self.ranks, share), enough(TrainError, "a training batch is too small"):
+            with training.autocast(), synced(self.ranks, share), enough(TrainError, "a training batch is too small"):
                 losses = []
                 for step.arch, output, step.features in featured(self.supernet, group, batch.inputs, self.taps):
                     losses.append(training.loss(output, batch, step))
@@ -215,6 +219,10 @@ class Run:
 
     def _drawn(self, number: int) -> list[Arch]:
         training, space = self.training, self.supernet.space
+        if self.learner is not None and self.learner.follows(number):
+            assert training.policy is not None
+            followed = self.learner.drawn(number)[: training.policy.follow]
+            return training.loss.archs(list(dict.fromkeys(followed)), space)
         draw = random.Random(mixed(training.seed, "archs", number))
         return training.loss.archs(training.sampler.archs(space, number, draw), space)
 
@@ -245,6 +253,8 @@ class Run:
             "seconds": round(self.state.seconds, 3),
         }
         recent.clear()
+        if self.learner is not None:
+            row |= self.learner.row()
         if measure:
             measured = {label: subnet_metrics(self.supernet, arch, self.task) for label, arch in self.watched.items()}
             row |= {f"{label}_{name}": value for label, values in measured.items() for name, value in values.items()}
@@ -281,6 +291,9 @@ class Run:
 
     def _commit(self) -> None:
         self.state.finished = self.ended or self.state.step == self.training.steps
+        if self.learner is not None:
+            self.state.policy = self.learner.record()
+            self.learner.policy.take(self.supernet.space, self.state.policy)
         self.ranks.agree(self.parameters)
         self.state.best = None if self.best is None else self.best.record()
         if self.state.finished and self.ranks.first:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +104,16 @@ class Ranks:
         """The archs that the first rank chooses.  The others do not: on another processor a score may round otherwise."""
         return list(choose())
 
+    def gathered(self, ours: Mapping[int, Sequence[float]], count: int, width: int) -> list[list[float]]:  # noqa: ARG002
+        """Rows of numbers that the ranks computed, each some of them.
+
+        Args:
+            ours: number of a row -> its numbers.
+            count: of the rows of all.
+            width: numbers of a row.
+        """
+        return [list(ours[at]) for at in range(count)]
+
     def seed(self, seed: int, step: int) -> None:
         """Makes this rank's random numbers of a step its own; a process alone goes on with those that it has."""
 
@@ -180,6 +190,16 @@ class Group(Ranks):
         chosen = list(choose()) if self.first else []
         rows = self.told([arch.row() for arch in chosen])
         return chosen if self.first else list(space.rows_to_archs(rows))
+
+    def gathered(self, ours: Mapping[int, Sequence[float]], count: int, width: int) -> list[list[float]]:
+        """By a sum of float64, to which every row is added by one rank."""
+        rows = torch.zeros(count, width, dtype=torch.float64)
+        for at, numbers in ours.items():
+            rows[at] = torch.tensor(numbers, dtype=torch.float64)
+        if count:
+            with lost():
+                distributed.all_reduce(rows)
+        return rows.tolist()
 
     def seed(self, seed: int, step: int) -> None:
         """A function of seed, rank and step, so that nothing of it needs to be kept."""

@@ -13,7 +13,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -226,6 +226,26 @@ class Items(Rows):
                 yield as_batch(raw, reading.inputs, reading.target, self.whose)
         except TrainError as error:  # of a worker it comes with the worker's traceback as its text
             raise TrainError(str(error).strip().rpartition("TrainError: ")[2]) from None
+
+
+class Part(Rows):
+    """Some of the samples of another split."""
+
+    def __init__(self, whole: Rows, rows: Tensor, batch: int) -> None:
+        super().__init__(whole.whose, replace(whole.reading, batch=batch))
+        self.whole, self.rows = whole, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def size(self) -> int:
+        """As the whole's."""
+        return self.whole.size
+
+    def take(self, parts: Sequence[Tensor], seed: int, *, here: bool = False) -> Iterator[Batch]:
+        """The whole's."""
+        return self.whole.take([self.rows[part] for part in parts], seed, here=here)
 
 
 class Windows(Rows):

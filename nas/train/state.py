@@ -61,6 +61,8 @@ class State:
     """Fields of `nas.train.best.Best`."""
     groups: list[dict[str, Any]] = field(default_factory=list)
     """Numbers in the parameter groups of an optimizer of a user's."""
+    policy: dict[str, Any] = field(default_factory=dict)
+    """Fields of `nas.train.learner.Memory`; {} without a policy."""
     hashes: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the files beside the supernet by name, and of its weights; {} where an earlier version wrote none."""
 

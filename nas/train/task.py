@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 from abc import ABC, abstractmethod
@@ -169,6 +170,23 @@ class Task(ABC):
     def repeatable(self) -> bool:
         """Whether an epoch's batches can be asked again; several processes can share only such."""
         return True
+
+    def divided(self, share: float, batch: int | None = None) -> tuple[Task, Task]:  # noqa: ARG002
+        """This task without some of its training samples, and those as the training split of another one; the rest is equal.
+
+        Which samples is a function of the task's seed.
+
+        Args:
+            share: of the training samples, for the second.
+            batch: samples a training batch of the second; None is as many as now.
+
+        Raises:
+            TrainError: it cannot divide its data, or there are fewer samples than a batch on one side.
+        """
+        raise TrainError(
+            f"a {type(self).__name__} cannot hold out a part of its training split; make a task of samples that the weights are "
+            "not trained on, and give it as Policy(task=…)"
+        )
 
     def batches_of(self, split: Split) -> Iterator[Batch]:
         """The batches of a split that is not trained on.
@@ -361,6 +379,13 @@ class Classification(Task):
         for rows in pieces(order[: self.calibration], max(self.batch, 256)):
             yield self._placed(self.train[0][rows])
 
+    def divided(self, share: float, batch: int | None = None) -> tuple[Task, Task]:
+        """By rows of the training split."""
+        size = self.batch if batch is None else batch
+        first, second = parted(len(self.train[0]), share, self.batch, size, self.seed)
+        kept, held = (tuple(one[rows] for one in self.train) for rows in (first, second))
+        return dataclasses.replace(self, train=kept), dataclasses.replace(self, train=held, batch=size)
+
     def loss(self, output: Any, batch: Batch) -> Tensor:
         """Cross entropy with label smoothing."""
         return functional.cross_entropy(self._scores(output, batch), batch.targets, label_smoothing=self.smoothing)
@@ -479,6 +504,29 @@ def pieces(rows: Tensor, size: int) -> list[Tensor]:
     if len(found) > 1 and len(found[-1]) == 1:
         found[-2:] = [torch.cat(found[-2:])]
     return found
+
+
+def parted(count: int, share: float, batch: int, other: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Numbers of the training samples that stay, and of those that are held out, each in order.
+
+    Args:
+        count: training samples.
+        share: held out.
+        batch: samples a batch of those that stay.
+        other: the same of those that are held out.
+        seed: of the choice.
+
+    Raises:
+        TrainError: one side has less than a batch.
+    """
+    held = round(share * count)
+    if count - held < batch or held < other:
+        raise TrainError(
+            f"share={share:g} of {count} training samples leaves {count - held} for batches of {batch}, and {held} for the "
+            f"policy's of {other}; choose another share or smaller batches"
+        )
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(mixed(seed, "held out")))
+    return order[held:].sort().values, order[:held].sort().values
 
 
 def recipe(build: Callable[P, T]) -> Callable[P, T]:

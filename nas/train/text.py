@@ -12,7 +12,7 @@ import re
 import sysconfig
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +225,12 @@ class LanguageModelling(Task):
         """The first training windows."""
         starts = torch.arange(min(64, self.steps_per_epoch * self.batch)) * self.context
         yield self.train[starts[:, None] + torch.arange(self.context)]
+
+    def divided(self, share: float, batch: int | None = None) -> tuple[Task, Task]:
+        """The last tokens of the training split are held out."""
+        cut = round((1 - share) * len(self.train))
+        first = replace(self, train=self.train[:cut])
+        return first, replace(self, train=self.train[cut:], batch=self.batch if batch is None else batch)
 
     def loss(self, output: Any, batch: Batch) -> Tensor:
         """Cross entropy of a token, in nats."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import json
 import time
@@ -26,6 +27,7 @@ from nas.train.log import Reporter, of_metric
 from nas.train.loop import Run
 from nas.train.losses import InPlace, Loss
 from nas.train.optimizers import Maker
+from nas.train.policy import Policy
 from nas.train.ranks import Ranks
 from nas.train.samplers import Sampler, Sandwich
 from nas.train.schedule import Scheduler, schedule_of
@@ -104,6 +106,8 @@ class Training:
         precision: "auto" is bf16 autocast on CUDA and float32 on a CPU; "fp16" scales the loss and needs CUDA.
         compile: train through `torch.compile`, by its "inductor" or the backend named: each arch is compiled when it is first
             met, so that it pays for few archs and many steps. In one process; the outcome differs by rounding.
+        policy: a distribution over the archs that is trained between the steps of the weights, and says afterwards which archs
+            to look at; it holds out a part of the training split.  None trains weights alone.
         checkpoint_every: steps between checkpoints; None is a tenth of `steps`, or an epoch where `epochs` is given.
         validate_every: steps between measurements of the watched subnets; None as above.
         divergence: stop when the loss of the last 50 steps is this many times that of the first 50.
@@ -141,6 +145,7 @@ class Training:
         device: str = "cpu",
         precision: Precision = "auto",
         compile: bool | str = False,
+        policy: Policy | None = None,
         checkpoint_every: int | None = None,
         validate_every: int | None = None,
         divergence: float = 10.0,
@@ -151,6 +156,9 @@ class Training:
         self.sampler, self.loss = sampler or Sandwich(2), loss or InPlace()
         for one in self.loss.within():
             one.check(task)
+        self.policy = policy
+        if policy is not None:
+            policy.judged_by(task)
         self.accumulate = accumulate
         self.steps = self._steps(steps, epochs)
         self.watch = watching(best, patience, min_delta, task.metric_names)
@@ -171,7 +179,29 @@ class Training:
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of one epoch."""
-        return -(-self.task.steps_per_epoch // self.accumulate)
+        return -(-self.data.steps_per_epoch // self.accumulate)
+
+    @property
+    def data(self) -> Task:
+        """What the weights are trained on: the task, without what is held out for a policy."""
+        return self._divided[0]
+
+    @property
+    def held_out(self) -> Task:
+        """What a policy is trained on; the task itself where there is none."""
+        return self._divided[1]
+
+    @functools.cached_property
+    def _divided(self) -> tuple[Task, Task]:
+        return (self.task, self.task) if self.policy is None else self.policy.divided(self.task)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_divided"}  # the task may be a recipe
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The precision that networks are called in."""
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def reporter(self, done: int, *, show: bool) -> Reporter:
         """What tells a person how far a run is that begins after `done` steps."""
@@ -240,6 +270,8 @@ class Training:
             found["accumulate"] = self.accumulate
         if self.compile is not None:
             found["compile"] = self.compile
+        if self.policy is not None:
+            found["policy"] = self.policy.describe()
         if self.watch is not None:  # by when it measures, too
             found |= {"best": str(self.watch.metric), "validate_every": self.validate_every}
             found |= {} if self.watch.patience is None else {"patience": self.watch.patience}
@@ -269,6 +301,8 @@ class Training:
             )
         found = self._found()
         assert found is not None
+        if self.policy is not None:
+            self.policy.take(self.supernet.space, found.policy)
         return state.load_supernet(self.path, found, type(self.supernet), self.supernet.space)
 
     @signals.exiting()

@@ -7,10 +7,10 @@ from math import log, sqrt
 
 import pytest
 
+from nas.choosing.steps import Steps
 from nas.errors import AlgorithmError
 from nas.search import MCTS, Algorithm, Finished
 from nas.search.mcts import Tree
-from nas.search.steps import Steps
 from nas.space import Arch
 from tests.conformance.algorithm import ONE, LearnerConformance, completed, drive, flat, keys, small
 

@@ -8,11 +8,11 @@ from math import log
 import numpy as np
 import pytest
 
+from nas.choosing.steps import Choices, Steps
 from nas.errors import AlgorithmError
 from nas.metrics import Metric
 from nas.search import REINFORCE, Algorithm, Finished
 from nas.search.reinforce import _Policy, _Scale
-from nas.search.steps import Choices, Steps
 from nas.space import Arch
 from tests.conformance.algorithm import (
     ONE,

@@ -7,7 +7,8 @@ import random
 import pyglove as pg
 import pytest
 
-from nas.search.steps import Steps, weights
+from nas.choosing.steps import Steps
+from nas.search.steps import weights
 from nas.space import Space
 from tests.conformance.algorithm import conditional, continuous, flat, small
 

@@ -1,0 +1,283 @@
+"""The steps of a policy within a training, and what of them a checkpoint holds."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from nas.choosing.distribution import Distribution, Floats
+from nas.errors import Infeasible, SpaceError, TrainError
+from nas.supernet.calibration import own_statistics
+from nas.supernet.inputs import call, like
+from nas.supernet.ragged import enough
+from nas.train.ranks import Ranks
+from nas.train.task import Batch, mixed
+
+if TYPE_CHECKING:
+    from nas.space import Arch
+    from nas.train.policy import Policy
+    from nas.train.trainer import Training
+
+COLUMNS = ("policy_reward", "policy_quality", "policy_cost", "policy_entropy")
+"""Means since the last row of a training's history."""
+_EPSILON = 1e-8  # of Adam
+_LOOKS = 64  # random archs whose costs say whether a target is in reach
+
+
+@dataclass
+class Memory:
+    """What a policy keeps from step to step; JSON-able, and exactly what was kept when it is read again."""
+
+    values: list[float]
+    """Logits of all decisions, one after the other."""
+    first: list[float]
+    second: list[float]
+    """Adam's moments."""
+    steps: int = 0
+    """Steps of the policy that were made."""
+    baseline: float | None = None
+    sums: list[float] = field(default_factory=lambda: [0.0] * len(COLUMNS))
+    seen: int = 0
+    """Draws in `sums`."""
+    costs: dict[str, float] = field(default_factory=dict)
+    """By an arch's key, those that were measured as times: measured again they would be others."""
+
+
+class Learner:
+    """A policy that is trained within a run of a training.
+
+    Its draws are a function of the training's seed, the step and the logits; the logits of the rewards, which the ranks share
+    out among them, so that all have the same.
+
+    Args:
+        training: with a policy.
+        ranks: the processes that share it.
+        found: what a checkpoint held, {} to start.
+    """
+
+    def __init__(self, training: Training, ranks: Ranks, found: dict[str, Any]) -> None:
+        assert training.policy is not None
+        self.training, self.ranks = training, ranks
+        self.policy: Policy = training.policy
+        self.supernet = training.supernet
+        self.task = training.task
+        self.own = training.held_out
+        self.metric = self.policy.judged_by(training.task)
+        self.distribution = Distribution(self.supernet.space, bins=self.policy.bins)
+        zeros = self.distribution.values.tolist()
+        self.memory = Memory(**found) if found else Memory(zeros, list(zeros), list(zeros))
+        self.distribution.values = np.array(self.memory.values)
+        if found:
+            self.policy.take(self.supernet.space, found)
+        self.begins = math.ceil(self.policy.warmup * training.steps)
+        self.rng = random.Random()
+        self._costs = dict(self.memory.costs)
+        self._at = -1  # which batch `_stream` gives next
+        self._stream: Iterator[Batch] = iter(())
+        self._batches: list[Batch] = []
+        self._seen: dict[str, tuple[float, float]] = {}
+        per_epoch = self.own.steps_per_epoch
+        if per_epoch < 1:
+            raise TrainError("the policy's task has no training batches; give it more data or a smaller batch")
+        if not found and ranks.first:
+            self._check_reach()
+
+    # -- what the training asks --------------------------------------------------------------------------------------------
+
+    def follows(self, number: int) -> bool:
+        """Whether the weights of step `number` are trained on draws of the policy."""
+        return number >= self.begins and self.policy.follow > 0
+
+    def drawn(self, number: int) -> list[Arch]:
+        """The archs of the policy's draws at step `number`, some of which may be equal."""
+        rng = random.Random(mixed(self.training.seed, "policy", number))
+        self.distribution.space = self.supernet.space  # which may have learnt what cannot be built
+        try:
+            return [self.distribution.draw(rng, self.supernet.has) for _ in range(self.policy.estimator.draws)]
+        except SpaceError as error:
+            raise TrainError(f"the policy finds no arch for step {number + 1}: {error}") from None
+
+    def step(self, number: int) -> None:
+        """Called after each step of the weights: a step of the policy, where it is time for one."""
+        if number < self.begins or (number - self.begins) % self.policy.every:
+            return
+        memory, policy = self.memory, self.policy
+        archs = self.ranks.archs(functools.partial(self.drawn, number), self.supernet.space)
+        self._batches = self._next()
+        self._seen.clear()
+        self.rng.seed(mixed(self.training.seed, "policy step", number))
+        rewards = self.rewards(archs)
+        gradient = policy.estimator.gradient(self, archs, rewards)
+        entropies = [self.distribution.entropy(arch) for arch in archs]
+        if policy.entropy:
+            gradient = gradient + policy.entropy * np.mean([slope for _, slope in entropies], axis=0)
+        self._ascend(gradient, number)
+        self._note(archs, rewards, [entropy for entropy, _ in entropies])
+        memory.steps += 1
+
+    def row(self) -> dict[str, float]:
+        """Means over the draws since the last row, and those are forgotten."""
+        memory = self.memory
+        if not memory.seen:
+            return {}
+        found = dict(zip(COLUMNS, (total / memory.seen for total in memory.sums), strict=True))
+        memory.sums, memory.seen = [0.0] * len(COLUMNS), 0
+        if self.policy.cost is None:
+            del found["policy_cost"]
+        return found
+
+    def record(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        self.memory.values = self.distribution.values.tolist()
+        return asdict(self.memory)
+
+    # -- what the estimator asks -------------------------------------------------------------------------------------------
+
+    @property
+    def baseline(self) -> float | None:
+        """Moving average of the rewards."""
+        return self.memory.baseline
+
+    @baseline.setter
+    def baseline(self, value: float | None) -> None:
+        self.memory.baseline = value
+
+    def usable(self, arch: Arch) -> bool:
+        """Whether the arch can be built, and no rule of the space forbids it."""
+        return self.supernet.space.allows(arch) and self.supernet.has(arch)
+
+    def rewards(self, archs: Sequence[Arch]) -> list[float]:
+        """Reward of each arch on the batches of this step; those that are new are shared out among the ranks."""
+        new = [arch for arch in dict.fromkeys(archs) if arch.key not in self._seen]
+        qualities = self.shared(new, lambda arch: [self._quality(arch)], 1)
+        for arch, (quality,), cost in zip(new, qualities, self.costs(new), strict=True):
+            if not math.isfinite(quality):
+                raise TrainError(f"the policy's {self.metric.name} of an arch is {quality}; lower the training's lr=")
+            self._seen[arch.key] = quality, cost
+        return [self.reward(*self._seen[arch.key]) for arch in archs]
+
+    def reward(self, quality: float, cost: float) -> float:
+        """Of a quality and a cost."""
+        reward, target = self.policy.reward, self.policy.target
+        return quality if reward is None or target is None else reward(quality, cost / target)
+
+    def costs(self, archs: Sequence[Arch]) -> list[float]:
+        """Cost of each arch, 0 where the policy has none; asked once, by the first rank."""
+        if self.policy.cost is None:
+            return [0.0] * len(archs)
+        found: list[float] = self.ranks.told([self._cost(arch) for arch in archs] if self.ranks.first else [])
+        return found
+
+    def shared(self, archs: Sequence[Arch], of: Callable[[Arch], Sequence[float]], width: int) -> list[list[float]]:
+        """`width` numbers of each arch, which one of the ranks computes."""
+        ours = {at: of(arch) for at, arch in enumerate(archs) if at % self.ranks.size == self.ranks.rank}
+        return self.ranks.gathered(ours, len(archs), width)
+
+    # -- its own -----------------------------------------------------------------------------------------------------------
+
+    def _cost(self, arch: Arch) -> float:
+        """Asked once; times are kept in checkpoints."""
+        if arch.key in self._costs:
+            return self._costs[arch.key]
+        try:
+            cost = self.policy.cost_of(arch)
+        except Infeasible as error:
+            raise TrainError(
+                f"the policy's cost refuses arch {arch.choices}: {error}; forbid such archs by a rule of the space"
+            ) from None
+        self._costs[arch.key] = cost
+        if getattr(self.policy.cost, "exclusive", False):
+            self.memory.costs[arch.key] = cost
+        return cost
+
+    @torch.no_grad()
+    def _quality(self, arch: Arch) -> float:
+        """The task's metric over the batches of this step; higher is better."""
+        binding = self.supernet.bind(arch)
+        total, samples = 0.0, 0
+        for batch in self._batches:
+            with (
+                own_statistics(binding),
+                self.training.autocast(),
+                enough(TrainError, "a batch of the policy is too small"),
+            ):
+                output = call(binding.module, like(batch.inputs, self.task.example))
+            size = self.own.samples(batch)
+            total += float(self.task.metrics(output, batch)[self.metric.name]) * size
+            samples += size
+        return -self.metric.sign * total / samples
+
+    def _next(self) -> list[Batch]:
+        """The batches of this step of the policy: a function of how many there were before."""
+        count, per_epoch = self.policy.batches, self.own.steps_per_epoch
+        found = []
+        for at in range(self.memory.steps * count, (self.memory.steps + 1) * count):
+            epoch, place = divmod(at, per_epoch)
+            if at != self._at or place == 0:
+                self._stream = itertools.islice(self.own.train_batches(epoch), place, None)
+            found.append(next(self._stream).to(self.training.device))
+            self._at = at + 1
+        return found
+
+    def _ascend(self, gradient: Floats, number: int) -> None:
+        """A step of Adam (Kingma & Ba 2015) up the gradient."""
+        memory, (beta1, beta2) = self.memory, self.policy.betas
+        far = (number - self.begins) / max(1, self.training.steps - self.begins)
+        rate = self.policy.lr * self.policy.growth**far
+        values = self.distribution.values
+        gradient = gradient - self.policy.weight_decay * values
+        first = beta1 * np.array(memory.first) + (1 - beta1) * gradient
+        second = beta2 * np.array(memory.second) + (1 - beta2) * gradient**2
+        count = memory.steps + 1
+        scaled = np.sqrt(second / (1 - beta2**count)) + _EPSILON
+        self.distribution.values = values + rate * (first / (1 - beta1**count)) / scaled
+        memory.first, memory.second = first.tolist(), second.tolist()
+
+    def _note(self, archs: Sequence[Arch], rewards: Sequence[float], entropies: Sequence[float]) -> None:
+        seen = [self._seen[arch.key] for arch in archs]
+        for reward, (quality, cost), entropy in zip(rewards, seen, entropies, strict=True):
+            of = (reward, -self.metric.sign * quality, cost, entropy)
+            self.memory.sums = [total + one for total, one in zip(self.memory.sums, of, strict=True)]
+        self.memory.seen += len(archs)
+
+    def _check_reach(self) -> None:
+        """Whether some arch costs as much as the target: costs between the least and the most that is found count as reached.
+
+        Times take long to measure: of those only the space's extremes are.
+        """
+        target, space = self.policy.target, self.supernet.space
+        if target is None:
+            return
+        draw = random.Random(mixed(self.training.seed, "reach"))
+        looks = 0 if getattr(self.policy.cost, "exclusive", False) else _LOOKS
+        archs = [space.smallest, space.largest, *(space.sample(draw) for _ in range(looks))]
+        archs = [arch for arch in dict.fromkeys(archs) if self.supernet.has(arch)]
+        costs = [self._cost(arch) for arch in archs]
+        sign = 1.0 if target < min(costs) else -1.0
+        if looks and not min(costs) <= target <= max(costs):  # nobody drew the extremes themselves
+            at = costs.index(min(costs) if sign > 0 else max(costs))
+            costs.append(self._walked(archs[at], costs[at], sign))
+        if not min(costs) <= target <= max(costs):
+            raise TrainError(
+                f"the policy's target={target:g} is out of reach: archs of space {space.name!r} cost {min(costs):g} to "
+                f"{max(costs):g}; give a target between"
+            )
+
+    def _walked(self, arch: Arch, cost: float, sign: float) -> float:
+        """The cost where no single decision lowers (or, with sign −1, raises) it any more."""
+        better = True
+        while better:
+            better = False
+            for near in self.supernet.space.neighbours(arch):
+                if self.supernet.has(near) and sign * (found := self._cost(near)) < sign * cost:
+                    arch, cost, better = near, found, True
+                    break
+        return cost

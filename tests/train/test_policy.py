@@ -1,0 +1,384 @@
+"""A policy beside the weights: gradients against enumeration, rewards against the formulas, exact resuming, several processes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyglove as pg
+import pytest
+import torch
+from torch import Tensor, nn
+
+import nas
+from nas.choosing.distribution import Distribution, Floats
+from nas.errors import TrainError
+from nas.supernet import Supernet
+from nas.train import (
+    AbsoluteReward,
+    Classification,
+    Labels,
+    Loss,
+    Policy,
+    ProductReward,
+    Regression,
+    ScoreFunction,
+    Task,
+    Training,
+    Uniform,
+)
+from nas.train.learner import Learner
+from nas.train.ranks import Group, Ranks
+from tests.choosing.test_distribution import nested, slope_of, tilted
+from tests.train.family import blobs, mlp, supernet
+from tests.train.ranks import Found, in_ranks
+
+
+class Known:
+    """A judge of a space whose rewards are a function of the arch."""
+
+    baseline: float | None = None
+
+    def __init__(self, distribution: Distribution) -> None:
+        self.distribution, self.rng = distribution, random.Random(0)
+
+    def rewards(self, archs: Sequence[nas.Arch]) -> list[float]:
+        return [float(int(arch.key[:6], 16) % 97) / 10 for arch in archs]
+
+    def usable(self, arch: nas.Arch) -> bool:
+        return self.distribution.space.allows(arch)
+
+
+def expected(judge: Known) -> float:
+    """E[reward], by enumeration."""
+    archs = list(judge.distribution.space.enumerate())
+    return float(sum(np.exp(judge.distribution.log_p(a)) * r for a, r in zip(archs, judge.rewards(archs), strict=True)))
+
+
+@pytest.mark.parametrize("baseline", [0.0, 3.0])
+def test_the_score_function_is_the_gradient_of_the_expected_reward(baseline: float) -> None:
+    """In a conditional space, whatever the baseline."""
+    judge, estimator = Known(tilted(nested())), ScoreFunction(1)
+    mean: Floats = np.zeros_like(judge.distribution.values)
+    for arch in judge.distribution.space.enumerate():
+        judge.baseline = baseline
+        mean += np.exp(judge.distribution.log_p(arch)) * estimator.gradient(judge, [arch], judge.rewards([arch]))
+    assert mean == pytest.approx(slope_of(judge.distribution, lambda: expected(judge)), abs=1e-7)
+
+
+def test_the_baseline_is_a_moving_average_that_begins_with_the_first_mean() -> None:
+    judge, estimator = Known(tilted(nested())), ScoreFunction(2, baseline=0.9)
+    archs = list(judge.distribution.space.enumerate())[:2]
+    first = estimator.gradient(judge, archs, [1.0, 3.0])
+    assert judge.baseline == pytest.approx(2.0)
+    slopes = [judge.distribution.slope(arch) for arch in archs]
+    assert first == pytest.approx((-slopes[0] + slopes[1]) / 2)
+    estimator.gradient(judge, archs, [4.0, 4.0])
+    assert judge.baseline == pytest.approx(0.9 * 2 + 0.1 * 4)
+
+
+def test_rewards_are_the_published_ones() -> None:
+    assert AbsoluteReward()(0.8, 1.5) == pytest.approx(0.8 - 0.1 * 0.5)
+    assert AbsoluteReward(-2.0)(0.8, 0.5) == pytest.approx(0.8 - 2.0 * 0.5)
+    assert ProductReward()(0.8, 1.5) == pytest.approx(0.8 * 1.5**-0.07)
+    hard = ProductReward(exponent=-1.0, below=0.0)
+    assert hard(0.8, 0.5) == pytest.approx(0.8)
+    assert hard(0.8, 2.0) == pytest.approx(0.4)
+    assert ProductReward()(-3.0, 1.0) == 0.0
+    with pytest.raises(TrainError, match=r"weight=0\.1, which rewards missing the target"):
+        AbsoluteReward(0.1)
+    with pytest.raises(TrainError, match="below=2, which rewards costs"):
+        ProductReward(below=2.0)
+
+
+def params(arch: nas.Arch) -> float:
+    """Of the weights' sizes: 8 to 64."""
+    return float(arch.choices["width"] * (1 + arch.choices["depth"]))
+
+
+def training(
+    path: Path | None = None, net: Supernet | None = None, task: Task | None = None, **options: Any
+) -> Training:
+    given = {"cost": params, "target": 32.0, "lr": 0.05, "batch": 8, **options}
+    others = {name: given.pop(name) for name in ("loss", "seed", "steps") if name in given}
+    return Training(
+        net or supernet(), task or blobs(n=160), path=path, sampler=Uniform(1), checkpoint_every=4, validate_every=10,
+        **{"steps": 20, "loss": Labels(), **others}, policy=Policy(**given),
+    )  # fmt: skip
+
+
+def equal(one: nn.Module, other: nn.Module) -> bool:
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def policy_of(training: Training) -> Policy:
+    assert training.policy is not None
+    return training.policy
+
+
+def test_adam_goes_up_as_torchs_does() -> None:
+    ours = training(betas=(0.5, 0.99), weight_decay=0.1, warmup=0.0, growth=1.0)
+    learner = Learner(ours, Ranks(), {})
+    theirs = torch.zeros(len(learner.distribution.values), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([theirs], lr=0.05, betas=(0.5, 0.99), weight_decay=0.1, maximize=True)
+    draw = np.random.default_rng(0)
+    for number in range(6):
+        gradient = draw.normal(size=len(learner.distribution.values))
+        theirs.grad = torch.from_numpy(gradient)
+        optimizer.step()
+        learner._ascend(gradient, number)
+        learner.memory.steps += 1
+        assert learner.distribution.values == pytest.approx(theirs.detach().numpy(), abs=1e-12)
+
+
+def test_the_rate_grows_exponentially() -> None:
+    ours = training(growth=100.0, warmup=0.0)
+    learner = Learner(ours, Ranks(), {})
+    learner._ascend(np.ones_like(learner.distribution.values), 10)  # half of the 20 steps
+    assert learner.distribution.values == pytest.approx(np.full_like(learner.distribution.values, 0.05 * 10))
+
+
+@pytest.mark.parametrize("until", [3, 12])
+def test_resumed_equals_uninterrupted_to_the_bit(tmp_path: Path, until: int) -> None:
+    """Weights, logits and history; in the warm-up and after it."""
+    options: dict[str, Any] = {"every": 2, "batches": 2, "entropy": 0.01, "betas": (0.9, 0.99)}
+    whole, kept = training(**options), training(tmp_path, **options)
+    full = whole.run(progress=False)
+    kept.run(progress=False, until=until)
+    again = training(tmp_path, **options)
+    result = again.run(progress=False)
+    assert equal(full.supernet, result.supernet)
+    assert policy_of(again).logits == policy_of(whole).logits
+    assert any(any(logits) for logits in policy_of(again).logits.values())
+    columns = [name for name in full.history if name != "seconds"]
+    assert full.history[columns].equals(result.history[columns])
+    assert {"policy_reward", "policy_quality", "policy_cost", "policy_entropy"} <= {*columns}
+
+
+def test_a_finished_folder_gives_the_policy_back(tmp_path: Path) -> None:
+    first = training(tmp_path)
+    first.run(progress=False)
+    for read in (lambda one: one.run(progress=False), lambda one: one.load()):
+        again = training(tmp_path)
+        with pytest.raises(TrainError, match="this policy was not trained"):
+            _ = policy_of(again).logits
+        read(again)
+        assert policy_of(again).logits == policy_of(first).logits
+        assert policy_of(again).archs(3) == policy_of(first).archs(3)
+    with pytest.raises(TrainError, match="policy"):
+        training(tmp_path, target=33.0).run(progress=False)
+
+
+class Timed:
+    """Measures other times at every call."""
+
+    exclusive = True
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, arch: nas.Arch) -> dict[str, float]:
+        self.calls += 1
+        return {"latency_ms": params(arch) * (1 + 0.001 * self.calls)}
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": "Timed"}
+
+
+def test_times_are_measured_once_and_resumed_with(tmp_path: Path) -> None:
+    timed = Timed()
+    whole = training(cost=timed)
+    whole.run(progress=False)
+    assert timed.calls <= 6  # archs of the space
+    training(tmp_path, cost=Timed()).run(progress=False, until=12)
+    again = training(tmp_path, cost=Timed())
+    again.run(progress=False)
+    assert policy_of(again).logits == policy_of(whole).logits
+
+
+def test_a_policy_that_is_not_followed_leaves_the_weights_alone() -> None:
+    """Its forward passes change no statistic and draw no random number."""
+    one, task = training(follow=0), blobs(n=160)
+    with_policy = one.run(progress=False).supernet
+    without = Training(
+        supernet(), task.divided(0.2, 8)[0], sampler=Uniform(1), loss=Labels(), steps=20, validate_every=10
+    )
+    assert equal(with_policy, without.run(progress=False).supernet)
+
+
+class Noted(Loss):
+    """Notes which archs a step trains."""
+
+    def __init__(self, seen: list[list[nas.Arch]]) -> None:
+        self.seen = seen
+
+    def __call__(self, output: Any, batch: Any, step: Any) -> Tensor:
+        self.seen.append(list(step.archs))
+        return Labels()(output, batch, step)
+
+
+def test_after_the_warm_up_the_weights_follow_the_draws_of_the_policy() -> None:
+    seen: list[list[nas.Arch]] = []
+    ours = training(loss=Noted(seen), warmup=0.5, follow=1, lr=1e-9)
+    ours.run(progress=False)
+    learner = Learner(ours, Ranks(), {})  # its logits are all but those of the run
+    assert seen[10:] == [learner.drawn(number)[:1] for number in range(10, 20)]
+
+
+def test_it_finds_the_archs_of_its_target() -> None:
+    ours = training(steps=150, task=blobs(n=400), lr=0.1, reward=AbsoluteReward(-1.0), target=16.0)
+    ours.run(progress=False)
+    policy = policy_of(ours)
+    assert params(policy.likeliest) == 16.0
+    likely = sum(np.exp(policy.learnt.log_p(a)) for a in ours.supernet.space.enumerate() if params(a) == 16.0)
+    assert likely > 0.7
+    archs = policy.archs(3)
+    assert len({*archs}) == len(archs) == 3
+    assert policy.archs(2, seed=1) == policy.archs(2, seed=1)
+
+
+# -- data ------------------------------------------------------------------------------------------------------------------
+
+
+def rows(task: Task) -> set[bytes]:
+    return {row.numpy().tobytes() for batch in task.train_batches(0) for row in batch.inputs}  # type: ignore[union-attr]
+
+
+def test_the_policy_has_training_samples_of_its_own() -> None:
+    task = blobs(n=160)
+    weights, own = task.divided(0.25, 4)
+    assert isinstance(weights, Classification)
+    assert isinstance(own, Classification)
+    assert (len(weights.train[0]), len(own.train[0]), own.batch) == (120, 40, 4)
+    all_rows = {row.numpy().tobytes() for row in task.train[0]}
+    kept, held = ({row.numpy().tobytes() for row in one.train[0]} for one in (weights, own))
+    assert not kept & held
+    assert kept | held == all_rows
+    assert torch.equal(own.valid[0], task.valid[0])
+    ours = training(task=task, share=0.25, batch=4)
+    assert rows(ours.held_out) <= held
+    assert rows(ours.data) <= kept
+    assert ours.steps_per_epoch == 120 // 16
+
+
+def test_arrays_and_data_sets_of_a_user_are_divided_and_their_scale_stays() -> None:
+    x, y = torch.randn(50, 3), torch.randn(50) * 5 + 2
+    data = torch.utils.data.TensorDataset(x, y)
+    for given in ((x, y), data):
+        task = Regression(given, (x[:5] + 1, y[:5]), batch=5)
+        weights, own = task.divided(0.2)
+        assert (weights.steps_per_epoch, own.steps_per_epoch) == (8, 2)
+        assert not rows(weights) & rows(own)
+        for part in (weights, own):
+            assert isinstance(part, Regression)
+            assert [one.tolist() for one in part.scale] == [one.tolist() for one in task.scale]
+    loader = torch.utils.data.DataLoader(data, batch_size=5)
+    with pytest.raises(TrainError, match=r"a Regression cannot hold out a part .* Policy\(task=…\)"):
+        Regression(loader, (x[:5] + 1, y[:5]), standardise=False).divided(0.2)
+    with pytest.raises(TrainError, match=r"share=0\.05 of 50 training samples leaves 48 for batches of 5, and 2"):
+        task.divided(0.05)
+
+
+def test_another_task_gives_the_batches() -> None:
+    other = blobs(n=32, seed=9, batch=8)
+    ours = Training(supernet(), blobs(n=64), policy=Policy(task=other), steps=8, sampler=Uniform(1), loss=Labels())
+    assert ours.held_out is other
+    assert ours.data is ours.task
+    ours.run(progress=False)
+    assert policy_of(ours).logits
+
+
+# -- several processes -----------------------------------------------------------------------------------------------------
+
+
+def still() -> Supernet:
+    space = nas.Space(mlp(width=pg.oneof([8, 16, 32]), depth=pg.oneof([0, 1]), dropout=0.0), name="still")
+    return Supernet(space, example=torch.zeros(1, 1, 8, 8).double()).double()
+
+
+def double(n: int) -> Classification:
+    task = blobs(n=n)
+    parts = [(one[0].double(), one[1]) for one in (task.train, task.valid, task.test)]
+    return Classification(*parts, batch=16)
+
+
+def learnt(ranks: Ranks | None = None) -> Found:
+    ours = training(net=still(), task=double(160), estimator=ScoreFunction(3), quality="min loss")
+    ours.run(progress=False, ranks=ranks)
+    values = torch.from_numpy(policy_of(ours).learnt.values)
+    return {"policy": values, **ours.supernet.state_dict()}
+
+
+def test_several_processes_learn_the_policy_of_one(tmp_path: Path) -> None:
+    first, other = in_ranks(2, in_group, tmp_path)
+    alone = learnt()
+    assert alone["policy"].any()
+    for name, value in alone.items():
+        assert torch.equal(first[name], other[name]), name
+        assert torch.allclose(first[name].double(), value.double(), rtol=1e-6, atol=1e-6), name
+
+
+def in_group() -> Found:
+    return learnt(Group())
+
+
+# -- mistakes --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"target": None}, "given a cost and no target"),
+        ({"cost": None}, "given target=32 and no cost"),
+        ({"cost": None, "target": None, "metric": "macs"}, "metric='macs', which has no effect without a cost"),
+        ({"warmup": 1.0}, "warmup=1, which leaves it no step"),
+        ({"follow": 9}, "follow=9 and an estimator of 4 draws"),
+        ({"betas": (0.9, 1.0)}, r"betas=\(0\.9, 1\.0\)"),
+        ({"quality": "max f1"}, "quality='max f1', and the task measures accuracy, loss"),
+        ({"quality": "accuracy"}, "objective 'accuracy' is not understood"),
+        ({"quality": "min loss", "reward": ProductReward()}, "ProductReward multiplies the quality, and 'min loss'"),
+    ],
+)
+def test_what_has_no_effect_or_no_meaning_is_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(TrainError, match=sentence):
+        training(**options)
+
+
+def test_sizes_of_what_is_held_out_have_no_effect_beside_a_task() -> None:
+    for name, value in (("share", 0.1), ("batch", 8)):
+        with pytest.raises(TrainError, match=f"{name}={value}, which has no effect beside task="):
+            Policy(task=blobs(), **{name: value})  # type: ignore[arg-type]
+
+
+def two(arch: nas.Arch) -> dict[str, float]:
+    return {"params": params(arch), "macs": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"target": 7.0}, r"target=7 is out of reach: archs of space 'mlp' cost 8 to 64"),
+        ({"target": 65.0}, r"target=65 is out of reach: archs of space 'mlp' cost 8 to 64"),
+        ({"cost": two}, "cost gives params, macs; say which counts, as metric='params'"),
+        ({"cost": two, "metric": "latency"}, "metric='latency', and its cost gives params, macs"),
+        ({"metric": "macs"}, "metric='macs', and its cost gives one number"),
+        ({"cost": lambda arch: "many"}, "cost of an arch is 'many'"),
+        ({"cost": lambda arch: float("nan")}, "cost of an arch is nan"),
+        ({"batch": 100}, "leaves 128 for batches of 16, and 32 for the policy's of 100"),
+    ],
+)
+def test_what_a_space_or_a_cost_cannot_give_is_said_before_a_step(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(TrainError, match=sentence):
+        training(**options).run(progress=False)
+
+
+def test_options_are_described() -> None:
+    one, other = training().config, training(growth=2.0).config
+    assert "policy" not in Training(supernet(), blobs()).config
+    assert one["policy"]["estimator"] == {"class": "ScoreFunction", "draws": 4, "baseline": 0.95}
+    changed = [name for name in one["policy"] if one["policy"][name] != other["policy"][name]]
+    assert changed == ["growth"]
