@@ -130,6 +130,7 @@ export function errorBars(line, { horizontal = true, vertical = true } = {}) {
     type: "custom",
     silent: true,
     z: 2,
+    zlevel: 0,
     renderItem: (_, api) => {
       const [x, y, dx, dy] = [0, 1, 2, 3].map((at) => api.value(at));
       const parts = [];

@@ -23,6 +23,17 @@ export class Model extends EventTarget {
     for (const event of events.split(" ")) this.addEventListener(event, (told) => listener(told.detail));
   }
 
+  // What an event tells of the study.
+  heard({ counts, workers, rate_per_s, ended }) {
+    if (counts) {
+      this.study.counts = counts;
+      this.study.total = Object.values(counts).reduce((sum, one) => sum + one, 0);
+    }
+    if (workers) this.study.workers = workers;
+    if (rate_per_s !== undefined) this.study.rate_per_s = rate_per_s;
+    if (ended?.length) this.study.last_activity = Date.now() / 1000;
+  }
+
   // -- axes
 
   get axes() {

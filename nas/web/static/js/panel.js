@@ -66,6 +66,7 @@ export class Panel {
   // What is shown stays, and is said to be old; where nothing is shown yet, the server's sentence stands in its place.
   fail(error) {
     const again = button("Try again", () => this.reload(), { class: "quiet" });
+    if (error.status === 409 && !this.at) return this.show("empty", error.message); // it is not there to be had
     if (this.at && ["ready", "empty", "stale"].includes(this.root.dataset.state)) {
       this.show("stale", `Stale: as of ${clock(this.at)}. ${error.message}`, again);
     } else {
@@ -81,18 +82,18 @@ export class Panel {
     this.body.hidden = state === "empty" || state === "failed" || (state === "loading" && !this.at);
   }
 
+  // Nothing is loaded while it is out of sight.
   watch() {
-    const seen = new IntersectionObserver((entries) => {
-      if (!entries.some((entry) => entry.isIntersecting)) return;
-      seen.disconnect();
-      this.near = true;
-      this.run();
+    this.seen = new IntersectionObserver((entries) => {
+      this.near = entries.at(-1).isIntersecting;
+      if (!this.running) this.run();
     }, { rootMargin: "300px" });
-    seen.observe(this.root);
+    this.seen.observe(this.root);
   }
 
   close() {
     this.closed = true;
     this.running?.abort();
+    this.seen?.disconnect();
   }
 }

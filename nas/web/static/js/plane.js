@@ -28,18 +28,20 @@ export function metricOf(study, name) {
   return study.objectives.find((one) => one.name === name) ?? { name, goal: null, unit: "" };
 }
 
-// Columns that tell of another metric how noisy it is: latency_spread_ms and latency_noisy of latency_ms.
-function beside(metric) {
-  const suffix = metric.unit && metric.name.endsWith(`_${metric.unit.toLowerCase()}`) ? `_${metric.unit.toLowerCase()}` : "";
-  const stem = metric.name.slice(0, metric.name.length - suffix.length);
-  return [...["spread", "p10", "p90"].map((what) => `${stem}_${what}${suffix}`), `${stem}_noisy`];
+// Whether a column tells how noisy another one is: latency_spread_ms and latency_noisy of latency_ms.
+export function isBeside(name, names) {
+  const match = /^(.+)_(spread|p10|p90|noisy)(_.+)?$/.exec(name);
+  if (!match) return false;
+  const [, stem, what, unit = ""] = match;
+  if (what !== "noisy") return names.includes(stem + unit);
+  return names.some((other) => other !== name && (other === stem || (other.startsWith(`${stem}_`) && !other.includes("_spread"))));
 }
 
 // Names of the metrics without those columns, which are shown with their metric.
 export function metricNames(study) {
-  const told = new Set(study.metrics.flatMap(beside));
+  const names = study.metrics.map((one) => one.name);
   const declared = new Set([...study.objectives.map((one) => one.name), ...study.constraint_list.map((one) => one.metric)]);
-  return study.metrics.map((one) => one.name).filter((name) => declared.has(name) || !told.has(name));
+  return names.filter((name) => declared.has(name) || !isBeside(name, names));
 }
 
 // The row that is best by the first objective to maximise, else by the first one.

@@ -1,8 +1,9 @@
 // The front among the trials, in the plane of any two metrics.
 
-import { get } from "../api.js";
+import { address, get } from "../api.js";
 import { axis, Chart, colour, errorBars, grid, lines, spansMuch, tooltip } from "../charts.js";
 import { button, choose, make } from "../dom.js";
+import { fetchFile } from "../files.js";
 import { Panel } from "../panel.js";
 import { axisTitle, bestOf, metricNames, metricOf, onStep, valueOf } from "../plane.js";
 import * as state from "../state.js";
@@ -10,10 +11,11 @@ import { count, human, plural, spread } from "../text.js";
 
 const MOST = 4000;
 
-export function frontPanel(model) {
+export function frontPanel(model, server) {
   const chart = new Chart((data) => option(model, data), { tall: "tall" });
   const said = make("p", { class: "note", id: "front-said" });
   const left = make("div");
+  const taking = files(model, server);
   const load = async (signal) => {
     const { x, y, colour: third } = model.axes;
     const front = await model.loadFront(signal);
@@ -25,9 +27,10 @@ export function frontPanel(model) {
     if (!members.length && !data.points.numbers.length) {
       return model.where ? "No trial satisfies the filter." : "No trial has been measured yet.";
     }
+    taking.update();
     left.replaceChildren(...data.front.left_out.map((text) => make("p", { class: "note", text })));
     said.textContent = caption(data, members.length);
-    if (!chart.root.isConnected) body.replaceChildren(chart.root, said, left);
+    if (!chart.root.isConnected) body.replaceChildren(chart.root, said, left, taking.root);
     panel.body.hidden = false;
     chart.show(data, `${said.textContent} ${data.y} over ${data.x}. The table beside it has the same trials.`);
     return null;
@@ -39,7 +42,7 @@ export function frontPanel(model) {
   model.on("where", () => panel.reload());
   model.on("here", (row) => chart.chart?.setOption({ series: [{ id: "here", data: row ? [point(row, panel.last)] : [] }] }));
   const closed = panel.close.bind(panel);
-  panel.close = () => { closed(); chart.close(); };
+  panel.close = () => { closed(); chart.close(); taking.close(); };
   return panel;
 }
 
@@ -54,6 +57,21 @@ function caption({ front, points }, members) {
 
 const placed = (row, { x, y }) => [x, y].every((name) => Number.isFinite(valueOf(row, name)));
 const point = (row, { x, y }) => ({ value: [valueOf(row, x), valueOf(row, y)], trial: row.number });
+
+// The front as a file: a table, or all of its networks as one model.
+function files(model, server) {
+  const place = make("div", { "aria-live": "polite" });
+  let open = null;
+  const links = ["csv", "parquet"].map((format) => make("a", { class: "quiet", download: true, "data-format": format, text: format }));
+  const whole = button("one model of the whole front", () => {
+    open?.close();
+    open = fetchFile(model.name, { trial: null, format: "elastic" }, place);
+  }, { class: "quiet", disabled: server.read_only, title: "For nas.ElasticModel.load" });
+  const update = () => links.forEach((link) => link.setAttribute("href",
+    address(["studies", model.name, "front"], { where: model.where, objectives: model.by, format: link.dataset.format })));
+  const root = make("div", {}, make("p", { class: "chips small" }, "Download ", ...links, whole), place);
+  return { root, update, close: () => open?.close() };
+}
 
 // -- controls
 

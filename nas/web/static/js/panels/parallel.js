@@ -47,10 +47,10 @@ function option({ axes, rows, front }) {
     parallel: { left: 40, right: 60, top: 46, bottom: 22, parallelAxisDefault: {
       nameTextStyle: { color: colour("text"), fontSize: 11 }, nameTruncate: { maxWidth: 90 }, nameRotate: axes.length > 10 ? 20 : 0,
       axisLine: { lineStyle: { color: colour("line") } }, axisTick: { show: false },
-      axisLabel: { color: colour("text"), fontSize: 10, formatter: human, textBorderColor: colour("card"), textBorderWidth: 3 },
+      axisLabel: { color: colour("text"), fontSize: 10, formatter: human, backgroundColor: colour("card"), padding: [1, 3], borderRadius: 3 },
       areaSelectStyle: { color: colour("accent"), opacity: 0.25, width: 16 },
     } },
-    parallelAxis: axes.map((one, dim) => ({ dim, name: one.name, ...scale(one, named[dim], rows.map((row) => row[dim])) })),
+    parallelAxis: axes.map((one, dim) => ({ dim, name: one.name, z: 10, ...scale(one, named[dim], rows.map((row) => row[dim])) })),
     series: [
       { type: "parallel", silent: true, progressive: 500, lineStyle: { color: colour("late"), opacity: rows.length > 300 ? 0.08 : 0.25, width: 1 },
         inactiveOpacity: 0.01, activeOpacity: 0.35, data: lines_of(false) },

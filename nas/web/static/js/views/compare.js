@@ -28,7 +28,7 @@ export function compareView(root) {
     return null;
   }, { wide: "all" });
   root.append(make("p", { class: "crumbs" }, make("a", { href: "?", text: "Studies" })),
-    make("h1", { text: names.join(" · ") }), panel.root);
+    make("h1", { class: "spaced", text: names.join(" · ") }), panel.root);
   panel.reload();
   return { close: () => [panel, fronts, growth].forEach((one) => one.close()) };
 }
@@ -36,6 +36,7 @@ export function compareView(root) {
 function summary(data) {
   const mark = (one) => make("span", { class: `swatch series-${(data.studies.indexOf(one) % 8) + 1}`, "aria-hidden": "true" });
   const link = (one) => make("span", {}, mark(one), make("a", { href: state.url({ study: one.name }, { fresh: true }), text: one.name }));
+  const attained = Object.keys(data.studies[0]).filter((key) => key.startsWith("trials_to_"));
   const columns = [
     { name: "name", title: "Study", cell: link },
     { name: "trials", title: "Trials", number: true, cell: (one) => count(one.trials) },
@@ -44,7 +45,10 @@ function summary(data) {
     { name: "joint", title: "On the joint front", number: true, cell: (one) => count(one.joint_front) },
     { name: "volume", title: "Hypervolume", number: true, cell: (one) => human(one.hypervolume) },
     ...data.objectives.map((each) => ({
-      name: each.name, title: `Best ${each.name}`, number: true, cell: (one) => human(one.best?.[each.name]),
+      name: each.name, title: `Best ${each.name}`, number: true, cell: (one) => human(one[`best_${each.name}`]),
+    })),
+    ...attained.map((key) => ({
+      name: key, title: `Trials to ${key.slice("trials_to_".length)} %`, number: true, cell: (one) => count(one[key]),
     })),
   ];
   return table("Studies compared", columns, data.studies, { key: (one) => one.name });
@@ -87,7 +91,7 @@ function growthOption(data) {
     yAxis: axis("hypervolume, common reference", [], { more: { scale: false } }),
     tooltip: tooltip({ formatter: (at) => lines(at.seriesName, `${human(at.value[1])} after ${count(at.value[0])}`) }),
     series: data.studies.map((one, at) => ({
-      name: one.name, type: "line", step: "end", showSymbol: false, color: colours[at % colours.length], data: one.curve,
+      name: one.name, type: "line", step: "end", symbol: "circle", showSymbol: false, color: colours[at % colours.length], data: one.curve,
     })),
   };
 }

@@ -19,13 +19,13 @@ import { rowsPanel } from "../panels/rows.js";
 import * as state from "../state.js";
 import { goal } from "./studies.js";
 
-const QUICK_MS = 700, SLOW_MS = 15_000;
+const FRONT_MS = 700, QUICK_MS = 6000, SLOW_MS = 30_000, RARE_MS = 120_000;
 
-export function studyView(root) {
+export function studyView(root, server) {
   const name = state.of("study");
   document.title = `${name} · supernas`;
   const model = new Model(name);
-  const parts = { quick: [], slow: [], all: [] };
+  const parts = { quick: [], slow: [], rare: [], all: [] };
   const about = make("div", { class: "about" });
   const place = make("div", { class: "grid" });
   const head = new Panel("Progress", (signal) => get(["studies", name], {}, signal), (study, body) => {
@@ -33,7 +33,7 @@ export function studyView(root) {
     model.study = study;
     about.replaceChildren(...declared(study));
     body.replaceChildren(progress(study));
-    if (first) build(model, place, parts);
+    if (first) build(model, place, parts, server);
     model.tell("study");
     return null;
   }, { wide: "all" });
@@ -42,7 +42,7 @@ export function studyView(root) {
     make("p", { class: "crumbs" }, make("a", { href: "?", text: "Studies" })),
     make("h1", { text: name }), about, head.root, place);
   parts.all.push(head);
-  const live = follow(name, head, parts);
+  const live = follow(name, model, head, parts);
   head.reload();
   return { close: () => [...parts.all, live].forEach((one) => one.close()) };
 }
@@ -55,28 +55,30 @@ function toTable(place) {
 function declared(study) {
   const level = study.level_of ? [make("span", { class: "muted" }, "a level of ", make("a", {
     href: state.url({ study: study.level_of }, { fresh: true }), text: study.level_of }))] : [];
+  const job = study.job ? [make("a", { href: state.url({ jobs: study.job }, { fresh: true }), text: `job ${study.job}` })] : [];
   return [...study.objectives.map((one) => chip(goal(one), "goal")), ...study.constraints.map((text) => chip(text)),
-    make("span", { class: "muted", text: study.space }), ...level];
+    make("span", { class: "muted", text: study.space }), ...level, ...job];
 }
 
 // The panels in their order; those that are cheap follow each change, the others now and then.
-function build(model, place, parts) {
+function build(model, place, parts, server) {
   const budget = budgetPanel(model), best = bestPanel(model);
-  const front = frontPanel(model), rows = rowsPanel(model);
+  const front = frontPanel(model, server), rows = rowsPanel(model);
   const growth = growthPanel(model), importance = importancePanel(model), parallel = parallelPanel(model), failures = failuresPanel(model);
   const latency = model.study.latency_devices.length ? [latencyPanel(model.study)] : [];
   model.on("where", () => importance.reload());
   parts.quick.push(front);
-  parts.slow.push(growth, importance, parallel, failures, ...latency);
+  parts.slow.push(growth, parallel, failures, ...latency);
+  parts.rare.push(importance);
   const charts = [growth, importance, parallel, ...latency].map((one) => one.chart);
-  parts.all.push(front, best, rows, budget, ...parts.slow, ...charts);
+  parts.all.push(front, best, rows, budget, ...parts.slow, importance, ...charts);
   place.append(make("div", { class: "top-row" }, budget.root, best.root), front.root, rows.root, growth.root, importance.root,
     parallel.root, failures.root, ...latency.map((one) => one.root), declaration(model.study));
-  for (const panel of [front, ...parts.slow]) panel.reload();
+  for (const panel of [front, importance, ...parts.slow]) panel.reload();
 }
 
-// What changes in the database is shown soon where it is cheap, and now and then where it is not.
-function follow(name, head, parts) {
+// What an event tells is shown at once; what has to be asked for is asked for at a pace that a search does not notice.
+function follow(name, model, head, parts) {
   const timers = {};
   const later = (which, wait, panels) => {
     timers[which] ??= setTimeout(() => {
@@ -84,16 +86,23 @@ function follow(name, head, parts) {
       panels().forEach((panel) => panel.renew());
     }, wait);
   };
-  const changed = () => {
-    later("quick", QUICK_MS, () => [head, ...parts.quick]);
-    later("slow", SLOW_MS, () => parts.slow);
+  const everything = () => [head, ...parts.quick, ...parts.slow, ...parts.rare].forEach((panel) => panel.renew());
+  const changed = (event) => {
+    show("live");
+    if (!model.study) return;
+    model.heard(event);
+    head.fill(model.study);
+    if (event.front_changed) later("front", FRONT_MS, () => parts.quick);
+    if (!event.front_changed && !event.ended?.length && !event.more) return;
+    later("quick", QUICK_MS, () => parts.quick);
+    later("slow", SLOW_MS, () => [head, ...parts.slow]);
+    later("rare", RARE_MS, () => parts.rare);
   };
-  const everything = () => [head, ...parts.quick, ...parts.slow].forEach((panel) => panel.renew());
   const live = new Live(["studies", name, "events"], {
-    change: () => { show("live"); changed(); },
-    idle: () => { show("idle"); everything(); },
+    change: changed,
+    idle: (event) => { model.study && model.heard({ workers: [], rate_per_s: null, ...event }); show("idle"); everything(); },
     reload: everything,
-    gone: () => { show("gone"); live.close(); show("gone"); head.reload(); },
+    gone: () => { live.leave(); show("gone"); head.reload(); },
   }, everything);
   const close = live.close.bind(live);
   live.close = () => { Object.values(timers).forEach(clearTimeout); close(); };

@@ -1,12 +1,14 @@
 // One trial: choices, measurements, curves, layers, the commands that take its network home, and its files.
 
-import { get, post, address } from "../api.js";
+import { get } from "../api.js";
 import { axis, Chart, colour, grid, lines, series, tooltip } from "../charts.js";
-import { button, chip, command, facts, make, say } from "../dom.js";
+import { button, chip, command, facts, make } from "../dom.js";
+import { fetchFile } from "../files.js";
 import { Panel } from "../panel.js";
+import { isBeside } from "../plane.js";
 import * as state from "../state.js";
 import { table } from "../table.js";
-import { bytes, count, duration, human, moment, shown, spread } from "../text.js";
+import { count, duration, human, moment, shown, spread } from "../text.js";
 
 const FORMATS = [["safetensors", "safetensors"], ["onnx", "ONNX"], ["pt2", "pt2"], ["extract", "extracted network"]];
 
@@ -51,7 +53,8 @@ const card = (title, wide, ...children) => make("section", { class: `card ${wide
   make("div", { class: "head" }, make("h2", { text: title })), ...children);
 
 function measurements(trial) {
-  const rows = Object.entries(trial.measurements).map(([name, value]) => ({ name, value }));
+  const names = Object.keys(trial.measurements);
+  const rows = names.filter((name) => !isBeside(name, names)).map((name) => ({ name, value: trial.measurements[name] }));
   if (!rows.length) return card("Measurements", "six", make("p", { class: "state empty", text: "Nothing has been measured." }));
   const columns = [
     { name: "name", title: "Metric", cell: (one) => one.name },
@@ -113,7 +116,7 @@ function layers(study, trial, parts) {
 
 function taking(study, trial, server, parts) {
   const files = make("div", { class: "files", "aria-live": "polite" });
-  const buttons = FORMATS.map(([format, title]) => button(title, () => download(study, trial.number, format, files, parts), {
+  const buttons = FORMATS.map(([format, title]) => button(title, () => parts.push(fetchFile(study, { trial: trial.number, format }, files)), {
     class: "quiet", disabled: server.read_only, title: server.read_only ? "The server is read-only" : null, "data-format": format,
   }));
   return card("Take it home", "all",
@@ -121,33 +124,6 @@ function taking(study, trial, server, parts) {
     command(trial.commands.extract), command(trial.commands.export),
     make("p", { class: "small", text: server.read_only ? "Files: the server is read-only" : "Or as a file, made and checked by the server" }),
     make("div", { class: "chips" }, ...buttons), files);
-}
-
-async function download(study, number, format, files, parts) {
-  const said = make("p", { class: "state loading", text: `Making ${format}…` });
-  files.replaceChildren(said);
-  let open = true;
-  parts.push({ close: () => { open = false; } });
-  try {
-    let file = await post(["studies", study, "files"], { trial: number, format });
-    while (open && file.state === "making") {
-      await new Promise((next) => setTimeout(next, 700));
-      file = await get(["files", file.id]);
-    }
-    if (open) files.replaceChildren(...(file.state === "done" ? ready(file) : [make("p", { class: "state failed", text: file.said })]));
-  } catch (problem) {
-    files.replaceChildren(make("p", { class: "state failed", text: problem.message }),
-      problem.more?.command ? command(problem.more.command) : "");
-  }
-}
-
-function ready(file) {
-  const link = make("a", { class: "main", href: address(["files", file.id, "content"]), download: file.name, text: `Download ${file.name}` });
-  setTimeout(() => link.isConnected && link.click());
-  say(`${file.name} is ready`);
-  return [make("p", {}, link, make("span", { class: "muted", text: ` ${bytes(file.size)}` })),
-    make("p", { class: "muted" }, "SHA-256 ", make("code", { class: "break", text: file.sha256 })),
-    file.said ? make("p", { class: "note", text: file.said }) : ""];
 }
 
 function told(trial) {
