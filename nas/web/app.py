@@ -78,7 +78,7 @@ def create_app(
     for router in (reading.api, events.api, working.api, operating.api):
         app.include_router(router, prefix="/api/v1")
     _add_session(app, known)
-    _add_operation(app, state)
+    _add_operation(app, state, known is not None)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
     @app.get("/", include_in_schema=False)
@@ -125,7 +125,7 @@ def _add_session(app: FastAPI, token: Token | None) -> None:
         return answer
 
 
-def _add_operation(app: FastAPI, state: State) -> None:
+def _add_operation(app: FastAPI, state: State, token: bool) -> None:
     @app.get("/api/v1/server")
     def server() -> Json:
         """What this server is and may do."""
@@ -134,6 +134,7 @@ def _add_operation(app: FastAPI, state: State) -> None:
                 "version": nas.__version__,
                 "read_only": state.read_only,
                 "jobs": state.jobs is not None,
+                "token": token,
                 "database": state.opened.shown,
             }
         )

@@ -49,7 +49,11 @@ async function answered(response) {
     throw new Problem(response.ok ? 0 : response.status, `The answer is no JSON (status ${response.status}).`);
   }
   if (response.ok) return told;
-  const problem = new Problem(response.status, String(told?.detail ?? `The server answered ${response.status}.`), told ?? {});
+  const problem = new Problem(
+    response.status,
+    String(told?.detail ?? `The server answered ${response.status}.`),
+    told ?? {},
+  );
   if (response.status === 401) window.dispatchEvent(new CustomEvent("token-wanted"));
   throw problem;
 }

@@ -1,4 +1,5 @@
-// Charts of ECharts, drawn again when their place changes size or the colours change. Tooltips are text on the canvas, never HTML.
+// Charts of ECharts, drawn again when their place changes size or the colours change. Tooltips are text on the
+// canvas, never HTML.
 
 import { make } from "./dom.js";
 import { human } from "./text.js";
@@ -21,6 +22,7 @@ export class Chart {
     this.listeners = [];
     this.sizes = new ResizeObserver(() => this.fit());
     this.sizes.observe(this.root);
+    this.root.addEventListener("pointerdown", () => this.hold());
     kept.add(this);
   }
 
@@ -30,7 +32,21 @@ export class Chart {
     this.redraw();
   }
 
+  // What is dragged is not drawn anew under the pointer.
+  hold() {
+    this.held = true;
+    const release = () => {
+      this.held = false;
+      if (this.waiting) this.redraw();
+    };
+    for (const end of ["pointerup", "pointercancel"]) {
+      window.addEventListener(end, () => setTimeout(release), { once: true });
+    }
+  }
+
   redraw() {
+    this.waiting = this.held;
+    if (this.held) return;
     if (this.data === undefined || !this.root.isConnected || !this.root.clientWidth) return;
     if (!this.chart) {
       this.chart = window.echarts.init(this.root, null, { renderer: "canvas" });
@@ -85,7 +101,8 @@ export const grid = (more = {}) => ({ left: 8, right: 18, top: 34, bottom: 8, co
 // An axis of numbers; logarithmic where asked, with ticks at 1, 2 and 5.
 export function axis(name, values, { logarithmic = false, across = false, more = {} } = {}) {
   const found = values.filter((value) => Number.isFinite(value));
-  const low = found.reduce((a, b) => Math.min(a, b), Infinity), high = found.reduce((a, b) => Math.max(a, b), -Infinity);
+  const low = found.reduce((a, b) => Math.min(a, b), Infinity),
+    high = found.reduce((a, b) => Math.max(a, b), -Infinity);
   const scale = logarithmic && low > 0 ? logScale(low, high) : { type: "value", scale: true };
   return {
     name,
@@ -103,7 +120,8 @@ export function axis(name, values, { logarithmic = false, across = false, more =
 
 function logScale(low, high) {
   const room = (high / low) ** 0.04;
-  const min = low / room, max = high * room;
+  const min = low / room,
+    max = high * room;
   return { type: "log", min, max, axisLabel: { customValues: ticks(min, max) } };
 }
 
@@ -120,7 +138,8 @@ function ticks(min, max) {
 export function spansMuch(values) {
   const found = values.filter((value) => Number.isFinite(value));
   if (!found.length) return false;
-  const low = found.reduce((a, b) => Math.min(a, b)), high = found.reduce((a, b) => Math.max(a, b));
+  const low = found.reduce((a, b) => Math.min(a, b)),
+    high = found.reduce((a, b) => Math.max(a, b));
   return low > 0 && high / low > 10;
 }
 
@@ -136,7 +155,10 @@ export function errorBars(line, { horizontal = true, vertical = true } = {}) {
       const parts = [];
       if (horizontal && dx) parts.push(...bar(api.coord([low(x, dx), y]), api.coord([x + dx, y]), [0, 3]));
       if (vertical && dy) parts.push(...bar(api.coord([x, low(y, dy)]), api.coord([x, y + dy]), [3, 0]));
-      return { type: "group", children: parts.map((shape) => ({ type: "line", shape, style: { stroke: line, lineWidth: 1 } })) };
+      return {
+        type: "group",
+        children: parts.map((shape) => ({ type: "line", shape, style: { stroke: line, lineWidth: 1 } })),
+      };
     },
     encode: { x: 0, y: 1 },
   };

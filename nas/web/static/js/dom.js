@@ -1,6 +1,7 @@
 // Elements. Whatever comes from the database goes into the document as text, never as markup.
 
-// An element: `text` is its text, functions are listeners, `class` and other names are attributes; false and null are left out.
+// An element: `text` is its text, functions are listeners, `class` and other names are attributes; false and null
+// are left out.
 export function make(tag, attributes = {}, ...children) {
   const one = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -33,16 +34,22 @@ export function say(text) {
 }
 
 export function copying(text, label = "Copy") {
-  const one = button(label, async () => {
-    try {
-      await navigator.clipboard.writeText(text);
-      one.textContent = "Copied";
-      say("Copied");
-    } catch {
-      one.textContent = copied(text) ? "Copied" : "Select it and copy";
-    }
-    setTimeout(() => { one.textContent = label; }, 2000);
-  }, { class: "copy quiet" });
+  const one = button(
+    label,
+    async () => {
+      try {
+        await navigator.clipboard.writeText(text);
+        one.textContent = "Copied";
+        say("Copied");
+      } catch {
+        one.textContent = copied(text) ? "Copied" : "Select it and copy";
+      }
+      setTimeout(() => {
+        one.textContent = label;
+      }, 2000);
+    },
+    { class: "copy quiet" },
+  );
   return one;
 }
 

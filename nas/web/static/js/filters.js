@@ -10,7 +10,8 @@ const TURNED = { "<=": ">=", ">=": "<=", "<": ">", ">": "<" };
 // The clauses that are joined by `and`; one clause where `or` joins them.
 export function clauses(text) {
   const parts = [""];
-  let depth = 0, alternatives = false;
+  let depth = 0,
+    alternatives = false;
   for (const [token] of text.matchAll(TOKEN)) {
     if ("([".includes(token)) depth++;
     if (")]".includes(token)) depth--;

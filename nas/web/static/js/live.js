@@ -1,11 +1,13 @@
 // Server-sent events, and what the page says of the connection.
-// A tab that is hidden holds no connection: browsers allow six of them to one server, and one page each would use them up.
+// A tab that is hidden holds no connection: browsers allow six of them to one server, and one page each would use
+// them up.
 
 import { address } from "./api.js";
 
 const AGAIN_MS = 2000;
 
-// Follow a stream: `heard` by name of the event; `joined` when a connection is there again and everything may have changed.
+// Follow a stream: `heard` by name of the event; `joined` when a connection is there again and everything may have
+// changed.
 export class Live {
   constructor(parts, heard, joined) {
     this.parts = parts;
@@ -64,7 +66,13 @@ function read(text) {
   }
 }
 
-const SAID = { live: "Live", lost: "Lost connection, trying again", idle: "No worker is running", gone: "Deleted", "": "" };
+const SAID = {
+  live: "Live",
+  lost: "Lost connection, trying again",
+  idle: "No worker is running",
+  gone: "Deleted",
+  "": "",
+};
 
 // What the header says: live, idle, lost or gone.
 export function show(state) {

@@ -43,10 +43,20 @@ async function open() {
 }
 
 function navigation(current) {
-  const views = [["studies", "Studies", "?"], ["devices", "Devices", "?devices="], ["jobs", "Jobs", "?jobs="]];
-  document.getElementById("nav").replaceChildren(...views.filter(([name]) => name !== "jobs" || server.jobs).map(
-    ([name, title, to]) => make("a", { href: to, "data-view": name, text: title, "aria-current": name === current && "page" }),
-  ));
+  const views = [
+    ["studies", "Studies", "?"],
+    ["devices", "Devices", "?devices="],
+    ["jobs", "Jobs", "?jobs="],
+  ];
+  document
+    .getElementById("nav")
+    .replaceChildren(
+      ...views
+        .filter(([name]) => name !== "jobs" || server.jobs)
+        .map(([name, title, to]) =>
+          make("a", { href: to, "data-view": name, text: title, "aria-current": name === current && "page" }),
+        ),
+    );
 }
 
 function header(current) {
@@ -81,7 +91,16 @@ async function again() {
 // A click on a link of the page changes the view without loading anew.
 document.addEventListener("click", (event) => {
   const link = event.target.closest?.("a[href^='?']");
-  if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || link.target) return;
+  if (
+    !link ||
+    event.defaultPrevented ||
+    event.button ||
+    event.metaKey ||
+    event.ctrlKey ||
+    event.shiftKey ||
+    link.target
+  )
+    return;
   event.preventDefault();
   state.go(link.getAttribute("href"));
   scrollTo(0, 0);

@@ -5,7 +5,8 @@ import { between, joined } from "./filters.js";
 import { axesOf } from "./plane.js";
 import * as state from "./state.js";
 
-// Events: `study` (a new declaration), `where`, `axes`, `brush`, `front` (members came), `fault` (a filter was refused).
+// Events: `study` (a new declaration), `where`, `axes`, `brush`, `front` (members came), `fault` (a filter was
+// refused).
 export class Model extends EventTarget {
   constructor(name) {
     super();

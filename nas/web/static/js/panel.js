@@ -12,8 +12,14 @@ export class Panel {
     this.body = make("div", { class: "body" });
     this.status = make("p", { class: "state", role: "status", "aria-live": "polite" });
     const head = make("div", { class: "head" }, make("h2", { text: title }), this.tools);
-    this.root = make("section", { class: `card ${wide}`.trim(), "aria-label": title },
-      head, note && make("p", { class: "note", text: note }), this.status, this.body);
+    this.root = make(
+      "section",
+      { class: `card ${wide}`.trim(), "aria-label": title },
+      head,
+      note && make("p", { class: "note", text: note }),
+      this.status,
+      this.body,
+    );
     this.near = !lazy;
     this.wanted = false;
     if (lazy) this.watch();
@@ -84,10 +90,13 @@ export class Panel {
 
   // Nothing is loaded while it is out of sight.
   watch() {
-    this.seen = new IntersectionObserver((entries) => {
-      this.near = entries.at(-1).isIntersecting;
-      if (!this.running) this.run();
-    }, { rootMargin: "300px" });
+    this.seen = new IntersectionObserver(
+      (entries) => {
+        this.near = entries.at(-1).isIntersecting;
+        if (!this.running) this.run();
+      },
+      { rootMargin: "300px" },
+    );
     this.seen.observe(this.root);
   }
 

@@ -1,4 +1,5 @@
-// The plane of two metrics: which is across, which is up, and the front's line in it, as `nas front -o front.png` draws them.
+// The plane of two metrics: which is across, which is up, and the front's line in it, as `nas front -o front.png`
+// draws them.
 
 // Cost across, quality up: the first objective to minimise and the first to maximise, else the first two.
 export function axesOf(objectives) {
@@ -34,13 +35,18 @@ export function isBeside(name, names) {
   if (!match) return false;
   const [, stem, what, unit = ""] = match;
   if (what !== "noisy") return names.includes(stem + unit);
-  return names.some((other) => other !== name && (other === stem || (other.startsWith(`${stem}_`) && !other.includes("_spread"))));
+  return names.some(
+    (other) => other !== name && (other === stem || (other.startsWith(`${stem}_`) && !other.includes("_spread"))),
+  );
 }
 
 // Names of the metrics without those columns, which are shown with their metric.
 export function metricNames(study) {
   const names = study.metrics.map((one) => one.name);
-  const declared = new Set([...study.objectives.map((one) => one.name), ...study.constraint_list.map((one) => one.metric)]);
+  const declared = new Set([
+    ...study.objectives.map((one) => one.name),
+    ...study.constraint_list.map((one) => one.metric),
+  ]);
   return names.filter((name) => declared.has(name) || !isBeside(name, names));
 }
 

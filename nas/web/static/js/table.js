@@ -2,7 +2,8 @@
 
 import { button, make } from "./dom.js";
 
-// Columns are {name, title, number, cell(row), sort}; `sorted` is {name, descending}; `sort(name)` is called by a heading.
+// Columns are {name, title, number, cell(row), sort}; `sorted` is {name, descending}; `sort(name)` is called by a
+// heading.
 export function table(label, columns, rows, { sorted = {}, sort, chosen, key = (row) => row.number } = {}) {
   const body = make("tbody", { keydown: walk });
   for (const row of rows) {

@@ -1,6 +1,11 @@
 // Numbers, times and sizes as a person reads them.
 
-const UNITS = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
+const UNITS = [
+  [1e12, "T"],
+  [1e9, "G"],
+  [1e6, "M"],
+  [1e3, "k"],
+];
 const SPACE = "\u00a0";
 
 // 1052672 is 1.05 M, 12345 is 12.3 k, 0.98765 is 0.9877, as on the command line.
@@ -39,7 +44,12 @@ export function duration(seconds) {
   if (seconds < 0.001) return `${human(seconds * 1e6)}${SPACE}µs`;
   if (seconds < 1) return `${human(Number((seconds * 1000).toPrecision(3)))}${SPACE}ms`;
   if (seconds < 60) return `${Number(seconds.toPrecision(3))}${SPACE}s`;
-  const parts = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+  const parts = [
+    ["d", 86400],
+    ["h", 3600],
+    ["min", 60],
+    ["s", 1],
+  ];
   const from = parts.findIndex(([, size]) => seconds >= size);
   const [large, small] = [parts[from], parts[from + 1]];
   const whole = Math.floor(seconds / large[1]);
@@ -51,7 +61,12 @@ export function ago(at) {
   if (typeof at !== "number") return "never";
   const seconds = Math.max(0, Date.now() / 1000 - at);
   if (seconds < 5) return "just now";
-  const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([least]) => seconds >= least);
+  const [size, unit] = [
+    [86400, "d"],
+    [3600, "h"],
+    [60, "min"],
+    [1, "s"],
+  ].find(([least]) => seconds >= least);
   return `${Math.floor(seconds / size)}${SPACE}${unit} ago`;
 }
 
@@ -73,7 +88,9 @@ export function bytes(size) {
 
 // Choices in one line.
 export function choices(chosen) {
-  return Object.entries(chosen ?? {}).map(([name, value]) => `${name} ${shown(value)}`).join(" · ");
+  return Object.entries(chosen ?? {})
+    .map(([name, value]) => `${name} ${shown(value)}`)
+    .join(" · ");
 }
 
 export function shown(value) {

@@ -9,14 +9,22 @@ const STEPS = 200;
 const WAIT_MS = 350;
 
 export function budgetPanel(model) {
-  const field = make("input", { type: "text", id: "where", spellcheck: "false", autocomplete: "off", autocapitalize: "off",
-    placeholder: "latency_ms <= 2 and params < 50_000", "aria-describedby": "where-said where-fault" });
+  const field = make("input", {
+    type: "text",
+    id: "where",
+    spellcheck: "false",
+    autocomplete: "off",
+    autocapitalize: "off",
+    placeholder: "latency_ms <= 2 and params < 50_000",
+    "aria-describedby": "where-said where-fault",
+  });
   field.value = model.where;
   const said = make("p", { class: "note", id: "where-said", role: "status", "aria-live": "polite" });
   const fault = make("div", { class: "fault", id: "where-fault", role: "alert", hidden: true });
   const sliders = make("div", { class: "sliders" });
   const clear = button("Clear", () => apply(""), { class: "quiet" });
-  let waiting = 0, all = [];
+  let waiting = 0,
+    all = [];
 
   const apply = (text) => {
     clearTimeout(waiting);
@@ -26,7 +34,10 @@ export function budgetPanel(model) {
   };
   const later = () => {
     clearTimeout(waiting);
-    waiting = setTimeout(() => { all.forEach((one) => one.set(field.value)); model.apply(field.value.trim()); }, WAIT_MS);
+    waiting = setTimeout(() => {
+      all.forEach((one) => one.set(field.value));
+      model.apply(field.value.trim());
+    }, WAIT_MS);
   };
   field.addEventListener("input", later);
   field.addEventListener("keydown", (event) => event.key === "Enter" && apply(field.value));
@@ -50,17 +61,26 @@ export function budgetPanel(model) {
     const mark = JSON.stringify(wanted);
     if (sliders.dataset.mark === mark) return;
     sliders.dataset.mark = mark;
-    all = wanted.map((range) => slider(range, (value) => {
-      field.value = withBound(field.value, range.name, range.upper, value);
-      later();
-    }));
+    all = wanted.map((range) =>
+      slider(range, (value) => {
+        field.value = withBound(field.value, range.name, range.upper, value);
+        later();
+      }),
+    );
     all.forEach((one) => one.set(field.value));
     sliders.replaceChildren(...all.map((one) => one.root));
   };
 
-  const root = make("section", { class: "card budget", "aria-label": "Budget" },
+  const root = make(
+    "section",
+    { class: "card budget", "aria-label": "Budget" },
     make("div", { class: "head" }, make("h2", { text: "Budget" }), make("div", { class: "tools" }, clear)),
-    make("label", { for: "where", class: "small", text: "Filter" }), field, said, fault, sliders);
+    make("label", { for: "where", class: "small", text: "Filter" }),
+    field,
+    said,
+    fault,
+    sliders,
+  );
   return { root, close: () => clearTimeout(waiting) };
 }
 
@@ -78,15 +98,19 @@ function faultOf({ problem, text }) {
 // What each slider spans: the front's values of objectives and constrained metrics; a cost is bounded from above.
 function ranges(model, whole, text) {
   const { study } = model;
-  const named = [...study.objectives.map((one) => one.name), ...study.constraint_list.map((one) => one.metric),
-    ...metricNames(study)];
+  const named = [
+    ...study.objectives.map((one) => one.name),
+    ...study.constraint_list.map((one) => one.metric),
+    ...metricNames(study),
+  ];
   const found = [];
   for (const name of new Set(named)) {
     const values = whole.map((row) => valueOf(row, name)).filter(Number.isFinite);
     const upper = metricOf(study, name).goal !== "max";
     const now = boundOf(text, name, upper);
     if (now !== null) values.push(now);
-    const low = values.reduce((a, b) => Math.min(a, b), Infinity), high = values.reduce((a, b) => Math.max(a, b), -Infinity);
+    const low = values.reduce((a, b) => Math.min(a, b), Infinity),
+      high = values.reduce((a, b) => Math.max(a, b), -Infinity);
     if (high > low) found.push({ name, upper, low, high });
   }
   return found.slice(0, 8);
@@ -96,7 +120,8 @@ function slider(range, changed) {
   const { name, upper, low, high } = range;
   const logarithmic = low > 0 && high / low > 10;
   const value = (step) => (logarithmic ? low * (high / low) ** (step / STEPS) : low + ((high - low) * step) / STEPS);
-  const step = (at) => Math.round(STEPS * (logarithmic ? Math.log(at / low) / Math.log(high / low) : (at - low) / (high - low)));
+  const step = (at) =>
+    Math.round(STEPS * (logarithmic ? Math.log(at / low) / Math.log(high / low) : (at - low) / (high - low)));
   const open = upper ? STEPS : 0;
   const id = `slider-${name}`;
   const bar = make("input", { type: "range", id, min: 0, max: STEPS, step: 1 });
@@ -110,9 +135,13 @@ function slider(range, changed) {
     tell(bound);
     changed(bound);
   });
-  const root = make("div", { class: "slider" },
-    make("label", { for: id }, make("span", { text: name }), said), bar,
-    make("div", { class: "ends" }, make("span", { text: human(low) }), make("span", { text: human(high) })));
+  const root = make(
+    "div",
+    { class: "slider" },
+    make("label", { for: id }, make("span", { text: name }), said),
+    bar,
+    make("div", { class: "ends" }, make("span", { text: human(low) }), make("span", { text: human(high) })),
+  );
   return {
     root,
     set: (text) => {

@@ -6,20 +6,36 @@ import { human, moment, shown } from "../text.js";
 
 export function declaration(study) {
   const { settings } = study;
-  const algorithm = settings.algorithm && Object.entries(settings.algorithm).map(([name, value]) => (name === "name" ? shown(value) : `${name}=${shown(value)}`)).join(", ");
+  const algorithm =
+    settings.algorithm &&
+    Object.entries(settings.algorithm)
+      .map(([name, value]) => (name === "name" ? shown(value) : `${name}=${shown(value)}`))
+      .join(", ");
   const about = facts([
-    ["Space", study.space], ["Created", moment(study.created)], ["Algorithm", algorithm],
-    ["Evaluators", settings.evaluators && short(settings.evaluators)], ["Job", settings.job && short(settings.job)],
+    ["Space", study.space],
+    ["Created", moment(study.created)],
+    ["Algorithm", algorithm],
+    ["Evaluators", settings.evaluators && short(settings.evaluators)],
+    ["Job", settings.job && short(settings.job)],
     ["Levels", study.levels.length ? study.levels.map((one) => shown(one.name ?? one)).join(", ") : null],
     ["Declared over HTTP", study.declared ? "yes" : null],
   ]);
   const columns = [
     { name: "name", title: "Decision", cell: (one) => one.name },
     { name: "kind", title: "Kind", cell: (one) => one.kind ?? "" },
-    { name: "values", title: "Values", cell: (one) => make("span", { class: "choices", text: values(one), title: values(one) }) },
+    {
+      name: "values",
+      title: "Values",
+      cell: (one) => make("span", { class: "choices", text: values(one), title: values(one) }),
+    },
   ];
-  return make("details", { class: "card all" }, make("summary", {}, make("h2", { text: "Declaration" })), about,
-    table("Decisions", columns, study.decisions, { key: (one) => one.name }));
+  return make(
+    "details",
+    { class: "card all" },
+    make("summary", {}, make("h2", { text: "Declaration" })),
+    about,
+    table("Decisions", columns, study.decisions, { key: (one) => one.name }),
+  );
 }
 
 function values(one) {

@@ -8,19 +8,34 @@ import { count, human, plural, shown } from "../text.js";
 
 export function parallelPanel(model) {
   const chart = new Chart(option, { tall: "tall" });
-  const place = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Parallel coordinates" }, chart.root);
+  const place = make(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": "Parallel coordinates" },
+    chart.root,
+  );
   const load = (signal) => get(["studies", model.name, "parallel"], { where: model.where }, signal);
-  const panel = new Panel("Decisions and metrics", load, (data, body) => {
-    if (!data.numbers.length) return "No trial has completed yet.";
-    if (!chart.root.isConnected) body.append(place, make("p", { class: "note" }));
-    const all = data.sampled < data.total
-      ? `${count(data.sampled)} of ${count(data.total)} trials shown, evenly by number` : `${plural(data.total, "trial")} shown`;
-    body.querySelector("p").textContent = `${all}; the front in red. Drag along the axis of a metric to narrow the table.`;
-    body.hidden = false;
-    chart.root.style.minWidth = `${Math.max(300, 74 * data.axes.length)}px`;
-    chart.show(data, `Parallel coordinates of ${data.axes.length} decisions and metrics of ${count(data.numbers.length)} trials`);
-    return null;
-  }, { lazy: true, wide: "all" });
+  const panel = new Panel(
+    "Decisions and metrics",
+    load,
+    (data, body) => {
+      if (!data.numbers.length) return "No trial has completed yet.";
+      if (!chart.root.isConnected) body.append(place, make("p", { class: "note" }));
+      const all =
+        data.sampled < data.total
+          ? `${count(data.sampled)} of ${count(data.total)} trials shown, evenly by number`
+          : `${plural(data.total, "trial")} shown`;
+      body.querySelector("p").textContent =
+        `${all}; the front in red. Drag along the axis of a metric to narrow the table.`;
+      body.hidden = false;
+      chart.root.style.minWidth = `${Math.max(300, 74 * data.axes.length)}px`;
+      chart.show(
+        data,
+        `Parallel coordinates of ${data.axes.length} decisions and metrics of ${count(data.numbers.length)} trials`,
+      );
+      return null;
+    },
+    { lazy: true, wide: "all" },
+  );
   chart.on("axisareaselected", () => select(model, chart));
   panel.chart = chart;
   model.on("where", () => panel.reload());
@@ -32,8 +47,13 @@ function select(model, chart) {
   const axes = chart.chart.getOption().parallelAxis;
   for (const [at, one] of chart.data.axes.entries()) {
     if (one.kind !== "metric") continue;
-    const area = chart.chart.getModel().getComponent("parallelAxis", at).activeIntervals?.[0] ?? axes[at].activeIntervals?.[0];
-    if (area) ranges.set(one.name, [...area].sort((a, b) => a - b).map((value) => Number(value.toPrecision(6))));
+    const area =
+      chart.chart.getModel().getComponent("parallelAxis", at).activeIntervals?.[0] ?? axes[at].activeIntervals?.[0];
+    if (area)
+      ranges.set(
+        one.name,
+        [...area].sort((a, b) => a - b).map((value) => Number(value.toPrecision(6))),
+      );
     else ranges.delete(one.name);
   }
   model.brush(ranges);
@@ -44,24 +64,67 @@ function option({ axes, rows, front }) {
   const values = rows.map((row) => row.map((value, at) => (named[at] ? named[at].place(value) : value)));
   const lines_of = (wanted) => values.filter((_, at) => Boolean(front[at]) === wanted).map((value) => ({ value }));
   return {
-    parallel: { left: 40, right: 60, top: 46, bottom: 22, parallelAxisDefault: {
-      nameTextStyle: { color: colour("text"), fontSize: 11 }, nameTruncate: { maxWidth: 90 }, nameRotate: axes.length > 10 ? 20 : 0,
-      axisLine: { lineStyle: { color: colour("line") } }, axisTick: { show: false },
-      axisLabel: { color: colour("text"), fontSize: 10, formatter: human, backgroundColor: colour("card"), padding: [1, 3], borderRadius: 3 },
-      areaSelectStyle: { color: colour("accent"), opacity: 0.25, width: 16 },
-    } },
-    parallelAxis: axes.map((one, dim) => ({ dim, name: one.name, z: 10, ...scale(one, named[dim], rows.map((row) => row[dim])) })),
+    parallel: {
+      left: 40,
+      right: 60,
+      top: 46,
+      bottom: 22,
+      parallelAxisDefault: {
+        nameTextStyle: { color: colour("text"), fontSize: 11 },
+        nameTruncate: { maxWidth: 90 },
+        nameRotate: axes.length > 10 ? 20 : 0,
+        axisLine: { lineStyle: { color: colour("line") } },
+        axisTick: { show: false },
+        axisLabel: {
+          color: colour("text"),
+          fontSize: 10,
+          formatter: human,
+          textBorderColor: colour("card"),
+          textBorderWidth: 3,
+        },
+        areaSelectStyle: { color: colour("accent"), opacity: 0.25, width: 16 },
+      },
+    },
+    parallelAxis: axes.map((one, dim) => ({
+      dim,
+      name: one.name,
+      z: 10,
+      ...scale(
+        one,
+        named[dim],
+        rows.map((row) => row[dim]),
+      ),
+    })),
     series: [
-      { type: "parallel", silent: true, progressive: 500, lineStyle: { color: colour("late"), opacity: rows.length > 300 ? 0.08 : 0.25, width: 1 },
-        inactiveOpacity: 0.01, activeOpacity: 0.35, data: lines_of(false) },
-      { type: "parallel", silent: true, z: 4, lineStyle: { color: colour("front"), opacity: 0.7, width: 1.5 },
-        inactiveOpacity: 0.04, activeOpacity: 0.9, data: lines_of(true) },
+      {
+        type: "parallel",
+        silent: true,
+        progressive: 500,
+        lineStyle: { color: colour("late"), opacity: rows.length > 300 ? 0.08 : 0.25, width: 1 },
+        inactiveOpacity: 0.01,
+        activeOpacity: 0.35,
+        data: lines_of(false),
+      },
+      {
+        type: "parallel",
+        silent: true,
+        z: 4,
+        lineStyle: { color: colour("front"), opacity: 0.7, width: 1.5 },
+        inactiveOpacity: 0.04,
+        activeOpacity: 0.9,
+        data: lines_of(true),
+      },
     ],
   };
 }
 
 function scale(one, named, column) {
-  if (named) return { type: "category", data: named.labels, axisLabel: { width: 70, overflow: "truncate", formatter: String } };
+  if (named)
+    return {
+      type: "category",
+      data: named.labels,
+      axisLabel: { formatter: (text) => (text.length > 14 ? `${text.slice(0, 13)}…` : text) },
+    };
   return { type: one.kind === "metric" && spansMuch(column) ? "log" : "value", scale: true };
 }
 

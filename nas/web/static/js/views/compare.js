@@ -15,27 +15,39 @@ export function compareView(root) {
   document.title = `${names.join(" and ")} · supernas`;
   const fronts = new Chart(frontsOption, { tall: "tall" });
   const growth = new Chart(growthOption, { tall: "tall" });
-  const load = (signal) => get("compare", { study: names, where: state.of("where"), objectives: state.of("objectives") }, signal);
-  const panel = new Panel("Studies over each other", load, (data, body) => {
-    body.replaceChildren(
-      make("p", { class: "note", text: `By ${data.objectives.map(goal).join(", ")}` }),
-      ...data.notes.map((text) => make("p", { class: "note", text })),
-      make("div", { class: "two" }, fronts.root, growth.root),
-      summary(data));
-    const sizes = data.studies.map((one) => `${one.name} ${one.front.length}`).join(", ");
-    fronts.show(data, `Fronts: ${sizes} trials`);
-    growth.show(data, "Hypervolume over finished trials");
-    return null;
-  }, { wide: "all" });
-  root.append(make("p", { class: "crumbs" }, make("a", { href: "?", text: "Studies" })),
-    make("h1", { class: "spaced", text: names.join(" · ") }), panel.root);
+  const load = (signal) =>
+    get("compare", { study: names, where: state.of("where"), objectives: state.of("objectives") }, signal);
+  const panel = new Panel(
+    "Studies over each other",
+    load,
+    (data, body) => {
+      body.replaceChildren(
+        make("p", { class: "note", text: `By ${data.objectives.map(goal).join(", ")}` }),
+        ...data.notes.map((text) => make("p", { class: "note", text })),
+        make("div", { class: "two" }, fronts.root, growth.root),
+        summary(data),
+      );
+      const sizes = data.studies.map((one) => `${one.name} ${one.front.length}`).join(", ");
+      fronts.show(data, `Fronts: ${sizes} trials`);
+      growth.show(data, "Hypervolume over finished trials");
+      return null;
+    },
+    { wide: "all" },
+  );
+  root.append(
+    make("p", { class: "crumbs" }, make("a", { href: "?", text: "Studies" })),
+    make("h1", { class: "spaced", text: names.join(" · ") }),
+    panel.root,
+  );
   panel.reload();
   return { close: () => [panel, fronts, growth].forEach((one) => one.close()) };
 }
 
 function summary(data) {
-  const mark = (one) => make("span", { class: `swatch series-${(data.studies.indexOf(one) % 8) + 1}`, "aria-hidden": "true" });
-  const link = (one) => make("span", {}, mark(one), make("a", { href: state.url({ study: one.name }, { fresh: true }), text: one.name }));
+  const mark = (one) =>
+    make("span", { class: `swatch series-${(data.studies.indexOf(one) % 8) + 1}`, "aria-hidden": "true" });
+  const link = (one) =>
+    make("span", {}, mark(one), make("a", { href: state.url({ study: one.name }, { fresh: true }), text: one.name }));
   const attained = Object.keys(data.studies[0]).filter((key) => key.startsWith("trials_to_"));
   const columns = [
     { name: "name", title: "Study", cell: link },
@@ -45,10 +57,16 @@ function summary(data) {
     { name: "joint", title: "On the joint front", number: true, cell: (one) => count(one.joint_front) },
     { name: "volume", title: "Hypervolume", number: true, cell: (one) => human(one.hypervolume) },
     ...data.objectives.map((each) => ({
-      name: each.name, title: `Best ${each.name}`, number: true, cell: (one) => human(one[`best_${each.name}`]),
+      name: each.name,
+      title: `Best ${each.name}`,
+      number: true,
+      cell: (one) => human(one[`best_${each.name}`]),
     })),
     ...attained.map((key) => ({
-      name: key, title: `Trials to ${key.slice("trials_to_".length)} %`, number: true, cell: (one) => count(one[key]),
+      name: key,
+      title: `Trials to ${key.slice("trials_to_".length)} %`,
+      number: true,
+      cell: (one) => count(one[key]),
     })),
   ];
   return table("Studies compared", columns, data.studies, { key: (one) => one.name });
@@ -58,7 +76,8 @@ function frontsOption(data) {
   const [across, up] = axesOf(data.objectives);
   const colours = series();
   const all = data.studies.flatMap((one) => one.front.map((row) => row.measurements));
-  const xs = all.map((one) => one[across.name]), ys = all.map((one) => one[up.name]);
+  const xs = all.map((one) => one[across.name]),
+    ys = all.map((one) => one[up.name]);
   const drawn = data.studies.map((one, at) => ({
     name: one.name,
     type: "line",
@@ -68,7 +87,8 @@ function frontsOption(data) {
     lineStyle: { width: 1.5 },
     color: colours[at % colours.length],
     data: onStep(one.front, across, up).map((row) => ({
-      value: [row.measurements[across.name], row.measurements[up.name]], trial: row.number,
+      value: [row.measurements[across.name], row.measurements[up.name]],
+      trial: row.number,
     })),
   }));
   return {
@@ -76,8 +96,14 @@ function frontsOption(data) {
     legend: legend(data.studies),
     xAxis: axis(axisTitle(across, "x"), xs, { across: true, logarithmic: spansMuch(xs) }),
     yAxis: axis(axisTitle(up, "y"), ys),
-    tooltip: tooltip({ formatter: (at) => lines(`${at.seriesName}, trial ${at.data.trial}`,
-      `${across.name} ${human(at.value[0])}`, `${up.name} ${human(at.value[1])}`) }),
+    tooltip: tooltip({
+      formatter: (at) =>
+        lines(
+          `${at.seriesName}, trial ${at.data.trial}`,
+          `${across.name} ${human(at.value[0])}`,
+          `${up.name} ${human(at.value[1])}`,
+        ),
+    }),
     series: drawn,
   };
 }
@@ -91,11 +117,21 @@ function growthOption(data) {
     yAxis: axis("hypervolume, common reference", [], { more: { scale: false } }),
     tooltip: tooltip({ formatter: (at) => lines(at.seriesName, `${human(at.value[1])} after ${count(at.value[0])}`) }),
     series: data.studies.map((one, at) => ({
-      name: one.name, type: "line", step: "end", symbol: "circle", showSymbol: false, color: colours[at % colours.length], data: one.curve,
+      name: one.name,
+      type: "line",
+      step: "end",
+      symbol: "circle",
+      showSymbol: false,
+      color: colours[at % colours.length],
+      data: one.curve,
     })),
   };
 }
 
 const legend = (studies) => ({
-  type: "scroll", top: 0, left: 0, textStyle: { color: colour("text") }, data: studies.map((one) => one.name),
+  type: "scroll",
+  top: 0,
+  left: 0,
+  textStyle: { color: colour("text") },
+  data: studies.map((one) => one.name),
 });

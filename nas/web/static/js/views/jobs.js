@@ -14,31 +14,54 @@ export function jobsView(root, server) {
   document.title = "Jobs · supernas";
   const parts = [];
   const place = make("div", { class: "grid" });
-  let timer = 0, open = null;
-  const panel = new Panel("Jobs", (signal) => get("jobs", {}, signal), ({ jobs }, body) => {
-    clearTimeout(timer);
-    timer = setTimeout(() => panel.renew(), LOOK_MS * 2);
-    if (!jobs.length) return "The folder given with --jobs has no job file.";
-    const focused = document.activeElement?.closest?.("tr")?.dataset.key;
-    body.replaceChildren(table("Jobs", columns(), jobs, { key: (one) => one.name, chosen: true }));
-    if (focused) body.querySelector(`tr[data-key="${CSS.escape(focused)}"] a`)?.focus();
-    const wanted = jobs.find((one) => one.name === state.of("jobs"));
-    if (wanted && open?.name !== wanted.name) open = job(wanted, place, server, parts, panel);
-    else if (wanted) open.update(wanted);
-    return null;
-  }, { wide: "all" });
+  let timer = 0,
+    open = null;
+  const panel = new Panel(
+    "Jobs",
+    (signal) => get("jobs", {}, signal),
+    ({ jobs }, body) => {
+      clearTimeout(timer);
+      timer = setTimeout(() => panel.renew(), LOOK_MS * 2);
+      if (!jobs.length) return "The folder given with --jobs has no job file.";
+      const focused = document.activeElement?.closest?.("tr")?.dataset.key;
+      body.replaceChildren(table("Jobs", columns(), jobs, { key: (one) => one.name, chosen: true }));
+      if (focused) body.querySelector(`tr[data-key="${CSS.escape(focused)}"] a`)?.focus();
+      const wanted = jobs.find((one) => one.name === state.of("jobs"));
+      if (wanted && open?.name !== wanted.name) open = job(wanted, place, server, parts, panel);
+      else if (wanted) open.update(wanted);
+      return null;
+    },
+    { wide: "all" },
+  );
   root.append(make("h1", { class: "unseen", text: "Jobs" }), panel.root, place);
   panel.reload();
-  return { close: () => { clearTimeout(timer); [panel, ...parts].forEach((one) => one.close()); } };
+  return {
+    close: () => {
+      clearTimeout(timer);
+      [panel, ...parts].forEach((one) => one.close());
+    },
+  };
 }
 
 function columns() {
   return [
-    { name: "name", title: "Job", cell: (one) => make("a", { href: state.url({ jobs: one.name }, { fresh: true }), text: one.name,
-      "aria-current": one.name === state.of("jobs") && "true" }) },
+    {
+      name: "name",
+      title: "Job",
+      cell: (one) =>
+        make("a", {
+          href: state.url({ jobs: one.name }, { fresh: true }),
+          text: one.name,
+          "aria-current": one.name === state.of("jobs") && "true",
+        }),
+    },
     { name: "state", title: "State", cell: (one) => make("span", { class: `ended ${one.state}`, text: one.state }) },
     { name: "started", title: "Started", cell: (one) => (one.started ? ago(one.started) : "") },
-    { name: "ended", title: "Ended", cell: (one) => (one.ended ? `${ago(one.ended)}${one.code ? `, code ${one.code}` : ""}` : "") },
+    {
+      name: "ended",
+      title: "Ended",
+      cell: (one) => (one.ended ? `${ago(one.ended)}${one.code ? `, code ${one.code}` : ""}` : ""),
+    },
     { name: "log", title: "Log", number: true, cell: (one) => (one.log_bytes ? bytes(one.log_bytes) : "") },
   ];
 }
@@ -61,12 +84,25 @@ function job(first, place, server, parts, panel) {
   const stop = button("Stop", () => act("stop", {}), { class: "danger" });
   const form = startForm((options) => act("start", options));
   const about = make("div", { class: "about" });
-  const log = make("pre", { class: "log", role: "log", "aria-live": "off", tabindex: "0", "aria-label": `Log of ${name}` });
+  const log = make("pre", {
+    class: "log",
+    role: "log",
+    "aria-live": "off",
+    tabindex: "0",
+    "aria-label": `Log of ${name}`,
+  });
   const following = follow(name, log);
   const update = (one) => {
     const running = ["running", "stopping"].includes(one.state);
-    about.replaceChildren(make("span", { class: `ended ${one.state}`, text: one.state }), facts([["Started", moment(one.started)],
-      ["Ended", moment(one.ended)], ["Code", one.code], ["Options", options(one.options)]]));
+    about.replaceChildren(
+      make("span", { class: `ended ${one.state}`, text: one.state }),
+      facts([
+        ["Started", moment(one.started)],
+        ["Ended", moment(one.ended)],
+        ["Code", one.code],
+        ["Options", options(one.options)],
+      ]),
+    );
     stop.hidden = !running;
     stop.disabled = one.state === "stopping" || server.read_only;
     form.hidden = running || server.read_only;
@@ -74,37 +110,81 @@ function job(first, place, server, parts, panel) {
   };
   parts.push(following);
   update(first);
-  place.replaceChildren(make("section", { class: "card all", "aria-label": name },
-    make("div", { class: "head" }, make("h2", { text: name }), make("div", { class: "tools" }, stop)), about, form, fault,
-    server.read_only ? make("p", { class: "note", text: "The server is read-only: jobs are not started or stopped here." }) : "",
-    make("h3", { text: "Log" }), log));
+  place.replaceChildren(
+    make(
+      "section",
+      { class: "card all", "aria-label": name },
+      make("div", { class: "head" }, make("h2", { text: name }), make("div", { class: "tools" }, stop)),
+      about,
+      form,
+      fault,
+      server.read_only
+        ? make("p", { class: "note", text: "The server is read-only: jobs are not started or stopped here." })
+        : "",
+      make("h3", { text: "Log" }),
+      log,
+    ),
+  );
   return { name, update };
 }
 
 function options(given) {
-  return Object.entries(given ?? {}).filter(([, value]) => value !== null).map(([name, value]) => `${name} ${shown(value)}`).join(" · ");
+  return Object.entries(given ?? {})
+    .filter(([, value]) => value !== null)
+    .map(([name, value]) => `${name} ${shown(value)}`)
+    .join(" · ");
 }
 
 function startForm(start) {
-  const number = (id, label, more = {}) => make("label", { class: "choose" }, make("span", { text: label }),
-    make("input", { type: "number", id, min: 1, step: 1, ...more }));
-  const form = make("form", { class: "start", submit: (event) => {
-    event.preventDefault();
-    const value = (id) => form.querySelector(`#${id}`).value.trim();
-    const numeric = (id) => (value(id) ? Number(value(id)) : null);
-    start({ trials: numeric("job-trials"), workers: numeric("job-workers"), time_limit_s: numeric("job-time"), address: value("job-address") || null });
-  } },
-  number("job-trials", "trials", { placeholder: "of the job" }), number("job-workers", "workers", { value: 1, required: true }),
-  number("job-time", "time limit, s", { placeholder: "none", min: 0, step: "any" }),
-  make("label", { class: "choose" }, make("span", { text: "Ray address" }), make("input", { type: "text", id: "job-address", placeholder: "this machine" })),
-  make("button", { type: "submit", class: "main", text: "Start" }));
+  const number = (id, label, more = {}) =>
+    make(
+      "label",
+      { class: "choose" },
+      make("span", { text: label }),
+      make("input", { type: "number", id, min: 1, step: 1, ...more }),
+    );
+  const form = make(
+    "form",
+    {
+      class: "start",
+      submit: (event) => {
+        event.preventDefault();
+        const value = (id) => form.querySelector(`#${id}`).value.trim();
+        const numeric = (id) => (value(id) ? Number(value(id)) : null);
+        start({
+          trials: numeric("job-trials"),
+          workers: numeric("job-workers"),
+          time_limit_s: numeric("job-time"),
+          address: value("job-address") || null,
+        });
+      },
+    },
+    number("job-trials", "trials", { placeholder: "of the job" }),
+    number("job-workers", "workers", { value: 1, required: true }),
+    number("job-time", "time limit, s", { placeholder: "none", min: 0, step: "any" }),
+    make(
+      "label",
+      { class: "choose" },
+      make("span", { text: "Ray address" }),
+      make("input", { type: "text", id: "job-address", placeholder: "this machine" }),
+    ),
+    make("button", { type: "submit", class: "main", text: "Start" }),
+  );
   return form;
 }
 
 // The log from its end, and what is added to it.
 function follow(name, log) {
-  let next = -65536, timer = 0, closed = false;
-  const self = { running: false, close: () => { closed = true; clearTimeout(timer); } };
+  let next = -65536,
+    timer = 0,
+    closed = false;
+  const self = {
+    running: false,
+    close: () => {
+      closed = true;
+      clearTimeout(timer);
+    },
+  };
   const look = async () => {
     try {
       const part = await get(["jobs", name, "log"], { after: next });

@@ -19,7 +19,10 @@ import { rowsPanel } from "../panels/rows.js";
 import * as state from "../state.js";
 import { goal } from "./studies.js";
 
-const FRONT_MS = 700, QUICK_MS = 6000, SLOW_MS = 30_000, RARE_MS = 120_000;
+const FRONT_MS = 700,
+  QUICK_MS = 6000,
+  SLOW_MS = 30_000,
+  RARE_MS = 120_000;
 
 export function studyView(root, server) {
   const name = state.of("study");
@@ -28,19 +31,36 @@ export function studyView(root, server) {
   const parts = { quick: [], slow: [], rare: [], all: [] };
   const about = make("div", { class: "about" });
   const place = make("div", { class: "grid" });
-  const head = new Panel("Progress", (signal) => get(["studies", name], {}, signal), (study, body) => {
-    const first = !model.study;
-    model.study = study;
-    about.replaceChildren(...declared(study));
-    body.replaceChildren(progress(study));
-    if (first) build(model, place, parts, server);
-    model.tell("study");
-    return null;
-  }, { wide: "all" });
+  const head = new Panel(
+    "Progress",
+    (signal) => get(["studies", name], {}, signal),
+    (study, body) => {
+      const first = !model.study;
+      model.study = study;
+      about.replaceChildren(...declared(study));
+      body.replaceChildren(progress(study));
+      if (first) build(model, place, parts, server);
+      model.tell("study");
+      return null;
+    },
+    { wide: "all" },
+  );
   root.append(
-    make("a", { class: "skip", href: "#trials", text: "Skip to the table", click: (event) => { event.preventDefault(); toTable(place); } }),
+    make("a", {
+      class: "skip",
+      href: "#trials",
+      text: "Skip to the table",
+      click: (event) => {
+        event.preventDefault();
+        toTable(place);
+      },
+    }),
     make("p", { class: "crumbs" }, make("a", { href: "?", text: "Studies" })),
-    make("h1", { text: name }), about, head.root, place);
+    make("h1", { text: name }),
+    about,
+    head.root,
+    place,
+  );
   parts.all.push(head);
   const live = follow(name, model, head, parts);
   head.reload();
@@ -53,18 +73,41 @@ function toTable(place) {
 }
 
 function declared(study) {
-  const level = study.level_of ? [make("span", { class: "muted" }, "a level of ", make("a", {
-    href: state.url({ study: study.level_of }, { fresh: true }), text: study.level_of }))] : [];
-  const job = study.job ? [make("a", { href: state.url({ jobs: study.job }, { fresh: true }), text: `job ${study.job}` })] : [];
-  return [...study.objectives.map((one) => chip(goal(one), "goal")), ...study.constraints.map((text) => chip(text)),
-    make("span", { class: "muted", text: study.space }), ...level, ...job];
+  const level = study.level_of
+    ? [
+        make(
+          "span",
+          { class: "muted" },
+          "a level of ",
+          make("a", {
+            href: state.url({ study: study.level_of }, { fresh: true }),
+            text: study.level_of,
+          }),
+        ),
+      ]
+    : [];
+  const job = study.job
+    ? [make("a", { href: state.url({ jobs: study.job }, { fresh: true }), text: `job ${study.job}` })]
+    : [];
+  return [
+    ...study.objectives.map((one) => chip(goal(one), "goal")),
+    ...study.constraints.map((text) => chip(text)),
+    make("span", { class: "muted", text: study.space }),
+    ...level,
+    ...job,
+  ];
 }
 
 // The panels in their order; those that are cheap follow each change, the others now and then.
 function build(model, place, parts, server) {
-  const budget = budgetPanel(model), best = bestPanel(model);
-  const front = frontPanel(model, server), rows = rowsPanel(model);
-  const growth = growthPanel(model), importance = importancePanel(model), parallel = parallelPanel(model), failures = failuresPanel(model);
+  const budget = budgetPanel(model),
+    best = bestPanel(model);
+  const front = frontPanel(model, server),
+    rows = rowsPanel(model);
+  const growth = growthPanel(model),
+    importance = importancePanel(model),
+    parallel = parallelPanel(model),
+    failures = failuresPanel(model);
   const latency = model.study.latency_devices.length ? [latencyPanel(model.study)] : [];
   model.on("where", () => importance.reload());
   parts.quick.push(front);
@@ -72,8 +115,17 @@ function build(model, place, parts, server) {
   parts.rare.push(importance);
   const charts = [growth, importance, parallel, ...latency].map((one) => one.chart);
   parts.all.push(front, best, rows, budget, ...parts.slow, importance, ...charts);
-  place.append(make("div", { class: "top-row" }, budget.root, best.root), front.root, rows.root, growth.root, importance.root,
-    parallel.root, failures.root, ...latency.map((one) => one.root), declaration(model.study));
+  place.append(
+    make("div", { class: "top-row" }, budget.root, best.root),
+    front.root,
+    rows.root,
+    growth.root,
+    importance.root,
+    parallel.root,
+    failures.root,
+    ...latency.map((one) => one.root),
+    declaration(model.study),
+  );
   for (const panel of [front, importance, ...parts.slow]) panel.reload();
 }
 
@@ -98,13 +150,28 @@ function follow(name, model, head, parts) {
     later("slow", SLOW_MS, () => [head, ...parts.slow]);
     later("rare", RARE_MS, () => parts.rare);
   };
-  const live = new Live(["studies", name, "events"], {
-    change: changed,
-    idle: (event) => { model.study && model.heard({ workers: [], rate_per_s: null, ...event }); show("idle"); everything(); },
-    reload: everything,
-    gone: () => { live.leave(); show("gone"); head.reload(); },
-  }, everything);
+  const live = new Live(
+    ["studies", name, "events"],
+    {
+      change: changed,
+      idle: (event) => {
+        model.study && model.heard({ workers: [], rate_per_s: null, ...event });
+        show("idle");
+        everything();
+      },
+      reload: everything,
+      gone: () => {
+        live.leave();
+        show("gone");
+        head.reload();
+      },
+    },
+    everything,
+  );
   const close = live.close.bind(live);
-  live.close = () => { Object.values(timers).forEach(clearTimeout); close(); };
+  live.close = () => {
+    Object.values(timers).forEach(clearTimeout);
+    close();
+  };
   return live;
 }

@@ -11,7 +11,8 @@ export function tokenForm(entered) {
     try {
       await post("session", { token: field.value });
     } catch (error) {
-      fault.textContent = error.status === 401 ? `This is not the token of the server. ${error.message}` : error.message;
+      fault.textContent =
+        error.status === 401 ? `This is not the token of the server. ${error.message}` : error.message;
       fault.hidden = false;
       field.select();
       return;
@@ -19,9 +20,14 @@ export function tokenForm(entered) {
     entered();
   };
   document.title = "Token · supernas";
-  return make("form", { class: "card token", submit: send },
+  return make(
+    "form",
+    { class: "card token", submit: send },
     make("h1", { text: "Token" }),
     make("p", { text: "This server asks for a token. Its operator has it in the file given with --token." }),
-    make("label", { for: "token", text: "Token" }), field, fault,
-    make("button", { type: "submit", class: "main", text: "Open" }));
+    make("label", { for: "token", text: "Token" }),
+    field,
+    fault,
+    make("button", { type: "submit", class: "main", text: "Open" }),
+  );
 }
