@@ -160,7 +160,7 @@ function startForm(start) {
       },
     },
     number("job-trials", "trials", { placeholder: "of the job" }),
-    number("job-workers", "workers", { value: 1, required: true }),
+    number("job-workers", "workers", { value: 1, min: 0, required: true }),
     number("job-time", "time limit, s", { placeholder: "none", min: 0, step: "any" }),
     make(
       "label",
