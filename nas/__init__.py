@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nas.convert.ordering import order_depth as order_depth
     from nas.deploy import ElasticModel as ElasticModel
     from nas.deploy.export import export as export
+    from nas.deploy.folding import fold as fold
     from nas.errors import Infeasible as Infeasible
     from nas.errors import NasError as NasError
     from nas.evaluate import Accuracy as Accuracy
@@ -253,6 +254,7 @@ _HOME = {
     "Proxies": "nas.proxies",
     "ElasticModel": "nas.deploy",
     "export": "nas.deploy",
+    "fold": "nas.deploy",
     "Learned": "nas.predict",
     "LookUp": "nas.predict",
     "FewShot": "nas.predict",

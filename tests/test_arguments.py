@@ -450,6 +450,7 @@ ELSEWHERE = {
     "image_folder": "reads files; below",
     "measure": "works at once; below",
     "export": "works at once; below",
+    "fold": "works at once; tests/deploy/test_folding.py",
     "Predicted": "reads files; tests/test_evaluate.py",
     "ElasticModel": "works at once; tests/deploy/test_elastic.py",
     "ElasticSpace": "made by elastic",

@@ -29,6 +29,7 @@ def extract(
     trial: TrialArgument,
     *,
     output: OutputOption,
+    fold: bool = False,
     force: ForceOption = False,
     job: JobOption = None,
     store: StoreOption = None,
@@ -41,15 +42,19 @@ def extract(
 
     Args:
         output: folder to write; it must not exist, or be empty.
+        fold: merge layers that compute as one, such as a convolution and its BatchNorm; outputs are compared.
     """
     from nas.cli.output import print_text
     from nas.study.take_home import check_folder, take_home
 
     refuse_database(output, store)
     check_folder(output, force=force)
-    winner = take_home(declared(study, job, store, ["extract", study, str(trial), "-o", str(output)]), trial)
+    words = ["extract", study, str(trial), "-o", str(output), *(["--fold"] if fold else [])]
+    winner = take_home(declared(study, job, store, words), trial, fold=fold)
     winner.write(output, force=force)
     print_text(str(winner))
+    if winner.folded is not None:
+        print_text(str(winner.folded))
     print_text(f"wrote {output}/: model.safetensors, arch.json, load.py")
 
 
@@ -63,6 +68,7 @@ def export(
     output: OutputOption,
     format: Literal["pt2", "onnx", "safetensors", "pretrained", "elastic"] | None = None,
     fixed_batch: bool = False,
+    fold: bool = False,
     where: WhereOption = None,
     force: ForceOption = False,
     job: JobOption = None,
@@ -78,6 +84,7 @@ def export(
             itself saves; elastic is the front on one set of weights, for nas.ElasticModel.load. [default: elastic without a
             trial, else what the output's ending says]
         fixed_batch: a graph for one sample, for a model that cannot have an open batch.
+        fold: merge layers that compute as one, such as a convolution and its BatchNorm; outputs are compared.
         where: the front of the trials that satisfy this filter; without a trial only.
     """
     from nas.cli.output import print_text
@@ -88,10 +95,9 @@ def export(
 
     refuse_database(output, store)
     if trial is None:
-        if format not in (None, "elastic") or fixed_batch:
-            raise DeployError(
-                "pt2, onnx, safetensors and pretrained hold one network; say which trial, as 'nas front' lists"
-            )
+        if format not in (None, "elastic") or fixed_batch or fold:
+            what = "--fold is for one network" if fold else "pt2, onnx, safetensors and pretrained hold one network"
+            raise DeployError(f"{what}; say which trial, as 'nas front' lists")
         from nas.cli.fronts import write_elastic
 
         words = ["export", study, "-o", str(output), *(["--where", where] if where else [])]
@@ -104,9 +110,16 @@ def export(
     chosen = format_of(output, format)
     check_target(output, chosen, force=force)
     words = ["export", study, str(trial), "-o", str(output), *(["--format", format] if format else [])]
-    winner = take_home(declared(study, job, store, words), trial)
+    words += ["--fold"] if fold else []
+    if fold and chosen == "pretrained":
+        raise DeployError(
+            "pretrained is read by the class itself, which builds all layers; leave out --fold or choose pt2 or onnx"
+        )
+    winner = take_home(declared(study, job, store, words), trial, fold=fold)
     done = write(winner.module, output, chosen, winner.example, any_batch=not fixed_batch, force=force)
     print_text(str(winner))
+    if winner.folded is not None:
+        print_text(str(winner.folded))
     print_text(str(done))
 
 

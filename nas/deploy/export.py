@@ -21,6 +21,9 @@ from torch.utils._pytree import tree_map
 
 from nas import files, sealed
 from nas.checking import checked
+from nas.deploy.folding import Folded
+from nas.deploy.folding import fold as merged
+from nas.deploy.probes import probes
 from nas.errors import DeployError, suggest
 from nas.sealed import Damaged
 from nas.supernet import Inputs, tensors
@@ -46,10 +49,13 @@ class Export:
     """SHA-256 by the name of the file, or of each file in the folder."""
     left_out: tuple[str, ...] = ()
     """Types among the module's outputs that no graph gives, such as a cache of keys and values."""
+    folded: Folded | None = None
+    """How layers were merged before; None if that was not asked for."""
 
     def __str__(self) -> str:
         said = f"wrote {self.path} ({self.format}); outputs differ by at most {self.difference:.2g} from the module's"
         said += f"; without its {', '.join(self.left_out)}, which a graph cannot give" if self.left_out else ""
+        said += f"; {self.folded}" if self.folded is not None else ""
         return f"{said}; sha256 {self.hashes[self.path.name]}" if self.path.name in self.hashes else said
 
     def verify(self, path: str | Path | None = None) -> None:
@@ -75,6 +81,7 @@ def export(
     example: Inputs | None = None,
     *,
     any_batch: bool = True,
+    fold: bool = False,
     force: bool = False,
 ) -> Export:
     """Write `module` in eval mode, read it back, compare outputs, and only then let the file appear under its name.
@@ -96,6 +103,7 @@ def export(
         format: what the ending of `path` says unless given; no ending is "pretrained".
         example: inputs that the module takes: a tensor, a tuple, or a mapping.
         any_batch: the axis of the batch stays open in "pt2" and "onnx": the first, or what a `nas.Example` says.
+        fold: merge layers first, as `nas.fold` does; a class's own "pretrained" has no place for that.
         force: replace the file that is there; a folder is never replaced.
 
     Raises:
@@ -107,16 +115,22 @@ def export(
     if example is None:
         raise DeployError("export needs inputs to compare with; give example=, as the task's or the supernet's example")
     check_target(target, chosen, force=force)
+    if fold and chosen == "pretrained":
+        raise DeployError(
+            f"{type(module).__name__}.from_pretrained builds all layers; export a folded network as pt2, onnx or safetensors"
+        )
     own, left_out = copy.deepcopy(module).cpu().eval(), set[str]()
+    sample = convert(example, lambda tensor: tensor.detach().cpu())
+    folded = merged(own, sample) if fold else None
+    own = own if folded is None else folded.module
     if chosen in ("pt2", "onnx"):
         own.register_forward_hook(functools.partial(_known_outputs, left_out))
-    sample = convert(example, lambda tensor: tensor.detach().cpu())
     any_batch = any_batch and has_batch(sample)
     with files.explained(target, DeployError), files.replacing(target, durable=True) as half, _quiet():
         try:
-            again, probes = _WRITERS[chosen](own, half, sample, any_batch)
+            again, compared = _WRITERS[chosen](own, half, sample, any_batch)
             gaps = [
-                gap(own, again, probe, relative=TOLERANCE if chosen in ("pt2", "onnx") else 0.0) for probe in probes
+                gap(own, again, probe, relative=TOLERANCE if chosen in ("pt2", "onnx") else 0.0) for probe in compared
             ]
         except DeployError:
             raise
@@ -132,7 +146,7 @@ def export(
         written = sorted(file for file in half.rglob("*") if file.is_file()) if half.is_dir() else [half]
         home = half if half.is_dir() else half.parent
         hashes = {str(file.relative_to(home)): sealed.digest(file) for file in written}
-    return Export(target, chosen, far, hashes, tuple(sorted(left_out)))
+    return Export(target, chosen, far, hashes, tuple(sorted(left_out)), folded)
 
 
 def format_of(path: Path, format: str | None = None) -> Format:
@@ -160,7 +174,7 @@ def _pt2(module: nn.Module, path: Path, example: Inputs, any_batch: bool) -> Wri
     torch.export.save(_program(module, example, any_batch), buffer)
     path.write_bytes(buffer.getbuffer())
     again = torch.export.load(path).module()
-    return lambda inputs: call(again, inputs), _probes(example, any_batch)
+    return lambda inputs: call(again, inputs), probes(example, any_batch)
 
 
 def _onnx(module: nn.Module, path: Path, example: Inputs, any_batch: bool) -> Written:
@@ -181,7 +195,7 @@ def _onnx(module: nn.Module, path: Path, example: Inputs, any_batch: bool) -> Wr
         feeds = dict(zip(names, (tensor.numpy() for tensor in tensors_in(plain(inputs))), strict=True))
         return [torch.from_numpy(array) for array in session.run(None, feeds)]
 
-    return run, _probes(example, any_batch)
+    return run, probes(example, any_batch)
 
 
 def _safetensors(module: nn.Module, path: Path, example: Inputs, _any_batch: bool) -> Written:
@@ -194,7 +208,7 @@ def _safetensors(module: nn.Module, path: Path, example: Inputs, _any_batch: boo
             tensor.fill_(0)  # what is not in the file must be missed
     load_model(again, str(path))
     _expect_same_weights(module, again, "safetensors")
-    return lambda inputs: call(again, inputs), _probes(example, False)
+    return lambda inputs: call(again, inputs), probes(example, False)
 
 
 def _pretrained(module: nn.Module, path: Path, example: Inputs, _any_batch: bool) -> Written:
@@ -215,7 +229,7 @@ def _pretrained(module: nn.Module, path: Path, example: Inputs, _any_batch: bool
             "each block has; export it as safetensors, pt2 or onnx"
         ) from error
     _expect_same_weights(module, again, "pretrained")
-    return lambda inputs: call(again, inputs), _probes(example, False)
+    return lambda inputs: call(again, inputs), probes(example, False)
 
 
 _WRITERS: Mapping[Format, Callable[[nn.Module, Path, Inputs, bool], Written]] = {
@@ -256,17 +270,6 @@ def _known_outputs(left_out: set[str], _module: nn.Module, _inputs: Any, output:
 
 
 # -- comparing
-
-
-def _probes(example: Inputs, any_batch: bool) -> list[Inputs]:
-    """The example, noise like it (an example of zeros shows little), and several samples of both."""
-    generator = torch.Generator().manual_seed(0)
-
-    def noise(tensor: Tensor) -> Tensor:
-        return torch.randn(tensor.shape, generator=generator).to(tensor) if tensor.is_floating_point() else tensor
-
-    probes: list[Inputs] = [example, convert(example, noise)]
-    return [*probes, *(repeated(probe, 3) for probe in probes)] if any_batch else probes
 
 
 def _expect_same_weights(module: nn.Module, again: nn.Module, format: Format) -> None:

@@ -23,6 +23,7 @@ from nas.study.loader import BARE, BLOCKED, LOADER, NOTE
 if TYPE_CHECKING:
     from torch import nn
 
+    from nas.deploy import Folded
     from nas.space import Arch
     from nas.study.study import Study
 
@@ -45,6 +46,7 @@ class Winner:
         example: inputs that it takes.
         job: the job file or module, for what it defines.
         note: what whoever gets the network alone must know of its outputs; "" if nothing.
+        folded: how the module was folded after it was checked; None if it was not.
     """
 
     study: str
@@ -56,6 +58,7 @@ class Winner:
     example: Any
     job: str | None
     note: str = ""
+    folded: Folded | None = None
 
     def __str__(self) -> str:
         same = ", ".join(
@@ -104,6 +107,7 @@ class Winner:
             "measurements": self.measurements,
             "checked": self.checked,
             **({"note": self.note} if self.note else {}),
+            **({"folded": self.folded.describe()} if self.folded is not None else {}),
             "files": {str(file.relative_to(folder)): sealed.digest(file) for file in written},
         }
         (folder / _DESCRIBED).write_bytes(sealed.seal(described, indent=2))
@@ -194,10 +198,16 @@ _DESCRIBED = "arch.json"
 _ALWAYS = ("model.safetensors", "load.py")
 
 
-def take_home(study: Study, number: int) -> Winner:
+def take_home(study: Study, number: int, *, fold: bool = False) -> Winner:
     """The network of a trial, checked: it computes what the supernet computed, and measures what the record says.
 
+    Args:
+        study: that has it.
+        number: of the trial.
+        fold: merge layers afterwards, as `nas.fold` does.
+
     Raises:
+        DeployError: it cannot be folded.
         StudyError: the trial has no result, no evaluator says which network it is, or it is not what was evaluated.
         StoreError: there is no such trial.
     """
@@ -235,7 +245,14 @@ def take_home(study: Study, number: int) -> Winner:
             f"{gap.allowed:.2g}; this is a defect, report it"
         )
     note = getattr(getattr(source, "task", None), "note", "")
-    return Winner(study.name, number, arch, module, dict(trial.measurements), checked, source.example, study.job, note)
+    folded = None
+    if fold:
+        from nas.deploy import fold as merge
+
+        folded = merge(module, source.example)
+        module = folded.module
+    record = dict(trial.measurements)
+    return Winner(study.name, number, arch, module, record, checked, source.example, study.job, note, folded)
 
 
 def _quotable(text: str) -> str:

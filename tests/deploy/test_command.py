@@ -54,6 +54,9 @@ def test_a_trial_is_exported_and_a_refusal_leaves_nothing(
     assert "the extracted module computes what was evaluated" in told
     assert "wrote mlp.pt2 (pt2); outputs differ by at most" in told
     assert torch.export.load(tmp_path / "mlp.pt2").module()(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
+    assert run(["export", "mlp", "1", "-o", "folded.pt2", "--fold"]) == 0
+    assert "\nfolded 1 layer (2 into 1); outputs differ by at most" in capsys.readouterr().out
+    assert not any("batch_norm" in str(node.target) for node in torch.export.load(tmp_path / "folded.pt2").graph.nodes)
     assert run(["export", "mlp", "1", "--format", "safetensors", "-o", "weights"]) == 0
     before = sorted(os.listdir(tmp_path))
     capsys.readouterr()
@@ -62,6 +65,10 @@ def test_a_trial_is_exported_and_a_refusal_leaves_nothing(
         "nas: Sequential has no save_pretrained and from_pretrained of its own; export it as safetensors, pt2 or onnx\n"
     )
     assert sorted(os.listdir(tmp_path)) == before
+    assert run(["export", "mlp", "1", "--format", "pretrained", "-o", "folder", "--fold"]) == 2
+    assert "pretrained is read by the class itself, which builds all layers" in capsys.readouterr().err
+    assert run(["export", "mlp", "--fold", "-o", "folder"]) == 2
+    assert "--fold is for one network; say which trial" in capsys.readouterr().err
     assert run(["export", "mlp", "--format", "onnx", "-o", "mlp.onnx"]) == 2
     assert "hold one network; say which trial" in capsys.readouterr().err
     assert run(["export", "mlp", "1", "--format", "elastic", "-o", "folder"]) == 2

@@ -111,6 +111,29 @@ def test_what_is_written_loads_to_the_same_module(searched: nas.Study, tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == ["winner"]
 
 
+def test_a_folded_winner_has_fewer_layers_and_loads(
+    searched: nas.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    number = int(searched.front().index[-1])
+    plain, folded = take_home(searched, number), take_home(searched, number, fold=True)
+    assert folded.folded is not None
+    norms = [name for name, one in plain.module.named_modules() if isinstance(one, torch.nn.BatchNorm2d)]
+    assert sorted(folded.folded.merged) == sorted(norms)
+    folded.write(tmp_path / "winner")
+    loaded = _load(tmp_path / "winner")
+    assert not any(isinstance(one, torch.nn.BatchNorm2d) for one in loaded.modules())
+    assert type(loaded).__name__ == type(plain.module).__name__
+    assert gap(plain.module, loaded, plain.example).same
+    told = json.loads((tmp_path / "winner" / "arch.json").read_text())
+    assert told["folded"] == folded.folded.describe()
+    plain.write(tmp_path / "plain")
+    assert "folded" not in json.loads((tmp_path / "plain" / "arch.json").read_text())
+    monkeypatch.setattr("nas.cli.taking.declared", lambda *given: searched)
+    assert run(["extract", searched.name, str(number), "-o", str(tmp_path / "told"), "--fold"]) == 0
+    assert f"\nfolded {len(norms)} layers ({norms[0]} into " in capsys.readouterr().out
+    assert (tmp_path / "told" / "load.py").exists()
+
+
 def test_names_and_values_of_the_record_are_no_source(searched: nas.Study, tmp_path: Path) -> None:
     attack = '"""\nimport pathlib; pathlib.Path("attacked").touch()\n"""'
     winner = take_home(searched, int(searched.front().index[0]))
