@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from nas.supernet import check as check
     from nas.supernet import factorize as factorize
     from nas.supernet import fit_linear as fit_linear
+    from nas.supernet import grow as grow
     from nas.supernet import reorder as reorder
     from nas.supernet import sequential as sequential
     from nas.train import DIST as DIST
@@ -173,6 +174,7 @@ _HOME = {
     "reorder": "nas.supernet",
     "factorize": "nas.supernet",
     "fit_linear": "nas.supernet",
+    "grow": "nas.supernet",
     "Score": "nas.supernet",
     "Magnitude": "nas.supernet",
     "MeanActivation": "nas.supernet",

@@ -278,6 +278,11 @@ class Space:
         """
         return _restore(self.value, self.name, self.version, self._options, (*self.rules, allows))
 
+    def including(self, smaller: Space) -> Space:
+        """This space with the choices of a smaller one, too, where what is open in it is more than its value says; itself."""
+        del smaller
+        return self
+
     def _is_where(self, arch: Arch) -> bool:
         where = self._options[3]
         if where is None:

@@ -198,13 +198,14 @@ class Matcher:
                 return f"{self._names[tree['real']]} was {shown(value)}, and is a float here"
             genome[tree["real"]] = value
             return None
-        if text_of(shape(tree)) != text_of(shape(value)):
+        if text_of(shape(tree)) != text_of(shape(value)) and not _goes_on(tree, value):
             return next(fixed_differences(value, tree, path))
         if isinstance(tree, dict) and "many" in tree:
             slots = zip(tree["many"], value["list"], strict=True)
             matches = (self._match_choice(p, tree["of"], item, genome, (*path, i)) for i, (p, item) in enumerate(slots))
             return next((fault for fault in matches if fault is not None), None)
-        pairs = zip(parts(tree), parts(value), strict=True)
+        # What a longer list has besides is left without a choice: whether it may be, activity says.
+        pairs = zip(parts(tree), parts(value), strict=not _goes_on(tree, value))
         found = (self._match(item, other, genome, (*path, key)) for (key, item), (_, other) in pairs)
         return next((fault for fault in found if fault is not None), None)
 
@@ -231,6 +232,19 @@ class Matcher:
             if text_of(shape(candidate)) == text_of(shape(value)):
                 faults.append(fault)
         return faults[0] if faults else f"{self._names[point]} was {shown(value)}, which is no candidate here"
+
+
+def _goes_on(tree: Tree, value: Tree) -> bool:
+    """Whether one is a list that begins as the other is long, and all that comes then is chosen."""
+    if not (isinstance(tree, dict) and isinstance(value, dict) and "list" in tree and "list" in value):
+        return False
+    return all(map(_is_chosen, tree["list"][len(value["list"]) :])) and len(tree["list"]) > len(value["list"])
+
+
+def _is_chosen(tree: Tree) -> bool:
+    """Whether a tree is choices, or holds nothing else."""
+    inside = parts(tree)
+    return is_choice(tree) or (bool(inside) and all(_is_chosen(item) for _, item in inside))
 
 
 def is_open(tree: Tree) -> bool:

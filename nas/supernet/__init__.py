@@ -8,6 +8,7 @@
 - `fit_linear`: linear maps in the place of blocks (`nas.elastic(…, linear=True)`), by least squares on data.
 - `Score`: an importance score: `Magnitude`, `MeanActivation`, `Activations`, `Taylor`, `Fisher`, `GroupFisher`, `HESSO`.
 - `sequential`: an `nn.Sequential` whose last layers have the same names at every depth.
+- `grow`: a supernet of a larger space, with the weights of a smaller one.
 - `check`: what is suspicious about a supernet, as `Findings`.
 - `Inputs`: what a model is called with; `Example`: which of their axes is the batch's.
 """
@@ -17,6 +18,7 @@ from nas.supernet.factorizing import factorize
 from nas.supernet.findings import Finding, Findings, check
 from nas.supernet.fitting import fit_linear
 from nas.supernet.fused import Layout
+from nas.supernet.growing import grow
 from nas.supernet.inputs import Example, Inputs
 from nas.supernet.layouts import CentreCrop, Corner, Cut, KernelTransform
 from nas.supernet.naming import sequential
@@ -49,6 +51,7 @@ __all__ = [
     "check",
     "factorize",
     "fit_linear",
+    "grow",
     "importance",
     "importances",
     "reorder",

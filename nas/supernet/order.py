@@ -80,14 +80,14 @@ def axes(supernet: Supernet) -> list[Axis]:
     for (name, dim), moves in narrowed.items():
         # A tensor that shallow archs lack says nothing about them, and in them every width is the largest.
         groups.setdefault((whole[name][dim], frozenset(moves)), []).append((name, dim))
-    reads = _reads(supernet, largest)
+    read = reads(supernet, largest)
     found = []
     for (length, _), places in groups.items():
-        readers = tuple(place for place in places if place in reads)
+        readers = tuple(place for place in places if place in read)
         # Written and read: what only reads is fed by a fused dimension of another length, or by the data.
         if 0 < len(readers) < len(places) and all(_free(supernet, *place) for place in places):
             found.append(Axis(length, tuple(places), readers))
-    return [*found, *_atoms(supernet, reads, archs)]
+    return [*found, *_atoms(supernet, read, archs)]
 
 
 def _atoms(supernet: Supernet, reads: set[Place], archs: Sequence[Shapes]) -> Iterator[Axis]:
@@ -233,7 +233,9 @@ def reorder(
     score = chosen(by, data)
     _check_patterns(supernet, readers)
     _hold_buffers(supernet)
-    inputs = _random_inputs(supernet)
+    if supernet.example is None:
+        raise SupernetError("reorder compares outputs before and after; give the supernet an example=")
+    inputs = random_inputs(supernet, supernet.example)
     before = _outputs(supernet, inputs)
     kept = [_shapes(supernet, arch) for arch in trained]
     orders: dict[Axis, Tensor] = {}
@@ -302,7 +304,7 @@ def _shapes(supernet: Supernet, arch: Arch) -> Shapes:
     return supernet._shared.union.shapes_of(build_skeleton(supernet.space, arch))
 
 
-def _reads(supernet: Supernet, arch: Arch) -> set[Place]:
+def reads(supernet: Supernet, arch: Arch) -> set[Place]:
     """The dimensions along which a layer of `arch` sums over its inputs; a tied tensor is read if one of its layers reads it."""
     module = build_skeleton(supernet.space, arch)
     owners = dict(module.named_modules(remove_duplicate=False))
@@ -337,10 +339,8 @@ def _check_patterns(supernet: Supernet, patterns: Sequence[str]) -> None:
             )
 
 
-def _random_inputs(supernet: Supernet) -> Inputs:
-    """Inputs like the example, with numbers in place of its zeros."""
-    if supernet.example is None:
-        raise SupernetError("reorder compares outputs before and after; give the supernet an example=")
+def random_inputs(supernet: Supernet, example: Inputs) -> Inputs:
+    """Inputs like the example, on the supernet's device, with numbers in place of its zeros."""
     generator, device = torch.Generator().manual_seed(0), supernet._shared.device
 
     def draw(tensor: Tensor) -> Tensor:
@@ -348,7 +348,7 @@ def _random_inputs(supernet: Supernet) -> Inputs:
             return tensor.to(device)
         return torch.randn(tensor.shape, generator=generator).to(device, tensor.dtype)
 
-    found: Inputs = convert(supernet.example, draw)
+    found: Inputs = convert(example, draw)
     return found
 
 

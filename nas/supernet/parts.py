@@ -54,7 +54,7 @@ def indices(axis: Axis, whole: Sizes, part: Sizes) -> Tensor:
         whole: lengths of atoms in the supernet.
         part: lengths of atoms in the arch, none of them larger.
     """
-    return _picked(axis, whole, {name: torch.arange(part[name]) for name in atoms(axis)})
+    return picked(axis, whole, {name: torch.arange(part[name]) for name in atoms(axis)})
 
 
 def cut(tensor: Tensor, axes: Sequence[Axis], whole: Sizes, part: Sizes) -> Tensor:
@@ -83,10 +83,10 @@ def permuted(axis: Axis, whole: Sizes, orders: Mapping[str, Tensor]) -> Tensor:
         orders: for atoms, by name, the old number of the unit that gets each number; others keep theirs.
     """
     every = {name: torch.arange(whole[name]) for name in atoms(axis)}
-    return _picked(axis, whole, {name: orders.get(name, units) for name, units in every.items()})
+    return picked(axis, whole, {name: orders.get(name, units) for name, units in every.items()})
 
 
-def _picked(axis: Axis, whole: Sizes, units: Mapping[str, Tensor]) -> Tensor:
+def picked(axis: Axis, whole: Sizes, units: Mapping[str, Tensor]) -> Tensor:
     """Indices into `axis` of the given units of its atoms, in their order."""
     found = torch.zeros(1, dtype=torch.int64)
     for factor in axis:
@@ -101,7 +101,7 @@ def _picked(axis: Axis, whole: Sizes, units: Mapping[str, Tensor]) -> Tensor:
 def _picked_of(factor: Sum, whole: Sizes, units: Mapping[str, Tensor]) -> Tensor:
     found, start = [], 0
     for term in factor.terms:
-        found.append(_picked(term, whole, units) + start)
+        found.append(picked(term, whole, units) + start)
         start += length(term, whole)
     return torch.cat(found)
 

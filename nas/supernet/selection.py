@@ -58,6 +58,8 @@ class Selection:
     Attributes:
         whole: shape of the supernet's tensor.
         shape: of the part.
+        axes: of each dimension.
+        lengths: of their atoms, in the supernet and in the part.
         gathers: whether there are so many windows that picking from their `hull` is faster.
 
     Args:
@@ -69,6 +71,7 @@ class Selection:
     def __init__(self, axes: Sequence[Axis], whole: Sizes, part: Sizes) -> None:
         self.whole: Shape = tuple(parts.length(axis, whole) for axis in axes)
         self.shape: Shape = tuple(parts.length(axis, part) for axis in axes)
+        self.axes, self.lengths = tuple(axes), (whole, part)
         self._nodes = [_node(axis, whole, part) for axis in axes]
         chosen = _product([list(_pieces(node)) for node in self._nodes])
         self._shapes = [tuple(piece.kept for piece in each) for each in chosen]

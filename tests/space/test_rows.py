@@ -54,6 +54,32 @@ def test_a_new_decision_is_in_no_old_arch() -> None:
         new.from_row(rows[0][0], schema)
 
 
+def flat(deepest: int, *, conditions: bool = True) -> nas.Space:
+    """A depth, and a kernel for every block that there can be."""
+    value = {"d": pg.oneof(list(range(1, deepest + 1))), "k": [pg.oneof([3, 5]) for _ in range(deepest)]}
+    depths = {f"k[{block}]": ("d", range(block + 1, deepest + 1)) for block in range(1, deepest)}
+    return nas.Space(value, name="old", active_when=depths if conditions else None)
+
+
+def test_what_a_longer_list_has_besides_may_be_switched_off() -> None:
+    old, new = flat(2), flat(4)
+    for arch in old.enumerate():
+        found = new.from_row(arch.row(), old.schema())
+        assert found.choices == arch.choices
+        assert new.from_genome(found.genome) == found
+    with pytest.raises(SpaceError, match="stored space 'old' version 1 is not in this space"):
+        old.from_row(new.largest.row(), new.schema())
+
+
+def test_what_a_longer_list_has_besides_must_be_switched_off() -> None:
+    old = flat(2)
+    with pytest.raises(SpaceError, match=r"k\[2\]"):
+        flat(3, conditions=False).from_row(old.largest.row(), old.schema())
+    fixed = nas.Space({"d": pg.oneof([1, 2]), "k": [pg.oneof([3, 5]), pg.oneof([3, 5]), 3]})
+    with pytest.raises(SpaceError, match=r"k\[2\] is new"):
+        fixed.from_row(old.largest.row(), old.schema())
+
+
 @nas.model
 def with_default(a: int, act: str = "relu") -> Any:
     """A function whose default is part of what it builds."""

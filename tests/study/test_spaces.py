@@ -85,6 +85,19 @@ def test_exchanged_decisions_are_the_same_archs(tmp_path: Path) -> None:
     assert sorted((one["a"], one["b"]) for one in found) == [(1, 1), (1, 2), (2, 1), (2, 2)]
 
 
+def deep(deepest: int) -> nas.Space:
+    value = {"d": pg.oneof(list(range(1, deepest + 1))), "k": [pg.oneof([3, 5]) for _ in range(deepest)]}
+    depths = {f"k[{block}]": ("d", range(block + 1, deepest + 1)) for block in range(1, deepest)}
+    return nas.Space(value, name="s", active_when=depths)
+
+
+def test_a_deeper_space_has_the_trials_of_a_shallower_one(tmp_path: Path) -> None:
+    run(tmp_path / "a.db", deep(2), trials=6)
+    resumed, calls, _ = run(tmp_path / "a.db", deep(3), trials=14)
+    assert len(resumed.trials()) == 14
+    assert sorted(one["d"] for one in calls.seen) == [3] * 8
+
+
 def test_a_waiting_trial_of_a_dropped_candidate_waits_for_its_space(tmp_path: Path) -> None:
     first, _ = study(tmp_path / "a.db", {"w": pg.oneof([16, 32, 64])}, trials=3)
     first.ask(3)
