@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -54,10 +56,7 @@ def digits(
     Raises:
         TrainError: the splits leave no training data.
     """
-    from sklearn.datasets import load_digits
-
-    source = load_digits()
-    images, classes = source.images.astype(np.float32), source.target.astype(np.int64)
+    images, classes = _images_and_classes()
     if valid < 10 or test < 10 or len(images) - valid - test < batch:
         raise TrainError(
             f"valid={valid} and test={test} leave {len(images) - valid - test} of {len(images)} digits to train on"
@@ -72,6 +71,15 @@ def digits(
     held, search, train = ((scaled[rows], labels[rows]) for rows in map(torch.from_numpy, parts))
     augment = Shift(shift, float(-mean / deviation)) if shift else None  # the background is pixel value 0
     return Classification(train, search, held, batch=batch, smoothing=smoothing, seed=seed, augment=augment)
+
+
+@cache
+def _images_and_classes() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """(1797, 8, 8) from 0 to 16 and (1797,); read once, from text."""
+    from sklearn.datasets import load_digits
+
+    source = load_digits()
+    return source.images.astype(np.float32), source.target.astype(np.int64)
 
 
 def mean_and_deviation(pixels: Tensor, *, correction: int = 0) -> tuple[Tensor, Tensor]:

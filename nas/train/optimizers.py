@@ -58,7 +58,8 @@ def check(optimizer: str | Maker, options: Mapping[str, Any]) -> None:
             raise TrainError(
                 f"optimizer_options of {optimizer!r} have no {name!r}; it takes {', '.join(takes)}{suggest(name, takes)}"
             )
-    make(optimizer, options, [{"params": [torch.zeros(2, 2, requires_grad=True)]}], 1e-3)
+    if options:  # the first optimizer that a process makes costs it more than a second: torch imports its compiler
+        make(optimizer, options, [{"params": [torch.zeros(2, 2, requires_grad=True)]}], 1e-3)
 
 
 def make(
