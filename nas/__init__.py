@@ -109,6 +109,8 @@ if TYPE_CHECKING:
     from nas.train import Delayed as Delayed
     from nas.train import Embedding as Embedding
     from nas.train import ExitMean as ExitMean
+    from nas.train import Fade as Fade
+    from nas.train import Fading as Fading
     from nas.train import Features as Features
     from nas.train import FixedList as FixedList
     from nas.train import Granular as Granular
@@ -126,6 +128,7 @@ if TYPE_CHECKING:
     from nas.train import Progressive as Progressive
     from nas.train import Ramped as Ramped
     from nas.train import Regression as Regression
+    from nas.train import RepNorm as RepNorm
     from nas.train import Sandwich as Sandwich
     from nas.train import ScoreFunction as ScoreFunction
     from nas.train import Segmentation as Segmentation
@@ -230,6 +233,9 @@ _HOME = {
     "train_modules": "nas.train",
     "as_supernet": "nas.train",
     "Delayed": "nas.train",
+    "Fade": "nas.train",
+    "Fading": "nas.train",
+    "RepNorm": "nas.train",
     "Attentive": "nas.train",
     "BatchScore": "nas.train",
     "SortedExits": "nas.train",

@@ -234,6 +234,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "ScoreFunction": (nas.ScoreFunction, lambda: {"draws": 2, "baseline": 0.9}),
     "PolicySearch": (nas.PolicySearch, lambda: {"logits": {"width": [0.0, 1.0]}, "bins": 4, "seed": 0}),
     "Delayed": (nas.Delayed, lambda: {"sampler": nas.Sandwich(), "start": 1}),
+    "Fading": (nas.Fading, lambda: {"sampler": nas.Sandwich(), "steps": 2, "start": 1}),
     "Attentive": (
         nas.Attentive,
         lambda: {"score": cost, "cost": cost, "width": 1.0, "best": True, "k": 3, "n": 2, "pool": 10},
@@ -450,6 +451,8 @@ ELSEWHERE = {
     "image_folder": "reads files; below",
     "measure": "works at once; below",
     "export": "works at once; below",
+    "Fade": "takes modules; tests/train/test_fading.py",
+    "RepNorm": "a layer, as PyTorch's are; tests/train/test_fading.py",
     "fold": "works at once; tests/deploy/test_folding.py",
     "Predicted": "reads files; tests/test_evaluate.py",
     "ElasticModel": "works at once; tests/deploy/test_elastic.py",

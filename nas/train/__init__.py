@@ -7,6 +7,7 @@ Task:       Task, Batch, Classification, recipe, digits, Shift
 Own data:   Regression, Segmentation, MultiLabel, LanguageModel, Embedding; Task.of (Supervised), DataTask, averaged
 Samplers:   Sampler, Uniform, Sandwich, Bucketed
             Progressive, Phase (once-for-all's shrinking), Delayed (delayed shrinking), Attentive, BatchScore
+            Fading (moves Fade from one layer to another while it trains; RepNorm), so that nas.fold merges it
 Losses:     Loss, Step, Labels, Teacher (TeacherOutputs: it runs once), InPlace, Interpolated, Ramped, Snapshots, distillation
 Divergences: Divergence, KL, Hard, AdaptiveAlpha, DIST, MeanSquares, Binary, Similarities (what InPlace and Teacher minimise)
 Features:   Features (loss; layers by name), Comparison, Hint, Relative, AttentionTransfer, RKD, SimilarityPreserving
@@ -29,6 +30,7 @@ from nas.train.divergences import DIST, KL, AdaptiveAlpha, Binary, Divergence, H
 from nas.train.dropping import Dropped, Similarity, drop, importance, similarities
 from nas.train.estimators import Estimator, ScoreFunction
 from nas.train.exits import ExitMean, SortedExits
+from nas.train.fading import Fade, Fading, RepNorm
 from nas.train.features import Features
 from nas.train.fitting import distillation
 from nas.train.given import DataTask
@@ -75,6 +77,8 @@ __all__ = [
     "Embedding",
     "Estimator",
     "ExitMean",
+    "Fade",
+    "Fading",
     "Features",
     "FixedList",
     "Granular",
@@ -97,6 +101,7 @@ __all__ = [
     "Ramped",
     "Regression",
     "Relative",
+    "RepNorm",
     "Reward",
     "Sampler",
     "Sandwich",

@@ -243,6 +243,26 @@ def _permuted(node: fx.Node, known: _Known) -> Affine | None:
     return found.permuted(axes)
 
 
+def _reshaped(node: fx.Node, known: _Known) -> Affine | None:
+    """With the last axis as it was, if anything depends on it: the others are only counted in another way."""
+    first = node.args[0]
+    found = known.of(first)
+    if found is None or not isinstance(first, fx.Node) or list(found.order) != sorted(found.order):
+        return None
+    before, after = _shape(first) or (), _shape(node) or ()
+    if found.scale.numel() == found.shift.numel() == 1:
+        lengths = (1, 1)
+    elif not before or not after or before[-1] != after[-1]:
+        return None
+    else:
+        lengths = (found.scale.shape[-1], found.shift.shape[-1])
+    if (found.scale.numel(), found.shift.numel()) != lengths:
+        return None
+    ones = (1,) * (len(after) - 1) if after else ()
+    scale, shift = (values.reshape(*ones, -1) if after else values.reshape(()) for values in (found.scale, found.shift))
+    return Affine(scale, shift, tuple(range(len(after))))
+
+
 def _fits(found: Affine, factor: Tensor, node: fx.Node) -> bool:
     """Whether an operation with this constant leaves the shape as it is."""
     shape = _shape(node) or ()
@@ -253,6 +273,10 @@ _RULES: Mapping[str, Callable[[fx.Node, _Known], Affine | None]] = {
     **dict.fromkeys(("clone", "contiguous", "alias", "detach", "to", "_to_copy"), _same),
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), _dropout),
     **dict.fromkeys(("permute", "transpose", "t"), _permuted),
+    **dict.fromkeys(
+        ("view", "reshape", "flatten", "unflatten", "reshape_as", "view_as", "unsqueeze", "squeeze", "_unsafe_view"),
+        _reshaped,
+    ),
     "batch_norm": _batch_norm,
     "mul": _times,
     "div": _divided,
