@@ -14,6 +14,8 @@ import pytest
 
 import nas
 from nas.store import open_store
+from nas.store.filters import Filter
+from nas.text import human
 from tests.web.served import add, running, toy
 from tests.web.test_jobs import JOB, NETWORKS
 
@@ -192,7 +194,7 @@ def test_trials_are_sorted_by_a_heading(page: Page, server: str) -> None:
     ready(page)
     page.get_by_role("button", name="params", exact=True).click()
     expect(page.locator("#trials th[aria-sort]")).to_have_text("params")
-    page.wait_for_function("new URLSearchParams(location.search).get('sort') === 'params'")
+    expect(page).to_have_url(re.compile("sort=params"))
     expect(page.locator("#trials tbody tr:first-child td:nth-child(2)")).to_have_text("completed")
     assert query(page)["up"] == ["yes"]
 
@@ -241,6 +243,39 @@ def test_going_back_shows_the_view_before(page: Page, server: str) -> None:
     page.go_back()
     ready(page)
     expect(page.locator("#where")).to_have_value("params <= 3_000")
+
+
+SPELLED = [
+    ("", "params", True, 5e4, "params <= 50_000"),
+    ("params < 3 and act == 'a and b'", "params", True, 2.5, "params <= 2.5 and act == 'a and b'"),
+    ("9 >= params", "params", True, None, ""),
+    ("params >= 1", "params", True, 7, "params >= 1 and params <= 7"),
+    ("accuracy > .5 and depth == 1", "accuracy", False, 0.75, "accuracy >= 0.75 and depth == 1"),
+    ("depth == 1 or width == 8", "params", True, 7, "(depth == 1 or width == 8) and params <= 7"),
+    ("not (params <= 3 and depth == 1)", "params", True, 7, "not (params <= 3 and depth == 1) and params <= 7"),
+    ("layers[0].kernel <= 5", "layers[0].kernel", True, None, ""),
+    ("params in (1, 2) and params <= 1e3", "params", True, 9, "params in (1, 2) and params <= 9"),
+]
+
+
+@pytest.mark.parametrize(("text", "name", "upper", "value", "expected"), SPELLED)
+def test_a_slider_changes_its_own_clause_alone(
+    page: Page, server: str, text: str, name: str, upper: bool, value: float | None, expected: str
+) -> None:
+    page.goto(f"{server}/?devices=")
+    script = "async (given) => (await import('./static/js/filters.js')).withBound(...given)"
+    written = page.evaluate(script, [text, name, upper, value])
+    assert written == expected
+    if written:
+        Filter(written)
+
+
+def test_numbers_are_written_as_on_the_command_line(page: Page, server: str) -> None:
+    page.goto(f"{server}/?devices=")
+    values = [0, 1, 0.98765, 1234, 9999.5, 12345, 1_052_672, -2.5e9, 0.00015, 3e12]
+    script = "async (values) => values.map((await import('./static/js/text.js')).human)"
+    shown = [text.replace("\u00a0", " ") for text in page.evaluate(script, values)]
+    assert shown == [human(value) for value in values]
 
 
 # -- live

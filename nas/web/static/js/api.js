@@ -22,8 +22,24 @@ export function address(parts, query = {}) {
   return asked.size ? `${path}?${asked}` : path;
 }
 
+const early = new Map();
+
+// Ask for what a view will need, before it is there; the next `get` of the same is answered with it.
+export function ahead(parts, query) {
+  const where = address(parts, query);
+  early.set(where, asked(where));
+  early.get(where).catch(() => null); // told to who asks for it
+}
+
 export async function get(parts, query, signal) {
-  return answered(await reach(address(parts, query), { signal }));
+  const where = address(parts, query);
+  const found = early.get(where);
+  early.delete(where);
+  return found ?? asked(where, signal);
+}
+
+async function asked(where, signal) {
+  return answered(await reach(where, { signal }));
 }
 
 export async function post(parts, body, method = "POST") {

@@ -1,6 +1,6 @@
 // Which view the URL means, the header, and the form for a token.
 
-import { get, post, Problem } from "./api.js";
+import { ahead, get, post, Problem } from "./api.js";
 import { make } from "./dom.js";
 import { show } from "./live.js";
 import * as state from "./state.js";
@@ -32,6 +32,10 @@ async function open() {
   const [make_view, name] = found();
   navigation(name);
   main.replaceChildren();
+  if (make_view === studyView) {
+    ahead(["studies", state.of("study")]);
+    ahead(["studies", state.of("study"), "front"], { where: state.of("where"), objectives: state.of("front") });
+  }
   try {
     Object.assign(server, await get("server"));
   } catch (error) {

@@ -30,6 +30,7 @@ export class Panel {
   reload() {
     this.running?.abort();
     this.running = null;
+    this.root.removeAttribute("aria-busy");
     this.wanted = true;
     return this.run();
   }

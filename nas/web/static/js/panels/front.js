@@ -20,13 +20,13 @@ export function frontPanel(model, server) {
   const taking = files(model, server);
   const load = async (signal) => {
     const { x, y, colour: third } = model.axes;
+    const sampled = (where) =>
+      get(["studies", model.name, "points"], { x, y, colour: third, where, most: MOST }, signal);
+    const { where } = model;
+    const early = sampled(where);
+    early.catch(() => null); // of a filter that is refused
     const front = await model.loadFront(signal);
-    const points = await get(
-      ["studies", model.name, "points"],
-      { x, y, colour: third, where: model.where, most: MOST },
-      signal,
-    );
-    return { front, points, x, y, third };
+    return { front, points: await (model.where === where ? early : sampled(model.where)), x, y, third };
   };
   const panel = new Panel(
     "Front",

@@ -58,7 +58,7 @@ function option(data) {
   const bars = shown.map((one, at) => [one.importance, at, one.deviation ?? 0, 0]);
   return {
     grid: grid({ top: 6, bottom: 34 }),
-    xAxis: axis("importance", [], { across: true, more: { scale: false } }),
+    xAxis: axis("importance", [], { across: true, more: { scale: false, min: 0, max: longest(shown) } }),
     yAxis: {
       type: "category",
       data: shown.map((one) => one.name),
@@ -79,4 +79,11 @@ function option(data) {
       { ...errorBars(colour("text"), { vertical: false }), z: 4, data: bars },
     ],
   };
+}
+
+// Where the longest bar with its uncertainty ends, in steps of a tenth of its size.
+function longest(shown) {
+  const end = Math.max(1e-3, ...shown.map((one) => one.importance + (one.deviation ?? 0)));
+  const step = 10 ** Math.floor(Math.log10(end));
+  return Number((Math.ceil((end / step) * 10 + 1e-9) * step * 0.1).toPrecision(6));
 }

@@ -45,8 +45,8 @@ export function progress(study) {
       wanted ? ` of ${count(wanted)} trials finished` : " trials finished",
       ...pace(study, finished),
     ),
-    bar,
     make("p", { class: "keys" }, ...legend),
+    bar,
     workers(study),
   );
 }

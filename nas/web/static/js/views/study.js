@@ -33,7 +33,7 @@ export function studyView(root, server) {
   const place = make("div", { class: "grid" });
   const head = new Panel(
     "Progress",
-    (signal) => get(["studies", name], {}, signal),
+    (signal) => declaredStudy(name, signal),
     (study, body) => {
       const first = !model.study;
       model.study = study;
@@ -43,7 +43,7 @@ export function studyView(root, server) {
       model.tell("study");
       return null;
     },
-    { wide: "all" },
+    { wide: "all quiet-head" },
   );
   root.append(
     make("a", {
@@ -65,6 +65,16 @@ export function studyView(root, server) {
   const live = follow(name, model, head, parts);
   head.reload();
   return { close: () => [...parts.all, live].forEach((one) => one.close()) };
+}
+
+// The declaration; of a study that a job of the server runs, how many trials that was asked for.
+async function declaredStudy(name, signal) {
+  const study = await get(["studies", name], {}, signal);
+  if (study.job && !study.trials_wanted) {
+    const job = await get(["jobs", study.job], {}, signal).catch(() => null);
+    study.trials_wanted = job?.state === "running" ? (job.options?.trials ?? null) : null;
+  }
+  return study;
 }
 
 function toTable(place) {
@@ -92,7 +102,7 @@ function declared(study) {
   return [
     ...study.objectives.map((one) => chip(goal(one), "goal")),
     ...study.constraints.map((text) => chip(text)),
-    make("span", { class: "muted", text: study.space }),
+    make("span", { class: "muted", text: `space ${study.space}` }),
     ...level,
     ...job,
   ];
