@@ -457,7 +457,25 @@ class LearnerConformance(AlgorithmConformance):
         assert self._play(play) < 0.001
 
 
-class ModelConformance(LearnerConformance):
+class CostlyConformance(AlgorithmConformance):
+    """For algorithms whose proposals take milliseconds: what repeats others at greater length is slow."""
+
+    @pytest.mark.parametrize(
+        "objectives", [ONE, pytest.param(TWO, marks=pytest.mark.slow), (*TWO, Metric("third", "max"))]
+    )
+    def test_survives_failed_infeasible_and_late_trials(self, objectives: tuple[Metric, ...]) -> None:
+        """Two of them wherever it is rebuilt."""
+        super().test_survives_failed_infeasible_and_late_trials(objectives)
+
+    @pytest.mark.parametrize(
+        "trials", [0, 1, 19, 20, 21, 57, *(pytest.param(many, marks=pytest.mark.slow) for many in (100, 130))]
+    )
+    def test_rebuilds_from_history_to_the_same_proposals(self, trials: int) -> None:
+        """Thousands of models, or integer programs, for the longest histories."""
+        super().test_rebuilds_from_history_to_the_same_proposals(trials)
+
+
+class ModelConformance(CostlyConformance, LearnerConformance):
     """For learners whose proposals take milliseconds and need few evaluations."""
 
     def test_beats_random_search_on_a_front(self) -> None:

@@ -45,13 +45,6 @@ class TestCompose(ModelConformance):
         """With several objectives the integer programs are larger."""
         super().test_survives_failed_infeasible_and_late_trials(objectives)
 
-    @pytest.mark.parametrize(
-        "trials", [0, 1, 19, 20, 21, 57, *(pytest.param(many, marks=pytest.mark.slow) for many in (100, 130))]
-    )
-    def test_rebuilds_from_history_to_the_same_proposals(self, trials: int) -> None:
-        """An integer program each time, thousands of them for the longest histories."""
-        super().test_rebuilds_from_history_to_the_same_proposals(trials)
-
 
 def table(seed: int, decisions: int, candidates: int) -> Landscape:
     """Two objectives that add up."""

@@ -15,7 +15,7 @@ from nas.metrics import Metric
 from nas.search import Algorithm, Finished, History, MultiFidelity, Surrogate, make
 from nas.search.insight import Insight
 from nas.space import Arch
-from tests.conformance.algorithm import ONE, TWO, AlgorithmConformance, area, completed, drive, flat, keys, trade_off
+from tests.conformance.algorithm import ONE, TWO, CostlyConformance, area, completed, drive, flat, keys, trade_off
 
 WHOLE = 9.0
 REFERENCE = (27.0, 34.0)
@@ -27,7 +27,7 @@ def informed(seed: int = 0, low: float | None = None, *, varying: tuple[str, ...
     return algorithm
 
 
-class TestMultiFidelity(AlgorithmConformance):
+class TestMultiFidelity(CostlyConformance):
     """Where no low evaluation was ever asked for."""
 
     share = 0.25
