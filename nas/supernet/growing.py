@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -279,7 +279,7 @@ class _Growth:
                 self._stack()
                 self._check_archs()
                 return
-            why = self._silence() or self._apart()
+            why = self._apart(self._silence())
             if not why:
                 self._check_archs()
                 return
@@ -288,7 +288,7 @@ class _Growth:
 
     def _settle(self, what: str) -> None:
         """Make new blocks the identity, and look at the largest arch."""
-        why = self._silence() or self._apart()
+        why = self._apart(self._silence())
         if why:
             raise SupernetError(f"{what} changes what the largest arch computes: {why}")
 
@@ -355,31 +355,32 @@ class _Growth:
                     if f"{before}{other}{after}" in self.places:
                         yield f"{before}{other}{after}"
 
-    def _silence(self) -> str:
-        """Make new blocks of the largest arch the identity; why one cannot be, or ""."""
+    def _silence(self) -> list[str]:
+        """Make new blocks of the largest arch the identity; those that cannot be."""
+        shared = self.grown._shared
         module = self.grown.extract(self.grown.space.largest)
-        old = set(self.supernet._shared.union.ties)
-        names, failed = silenced(module, _new_blocks(module, old), self.inputs)
+        names, others = silenced(module, _new_blocks(module, set(self.supernet._shared.union.ties)), self.inputs)
         for name in names:
-            self._set(
-                self.grown._shared.union.ties[name],
-                torch.zeros_like(self.grown._shared.tensor(self.grown._shared.union.ties[name])),
-            )
-        if failed is None:
-            return ""
-        return (
-            f"the new {failed!r} of the largest arch cannot give what it gets, nor zeros, whichever of its last layers are zero; "
-            "grow to blocks that are added to what they get, or to a space without it"
-        )
+            shared.tensor(shared.union.ties[name]).zero_()
+        return others
 
     # -- is it what it was?
 
-    def _apart(self) -> str:
-        """Why the new largest arch does not compute what the old one did; "" if it does."""
+    def _apart(self, blocks: Sequence[str]) -> str:
+        """Why the new largest arch does not compute what the old one did; "" if it does.
+
+        Args:
+            blocks: new ones that do not give what they get.
+        """
         module = self.grown.extract(self.grown.space.largest)
         found = rounding.gap(self._largest, partial(call, module), self.inputs)
         if found.same:
             return ""
+        if blocks:
+            return (
+                f"the new {blocks[0]!r} of the largest arch cannot give what it gets, whichever of its last layers are zero, so "
+                "that the largest arch would compute something else; grow to blocks that are added to what they get"
+            )
         name = _first_apart(self._largest, module, self.inputs)
         space = self.grown.space.name
         if name is None:

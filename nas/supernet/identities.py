@@ -20,8 +20,8 @@ from nas.supernet.roles import role_of
 
 
 @torch.no_grad()
-def silenced(module: nn.Module, blocks: Sequence[str], inputs: Inputs) -> tuple[list[str], str | None]:
-    """Make each of `blocks` the identity, in place, or, where it cannot be, give zeros.
+def silenced(module: nn.Module, blocks: Sequence[str], inputs: Inputs) -> tuple[list[str], list[str]]:
+    """Make each of `blocks` the identity, in place, or, where it cannot be, give zeros, as a new branch has to.
 
     Args:
         module: the network, in eval mode.
@@ -29,19 +29,21 @@ def silenced(module: nn.Module, blocks: Sequence[str], inputs: Inputs) -> tuple[
         inputs: of the network.
 
     Returns:
-        Names of the parameters that are zero now; and the first block that can be neither, or None.
+        Names of the parameters that are zero now; and the blocks that are not the identity.
     """
     found: list[str] = []
+    others: list[str] = []
     for path in _called(module, blocks, inputs):
         block = module.get_submodule(path)
         met = _met(module, block, inputs)
         if met is None:
             continue
-        names = _zeros(block, *met, wanted=_first(met)) or _zeros(block, *met, wanted=None)
+        names = _zeros(block, *met, wanted=_first(met))
         if names is None:
-            return found, path
+            others.append(path)
+            names = _zeros(block, *met, wanted=None) or []
         found += [f"{path}.{name}" for name in names]
-    return found, None
+    return found, others
 
 
 def _called(module: nn.Module, blocks: Sequence[str], inputs: Inputs) -> list[str]:

@@ -36,6 +36,7 @@ from nas.train.task import Task
 if TYPE_CHECKING:
     import pandas as pd
 
+    from nas.space import Space
     from nas.supernet import Supernet
 
 Precision: TypeAlias = Literal["auto", "float32", "bf16", "fp16"]
@@ -285,7 +286,7 @@ class Training:
         Raises:
             TrainError: it holds one of another configuration.
         """
-        found = self._found()
+        found = self.found()
         return found is not None and found.finished
 
     def load(self) -> Supernet:
@@ -299,7 +300,7 @@ class Training:
             raise TrainError(
                 f"no trained supernet is found {where}; train it first: 'nas train JOB', or run() with a path"
             )
-        found = self._found()
+        found = self.found()
         assert found is not None
         if self.policy is not None:
             self.policy.take(self.supernet.space, found.policy)
@@ -354,7 +355,12 @@ class Training:
             self.task.metric_names[0],
         )
 
-    def _found(self) -> state.State | None:
+    def found(self) -> state.State | None:
+        """The checkpoint in `path`, None where there is none.
+
+        Raises:
+            TrainError: it is of another training.
+        """
         found = state.read(self.path) if self.path is not None else None
         if found is not None and not same(self._as_now(found.config), self.config):
             raise TrainError(
@@ -364,11 +370,11 @@ class Training:
 
     def _found_by(self, ranks: Ranks) -> state.State | None:
         """What the first rank finds; the others wait until they see the same, as a network's file systems take a while."""
-        found = self._found() if ranks.first else None
+        found = self.found() if ranks.first else None
         step = ranks.told(found.step if found else None)
         deadline = time.monotonic() + ranks.patience_s
         while not ranks.first:
-            found = self._found()
+            found = self.found()
             if (found.step if found else None) == step:
                 break
             if time.monotonic() > deadline:
@@ -385,6 +391,30 @@ class Training:
         if isinstance(space, Mapping) and self.supernet.space.has_fingerprint(space.get("fingerprint")):
             return {**config, "space": {**space, "fingerprint": self.supernet.space.fingerprint}}
         return config
+
+    def grow(self, larger: Space | Supernet, path: str | Path, **options: Any) -> Training:
+        """This training, which was stopped on its way (`run(until=…)`), as one that goes on in a larger space.
+
+        Its supernet is that of the last checkpoint, grown with `nas.grow`: old archs have their weights.  What the optimizer
+        keeps is padded; steps, schedule, history and random states go on, and what was best so far counts no more.  The sampler
+        and the losses are the same.
+
+        Args:
+            larger: as in `nas.grow`.
+            path: folder of the new training; where it has begun there, it goes on from there.
+            options: of `nas.grow`.
+
+        Returns:
+            The training to run.
+
+        Raises:
+            TrainError: there is no checkpoint on the way, `path` holds another training, or a loss keeps what follows from the
+                space.
+            SupernetError: as `nas.grow`.
+        """
+        from nas.train.growing import continued
+
+        return continued(self, self.found(), larger, Path(path), options)
 
     def parameter_groups(self, kept: nn.Module | None = None) -> list[dict[str, Any]]:
         """Matrices and kernels decay; norms and biases do not.  `kept` is what the losses train besides the supernet."""
