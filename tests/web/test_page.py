@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed; apt-get install chromium")
 
+STATIC = Path(nas.__file__).parent / "web" / "static"
 WAIT_MS = 120_000
 EVIL = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 EXPECTED = (
@@ -470,6 +472,28 @@ def test_the_page_loads_from_its_own_server_alone(page: Page, server: str) -> No
     ready(page)
     assert asked
     assert all(url.startswith((f"{server}/", "data:", "blob:")) for url in asked)
+
+
+def test_the_document_names_every_module_so_that_they_load_side_by_side() -> None:
+    html = (STATIC / "index.html").read_text()
+    named = sorted(re.findall(r'rel="modulepreload" href="static/(js/[\w/]+\.js)"', html))
+    there = sorted(path.relative_to(STATIC).as_posix() for path in (STATIC / "js").rglob("*.js"))
+    assert named == [one for one in there if one != "js/main.js"]
+
+
+def test_what_is_vendored_is_what_its_record_says() -> None:
+    for one in json.loads((STATIC / "vendor" / "VENDORED.json").read_text())["files"]:
+        content = (STATIC / "vendor" / one["file"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == one["sha256"]
+        assert f'version="{one["version"]}"'.encode() in content
+        assert all((STATIC / "vendor" / name).stat().st_size for name in one["licence_files"])
+
+
+def test_no_module_writes_markup_or_evaluates_text() -> None:
+    for path in (STATIC / "js").rglob("*.js"):
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", path.read_text()
+        ), path
 
 
 # -- for everybody

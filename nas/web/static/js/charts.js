@@ -5,6 +5,8 @@ import { make } from "./dom.js";
 import { human } from "./text.js";
 
 const kept = new Set();
+const loading = document.getElementById("echarts");
+loading.addEventListener("load", () => kept.forEach((chart) => chart.redraw())); // the rest of the page does not wait for it
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => kept.forEach((chart) => chart.redraw()));
 
 // A colour of the style sheet.
@@ -47,7 +49,7 @@ export class Chart {
   redraw() {
     this.waiting = this.held;
     if (this.held) return;
-    if (this.data === undefined || !this.root.isConnected || !this.root.clientWidth) return;
+    if (this.data === undefined || !this.root.isConnected || !this.root.clientWidth || !window.echarts) return;
     if (!this.chart) {
       this.chart = window.echarts.init(this.root, null, { renderer: "canvas" });
       for (const [name, listener] of this.listeners) this.chart.on(name, listener);

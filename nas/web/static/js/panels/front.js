@@ -12,6 +12,11 @@ import * as state from "../state.js";
 import { count, plural } from "../text.js";
 
 const MOST = 4000;
+const NONE = { numbers: [], xs: [], ys: [], colours: null, states: [], total: 0, sampled: 0, coming: true };
+
+// The front is drawn before the other trials are there, where those take a while.
+const slow = (points) =>
+  Promise.race([points.then(() => false), new Promise((next) => setTimeout(() => next(true), 150))]);
 
 export function frontPanel(model, server) {
   const chart = new Chart((data) => frontChart(model, data), { tall: "tall" });
@@ -26,14 +31,17 @@ export function frontPanel(model, server) {
     const early = sampled(where);
     early.catch(() => null); // of a filter that is refused
     const front = await model.loadFront(signal);
-    return { front, points: await (model.where === where ? early : sampled(model.where)), x, y, third };
+    const points = model.where === where ? early : sampled(model.where);
+    const drawn = { front, x, y, third };
+    if (!chart.data && (await slow(points))) panel.fill({ ...drawn, points: NONE });
+    return { ...drawn, points: await points };
   };
   const panel = new Panel(
     "Front",
     load,
     (data, body) => {
       const members = data.front.trials.filter((row) => placed(row, data));
-      if (!members.length && !data.points.numbers.length) {
+      if (!members.length && !data.points.numbers.length && !data.points.coming) {
         return model.where ? "No trial satisfies the filter." : "No trial has been measured yet.";
       }
       taking.update();
@@ -71,6 +79,7 @@ function caption({ front, points }, members) {
     points.sampled < points.total
       ? `${count(points.sampled)} of ${count(points.total)} trials shown, evenly by number; the front is exact.`
       : `${plural(points.total, "trial")} shown.`;
+  if (points.coming) return `${count(front.trials.length)} on the front. Loading the other trials…`;
   const missing = front.trials.length - members;
   const without = missing ? ` ${plural(missing, "member")} without these metrics not drawn.` : "";
   return `${count(front.trials.length)} on the front. ${shown}${without}`;
