@@ -10,6 +10,7 @@ import math
 import pickle
 import random
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -18,8 +19,19 @@ from torch import Tensor, nn
 
 from nas.space import Arch
 from nas.supernet import Supernet, check
+from searchspaces import conv
 
 State = dict[str, Tensor]
+
+
+@cache
+def _proven() -> Supernet:
+    return conv.supernet()
+
+
+def convolutional() -> Supernet:
+    """A fresh supernet of the default convolutional space, whose cuts are proven once: that takes more than a second."""
+    return copy.deepcopy(_proven())
 
 
 def fill_distinct(module: nn.Module, names: Iterable[str] | None = None) -> None:

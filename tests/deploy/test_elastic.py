@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from nas.errors import CheckpointError, DeployError, DeviceError, MetricError, S
 from nas.supernet.rounding import first_difference, gap
 from searchspaces import conv, vit
 from tests.conformance.machines import MACHINES, move_weights
-from tests.conformance.supernet import fill_distinct
+from tests.conformance.supernet import convolutional, fill_distinct
 from tests.supernet import families, tangle
 
 
@@ -41,7 +42,7 @@ def transformer() -> tuple[nas.Supernet, torch.Tensor]:
 
 
 def convolutions() -> tuple[nas.Supernet, torch.Tensor]:
-    return conv.supernet(), torch.randn(3, 1, 8, 8)
+    return convolutional(), torch.randn(3, 1, 8, 8)
 
 
 def kernels() -> tuple[nas.Supernet, torch.Tensor]:
@@ -195,6 +196,14 @@ def _loading(change):
     return classmethod(changed)
 
 
+@pytest.fixture(scope="module")
+def undamaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    net, _ = convolutions()
+    path = tmp_path_factory.mktemp("undamaged") / "elastic"
+    ElasticModel(net, front_of(net, 2), calibration=batches()).save(path)
+    return path
+
+
 def _rewrite(path: Path, **changes: object) -> None:
     index, _ = sealed.unseal((path / "elastic.json").read_bytes())
     (path / "elastic.json").write_bytes(sealed.seal(index | changes))
@@ -223,14 +232,13 @@ def _rewrite(path: Path, **changes: object) -> None:
         (lambda path: (path / "supernet" / "supernet.json").unlink(), CheckpointError, "not a supernet checkpoint"),
     ],
 )
-def test_a_damaged_folder_gets_one_sentence(damage, error, text, tmp_path) -> None:
-    net, _ = convolutions()
-    ElasticModel(net, front_of(net, 2), calibration=batches()).save(tmp_path / "elastic")
+def test_a_damaged_folder_gets_one_sentence(damage, error, text, undamaged, tmp_path) -> None:
+    shutil.copytree(undamaged, tmp_path / "elastic")
     damage(tmp_path / "elastic")
     with pytest.raises(error, match=text):
-        ElasticModel.load(tmp_path / "elastic", net.space)
+        ElasticModel.load(tmp_path / "elastic", convolutional().space)
     with pytest.raises(DeployError, match="does not exist; give the folder that ElasticModel.save wrote"):
-        ElasticModel.load(tmp_path / "elsewhere", net.space)
+        ElasticModel.load(tmp_path / "elsewhere", convolutional().space)
 
 
 def test_it_is_loaded_with_its_own_space(tmp_path) -> None:

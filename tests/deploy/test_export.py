@@ -21,9 +21,9 @@ from nas.deploy import ElasticModel, export
 from nas.errors import DeployError
 from nas.supernet.inputs import call
 from nas.supernet.rounding import first_difference, gap
-from searchspaces import conv, vit
+from searchspaces import vit
 from tests.conformance.machines import MACHINES, move_weights
-from tests.conformance.supernet import fill_distinct
+from tests.conformance.supernet import convolutional, fill_distinct
 
 
 def transformer() -> tuple[nn.Module, torch.Tensor]:
@@ -33,7 +33,7 @@ def transformer() -> tuple[nn.Module, torch.Tensor]:
 
 
 def convolutions() -> tuple[nn.Module, torch.Tensor]:
-    net = conv.supernet()
+    net = convolutional()
     fill_distinct(net)
     return net.extract(net.space.largest), torch.zeros(1, 1, 8, 8)
 
@@ -120,7 +120,7 @@ def test_a_fixed_batch(tmp_path) -> None:
 def test_safetensors(tmp_path) -> None:
     module, example = convolutions()
     export(module, tmp_path / "m.safetensors", example=example)
-    net = conv.supernet()
+    net = convolutional()
     other = net.extract(net.space.largest)
     load_model(other, str(tmp_path / "m.safetensors"))
     inputs = torch.randn(2, 1, 8, 8)
