@@ -14,7 +14,7 @@ import pyglove as pg
 import pytest
 
 import nas
-from nas.store import open_store
+from nas.store import ArchMeasurement, StoredPredictor, open_store
 from nas.store.filters import Filter
 from nas.text import human
 from tests.web.served import add, running, toy
@@ -64,6 +64,7 @@ def opened(browser: Browser, **options: object) -> Iterator[Page]:
     wrong: list[str] = []
     one.on("pageerror", lambda error: wrong.append(str(error)))
     one.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+    one.on("response", lambda answer: wrong.append(f"{answer.status} {answer.url}") if answer.status >= 500 else None)
     yield one
     hacked = one.evaluate("window.hacked === undefined")
     context.close()
@@ -104,6 +105,11 @@ def ready(page: Page) -> None:
     expect(page.locator("#front-said")).to_contain_text("on the front")
     expect(page.locator("#rows-said")).to_contain_text("trial")
     expect(page.locator("#best")).to_be_visible()
+
+
+def settled(page: Page) -> None:
+    """Nothing is being asked for, so that a server may end without breaking off an answer."""
+    expect(page.locator("[aria-busy]")).to_have_count(0)
 
 
 # -- a study
@@ -294,6 +300,7 @@ def test_a_study_is_followed_while_trials_finish(page: Page, tmp_path: Path) -> 
         expect(page.locator("#finished")).to_have_text("11")
         expect(page.locator("#rows-said")).to_have_text(re.compile("^1.11 of 11 trials$"))
         assert page.evaluate("performance.getEntriesByType('navigation').length") == 1
+        settled(page)
 
 
 def test_a_lost_connection_is_said_and_nothing_is_missed_after_a_restart(page: Page, tmp_path: Path) -> None:
@@ -303,12 +310,14 @@ def test_a_lost_connection_is_said_and_nothing_is_missed_after_a_restart(page: P
         page.goto(f"{url}/?study=toy")
         ready(page)
         expect(page.locator("#link-state")).to_have_text("Live")
+        settled(page)
     expect(page.locator("#link-state")).to_contain_text("Lost connection")
     add(store, 3)
     with running(store, port=int(url.rsplit(":", 1)[1])):
         expect(page.locator("#link-state")).to_have_text("Live")
         expect(page.locator("#finished")).to_have_text("7")
         expect(page.locator("#front-said")).to_contain_text("7 trials shown")
+        settled(page)
 
 
 def test_what_could_not_be_loaded_anew_is_shown_as_stale(page: Page, tmp_path: Path) -> None:
@@ -326,6 +335,47 @@ def test_what_could_not_be_loaded_anew_is_shown_as_stale(page: Page, tmp_path: P
         page.unroute("**/front*")
         card.get_by_role("button", name="Try again").click()
         expect(card).to_have_attribute("data-state", "ready")
+        settled(page)
+
+
+# -- devices
+
+
+def on_a_board(store: Path, name: str) -> None:
+    """Measurements of some archs of the study on a board, a fifth slower than the trials say, and a predictor of it."""
+    with open_store(store, create=False) as opened_store:
+        record, hardware = opened_store.open_study("toy"), opened_store.hardware
+        hardware.add_device(name, {"cores": 8, "soc": EVIL})
+        done = [record.trial(int(number)) for number in record.front().index]
+        rows = [
+            ArchMeasurement(one.key, one.row, one.measurements["latency_ms"] * 1.25, noisy=at == 0, details={})
+            for at, one in enumerate(done)
+        ]
+        mark = record.schema["fingerprint"]
+        hardware.add_measurements(name, mark, rows)
+        hardware.save_predictor(StoredPredictor(name, mark, "toy", "ridge", {"mape": 12.5}, {}, b"-"))
+
+
+def test_a_device_shows_what_was_predicted_beside_what_was_measured(page: Page, tmp_path: Path) -> None:
+    store = tmp_path / "toy.db"
+    toy(store)
+    on_a_board(store, "phone")
+    pairs = len(front(store))
+    with running(store) as url:
+        page.goto(f"{url}/?devices=")
+        page.get_by_role("link", name="phone").click()
+        expect(page.locator("table[aria-label='Predictors']")).to_contain_text("mape 12.5")
+        expect(page.locator("main")).to_contain_text(EVIL)
+        page.locator("#of").select_option("toy")
+        figures = page.locator("section[aria-label='Predicted and measured latency'] .figures")
+        expect(figures).to_have_text(f"{pairs} networks · 20 % mean absolute error · rank correlation 1")
+        assert query(page) == {"devices": ["phone"], "of": ["toy"]}
+        page.goto(f"{url}/?study=toy")
+        ready(page)
+        page.locator("section[aria-label='Predicted and measured latency']").scroll_into_view_if_needed()
+        expect(figures).to_contain_text(f"{pairs} networks")
+        settled(page)
+        assert page.locator("main img, main script").count() == 0
 
 
 # -- jobs and files
@@ -407,6 +457,7 @@ def test_a_token_is_asked_for_and_remembered(page: Page, store: Path) -> None:
         ready(page)
         page.reload()
         ready(page)
+        settled(page)
         page.get_by_role("button", name="Log out").click()
         expect(page.locator("#token")).to_be_visible()
 
@@ -440,6 +491,7 @@ def test_markup_in_names_choices_reasons_and_workers_is_text_and_runs_nothing(pa
     study.record.annotate({EVIL: EVIL}, number)
     study.close()
     toy(store)
+    add(store, 1, worker=EVIL)
     with running(store) as url:
         for where in (
             "",

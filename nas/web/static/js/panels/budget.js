@@ -15,7 +15,7 @@ export function budgetPanel(model) {
     spellcheck: "false",
     autocomplete: "off",
     autocapitalize: "off",
-    placeholder: "latency_ms <= 2 and params < 50_000",
+    placeholder: "accuracy >= 0.9 and params < 50000",
     "aria-describedby": "where-said where-fault",
   });
   field.value = model.where;
