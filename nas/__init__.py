@@ -113,6 +113,7 @@ if TYPE_CHECKING:
     from nas.train import Fading as Fading
     from nas.train import Features as Features
     from nas.train import FixedList as FixedList
+    from nas.train import Flip as Flip
     from nas.train import Granular as Granular
     from nas.train import Hard as Hard
     from nas.train import Hint as Hint
@@ -120,6 +121,7 @@ if TYPE_CHECKING:
     from nas.train import Interpolated as Interpolated
     from nas.train import Labels as Labels
     from nas.train import LanguageModel as LanguageModel
+    from nas.train import MaskGates as MaskGates
     from nas.train import MeanSquares as MeanSquares
     from nas.train import MultiLabel as MultiLabel
     from nas.train import Phase as Phase
@@ -190,6 +192,8 @@ _HOME = {
     "sequential": "nas.supernet",
     "Training": "nas.train",
     "Policy": "nas.train",
+    "MaskGates": "nas.train",
+    "Flip": "nas.train",
     "AbsoluteReward": "nas.train",
     "ProductReward": "nas.train",
     "ScoreFunction": "nas.train",

@@ -232,6 +232,8 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "AbsoluteReward": (nas.AbsoluteReward, lambda: {"weight": -0.1}),
     "ProductReward": (nas.ProductReward, lambda: {"exponent": -0.1, "below": 0.0}),
     "ScoreFunction": (nas.ScoreFunction, lambda: {"draws": 2, "baseline": 0.9}),
+    "Flip": (nas.Flip, lambda: {"draws": 2, "flips": 1}),
+    "MaskGates": (nas.MaskGates, lambda: {"draws": 2, "temperature": (1.0, 0.1)}),
     "PolicySearch": (nas.PolicySearch, lambda: {"logits": {"width": [0.0, 1.0]}, "bins": 4, "seed": 0}),
     "Delayed": (nas.Delayed, lambda: {"sampler": nas.Sandwich(), "start": 1}),
     "Fading": (nas.Fading, lambda: {"sampler": nas.Sandwich(), "steps": 2, "start": 1}),

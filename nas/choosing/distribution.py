@@ -111,6 +111,17 @@ class Distribution:
             chosen[p] = options[int(self.probabilities(p, options).argmax())] if options else None
         return self.steps.arch(chosen, _Middle())
 
+    def flipped(self, arch: Arch, p: int, option: int, rng: random.Random) -> Arch:
+        """`arch` with another option of decision `p`: what depends on that is drawn, everything else stays."""
+        chosen, below = self.steps.choices(arch), self.steps.below(p)
+        chosen[p] = option
+        made = self.steps.arch(self._filled(chosen, below, rng), rng)
+        if not self.space.floats:
+            return made
+        new = {p, *below}
+        genome = [made.genome[q] if q in new else arch.genome[q] for q in range(self.steps.count)]
+        return self.space.from_row(genome)
+
     # -- counting ----------------------------------------------------------------------------------------------------------
 
     def active(self, arch: Arch) -> list[tuple[int, Sequence[int], int]]:

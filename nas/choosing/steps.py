@@ -76,6 +76,17 @@ class Steps:
         first = (before[-1] or 0) + step if before else 0
         return range(first, group.n - step * (len(group.slots) - at - 1))
 
+    def below(self, p: int) -> list[int]:
+        """The decisions whose options can change with that of `p`, in order: what it controls, later slots, and so on."""
+        above, found = {p}, []
+        for q in self.order[self.order.index(p) + 1 :]:
+            group = self._points[q].group
+            before = group.slots[: group.slots.index(q)] if group else ()
+            if self._points[q].parent in above or above.intersection(before):
+                above.add(q)
+                found.append(q)
+        return found
+
     def arch(self, chosen: Sequence[int | None], rng: random.Random) -> Arch:
         """The arch of these choices, an entry a decision."""
         genome: list[Any] = list(chosen)

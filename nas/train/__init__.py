@@ -13,7 +13,7 @@ Divergences: Divergence, KL, Hard, AdaptiveAlpha, DIST, MeanSquares, Binary, Sim
 Features:   Features (loss; layers by name), Comparison, Hint, Relative, AttentionTransfer, RKD, SimilarityPreserving
 Modules:    train_modules (Deep Incubation, m2mKD), Hybrid, as_supernet (any ordinary module)
 Nested:     AllGranularities, FixedList, TwoDimensional (samplers), Granular (loss), Nested (models that share a trunk)
-Policies:   Policy (logits trained between the weights' steps), ScoreFunction, AbsoluteReward, ProductReward
+Policies:   Policy (logits trained between the weights' steps), ScoreFunction, Flip, MaskGates, AbsoluteReward, ProductReward
 Exits:      SortedExits (sampler), ExitMean (loss)
 Data:       LanguageModelling, BytePairs, python_corpus, text_files, image_folder, class_names
 Dropping:   similarities, importance, drop, Similarity, Dropped (LLM-Drop)
@@ -28,7 +28,7 @@ from nas.train.data import Shift, digits
 from nas.train.delayed import Delayed, Ramped
 from nas.train.divergences import DIST, KL, AdaptiveAlpha, Binary, Divergence, Hard, MeanSquares, Similarities
 from nas.train.dropping import Dropped, Similarity, drop, importance, similarities
-from nas.train.estimators import Estimator, ScoreFunction
+from nas.train.estimators import Estimator, Flip, MaskGates, ScoreFunction
 from nas.train.exits import ExitMean, SortedExits
 from nas.train.fading import Fade, Fading, RepNorm
 from nas.train.features import Features
@@ -81,6 +81,7 @@ __all__ = [
     "Fading",
     "Features",
     "FixedList",
+    "Flip",
     "Granular",
     "Hard",
     "Hint",
@@ -91,6 +92,7 @@ __all__ = [
     "LanguageModel",
     "LanguageModelling",
     "Loss",
+    "MaskGates",
     "MeanSquares",
     "MultiLabel",
     "Nested",

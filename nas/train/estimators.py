@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from nas.checking import Count, Probability, checked
+from nas.checking import Count, Probability, checked, is_number
 from nas.choosing.distribution import Distribution, Floats
 from nas.errors import TrainError
 from nas.identity import described
 
 if TYPE_CHECKING:
     from nas.space import Arch
+
+
+Options = Mapping[int, Mapping[int, float]]
+"""Decision -> option -> a number."""
 
 
 class Judge(Protocol):
@@ -34,12 +38,30 @@ class Judge(Protocol):
     def usable(self, arch: Arch) -> bool:
         """Whether the arch can be built, and no rule of the space forbids it."""
 
+    @property
+    def progress(self) -> float:
+        """Share of the policy's steps that were made."""
+
+    def costs(self, archs: Sequence[Arch]) -> list[float]:
+        """Cost of each arch; 0 where the policy has none."""
+
+    def reward(self, quality: float, cost: float) -> float:
+        """Of a quality, higher is better, and a cost."""
+
+    def linear(self, archs: Sequence[Arch]) -> list[tuple[float, Options]]:
+        """Loss of each arch as the masked largest one, and of each option of each of its active decisions a number.
+
+        Their differences are those of the losses with other options, to first order in the weights.
+        """
+
 
 class Estimator(ABC):
     """Estimates ∇ E[reward] from archs that were drawn from the policy."""
 
     draws: int
     """Archs that are drawn for a step."""
+    gates = False
+    """Whether it asks `Judge.linear`, so that decisions must equal masks."""
 
     @abstractmethod
     def gradient(self, judge: Judge, archs: Sequence[Arch], rewards: Sequence[float]) -> Floats:
@@ -78,3 +100,126 @@ class ScoreFunction(Estimator):
         found: Floats = np.mean(slopes, axis=0)
         judge.baseline = self.baseline * base + (1 - self.baseline) * float(np.mean(rewards))
         return found
+
+
+@checked(TrainError)
+@dataclass(frozen=True)
+class Flip(Estimator):
+    """Rewards of the other options of a decision, everything else as it was drawn: exact in that decision.
+
+    Σ_j p_j (δ_ij − p_i) reward(j), "local expectation gradients" (Titsias & Lázaro-Gredilla 2015): of any space, for any
+    reward, with less variance than the score function, for a forward pass of each other option.  What an option activates is
+    drawn.
+
+    Args:
+        draws: archs a step.
+        flips: active decisions of each draw whose options are compared, drawn without replacement; None is all of them.
+    """
+
+    draws: Count = 1
+    flips: Count | None = None
+
+    def gradient(self, judge: Judge, archs: Sequence[Arch], rewards: Sequence[float]) -> Floats:
+        """Mean over the draws; options that cannot be built or that a rule forbids are left out."""
+        others: list[Arch] = []
+        plans: list[tuple[float, int, list[int], list[int]]] = []  # weight, decision, options, where their rewards are
+        for place, arch in enumerate(archs):
+            active = judge.distribution.active(arch)
+            count = len(active) if self.flips is None else min(self.flips, len(active))
+            for p, options, at in judge.rng.sample(active, count):
+                kept, where = [], []
+                for option in options:
+                    near = arch if option == options[at] else judge.distribution.flipped(arch, p, option, judge.rng)
+                    if near is arch:
+                        where.append(place)
+                    elif judge.usable(near):
+                        where.append(len(archs) + len(others))
+                        others.append(near)
+                    else:
+                        continue
+                    kept.append(option)
+                plans.append((len(active) / count / len(archs), p, kept, where))
+        known = np.array([*rewards, *judge.rewards(others)])
+        found: Floats = np.zeros_like(judge.distribution.values)
+        for weight, p, options, where in plans:
+            add_local(found, judge.distribution, p, options, weight * known[where])
+        return found
+
+
+def add_local(found: Floats, distribution: Distribution, p: int, options: Sequence[int], rewards: Floats) -> None:
+    """Adds to `found` the gradient of Σ_j p_j rewards_j over the `options` of decision `p`."""
+    probability = distribution.probabilities(p, options)
+    found[distribution.of(p).start + np.asarray(options)] += probability * (rewards - probability @ rewards)
+
+
+@checked(TrainError)
+@dataclass(frozen=True)
+class MaskGates(Estimator):
+    """Losses of all options of all decisions to first order, by one forward and backward of the largest arch with masks.
+
+    An arch is the largest one with its weights W times a mask m, and so ⟨∂loss/∂(W m) W, m′ − m⟩ is about what another option's
+    mask m′ changes.  That is the gradient of ProxylessNAS's binary gates (Cai et al. 2019) without a change to the model.  With
+    a `temperature` it is GDAS's (Dong & Yang 2019): the gradient of a softmax of the logits and the Gumbel noise with which the
+    arch was drawn, at a temperature that goes linearly from the first to the second number.
+
+    Growing a unit is often promised several times as much as it brings: a gradient to steer by, not a prediction.  Costs are
+    asked for every other option, so give a predictor or exact counts.  Refused where a mask does not equal its subnet, which
+    is tried for each decision (`nas.supernet.masks`).
+
+    Args:
+        draws: archs a step.
+        temperature: None for binary gates.
+    """
+
+    draws: Count = 1
+    temperature: Sequence[float] | None = None
+    gates = True
+
+    def __post_init__(self) -> None:
+        heat = self.temperature
+        if heat is not None and not (len(heat) == 2 and all(is_number(one) and one > 0 for one in heat)):
+            raise TrainError(f"MaskGates has temperature={heat!r}; give the first and the last, as in (10.0, 0.1)")
+
+    def gradient(self, judge: Judge, archs: Sequence[Arch], rewards: Sequence[float]) -> Floats:  # noqa: ARG002
+        """Mean over the draws; options that cannot be built or that a rule forbids are left out."""
+        found: Floats = np.zeros_like(judge.distribution.values)
+        for arch, (loss, slopes) in zip(archs, judge.linear(archs), strict=True):
+            for p, options, at in judge.distribution.active(arch):
+                near = [
+                    arch if option == options[at] else judge.distribution.flipped(arch, p, option, judge.rng)
+                    for option in options
+                ]
+                kept = [place for place, one in enumerate(near) if one is arch or judge.usable(one)]
+                costs = judge.costs([near[place] for place in kept])
+                here = slopes[p][options[at]]
+                expected = [
+                    judge.reward(-(loss + slopes[p][options[place]] - here), cost)
+                    for place, cost in zip(kept, costs, strict=True)
+                ]
+                self._add(found, judge, (p, [options[place] for place in kept], kept.index(at)), np.array(expected))
+        return found / len(archs)
+
+    def _add(self, found: Floats, judge: Judge, of: tuple[int, list[int], int], rewards: Floats) -> None:
+        p, options, at = of
+        if self.temperature is None:
+            add_local(found, judge.distribution, p, options, rewards)
+            return
+        first, last = self.temperature
+        heat = first + (last - first) * judge.progress
+        soft = warmed(judge.distribution.probabilities(p, options), at, heat, judge.rng)
+        found[judge.distribution.of(p).start + np.asarray(options)] += soft * (rewards - soft @ rewards) / heat
+
+
+def warmed(probability: Floats, taken: int, temperature: float, rng: random.Random) -> Floats:
+    """Softmax of (log p + noise) / temperature, with Gumbel noise under which option `taken` is the largest.
+
+    The largest of all is Gumbel-distributed itself, and the others are truncated there (Maddison et al. 2014, "A* Sampling").
+    """
+    noise = np.array([-np.log(rng.expovariate(1.0)) for _ in probability])
+    logs = np.log(np.maximum(probability, 1e-300))
+    top = noise[taken]
+    noisy: Floats = -np.log(np.exp(-top) + np.exp(-(logs + noise)))
+    noisy[taken] = top
+    likely = np.exp((noisy - top) / temperature)
+    found: Floats = likely / likely.sum()
+    return found

@@ -6,18 +6,21 @@ import functools
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nas.choosing.distribution import Distribution, Floats
 from nas.errors import Infeasible, SpaceError, TrainError
 from nas.supernet.calibration import own_statistics
-from nas.supernet.inputs import call, like
+from nas.supernet.inputs import call, few_samples, like
+from nas.supernet.masks import Mask, Masks, masked, masks_of, product
 from nas.supernet.ragged import enough
+from nas.train.estimators import Options
 from nas.train.ranks import Ranks
 from nas.train.task import Batch, mixed
 
@@ -84,6 +87,7 @@ class Learner:
         self._stream: Iterator[Batch] = iter(())
         self._batches: list[Batch] = []
         self._seen: dict[str, tuple[float, float]] = {}
+        self.masks = self._masks() if self.policy.estimator.gates else None
         per_epoch = self.own.steps_per_epoch
         if per_epoch < 1:
             raise TrainError("the policy's task has no training batches; give it more data or a smaller batch")
@@ -176,6 +180,24 @@ class Learner:
         found: list[float] = self.ranks.told([self._cost(arch) for arch in archs] if self.ranks.first else [])
         return found
 
+    @property
+    def progress(self) -> float:
+        """Share of the policy's steps that were made."""
+        whole = -(-(self.training.steps - self.begins) // self.policy.every)
+        return self.memory.steps / max(1, whole - 1)
+
+    def linear(self, archs: Sequence[Arch]) -> list[tuple[float, Options]]:
+        """Loss of each arch as the masked largest one, and a number for each option of each active decision; see `Judge`."""
+        count = len(self.distribution.values)
+        rows = self.shared(archs, self._linear, 1 + count)
+        found: list[tuple[float, Options]] = []
+        for arch, (loss, *numbers) in zip(archs, rows, strict=True):
+            active = self.distribution.active(arch)
+            starts = {p: self.distribution.of(p).start for p, _, _ in active}
+            of = {p: {option: numbers[starts[p] + option] for option in options} for p, options, _ in active}
+            found.append((loss, of))
+        return found
+
     def shared(self, archs: Sequence[Arch], of: Callable[[Arch], Sequence[float]], width: int) -> list[list[float]]:
         """`width` numbers of each arch, which one of the ranks computes."""
         ours = {at: of(arch) for at, arch in enumerate(archs) if at % self.ranks.size == self.ranks.rank}
@@ -214,6 +236,60 @@ class Learner:
             total += float(self.task.metrics(output, batch)[self.metric.name]) * size
             samples += size
         return -self.metric.sign * total / samples
+
+    def _masks(self) -> Masks:
+        example = few_samples(
+            like(next(iter(self.own.train_batches(0))).to(self.training.device).inputs, self.task.example), 4
+        )
+        found = masks_of(self.supernet, example, self.training.seed)
+        if found.unfit:
+            name, why = next(iter(found.unfit.items()))
+            more = f" and {len(found.unfit) - 1} others" if len(found.unfit) > 1 else ""
+            raise TrainError(
+                f"{type(self.policy.estimator).__name__} needs masks of the largest arch that equal the subnets, and those of "
+                f"{name!r}{more} do not: {why}; use nas.Flip() or nas.ScoreFunction()"
+            )
+        return found
+
+    def _linear(self, arch: Arch) -> list[float]:
+        """The loss, and for each option of each active decision ⟨∂loss/∂(W m) W, mask with that option⟩."""
+        assert self.masks is not None
+        options = {p: self.masks.of[p] for p, _, _ in self.distribution.active(arch)}
+        taken: dict[int, Mask] = {p: options[p][gene] for p, gene in enumerate(arch.genome) if p in options}
+        weights, mask = self.masks.weights(), product(list(taken.values()))
+        names = {name for of in options.values() for one in of.values() for name in one}
+        effective = masked(weights, mask)
+        leaves = {name: effective[name].detach().requires_grad_() for name in sorted(names)}
+        with torch.enable_grad(), enough(TrainError, "a batch of the policy is too small"):
+            loss = self._loss({**effective, **leaves})
+            gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        felt = {
+            name: torch.zeros_like(weights[name]) if slope is None else slope * weights[name]
+            for name, slope in zip(leaves, gradients, strict=True)
+        }
+        found = np.zeros(1 + len(self.distribution.values))
+        found[0] = float(loss.detach())
+        for p, of in options.items():
+            touched = sorted({name for one in of.values() for name in one})
+            others = product([one for q, one in taken.items() if q != p])
+            rest = {name: felt[name] * others[name] if name in others else felt[name] for name in touched}
+            for option, one in of.items():
+                parts = [float((rest[name] * one[name] if name in one else rest[name]).sum()) for name in touched]
+                found[1 + self.distribution.of(p).start + option] = sum(parts)
+        numbers: list[float] = found.tolist()
+        return numbers
+
+    def _loss(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """Of the largest arch with `weights`, over the batches of this step."""
+        assert self.masks is not None
+        total, samples = torch.zeros((), device=self.training.device), 0
+        for batch in self._batches:
+            with self.training.autocast():
+                output = self.masks.call(like(batch.inputs, self.task.example), weights)
+                loss = self.task.loss(output, batch)
+            size = self.own.samples(batch)
+            total, samples = total + loss * size, samples + size
+        return total / samples
 
     def _next(self) -> list[Batch]:
         """The batches of this step of the policy: a function of how many there were before."""

@@ -50,7 +50,7 @@ class Policy:
         metric: which of the numbers that `cost` gives.
         reward: of quality and cost; `AbsoluteReward()` unless given.
         quality: metric of the task, as "max accuracy", on the policy's batches; None is "max accuracy" where the task has that
-            and "min loss" elsewhere.
+            and "min loss" elsewhere, and for gates, which follow the gradient of the task's loss.
         estimator: of the gradient; `ScoreFunction()` unless given.
         task: gives the policy's batches by its training split, which shares no samples with that of the weights.
         share: of the training split, held out for the policy, where there is no `task`.
@@ -189,7 +189,8 @@ class Policy:
             TrainError: the task has no such metric, or it may be negative and the reward multiplies it.
         """
         names = task.metric_names
-        given = self.quality or ("max accuracy" if "accuracy" in names else "min loss")
+        usual = "max accuracy" if "accuracy" in names and not self.estimator.gates else "min loss"
+        given = self.quality or usual
         try:
             metric = parse_objective(given)
         except MetricError as error:
@@ -197,6 +198,10 @@ class Policy:
         if metric.name not in names:
             raise TrainError(
                 f"Policy has quality={given!r}, and the task measures {', '.join(names)}{suggest(metric.name, names)}"
+            )
+        if self.estimator.gates and given != "min loss":
+            raise TrainError(
+                f"{type(self.estimator).__name__} follows the loss's gradient, and Policy has quality={given!r}; leave it out"
             )
         if self.reward is not None and self.reward.positive and metric.goal == "min":
             raise TrainError(

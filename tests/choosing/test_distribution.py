@@ -105,3 +105,25 @@ def test_rules_are_kept_and_what_they_leave_nothing_of_is_refused() -> None:
     assert all(ours.draw(rng).choices["d0"] == 2 for _ in range(20))
     with pytest.raises(SpaceError, match="none of 1,000 archs"):
         ours.draw(rng, lambda arch: False)
+
+
+def test_a_flip_changes_one_decision_and_what_depends_on_it() -> None:
+    ours, rng = tilted(conditional()), random.Random(0)
+    for _ in range(200):
+        arch = ours.draw(rng)
+        p, options, _ = rng.choice(ours.active(arch))
+        near = ours.flipped(arch, p, rng.choice(options), rng)
+        moved = {q for q in range(ours.steps.count) if near.genome[q] != arch.genome[q]}
+        assert moved <= {p, *ours.steps.below(p)}
+        assert ours.space.why_not(near.choices) is None
+    order = [ours.space.names.index(name) for name in ours.space.names if name.startswith("stages")]
+    assert ours.steps.below(order[0]) == [order[1]]
+    assert ours.steps.below(order[1]) == []
+
+
+def test_a_flip_keeps_numbers_as_they_are() -> None:
+    ours, rng = tilted(continuous()), random.Random(0)
+    arch = ours.draw(rng)
+    near = ours.flipped(arch, 1, 3, rng)
+    assert (near.genome[0], near.genome[2]) == (arch.genome[0], arch.genome[2])
+    assert near.genome[1] != arch.genome[1]

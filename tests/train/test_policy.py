@@ -17,11 +17,14 @@ import nas
 from nas.choosing.distribution import Distribution, Floats
 from nas.errors import TrainError
 from nas.supernet import Supernet
+from nas.supernet.masks import masked
 from nas.train import (
     AbsoluteReward,
     Classification,
+    Flip,
     Labels,
     Loss,
+    MaskGates,
     Policy,
     ProductReward,
     Regression,
@@ -30,9 +33,12 @@ from nas.train import (
     Training,
     Uniform,
 )
+from nas.train.estimators import warmed
 from nas.train.learner import Learner
 from nas.train.ranks import Group, Ranks
+from searchspaces import conv
 from tests.choosing.test_distribution import nested, slope_of, tilted
+from tests.conformance.algorithm import flat
 from tests.train.family import blobs, mlp, supernet
 from tests.train.ranks import Found, in_ranks
 
@@ -67,6 +73,36 @@ def test_the_score_function_is_the_gradient_of_the_expected_reward(baseline: flo
         judge.baseline = baseline
         mean += np.exp(judge.distribution.log_p(arch)) * estimator.gradient(judge, [arch], judge.rewards([arch]))
     assert mean == pytest.approx(slope_of(judge.distribution, lambda: expected(judge)), abs=1e-7)
+
+
+@pytest.mark.parametrize("flips", [None, 1])
+def test_flips_are_the_gradient_of_the_expected_reward(flips: int | None) -> None:
+    """In expectation over what they activate and, with `flips`, over the decisions: in a conditional space."""
+    judge, estimator, repeats = Known(tilted(nested())), Flip(1, flips), 300
+    mean: Floats = np.zeros_like(judge.distribution.values)
+    for arch in judge.distribution.space.enumerate():
+        weight = np.exp(judge.distribution.log_p(arch)) / repeats
+        for _ in range(repeats):
+            mean += weight * estimator.gradient(judge, [arch], judge.rewards([arch]))
+    assert mean == pytest.approx(slope_of(judge.distribution, lambda: expected(judge)), abs=0.12)
+
+
+def test_flips_of_a_flat_space_need_no_luck() -> None:
+    judge, estimator = Known(tilted(flat(2))), Flip(1)
+    mean: Floats = np.zeros_like(judge.distribution.values)
+    for arch in judge.distribution.space.enumerate():
+        mean += np.exp(judge.distribution.log_p(arch)) * estimator.gradient(judge, [arch], judge.rewards([arch]))
+    assert mean == pytest.approx(slope_of(judge.distribution, lambda: expected(judge)), abs=1e-7)
+
+
+def test_flips_leave_out_what_a_rule_forbids() -> None:
+    space = flat(2).restricted(lambda arch: arch.choices["d0"] != 3)
+    judge = Known(tilted(space))
+    arch = next(iter(space.enumerate()))
+    gradient = Flip(1).gradient(judge, [arch], judge.rewards([arch]))
+    assert gradient[3] == 0.0
+    assert gradient[:3].all()
+    assert gradient.sum() == pytest.approx(0.0)
 
 
 def test_the_baseline_is_a_moving_average_that_begins_with_the_first_mean() -> None:
@@ -239,6 +275,129 @@ def test_it_finds_the_archs_of_its_target() -> None:
     archs = policy.archs(3)
     assert len({*archs}) == len(archs) == 3
     assert policy.archs(2, seed=1) == policy.archs(2, seed=1)
+
+
+# -- gates -----------------------------------------------------------------------------------------------------------------
+
+
+def gated(**options: Any) -> Training:
+    """Kernels, ratios and depths of two stages, whose masks equal their subnets."""
+    net = conv.supernet(conv.space(widths=((4,), (6,)), depths=(1, 2), kernels=(3, 5), ratios=(1, 2), stem=4))
+    costs = {"cost": nas.Costs(net), "metric": "macs", "target": 20_000.0}
+    return training(net=net, **{**costs, "estimator": MaskGates(1), "batch": 16, **options})
+
+
+def test_gates_are_the_derivative_of_the_masked_loss() -> None:
+    """Against central differences of the loss along the line from one mask to another, in float64; costs add what they add."""
+    ours = gated(cost=None, metric=None, target=None, task=double(160))
+    ours.supernet.double()
+    learner = Learner(ours, Ranks(), {})
+    learner._batches = learner._next()
+    learner.distribution.values = np.random.default_rng(0).normal(size=learner.distribution.values.shape)
+    arch = learner.drawn(5)[0]
+    ((loss, slopes),) = learner.linear([arch])
+    masks = learner.masks
+    assert masks is not None
+    weights, here = masks.weights(), masks.arch(arch)
+    with torch.no_grad():
+        assert loss == pytest.approx(-learner.rewards([arch])[0], abs=1e-6)  # the masked largest arch is the subnet
+        felt = 0
+        for p, options, at in learner.distribution.active(arch):
+            for option in options:
+                other = (
+                    arch if option == options[at] else learner.distribution.flipped(arch, p, option, random.Random(0))
+                )
+                if any(other.genome[q] is None or arch.genome[q] is None for q in masks.of if q != p):
+                    continue  # what it activates is masked as well
+                there = masks.arch(other)
+
+                def at_distance(far: float, there: dict[str, Tensor] = there) -> float:
+                    names = {*here, *there}
+                    one = torch.ones((), dtype=torch.float64)
+                    mask = {name: here.get(name, one) * (1 - far) + there.get(name, one) * far for name in names}
+                    return float(learner._loss(masked(weights, mask)))
+
+                expected = (at_distance(1e-4) - at_distance(-1e-4)) / 2e-4
+                assert slopes[p][option] - slopes[p][options[at]] == pytest.approx(expected, abs=1e-6)
+                felt += abs(expected) > 1e-5
+    assert felt >= 4
+
+
+class Linear(Known):
+    """Gates of a judge that knows the losses of all options."""
+
+    progress = 1.0
+
+    def linear(self, archs: Sequence[nas.Arch]) -> list[tuple[float, dict[int, dict[int, float]]]]:
+        space = self.distribution.space
+        return [
+            (
+                float(sum(arch.genome)),
+                {p: {option: float(option) for option in range(4)} for p in range(len(space.names))},
+            )
+            for arch in archs
+        ]
+
+    def costs(self, archs: Sequence[nas.Arch]) -> list[float]:
+        return [float(sum(arch.genome)) for arch in archs]
+
+    def reward(self, quality: float, cost: float) -> float:
+        return quality - cost**2
+
+
+def test_gates_that_are_right_give_the_gradient_of_the_expected_reward() -> None:
+    judge = Linear(tilted(flat(2)))
+    archs = list(judge.distribution.space.enumerate())
+
+    def mean() -> float:
+        rewards = [judge.reward(-c, c) for c in judge.costs(archs)]
+        return float(sum(np.exp(judge.distribution.log_p(a)) * r for a, r in zip(archs, rewards, strict=True)))
+
+    found: Floats = np.zeros_like(judge.distribution.values)
+    for arch in archs:
+        found += np.exp(judge.distribution.log_p(arch)) * MaskGates(1).gradient(judge, [arch], [0.0])
+    assert found == pytest.approx(slope_of(judge.distribution, mean), abs=1e-6)
+
+
+def test_noise_under_which_an_option_was_drawn_makes_it_the_largest() -> None:
+    """Averaged over what is drawn, the softmax is that of free Gumbel noise."""
+    p, rng, draw = np.array([0.5, 0.3, 0.2]), random.Random(0), np.random.default_rng(0)
+    found, free = np.zeros(3), np.zeros(3)
+    for _ in range(6000):
+        taken = rng.choices(range(3), p.tolist())[0]
+        soft = warmed(p, taken, 0.7, rng)
+        assert soft.argmax() == taken
+        found += soft / 6000
+        noisy = np.exp((np.log(p) + draw.gumbel(size=3)) / 0.7)
+        free += noisy / noisy.sum() / 6000
+    assert found == pytest.approx(free, abs=0.02)
+    cold = warmed(p, 1, 0.01, random.Random(1))
+    assert cold == pytest.approx([0.0, 1.0, 0.0], abs=1e-3)
+
+
+@pytest.mark.parametrize("temperature", [None, (5.0, 0.1)])
+def test_gates_resume_to_the_bit(tmp_path: Path, temperature: Any) -> None:
+    options: dict[str, Any] = {"estimator": MaskGates(2, temperature), "steps": 8, "warmup": 0.0}
+    whole = gated(**options)
+    full = whole.run(progress=False)
+    gated(path=tmp_path, **options).run(progress=False, until=3)
+    again = gated(path=tmp_path, **options)
+    assert equal(full.supernet, again.run(progress=False).supernet)
+    assert policy_of(again).logits == policy_of(whole).logits
+    assert any(any(logits) for logits in policy_of(again).logits.values())
+
+
+def test_gates_where_masks_are_no_subnets_are_refused() -> None:
+    net = conv.supernet(conv.space(widths=((4, 6), (6,)), depths=(1, 2), kernels=(3,), ratios=(1, 2), stem=4))
+    sentence = r"MaskGates needs masks of the largest arch that equal the subnets, and those of 'widths\[0\]' do not: 4 computes"
+    with pytest.raises(TrainError, match=sentence + r".* use nas\.Flip\(\) or nas\.ScoreFunction\(\)"):
+        training(net=net, cost=None, target=None, estimator=MaskGates()).run(progress=False)
+    with pytest.raises(
+        TrainError, match="MaskGates follows the loss's gradient, and Policy has quality='max accuracy'"
+    ):
+        gated(quality="max accuracy")
+    with pytest.raises(TrainError, match=r"temperature=\(1\.0,\); give the first and the last"):
+        MaskGates(1, (1.0,))
 
 
 # -- data ------------------------------------------------------------------------------------------------------------------
