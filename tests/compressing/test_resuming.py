@@ -57,11 +57,11 @@ def folder(first: Path, tmp_path: Path) -> Path:
     [
         ({}, 0, 0),
         ({"lr": 1e-3}, 3, 4),  # warm-up, what was found and uniform scaling; searches and studies of what was tuned
-        ({"teacher": 0.0}, 3, 4),
+        pytest.param({"teacher": 0.0}, 3, 4, marks=pytest.mark.slow),  # as the rate
         ({"epochs": 5, "candidates": 1}, 2, 2),  # the same warm-up and search
         ({"best": "max accuracy"}, 0, 2),  # the same trainings, judged otherwise
         ({"algorithm": nas.RandomSearch()}, None, None),
-        ({"batches": 1}, None, None),
+        pytest.param({"batches": 1}, None, None, marks=pytest.mark.slow),  # as the search
     ],
 )
 def test_what_options_decide_is_made_again(
