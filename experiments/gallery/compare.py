@@ -39,9 +39,9 @@ def compare(job: str, smoke: bool = False) -> dict[str, Any]:
 
 
 def shortened(job: str, folder: Path) -> Path:
-    """A copy of the job that trains 3 steps, tries 2 networks and writes into `folder`."""
+    """A copy of the job that trains one step, tries 2 networks and writes into `folder`."""
     source = (HERE / f"{job}.py").read_text(encoding="utf-8")
-    for pattern, short in ((r"steps=[\d_]+", "steps=3"), (r"trials=\d+", "trials=2"), ('"runs/', f'"{folder}/')):
+    for pattern, short in ((r"steps=[\d_]+", "steps=1"), (r"trials=\d+", "trials=2"), ('"runs/', f'"{folder}/')):
         source, found = re.subn(pattern, short, source)
         assert found, f"{job}.py has no {pattern}"
     copy = folder / f"{job}.py"
