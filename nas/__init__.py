@@ -121,6 +121,7 @@ if TYPE_CHECKING:
     from nas.train import Interpolated as Interpolated
     from nas.train import Labels as Labels
     from nas.train import LanguageModel as LanguageModel
+    from nas.train import LinearReward as LinearReward
     from nas.train import MaskGates as MaskGates
     from nas.train import MeanSquares as MeanSquares
     from nas.train import MultiLabel as MultiLabel
@@ -144,6 +145,7 @@ if TYPE_CHECKING:
     from nas.train import Training as Training
     from nas.train import TwoDimensional as TwoDimensional
     from nas.train import Uniform as Uniform
+    from nas.train import Widened as Widened
     from nas.train import as_supernet as as_supernet
     from nas.train import averaged as averaged
     from nas.train import digits as digits
@@ -192,6 +194,8 @@ _HOME = {
     "sequential": "nas.supernet",
     "Training": "nas.train",
     "Policy": "nas.train",
+    "LinearReward": "nas.train",
+    "Widened": "nas.train",
     "MaskGates": "nas.train",
     "Flip": "nas.train",
     "AbsoluteReward": "nas.train",

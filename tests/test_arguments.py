@@ -230,6 +230,8 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
         },
     ),
     "AbsoluteReward": (nas.AbsoluteReward, lambda: {"weight": -0.1}),
+    "LinearReward": (nas.LinearReward, lambda: {"weight": -0.1}),
+    "Widened": (nas.Widened, lambda: {"sampler": nas.Sandwich(), "steps": 4}),
     "ProductReward": (nas.ProductReward, lambda: {"exponent": -0.1, "below": 0.0}),
     "ScoreFunction": (nas.ScoreFunction, lambda: {"draws": 2, "baseline": 0.9}),
     "Flip": (nas.Flip, lambda: {"draws": 2, "flips": 1}),

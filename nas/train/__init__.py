@@ -5,7 +5,7 @@ the two are independent and any pair works.
 
 Task:       Task, Batch, Classification, recipe, digits, Shift
 Own data:   Regression, Segmentation, MultiLabel, LanguageModel, Embedding; Task.of (Supervised), DataTask, averaged
-Samplers:   Sampler, Uniform, Sandwich, Bucketed
+Samplers:   Sampler, Uniform, Sandwich, Widened, Bucketed
             Progressive, Phase (once-for-all's shrinking), Delayed (delayed shrinking), Attentive, BatchScore
             Fading (moves Fade from one layer to another while it trains; RepNorm), so that nas.fold merges it
 Losses:     Loss, Step, Labels, Teacher (TeacherOutputs: it runs once), InPlace, Interpolated, Ramped, Snapshots, distillation
@@ -13,7 +13,8 @@ Divergences: Divergence, KL, Hard, AdaptiveAlpha, DIST, MeanSquares, Binary, Sim
 Features:   Features (loss; layers by name), Comparison, Hint, Relative, AttentionTransfer, RKD, SimilarityPreserving
 Modules:    train_modules (Deep Incubation, m2mKD), Hybrid, as_supernet (any ordinary module)
 Nested:     AllGranularities, FixedList, TwoDimensional (samplers), Granular (loss), Nested (models that share a trunk)
-Policies:   Policy (logits trained between the weights' steps), ScoreFunction, Flip, MaskGates, AbsoluteReward, ProductReward
+Policies:   Policy (logits trained between the weights' steps), ScoreFunction, Flip, MaskGates, AbsoluteReward, LinearReward,
+            ProductReward; published (TuNAS, ENAS, ProxylessNAS, GDAS as settings)
 Exits:      SortedExits (sampler), ExitMean (loss)
 Data:       LanguageModelling, BytePairs, python_corpus, text_files, image_folder, class_names
 Dropping:   similarities, importance, drop, Similarity, Dropped (LLM-Drop)
@@ -21,6 +22,7 @@ Training:   Training, TrainResult, train, Schedule, subnet_metrics
 Processes:  whole (for losses that relate samples); nas.distributed.run trains on several
 """
 
+from nas.train import published
 from nas.train.attentive import Attentive, BatchScore
 from nas.train.buckets import Bucketed
 from nas.train.comparisons import RKD, AttentionTransfer, Comparison, Hint, Relative, SimilarityPreserving
@@ -40,8 +42,8 @@ from nas.train.losses import InPlace, Interpolated, Labels, Loss, Step, Teacher
 from nas.train.modules import Hybrid, as_supernet, train_modules
 from nas.train.outputs import TeacherOutputs
 from nas.train.policy import Policy
-from nas.train.rewards import AbsoluteReward, ProductReward, Reward
-from nas.train.samplers import Sampler, Sandwich, Uniform
+from nas.train.rewards import AbsoluteReward, LinearReward, ProductReward, Reward
+from nas.train.samplers import Sampler, Sandwich, Uniform, Widened
 from nas.train.schedule import Schedule
 from nas.train.shrinking import Phase, Progressive
 from nas.train.snapshots import Snapshots
@@ -91,6 +93,7 @@ __all__ = [
     "Labels",
     "LanguageModel",
     "LanguageModelling",
+    "LinearReward",
     "Loss",
     "MaskGates",
     "MeanSquares",
@@ -125,6 +128,7 @@ __all__ = [
     "Training",
     "TwoDimensional",
     "Uniform",
+    "Widened",
     "as_supernet",
     "averaged",
     "class_names",
@@ -133,6 +137,7 @@ __all__ = [
     "drop",
     "image_folder",
     "importance",
+    "published",
     "python_corpus",
     "recipe",
     "similarities",

@@ -57,6 +57,28 @@ class AbsoluteReward(Reward):
 
 @checked(TrainError)
 @dataclass(frozen=True)
+class LinearReward(Reward):
+    """quality + weight · cost / target: a price for costs, whose cost may end anywhere.
+
+    With the negative loss as its quality that of ProxylessNAS's gradients (Cai, Zhu & Han 2019).
+
+    Args:
+        weight: below 0; in units of the quality.
+    """
+
+    weight: float = -0.1
+
+    def __post_init__(self) -> None:
+        if not self.weight < 0:
+            raise TrainError(f"LinearReward has weight={self.weight:g}, which rewards costs; give a negative one")
+
+    def __call__(self, quality: float, ratio: float) -> float:
+        """As above."""
+        return quality + self.weight * ratio
+
+
+@checked(TrainError)
+@dataclass(frozen=True)
 class ProductReward(Reward):
     """quality · (cost / target) ^ exponent: a trade-off, whose cost may end anywhere.
 

@@ -61,3 +61,29 @@ class Sandwich(Sampler):
     def archs(self, space: Space, step: int, rng: random.Random) -> list[Arch]:  # noqa: ARG002
         """Largest first, because it may teach the others."""
         return list(dict.fromkeys([space.largest, space.smallest, *(space.sample(rng) for _ in range(self.n))]))
+
+
+@checked(TrainError)
+@dataclass(frozen=True)
+class Widened(Sampler):
+    """The largest arch alone, with a probability that falls linearly from 1 to 0 over the first `steps`; else another sampler's.
+
+    The warm-up of filters of Bender et al. 2020 ("TuNAS"), before a policy draws.
+    """
+
+    sampler: Sampler
+    steps: Count
+
+    def archs(self, space: Space, step: int, rng: random.Random) -> list[Arch]:
+        """One of the two."""
+        if rng.random() < 1 - step / self.steps:
+            return [space.largest]
+        return self.sampler.archs(space, step, rng)
+
+    def begin(self, supernet: Supernet, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """The other sampler's."""
+        self.sampler.begin(supernet, optimizer, step)
+
+    def describe(self) -> dict[str, Any]:
+        """Options, and what the other sampler says."""
+        return {"class": "Widened", "steps": self.steps, "sampler": self.sampler.describe()}

@@ -23,6 +23,7 @@ from nas.train import (
     Classification,
     Flip,
     Labels,
+    LinearReward,
     Loss,
     MaskGates,
     Policy,
@@ -32,6 +33,8 @@ from nas.train import (
     Task,
     Training,
     Uniform,
+    Widened,
+    published,
 )
 from nas.train.estimators import warmed
 from nas.train.learner import Learner
@@ -124,6 +127,7 @@ def test_rewards_are_the_published_ones() -> None:
     assert hard(0.8, 0.5) == pytest.approx(0.8)
     assert hard(0.8, 2.0) == pytest.approx(0.4)
     assert ProductReward()(-3.0, 1.0) == 0.0
+    assert LinearReward(-0.2)(-1.5, 2.0) == pytest.approx(-1.5 - 0.4)
     with pytest.raises(TrainError, match=r"weight=0\.1, which rewards missing the target"):
         AbsoluteReward(0.1)
     with pytest.raises(TrainError, match="below=2, which rewards costs"):
@@ -398,6 +402,50 @@ def test_gates_where_masks_are_no_subnets_are_refused() -> None:
         gated(quality="max accuracy")
     with pytest.raises(TrainError, match=r"temperature=\(1\.0,\); give the first and the last"):
         MaskGates(1, (1.0,))
+
+
+# -- published settings ----------------------------------------------------------------------------------------------------
+
+
+def published_settings(net: Supernet) -> dict[str, dict[str, Any]]:
+    cost: Any = nas.Costs(net)
+    return {
+        "tunas": published.tunas(cost, 12_000.0, steps=12, metric="macs", batch=16),
+        "enas": published.enas(every=4),
+        "proxylessnas": published.proxylessnas(cost, 12_000.0, metric="macs"),
+        "gdas": published.gdas(lr=0.1),
+    }
+
+
+@pytest.mark.parametrize("name", ["tunas", "enas", "proxylessnas", "gdas"])
+def test_published_settings_train(name: str) -> None:
+    net = conv.supernet(conv.space(widths=((4,),), depths=(1, 2), kernels=(3,), ratios=(1, 2), stem=4))
+    options = published_settings(net)[name]
+    Training(net, blobs(n=320), steps=12, validate_every=12, **options).run(progress=False)
+    assert any(any(logits) for logits in options["policy"].logits.values())
+
+
+def test_published_settings_are_their_authors() -> None:
+    found = {name: options["policy"] for name, options in published_settings(supernet()).items()}
+    assert found["tunas"].lr == pytest.approx(3e-4 * 16 / 256)
+    assert (found["tunas"].growth, found["tunas"].batches, found["tunas"].warmup) == (10.0, 4, 0.25)
+    assert (found["enas"].estimator.draws, found["enas"].entropy) == (20, 1e-4)
+    assert (found["proxylessnas"].every, found["proxylessnas"].reward) == (5, LinearReward(-0.1))
+    assert found["gdas"].estimator.temperature == (10.0, 0.1)
+    assert found["gdas"].lr == 0.1  # given by name
+
+
+def test_a_warm_up_of_the_largest_arch_fades() -> None:
+    ours = supernet().space
+    sampler = Widened(Uniform(1), 100)
+    largest = [
+        sum(sampler.archs(ours, step, random.Random(seed)) == [ours.largest] for seed in range(300)) / 300
+        for step in (0, 50, 100, 500)
+    ]
+    assert largest[0] == 1.0
+    assert largest[1] == pytest.approx(0.5 + 0.5 / 6, abs=0.1)
+    assert largest[2] == pytest.approx(1 / 6, abs=0.08)
+    assert largest[3] == largest[2]
 
 
 # -- data ------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,132 @@
+"""Published searches on shared weights as settings of a training: a policy, which archs are trained, and what they are taught.
+
+>>> nas.Training(net, task, steps=9000, **nas.train.published.tunas(cost, 2e6, steps=9000))  # doctest: +SKIP
+
+Each is what its authors' code does as far as it is a setting here, and its docstring says what is not.  Schedules are shares of
+the training, and rates are theirs, for trainings of theirs: tens of thousands of steps of a policy.  In shorter ones its logits
+hardly move; give `lr=`.  Options given by name replace theirs.
+
+DARTS is not here: its weights are trained on mixtures of all options, and here they are trained on archs.  Second-order gradients
+of an architecture's loss are not, either.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nas.checking import Count, Positive, checked
+from nas.errors import TrainError
+from nas.train.estimators import MaskGates, ScoreFunction
+from nas.train.losses import Labels
+from nas.train.policy import Cost, Policy
+from nas.train.rewards import AbsoluteReward, LinearReward
+from nas.train.samplers import Uniform, Widened
+
+WARM = 0.25  # of TuNAS's training, without a policy
+
+
+@checked(TrainError)
+def tunas(cost: Cost, target: Positive, *, steps: Count, batch: Count = 64, **options: Any) -> dict[str, Any]:
+    """TuNAS (Bender et al. 2020): a quarter of the training without a policy, then reward and weights on the same arch.
+
+    Adam's rate is 3e-4 · batch / 256 and grows tenfold; the absolute reward is taken on four batches that are held out, against a
+    moving average of 0.95.  In the first quarter the largest arch is trained with a probability that falls from 1 to 0.  Not
+    here: all operations of a choice at once in that quarter, since here an arch has one.
+
+    Args:
+        cost: of an arch, as for `nas.Policy`.
+        target: cost that is aimed at.
+        steps: of the training.
+        batch: samples of a batch of the weights.
+        options: others of `nas.Policy`.
+    """
+    policy = Policy(
+        cost,
+        target,
+        **{
+            "reward": AbsoluteReward(-0.1),
+            "estimator": ScoreFunction(1, baseline=0.95),
+            "batches": 4,
+            "warmup": WARM,
+            "lr": 3e-4 * batch / 256,
+            "growth": 10.0,
+            **options,
+        },
+    )
+    sampler = Widened(Uniform(1), max(1, round(WARM * steps)))
+    return {"policy": policy, "sampler": sampler, "loss": Labels()}
+
+
+@checked(TrainError)
+def enas(cost: Cost | None = None, target: Positive | None = None, *, every: Count, **options: Any) -> dict[str, Any]:
+    """ENAS (Pham et al. 2018): twenty archs for each step of the controller, weighted entropy, no warm-up.
+
+    Adam at 1e-3; entropy 1e-4; a moving average of 0.99.  Its end, the best of a hundred draws on shared weights, is a study of
+    100 trials with `nas.PolicySearch`.  Not here: the LSTM, in whose place decisions have logits of their own; and its steps
+    are spread over the epoch instead of following it.
+
+    Args:
+        cost: of an arch, as for `nas.Policy`; ENAS has none.
+        target: cost that is aimed at.
+        every: steps of the weights for one of the policy: a fiftieth of an epoch for theirs.
+        options: others of `nas.Policy`.
+    """
+    policy = Policy(
+        cost,
+        target,
+        every=every,
+        **{"estimator": ScoreFunction(20, baseline=0.99), "warmup": 0.0, "lr": 1e-3, "entropy": 1e-4, **options},
+    )
+    return {"policy": policy, "sampler": Uniform(1), "loss": Labels()}
+
+
+@checked(TrainError)
+def proxylessnas(cost: Cost, target: Positive, **options: Any) -> dict[str, Any]:
+    """ProxylessNAS (Cai, Zhu & Han 2019): binary gates, a third of the training without them, then a step of five.
+
+    Adam at 1e-3; the loss and 0.1 · cost / target.  Masks of the largest arch are in the place of paths, so that decisions are
+    those of widths, kernels and depths, and gates of all options are felt at once.  Not here: two paths drawn at a time; and
+    logits begin at 0 instead of near it.
+
+    Args:
+        cost: of an arch, as for `nas.Policy`: it is asked for every option of a step, so give a predictor or exact counts.
+        target: cost in whose units costs are paid.
+        options: others of `nas.Policy`.
+    """
+    policy = Policy(
+        cost,
+        target,
+        **{
+            "reward": LinearReward(-0.1),
+            "estimator": MaskGates(1),
+            "warmup": 1 / 3,
+            "every": 5,
+            "lr": 1e-3,
+            **options,
+        },
+    )
+    return {"policy": policy, "sampler": Uniform(1), "loss": Labels()}
+
+
+@checked(TrainError)
+def gdas(**options: Any) -> dict[str, Any]:
+    """GDAS (Dong & Yang 2019): an arch drawn with Gumbel noise, felt through its softmax, whose temperature falls from 10 to 0.1.
+
+    Adam at 3e-4 with betas (0.5, 0.999) and a decay of 1e-3; half of the training split is the policy's; a step after each of the
+    weights, from the first.  Masks of the largest arch are in the place of operations.
+
+    Args:
+        options: others of `nas.Policy`; GDAS knows no cost.
+    """
+    policy = Policy(
+        **{
+            "estimator": MaskGates(1, (10.0, 0.1)),
+            "share": 0.5,
+            "warmup": 0.0,
+            "lr": 3e-4,
+            "betas": (0.5, 0.999),
+            "weight_decay": 1e-3,
+            **options,
+        }
+    )
+    return {"policy": policy, "sampler": Uniform(1), "loss": Labels()}
