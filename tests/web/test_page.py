@@ -197,6 +197,33 @@ def test_brushing_narrows_the_table_and_a_link_keeps_it(page: Page, server: str,
     expect(page.locator("#rows-said")).to_have_text(re.compile("^1.24 of 24 trials$"))
 
 
+def test_a_point_of_the_front_opens_its_trial(page: Page, server: str, store: Path) -> None:
+    page.goto(f"{server}/?study=toy")
+    ready(page)
+    settled(page)
+    chart = page.locator("section[aria-label='Front'] .chart")
+    chart.scroll_into_view_if_needed()
+    best = front(store)[0]
+    with open_store(store, create=False) as opened_store:
+        values = opened_store.open_study("toy").trial(best).measurements
+    at = chart.evaluate(
+        "(node, values) => echarts.getInstanceByDom(node).convertToPixel({ gridIndex: 0 }, values)",
+        [values["params"], values["accuracy"]],
+    )
+    chart.click(position={"x": at[0], "y": at[1]})
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Trial {best}")
+
+
+def test_behind_a_prefix_of_a_proxy_everything_is_found(page: Page, store: Path) -> None:
+    with running(store, prefix="/tools/nas") as url:
+        page.goto(f"{url}/tools/nas/?study=toy")
+        ready(page)
+        expect(page.locator("#link-state")).to_have_text("Live")
+        page.get_by_role("link", name="Studies").first.click()
+        expect(page.get_by_role("link", name="toy")).to_be_visible()
+        settled(page)
+
+
 def test_trials_are_sorted_by_a_heading(page: Page, server: str) -> None:
     page.goto(f"{server}/?study=toy&rows=all")
     ready(page)

@@ -4,6 +4,8 @@ import { axis, colour, errorBars, grid, lines, spansMuch, tooltip } from "./char
 import { axisTitle, bestOf, metricOf, onStep, valueOf } from "./plane.js";
 import { human, spread } from "./text.js";
 
+const MOST_NUMBERED = 200;
+
 // Whether a trial has a place in the plane.
 export const placed = (row, { x, y }) => [x, y].every((name) => Number.isFinite(valueOf(row, name)));
 
@@ -52,7 +54,7 @@ export function frontChart(model, { front, points, x, y, third }) {
       symbolSize: 10,
       z: 4,
       itemStyle: { color: red, borderColor: red, borderWidth: third ? 1.5 : 0 },
-      label: numbers(),
+      label: numbers(members.length),
       labelLayout: { hideOverlap: true },
       data: members.filter((row) => !noisy(row)).map(member),
     },
@@ -61,7 +63,7 @@ export function frontChart(model, { front, points, x, y, third }) {
       type: "scatter",
       symbolSize: 9,
       z: 4,
-      label: numbers(),
+      label: numbers(members.length),
       labelLayout: { hideOverlap: true },
       itemStyle: { color: colour("card"), borderColor: red, borderWidth: 2 },
       data: members.filter(noisy).map(member),
@@ -133,9 +135,10 @@ export function frontChart(model, { front, points, x, y, third }) {
 const dark = () => matchMedia("(prefers-color-scheme: dark)").matches;
 const dominatedName = () => `dominated, ${dark() ? "brighter" : "darker"} when later`;
 
-function numbers() {
+// Trial numbers beside the points, where there are not too many to be read.
+function numbers(size) {
   return {
-    show: true,
+    show: size <= MOST_NUMBERED,
     position: "bottom",
     align: "left",
     offset: [2, 0],

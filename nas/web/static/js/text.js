@@ -89,9 +89,11 @@ export function bytes(size) {
 // Choices in one line.
 export function choices(chosen) {
   return Object.entries(chosen ?? {})
-    .map(([name, value]) => `${name} ${shown(value)}`)
+    .map(([name, value]) => `${name} ${brief(value)}`)
     .join(" · ");
 }
+
+const brief = (value) => (typeof value === "number" && !Number.isInteger(value) ? human(value) : shown(value));
 
 export function shown(value) {
   if (value === null) return "None";

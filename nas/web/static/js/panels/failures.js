@@ -7,7 +7,7 @@ import * as state from "../state.js";
 import { table } from "../table.js";
 import { count } from "../text.js";
 
-export function failuresPanel(model) {
+export function failuresPanel(model, wide) {
   const columns = [
     { name: "count", title: "Trials", number: true, cell: (one) => count(one.count) },
     {
@@ -38,6 +38,6 @@ export function failuresPanel(model) {
       );
       return null;
     },
-    { lazy: true, wide: "six" },
+    { lazy: true, wide },
   );
 }

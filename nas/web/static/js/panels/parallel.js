@@ -7,7 +7,8 @@ import { Panel } from "../panel.js";
 import { count, human, plural, shown } from "../text.js";
 
 export function parallelPanel(model) {
-  const chart = new Chart(option, { tall: "tall" });
+  const logarithmic = new Set(model.study.decisions.filter((one) => one.scale === "log").map((one) => one.name));
+  const chart = new Chart((data) => option(data, logarithmic), { tall: "tall" });
   const place = make(
     "div",
     { class: "scroll", tabindex: "0", role: "region", "aria-label": "Parallel coordinates" },
@@ -59,8 +60,8 @@ function select(model, chart) {
   model.brush(ranges);
 }
 
-function option({ axes, rows, front }) {
-  const named = axes.map((one, at) => (one.candidates ? categories(one, rows, at) : null));
+function option({ axes, rows, front }, logarithmic) {
+  const named = axes.map((one, at) => categories(one.candidates ?? listed(rows, at), rows, at));
   const values = rows.map((row) => row.map((value, at) => (named[at] ? named[at].place(value) : value)));
   const lines_of = (wanted) => values.filter((_, at) => Boolean(front[at]) === wanted).map((value) => ({ value }));
   return {
@@ -90,9 +91,8 @@ function option({ axes, rows, front }) {
       name: one.name,
       z: 10,
       ...scale(
-        one,
         named[dim],
-        rows.map((row) => row[dim]),
+        logarithmic.has(one.name) || (one.kind === "metric" && spansMuch(rows.map((row) => row[dim]))),
       ),
     })),
     series: [
@@ -118,24 +118,33 @@ function option({ axes, rows, front }) {
   };
 }
 
-function scale(one, named, column) {
+function scale(named, logarithmic) {
   if (named)
     return {
       type: "category",
       data: named.labels,
       axisLabel: { formatter: (text) => (text.length > 14 ? `${text.slice(0, 13)}…` : text) },
     };
-  return { type: one.kind === "metric" && spansMuch(column) ? "log" : "value", scale: true };
+  return { type: logarithmic ? "log" : "value", scale: true };
 }
 
-// The candidates of a decision, and "–" where it is inactive.
-function categories(one, rows, at) {
-  const labels = one.candidates.map(shown);
-  const inactive = rows.some((row) => row[at] === undefined || (row[at] === null && !one.candidates.includes(null)));
+// Values of an axis that has no candidates but is no axis of numbers, as of permutations; else null.
+function listed(rows, at) {
+  const found = rows.map((row) => row[at]).filter((value) => value !== null && value !== undefined);
+  if (found.every((value) => typeof value === "number")) return null;
+  const texts = new Map(found.map((value) => [shown(value), value]));
+  return [...texts.keys()].sort().map((text) => texts.get(text));
+}
+
+// The candidates of a decision as labels, and "–" where it is inactive; null for an axis of numbers.
+function categories(candidates, rows, at) {
+  if (!candidates) return null;
+  const labels = candidates.map(shown);
+  const inactive = rows.some((row) => row[at] === undefined || (row[at] === null && !candidates.includes(null)));
   if (inactive) labels.push("–");
   const place = (value) => {
     const found = labels.indexOf(shown(value ?? null));
-    return found >= 0 && !(value === undefined) ? found : labels.length - 1;
+    return found >= 0 && value !== undefined ? found : labels.length - 1;
   };
   return { labels, place };
 }

@@ -117,7 +117,7 @@ function build(model, place, parts, server) {
   const growth = growthPanel(model),
     importance = importancePanel(model),
     parallel = parallelPanel(model),
-    failures = failuresPanel(model);
+    failures = failuresPanel(model, model.study.latency_devices.length ? "six" : "all");
   const latency = model.study.latency_devices.length ? [latencyPanel(model.study)] : [];
   model.on("where", () => importance.reload());
   parts.quick.push(front);
