@@ -5,7 +5,7 @@ import { make } from "./dom.js";
 import { human } from "./text.js";
 
 const kept = new Set();
-const loading = document.getElementById("echarts");
+const loading = document.getElementById("charts-library");
 loading.addEventListener("load", () => kept.forEach((chart) => chart.redraw())); // the rest of the page does not wait for it
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => kept.forEach((chart) => chart.redraw()));
 
