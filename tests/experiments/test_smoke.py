@@ -16,6 +16,15 @@ EXPERIMENTS = sorted(path.parent for path in (ROOT / "experiments").glob("*/run.
 # Further questions of an experiment, each a script of its own.
 FURTHER = [*sorted((ROOT / "experiments").glob("*/ablation.py")), ROOT / "experiments/any_model/controls.py"]
 
+# Smoke modes of more than ten seconds whose parts others show at less length.
+REPEATED = {
+    "compress_lm": "compress_encoder, and tests/compressing",
+    "distributed_training": "tests/distributed, and tests/train/test_ranks.py",
+    "minilm": "tests/convert, and tests/searchspaces/test_pretrained.py",
+    "postgres_scale": "store_scale, and tests/store/test_postgres.py",
+    "tune_restore": "tests/tune, and tests/test_trained.py",
+}
+
 
 def _numbers(value: object) -> int:
     """How many numbers a JSON value holds."""
@@ -33,7 +42,11 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
         yield warm
 
 
-@pytest.mark.parametrize("folder", EXPERIMENTS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize(
+    "folder",
+    [pytest.param(one, marks=pytest.mark.slow if one.name in REPEATED else ()) for one in EXPERIMENTS],
+    ids=lambda folder: folder.name,
+)
 def test_smoke_mode_prints_its_figures(folder: Path, tmp_path: Path, warm: Warm) -> None:
     extra = ["--runs", str(tmp_path / "runs")] if folder.name == "demo" else []
     done = warm(folder / "run.py", "--smoke", *extra)
@@ -59,6 +72,10 @@ def test_readme_says_what_conventions_ask(folder: Path) -> None:
     assert f"[`{folder.name}`]({folder.name}/README.md)" in (ROOT / "experiments" / "README.md").read_text(
         encoding="utf-8"
     )
+
+
+def test_what_repeats_others_is_there() -> None:
+    assert {folder.name for folder in EXPERIMENTS} >= REPEATED.keys()
 
 
 def test_the_readme_shows_the_demo_to_the_letter() -> None:
