@@ -224,6 +224,30 @@ def test_behind_a_prefix_of_a_proxy_everything_is_found(page: Page, store: Path)
         settled(page)
 
 
+def test_a_range_of_an_axis_of_the_parallel_coordinates_narrows_the_table(page: Page, server: str, store: Path) -> None:
+    page.goto(f"{server}/?study=toy")
+    ready(page)
+    card = page.locator("section[aria-label='Decisions and metrics']")
+    card.scroll_into_view_if_needed()
+    expect(card.locator("canvas").first).to_be_visible()
+    settled(page)
+    chart = card.locator(".chart")
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    assert box is not None
+    across = box["x"] + 40 + (box["width"] - 100) * 3 / 4  # the fourth of five axes: accuracy
+    page.mouse.move(across, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(across, box["y"] + 130, steps=6)
+    page.mouse.up()
+    expect(page.locator(".chip.brushed")).to_contain_text("accuracy")
+    total = len(front(store))
+    expect(page.locator("#rows-said")).to_contain_text(f" of {total} trials on the front")
+    page.locator(".chip.brushed").click()
+    expect(page.locator("#rows-said")).to_have_text(f"{total} trials on the front")
+    expect(page.locator(".chip.brushed")).to_have_count(0)
+
+
 def test_trials_are_sorted_by_a_heading(page: Page, server: str) -> None:
     page.goto(f"{server}/?study=toy&rows=all")
     ready(page)

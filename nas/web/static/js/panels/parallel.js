@@ -37,28 +37,41 @@ export function parallelPanel(model) {
     },
     { lazy: true, wide: "all" },
   );
-  chart.on("axisareaselected", () => select(model, chart));
+  chart.on("axisareaselected", () => !chart.telling && select(model, chart));
+  chart.drawn = () => mark(model, chart);
   panel.chart = chart;
   model.on("where", () => panel.reload());
+  model.on("brush", () => chart.chart && mark(model, chart));
   return panel;
 }
 
+// What is selected along the axes of metrics becomes ranges.
 function select(model, chart) {
   const ranges = new Map(model.brushed);
-  const axes = chart.chart.getOption().parallelAxis;
-  for (const [at, one] of chart.data.axes.entries()) {
-    if (one.kind !== "metric") continue;
-    const area =
-      chart.chart.getModel().getComponent("parallelAxis", at).activeIntervals?.[0] ?? axes[at].activeIntervals?.[0];
-    if (area)
+  for (const [at, one] of metrics(chart)) {
+    const [area] = chart.chart.getModel().getComponent("parallelAxis", at).activeIntervals;
+    if (area) {
+      const ends = [...area].sort((a, b) => a - b);
       ranges.set(
         one.name,
-        [...area].sort((a, b) => a - b).map((value) => Number(value.toPrecision(6))),
+        ends.map((value) => Number(value.toPrecision(6))),
       );
-    else ranges.delete(one.name);
+    } else ranges.delete(one.name);
   }
   model.brush(ranges);
 }
+
+// Ranges are shown along the axes, wherever they were selected.
+function mark(model, chart) {
+  chart.telling = true;
+  for (const [at, one] of metrics(chart)) {
+    const range = model.brushed.get(one.name);
+    chart.chart.dispatchAction({ type: "axisAreaSelect", parallelAxisId: String(at), intervals: range ? [range] : [] });
+  }
+  chart.telling = false;
+}
+
+const metrics = (chart) => [...chart.data.axes.entries()].filter(([, one]) => one.kind === "metric");
 
 function option({ axes, rows, front }, logarithmic) {
   const named = axes.map((one, at) => categories(one.candidates ?? listed(rows, at), rows, at));
@@ -87,6 +100,7 @@ function option({ axes, rows, front }, logarithmic) {
       },
     },
     parallelAxis: axes.map((one, dim) => ({
+      id: String(dim),
       dim,
       name: one.name,
       z: 10,
