@@ -19,6 +19,7 @@ from nas.checking import checked, shown
 from nas.errors import AlgorithmError
 from nas.search.base import Algorithm, Exhausted, Finished, History, is_feasible
 from nas.search.encoding import Encoding
+from nas.search.inner import inner
 from nas.search.insight import Insight
 from nas.search.options import whole
 from nas.search.sources import Expert, Source
@@ -73,7 +74,7 @@ class Transfer(Algorithm):
         seed: int = 0,
     ) -> None:
         super().__init__(seed)
-        self.algorithm = _made(algorithm, seed)
+        self.algorithm = inner(algorithm, seed, self)
         self.from_ = None if from_ is None else _listed(from_)
         self.horizon = whole(self.name, "horizon", horizon, 1)
         self._experts: list[Expert] = []
@@ -238,22 +239,6 @@ class Transfer(Algorithm):
 def _turn(similarity: float) -> float:
     """Probability that a source of this similarity is asked, at the beginning."""
     return min(1.0, max(0.0, (similarity - IGNORED) / (TRUSTED - IGNORED)))
-
-
-def _made(algorithm: str | Algorithm | Mapping[str, Any], seed: int) -> Algorithm:
-    from nas.search.registry import make  # which knows this module
-
-    if isinstance(algorithm, str):
-        algorithm = {"name": algorithm}
-        kind = make(**algorithm)
-        algorithm = make(**algorithm, seed=seed) if hasattr(kind, "seed") and "seed" in kind.describe() else kind
-    elif isinstance(algorithm, Mapping) and "name" in algorithm:
-        algorithm = make(**algorithm)
-    if not isinstance(algorithm, Algorithm) or isinstance(algorithm, Transfer):
-        raise AlgorithmError(
-            f"transfer was given algorithm={shown(algorithm)}; it is an algorithm other than itself, or the name of one"
-        )
-    return algorithm
 
 
 def _listed(from_: object) -> list[str | Source]:

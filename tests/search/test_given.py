@@ -6,8 +6,19 @@ import pytest
 
 from nas.errors import AlgorithmError
 from nas.metrics import Metric
-from nas.search import Exhausted, Finished, Given, make
-from tests.conformance.algorithm import small
+from nas.search import NSGA2, Algorithm, Exhausted, Finished, Given, RegularizedEvolution, make
+from nas.space import Space
+from tests.conformance.algorithm import (
+    TWO,
+    AlgorithmConformance,
+    archs,
+    area,
+    completed,
+    drive,
+    flat,
+    small,
+    trade_off,
+)
 
 ONE = [Metric("error", "min")]
 
@@ -41,3 +52,49 @@ def test_an_arch_that_a_rule_forbids_is_refused() -> None:
     fewer = small().restricted(lambda arch: arch.choices != largest.choices)
     with pytest.raises(AlgorithmError, match="which a rule of space 'flat-3' forbids"):
         Given([largest]).bind(fewer, ONE)
+
+
+class Begun:
+    """A search that begins with archs of whatever space it is bound to."""
+
+    def make(self, seed: int = 0) -> Algorithm:
+        return Given(archs(flat(), 5), NSGA2(population=20, seed=seed))
+
+    def bound(self, space: Space, objectives: tuple[Metric, ...] = TWO, seed: int = 0) -> Algorithm:
+        algorithm = Given(archs(space, 5), self.make(seed).describe()["then"])
+        algorithm.bind(space, objectives, ())
+        return algorithm
+
+
+class TestBeginsASearch(Begun, AlgorithmConformance):
+    pass
+
+
+class TestBeginsAnEvolution(Begun, AlgorithmConformance):
+    def make(self, seed: int = 0) -> Algorithm:
+        return Given(archs(flat(), 5), RegularizedEvolution(population=20, seed=seed))
+
+
+def test_a_search_goes_on_from_what_was_given() -> None:
+    best = sorted(archs(flat(), 2000), key=lambda arch: sum(trade_off(arch)))[:10]
+    begun, alone = Given(best, "nsga2"), make("nsga2")
+    areas = []
+    for algorithm in (begun, alone):
+        algorithm.bind(flat(), TWO)
+        run = drive(algorithm, completed(trade_off), 60)
+        areas.append(area(run.finished, (27.0, 34.0)))
+        if algorithm is begun:
+            assert [trial.arch for trial in run.finished[:10]] == best
+    assert areas[0] > areas[1]
+
+
+def test_studies_that_were_begun_without_a_search_are_described_as_before() -> None:
+    assert Given([small().smallest]).describe() == {"name": "given", "archs": [small().smallest.choices]}
+    assert not hasattr(Given([small().smallest]), "then")
+    begun = Given([small().smallest], "surrogate")
+    assert begun.describe() == make(**begun.describe()).describe()
+
+
+def test_it_is_not_put_into_itself() -> None:
+    with pytest.raises(AlgorithmError, match="it is an algorithm other than itself"):
+        Given([small().smallest], Given([small().largest]))
