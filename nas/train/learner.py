@@ -327,28 +327,30 @@ class Learner:
     def _check_reach(self) -> None:
         """Whether some arch costs as much as the target: costs between the least and the most that is found count as reached.
 
-        Times take long to measure: of those only the space's extremes are.
+        The space's extremes say so nearly always; others are looked at where they do not, except for times, which take long.
         """
         target, space = self.policy.target, self.supernet.space
         if target is None:
             return
-        draw = random.Random(mixed(self.training.seed, "reach"))
-        looks = 0 if getattr(self.policy.cost, "exclusive", False) else _LOOKS
-        archs = [space.smallest, space.largest, *(space.sample(draw) for _ in range(looks))]
-        archs = [arch for arch in dict.fromkeys(archs) if self.supernet.has(arch)]
-        costs = [self._cost(arch) for arch in archs]
-        sign = 1.0 if target < min(costs) else -1.0
-        if looks and not min(costs) <= target <= max(costs):  # nobody drew the extremes themselves
-            at = costs.index(min(costs) if sign > 0 else max(costs))
-            costs.append(self._walked(archs[at], costs[at], sign))
-        if not min(costs) <= target <= max(costs):
+        costs = self._costs_of(space.smallest, space.largest)
+        if not _within(target, costs) and not getattr(self.policy.cost, "exclusive", False):
+            draw = random.Random(mixed(self.training.seed, "reach"))
+            costs |= self._costs_of(*(space.sample(draw) for _ in range(_LOOKS)))
+            if costs and not _within(target, costs):  # nobody drew the extremes themselves
+                sign = 1.0 if target < min(costs.values()) else -1.0
+                arch = min(costs, key=lambda one: sign * costs[one])
+                costs |= self._walked(arch, costs[arch], sign)
+        if costs and not _within(target, costs):
             raise TrainError(
-                f"the policy's target={target:g} is out of reach: archs of space {space.name!r} cost {min(costs):g} to "
-                f"{max(costs):g}; give a target between"
+                f"the policy's target={target:g} is out of reach: archs of space {space.name!r} cost {min(costs.values()):g} to "
+                f"{max(costs.values()):g}; give a target between"
             )
 
-    def _walked(self, arch: Arch, cost: float, sign: float) -> float:
-        """The cost where no single decision lowers (or, with sign −1, raises) it any more."""
+    def _costs_of(self, *archs: Arch) -> dict[Arch, float]:
+        return {arch: self._cost(arch) for arch in dict.fromkeys(archs) if self.supernet.has(arch)}
+
+    def _walked(self, arch: Arch, cost: float, sign: float) -> dict[Arch, float]:
+        """The arch of which no single decision lowers (or, with sign −1, raises) the cost any more."""
         better = True
         while better:
             better = False
@@ -356,4 +358,8 @@ class Learner:
                 if self.supernet.has(near) and sign * (found := self._cost(near)) < sign * cost:
                     arch, cost, better = near, found, True
                     break
-        return cost
+        return {arch: cost}
+
+
+def _within(target: float, costs: Mapping[Arch, float]) -> bool:
+    return bool(costs) and min(costs.values()) <= target <= max(costs.values())

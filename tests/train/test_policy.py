@@ -583,6 +583,17 @@ def test_what_a_space_or_a_cost_cannot_give_is_said_before_a_step(options: dict[
         training(**options).run(progress=False)
 
 
+def crooked(arch: nas.Arch) -> float:
+    """The largest arch and the smallest cost the same."""
+    return abs(params(arch) - 36.0)
+
+
+def test_extremes_of_a_space_need_not_be_those_of_its_cost() -> None:
+    training(cost=crooked, target=10.0).run(progress=False)  # from 4 to 28, which both extremes cost
+    with pytest.raises(TrainError, match="target=3 is out of reach: archs of space 'mlp' cost 4 to 28"):
+        training(cost=crooked, target=3.0).run(progress=False)
+
+
 def test_options_are_described() -> None:
     one, other = training().config, training(growth=2.0).config
     assert "policy" not in Training(supernet(), blobs()).config
