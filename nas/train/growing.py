@@ -37,6 +37,11 @@ def continued(
             f"a training that {why} cannot go on in a larger space; stop it on the way with run(until=...), or grow its supernet "
             "with nas.grow and begin another training"
         )
+    if training.policy is not None:
+        raise TrainError(
+            "a training with a policy cannot go on in a larger space, whose decisions have other options than its logits; grow "
+            "its supernet with nas.grow and begin another training"
+        )
     if path.absolute() == training.path.absolute():
         raise TrainError(f"'{path}' is the folder of the training in the smaller space; give another one")
     with contextlib.ExitStack() as stack:

@@ -97,3 +97,10 @@ def test_a_loss_whose_projections_follow_from_the_space_is_refused(tmp_path: Pat
     first = training(tmp_path / "small", loss=nas.InPlace() + nas.Hint(["body.2"]) if False else None)
     first.run(progress=False, until=10)
     assert first.grow(larger(), tmp_path / "large").steps == 40
+
+
+def test_a_policy_is_not_taken_along(tmp_path: Path) -> None:
+    first = training(tmp_path / "small", policy=nas.Policy(batch=8, share=0.2), steps=40)
+    first.run(progress=False, until=20)
+    with pytest.raises(TrainError, match="a training with a policy cannot go on in a larger space"):
+        first.grow(larger(), tmp_path / "large")
