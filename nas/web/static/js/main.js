@@ -29,10 +29,10 @@ function found() {
 async function open() {
   view?.close();
   show("");
-  const [make_view, name] = found();
+  const [makeView, name] = found();
   navigation(name);
   main.replaceChildren();
-  if (make_view === studyView) {
+  if (makeView === studyView) {
     ahead(["studies", state.of("study")]);
     ahead(["studies", state.of("study"), "front"], { where: state.of("where"), objectives: state.of("front") });
   }
@@ -43,7 +43,7 @@ async function open() {
     banner(error instanceof Problem ? error.message : String(error));
   }
   header(name);
-  view = make_view(main, server);
+  view = makeView(main, server);
 }
 
 function navigation(current) {

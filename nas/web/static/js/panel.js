@@ -105,5 +105,7 @@ export class Panel {
     this.closed = true;
     this.running?.abort();
     this.seen?.disconnect();
+    this.chart?.close();
+    this.root.dispatchEvent(new Event("closed"));
   }
 }

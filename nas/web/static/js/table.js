@@ -21,6 +21,16 @@ export function table(label, columns, rows, { sorted = {}, sort, chosen, key = (
   return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, shown);
 }
 
+// Show a table in the place of an older one: what has the focus keeps it, and the table stays where it was scrolled to.
+export function replaced(body, ...parts) {
+  const row = body.contains(document.activeElement) ? document.activeElement.closest("tr")?.dataset.key : undefined;
+  const { scrollTop, scrollLeft } = body.querySelector(".scroll") ?? {};
+  body.replaceChildren(...parts);
+  const place = body.querySelector(".scroll");
+  if (row !== undefined) body.querySelector(`tr[data-key="${CSS.escape(row)}"] :is(a, input)`)?.focus();
+  if (place) Object.assign(place, { scrollTop: scrollTop ?? 0, scrollLeft: scrollLeft ?? 0 });
+}
+
 function heading(column, sorted, sort) {
   const title = column.title ?? column.name;
   const here = sorted.name === column.name;

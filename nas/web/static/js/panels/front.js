@@ -65,12 +65,8 @@ export function frontPanel(model, server) {
   model.on("here", (row) =>
     chart.chart?.setOption({ series: [{ id: "here", data: row ? [point(row, panel.last)] : [] }] }),
   );
-  const closed = panel.close.bind(panel);
-  panel.close = () => {
-    closed();
-    chart.close();
-    taking.close();
-  };
+  panel.chart = chart;
+  panel.root.addEventListener("closed", taking.close);
   return panel;
 }
 

@@ -76,7 +76,7 @@ const metrics = (chart) => [...chart.data.axes.entries()].filter(([, one]) => on
 function option({ axes, rows, front }, logarithmic) {
   const named = axes.map((one, at) => categories(one.candidates ?? listed(rows, at), rows, at));
   const values = rows.map((row) => row.map((value, at) => (named[at] ? named[at].place(value) : value)));
-  const lines_of = (wanted) => values.filter((_, at) => Boolean(front[at]) === wanted).map((value) => ({ value }));
+  const linesOf = (wanted) => values.filter((_, at) => Boolean(front[at]) === wanted).map((value) => ({ value }));
   return {
     parallel: {
       left: 40,
@@ -117,7 +117,7 @@ function option({ axes, rows, front }, logarithmic) {
         lineStyle: { color: colour("late"), opacity: rows.length > 300 ? 0.08 : 0.25, width: 1 },
         inactiveOpacity: 0.01,
         activeOpacity: 0.35,
-        data: lines_of(false),
+        data: linesOf(false),
       },
       {
         type: "parallel",
@@ -126,7 +126,7 @@ function option({ axes, rows, front }, logarithmic) {
         lineStyle: { color: colour("front"), opacity: 0.7, width: 1.5 },
         inactiveOpacity: 0.04,
         activeOpacity: 0.9,
-        data: lines_of(true),
+        data: linesOf(true),
       },
     ],
   };

@@ -5,7 +5,7 @@ import { button, choose, make, say } from "../dom.js";
 import { Panel } from "../panel.js";
 import { metricNames, metricOf, valueOf } from "../plane.js";
 import * as state from "../state.js";
-import { table } from "../table.js";
+import { replaced, table } from "../table.js";
 import { choices, count, duration, human, plural, spread } from "../text.js";
 
 const PAGE = 50;
@@ -34,7 +34,6 @@ export function rowsPanel(model) {
     (page, body) => {
       const rows = page ? page.trials : frontRows(model);
       const told = page ? pageSaid(page) : frontSaid(model, rows.length);
-      const focused = document.activeElement?.closest?.("tr")?.dataset.key;
       const parts = [chips(model), make("p", { class: "note", id: "rows-said", text: told })];
       if (rows.length)
         parts.push(
@@ -46,8 +45,7 @@ export function rowsPanel(model) {
         );
       else parts.push(make("p", { class: "state empty", text: nothing(model) }));
       if (page && page.total > PAGE) parts.push(pager(page, panel));
-      body.replaceChildren(...parts);
-      if (focused) body.querySelector(`tr[data-key="${CSS.escape(focused)}"] a`)?.focus();
+      replaced(body, ...parts);
       return null;
     },
     { wide: "five" },

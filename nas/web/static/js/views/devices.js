@@ -70,9 +70,9 @@ function device(one, parts) {
   return [
     about,
     predictors(one),
+    studies(one, compared, parts),
     compared,
     ...(marks.length ? [measurements(one, marks, parts)] : []),
-    studies(one, compared, parts),
   ];
 }
 
@@ -98,42 +98,32 @@ function predictors(one) {
   );
 }
 
-// A study of the device's spaces is chosen, and its trials' latency is shown beside what was measured.
+// A study is chosen, and its trials' latency is shown beside what was measured on the device.
 function studies(one, compared, parts) {
-  const panel = new Panel(
-    "Study",
-    (signal) => get("studies", {}, signal),
-    (data, body) => {
-      const names = data.studies.map((each) => each.name);
-      if (!names.length) return "There is no study.";
-      const open = async (name) => {
-        state.keep({ of: name });
-        parts.splice(
-          0,
-          parts.length,
-          ...parts.filter((each) => (each !== compared.chart && each !== compared.panel) || each.close()),
-        );
-        if (!name) return compared.replaceChildren();
-        try {
-          const panel_of = latencyPanel(await get(["studies", name]), { wide: "all", fixed: one.name });
-          compared.panel = panel_of;
-          compared.chart = panel_of.chart;
-          parts.push(panel_of, panel_of.chart);
-          compared.replaceChildren(panel_of.root);
-          panel_of.reload();
-        } catch (problem) {
-          compared.replaceChildren(make("p", { class: "card state failed", text: problem.message }));
-        }
-        return null;
-      };
-      const first = names.includes(state.of("of")) ? state.of("of") : "";
-      body.replaceChildren(choose("trials of", [["", "choose a study"], ...names], first, open, { id: "of" }));
-      if (first) open(first);
-      return null;
-    },
-    { wide: "all" },
-  );
-  parts.push(panel);
+  let open = null;
+  const show = async (name) => {
+    state.keep({ of: name });
+    open?.close();
+    compared.replaceChildren();
+    if (!name) return;
+    try {
+      open = latencyPanel(await get(["studies", name]), { wide: "all", fixed: one.name });
+      compared.replaceChildren(open.root);
+      open.reload();
+    } catch (problem) {
+      compared.replaceChildren(make("p", { class: "card state failed", text: problem.message }));
+    }
+  };
+  const list = ({ studies: found }, body) => {
+    const names = found.map((each) => each.name);
+    if (!names.length) return "There is no study.";
+    const first = names.includes(state.of("of")) ? state.of("of") : "";
+    body.replaceChildren(choose("trials of", [["", "choose a study"], ...names], first, show, { id: "of" }));
+    if (first) show(first);
+    return null;
+  };
+  const panel = new Panel("Predicted and measured", (signal) => get("studies", {}, signal), list, { wide: "all" });
+  parts.push(panel, { close: () => open?.close() });
   panel.reload();
   return panel.root;
 }

@@ -4,7 +4,7 @@ import { get, post } from "../api.js";
 import { button, facts, make, say } from "../dom.js";
 import { Panel } from "../panel.js";
 import * as state from "../state.js";
-import { table } from "../table.js";
+import { replaced, table } from "../table.js";
 import { ago, bytes, moment, shown } from "../text.js";
 
 const LOOK_MS = 1500;
@@ -23,9 +23,7 @@ export function jobsView(root, server) {
       clearTimeout(timer);
       timer = setTimeout(() => panel.renew(), LOOK_MS * 2);
       if (!jobs.length) return "The folder given with --jobs has no job file.";
-      const focused = document.activeElement?.closest?.("tr")?.dataset.key;
-      body.replaceChildren(table("Jobs", columns(), jobs, { key: (one) => one.name, chosen: true }));
-      if (focused) body.querySelector(`tr[data-key="${CSS.escape(focused)}"] a`)?.focus();
+      replaced(body, table("Jobs", columns(), jobs, { key: (one) => one.name, chosen: true }));
       const wanted = jobs.find((one) => one.name === state.of("jobs"));
       if (wanted && open?.name !== wanted.name) open = job(wanted, place, server, parts, panel);
       else if (wanted) open.update(wanted);

@@ -5,7 +5,7 @@ import { chip, make } from "../dom.js";
 import { Live } from "../live.js";
 import { Panel } from "../panel.js";
 import * as state from "../state.js";
-import { table } from "../table.js";
+import { replaced, table } from "../table.js";
 import { ago, count, human, plural } from "../text.js";
 
 export const goal = (one) => `${one.goal} ${one.name}`;
@@ -26,9 +26,7 @@ export function studiesView(root) {
     ({ studies }, body) => {
       for (const name of chosen) if (!studies.some((one) => one.name === name)) chosen.delete(name);
       if (!studies.length) return "There is no study in this database yet. Start one with: nas run JOB.py --store URL";
-      body.replaceChildren(
-        table("Studies", columns(chosen, compare), studies, { key: (one) => one.name, chosen: true }),
-      );
+      replaced(body, table("Studies", columns(chosen, compare), studies, { key: (one) => one.name, chosen: true }));
       return null;
     },
     { wide: "all" },

@@ -37,7 +37,7 @@ export function studyView(root, server) {
     (study, body) => {
       const first = !model.study;
       model.study = study;
-      about.replaceChildren(...declared(study));
+      if (first) about.replaceChildren(...declared(study));
       body.replaceChildren(progress(study));
       if (first) build(model, place, parts, server);
       model.tell("study");
@@ -123,8 +123,7 @@ function build(model, place, parts, server) {
   parts.quick.push(front);
   parts.slow.push(growth, parallel, failures, ...latency);
   parts.rare.push(importance);
-  const charts = [growth, importance, parallel, ...latency].map((one) => one.chart);
-  parts.all.push(front, best, rows, budget, ...parts.slow, importance, ...charts);
+  parts.all.push(front, best, rows, budget, ...parts.slow, importance);
   place.append(
     make("div", { class: "top-row" }, budget.root, best.root),
     front.root,
