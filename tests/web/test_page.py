@@ -641,3 +641,12 @@ def test_studies_are_laid_over_each_other(page: Page, server: str) -> None:
     page.get_by_role("button", name="Compare").click()
     expect(page.locator("table[aria-label='Studies compared'] tbody tr")).to_have_count(2)
     assert query(page)["compare"] == ["toy", "other"]
+    page.locator("#compare-objectives").fill("max accuracy, min latency_ms")
+    page.keyboard.press("Enter")
+    expect(page.locator("th", has_text="Best latency_ms")).to_be_visible()
+    page.locator("#compare-where").fill("latency_ms <")
+    page.keyboard.press("Enter")
+    expect(page.locator(".state.stale")).to_contain_text("does not parse")
+    page.locator("#compare-where").fill("latency_ms < 3")
+    page.keyboard.press("Enter")
+    expect(page.locator(".state.stale")).to_have_count(0)

@@ -34,6 +34,16 @@ export function compareView(root) {
     },
     { wide: "all" },
   );
+  const field = (name, label, placeholder) => {
+    const input = make("input", { type: "text", id: `compare-${name}`, placeholder, spellcheck: "false" });
+    input.value = state.of(name) ?? "";
+    input.addEventListener("change", () => {
+      state.keep({ [name]: input.value.trim() });
+      panel.reload();
+    });
+    return make("label", { class: "choose" }, make("span", { text: label }), input);
+  };
+  panel.tools.append(field("where", "filter", "params < 50000"), field("objectives", "objectives", "those in common"));
   root.append(
     make("p", { class: "crumbs" }, make("a", { href: "?", text: "Studies" })),
     make("h1", { class: "spaced", text: names.join(" · ") }),
