@@ -11,6 +11,7 @@ from torch import nn
 from nas.checking import Range, checked
 from nas.convert.converting import Conversion, Options, convert, convert_graph, nothing_elastic, timed
 from nas.convert.factoring import Factoring, with_ranks
+from nas.convert.including import Origin, including
 from nas.convert.mapping import with_maps
 from nas.convert.model import conditions, value
 from nas.convert.plan import LINEAR, Plan
@@ -53,6 +54,7 @@ class ElasticSpace(Space):
         self.report = describe(skeleton, plan) if report is None else report
         self.is_checked = bool(self.report.proofs)
         self.unproved = tuple(f"{what}, since {why}" for what, why in self.report.skipped.items())
+        self.origins: tuple[Origin, ...] = ()
 
     def representatives(self) -> list[Arch]:
         """The largest arch, the narrowest that leaves out nothing, and that of the largest ranks: the plan says the rest."""
@@ -72,10 +74,28 @@ class ElasticSpace(Space):
 
     def restricted(self, allows: Rule) -> ElasticSpace:
         """This space without the archs that `allows` refuses, where only building tells."""
-        return _restored((self.template, self.plan, self.report), self.name, self.version, (*self.rules, allows))
+        rules = (*self.rules, allows)
+        return _restored((self.template, self.plan, self.report), self.name, self.version, rules, self.origins)
+
+    def including(self, smaller: Space) -> Space:
+        """This space with the choices of a smaller one of the same class, and its archs: rows of it are followed.
+
+        Args:
+            smaller: of a model with narrower layers, or fewer blocks; other spaces change nothing.
+
+        Raises:
+            SpaceError: the smaller model is none of this space's archs, whatever is chosen.
+        """
+        return including(self, smaller) if isinstance(smaller, ElasticSpace) else self
+
+    def from_row(self, numbers: Sequence[Any], schema: Mapping[str, Any] | None = None) -> Arch:
+        """As `Space.from_row`; rows of spaces that this one includes are followed."""
+        known = schema is None or self.has_fingerprint(schema.get("fingerprint"))
+        origin = None if known else next((one for one in self.origins if one.knows(schema or {})), None)
+        return super().from_row(numbers, schema) if origin is None else origin.arch(self, numbers, schema or {})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, ((self.template, self.plan, self.report), self.name, self.version, self.rules)
+        return _restored, ((self.template, self.plan, self.report), self.name, self.version, self.rules, self.origins)
 
 
 def _levels(plan: Plan) -> list[list[str]]:
@@ -87,9 +107,11 @@ def _levels(plan: Plan) -> list[list[str]]:
     return [levels[level] for level in sorted(levels)]
 
 
-def _restored(made_of: tuple[Any, Any, Any], name: str, version: int, rules: tuple[Any, ...]) -> ElasticSpace:
+def _restored(
+    made_of: tuple[Any, Any, Any], name: str, version: int, rules: tuple[Any, ...], origins: tuple[Origin, ...] = ()
+) -> ElasticSpace:
     space = ElasticSpace(*made_of, name=name, version=version)
-    space.rules = rules
+    space.rules, space.origins = rules, origins
     return space
 
 

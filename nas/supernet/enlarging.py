@@ -17,7 +17,7 @@ from nas.errors import LayoutError, SupernetError
 from nas.supernet import parts
 from nas.supernet.atomic import Parts
 from nas.supernet.layouts import CentreCrop, KernelTransform, Selected, Shapes
-from nas.supernet.parts import Shape
+from nas.supernet.parts import Shape, Sizes
 from nas.supernet.union import CORNER, Union
 
 
@@ -54,13 +54,18 @@ class Placement:
         new[torch.meshgrid([each.to(new.device) for each in kept], indexing="ij")] = value.to(new)
 
 
-def placements(old: Union, new: Union) -> dict[str, Placement]:
+def placements(old: Union, new: Union, lengths: Sizes) -> dict[str, Placement]:
     """Of every tensor that both hold, by the new canonical name.
+
+    Args:
+        old: the smaller one.
+        new: the larger one.
+        lengths: of atoms of the larger, in the old largest arch.
 
     Raises:
         SupernetError: names, ties or axes disagree, or a tensor of the new one is smaller.
     """
-    sizes: dict[str, int] = {}
+    sizes = dict(lengths)
     for cut in old.cuts.values():
         sizes |= cut.whole if isinstance(cut, Parts) else {}
     shapes = Shapes({new_name(old, new, name): shape for name, shape in old.shapes.items()}, sizes)

@@ -15,9 +15,9 @@ from __future__ import annotations
 import copy
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
@@ -29,13 +29,14 @@ from nas import reading
 from nas.checking import checked
 from nas.errors import Infeasible, SpaceError, SupernetError
 from nas.space import Arch, Space
-from nas.supernet import rounding
+from nas.supernet import maps, parts, rounding
 from nas.supernet.atomic import Parts
 from nas.supernet.enlarging import Placement, divided, enlarged, new_name, padded, placements
 from nas.supernet.identities import silenced
 from nas.supernet.inputs import Inputs, call, check_batch, convert
 from nas.supernet.layouts import Cut
 from nas.supernet.order import random_inputs, reads
+from nas.supernet.ranking import Place
 from nas.supernet.roles import role_of
 from nas.supernet.skeleton import build_skeleton, parameters_of
 from nas.supernet.supernet import Supernet
@@ -122,6 +123,13 @@ def grow(
     return grown
 
 
+def _including(space: Space, smaller: Space) -> Space:
+    try:
+        return space.including(smaller)
+    except SpaceError as error:
+        raise SupernetError(str(error)) from error
+
+
 def home(space: Space, arch: Arch) -> Arch:
     """The arch of `space` that is `arch` of a smaller one.
 
@@ -152,7 +160,7 @@ def _empty(supernet: Supernet, larger: Space | Supernet, layouts: Mapping[str, C
         home(larger.space, supernet.space.largest)
         grown = copy.deepcopy(larger)
     else:
-        space = larger.including(supernet.space)
+        space = _including(larger, supernet.space)
         home(space, supernet.space.largest)  # before anything is built: whatever is wrong with it follows from that
         cuts = _layouts(supernet, space) if layouts is None else layouts
         grown = Supernet(space, layouts=cuts, example=supernet.example, seed=seed, check=supernet.is_checked)
@@ -219,11 +227,12 @@ class _Way:
 
     Attributes:
         everywhere: new units are copies of old ones along every axis, not only where norms see them.
-        muted: norms have zeros for new units, and what reads them is copied.
+        muted: norms that have zeros for new units: none; the "last", where the weight that reads them is one that writes
+            them; or "every" one, where what reads them is copied.
     """
 
     everywhere: bool
-    muted: bool
+    muted: Literal["none", "last", "every"]
 
 
 @dataclass
@@ -235,7 +244,8 @@ class _Growth:
 
     def __post_init__(self) -> None:
         ours, theirs = self.supernet._shared, self.grown._shared
-        self.places = placements(ours.union, theirs.union)
+        there = build_skeleton(self.grown.space, home(self.grown.space, self.supernet.space.largest))
+        self.places = placements(ours.union, theirs.union, parts.sizes_of(there))
         self._old = {
             new_name(ours.union, theirs.union, name): tensor.detach()
             for name, tensor in ours.state().items()
@@ -245,12 +255,9 @@ class _Growth:
         self._helpers = {
             name: tensor.detach() for name, tensor in ours.state().items() if name not in ours.union.shapes
         }
-        self._readers, self._norms = _roles(self.grown)
-        self._lengths = {
-            (place.old[dim], place.new[dim])
-            for name, place in self.places.items()
-            if name in self._norms
-            for dim in place.grown
+        self._readers, self._both, self._norms = _roles(self.grown)
+        self._seen = {
+            self._axis(name, dim) for name, place in self.places.items() if name in self._norms for dim in place.grown
         }
         self._largest = self.supernet.extract(self.supernet.space.largest)
 
@@ -267,11 +274,8 @@ class _Growth:
                 return
             self._settle(f"width={width!r}")
             return
-        ways = [
-            _Way(everywhere, muted)
-            for everywhere in ((False, True) if units == "drawn" else (True,))
-            for muted in (False, True)
-        ]
+        mutes: tuple[Literal["none", "last", "every"], ...] = ("none", "last", "every") if self._seen else ("none",)
+        ways = [_Way(each, muted) for each in ((False, True) if units == "drawn" else (True,)) for muted in mutes]
         reason = ""
         for way in ways:
             self._enlarge(way, beside=units == "next")
@@ -302,20 +306,38 @@ class _Growth:
             if name in self._drawn and self._drawn[name].shape == value.shape:
                 self._set(name, value)
 
+    def _axis(self, name: str, dim: int) -> Hashable:
+        """What is the same for dimensions along the same units: the atoms, or where there are none the lengths."""
+        cut, place = self.grown._shared.union.cuts.get(name), self.places[name]
+        return tuple(parts.atoms(cut.axes[dim])) if isinstance(cut, Parts) else (place.old[dim], place.new[dim])
+
     def _enlarge(self, way: _Way, *, beside: bool) -> None:
         self._reset()
+        muted = {"none": set[str](), "last": self._last_norm, "every": self._norms}[way.muted]
         for name, place in self.places.items():
             grown = place.grown
-            normed = [dim for dim in grown if (place.old[dim], place.new[dim]) in self._lengths]
-            readers = [dim for dim in grown if (name, dim) in self._readers]
-            silent = [dim for dim in readers if not (way.muted and dim in normed)]
-            copied = [dim for dim in grown if dim not in silent and (way.everywhere or dim in normed)]
-            if way.muted and name in self._norms:
+            seen = [dim for dim in grown if self._axis(name, dim) in self._seen]
+            heard = (
+                seen if way.muted == "every" else [dim for dim in grown if way.muted == "last" and name in self._both]
+            )
+            silent = [dim for dim in grown if (name, dim) in self._readers and dim not in heard]
+            copied = [dim for dim in grown if dim not in silent and (way.everywhere or dim in seen)]
+            if name in muted:
                 value = enlarged(self._old[name], torch.zeros_like(self._drawn[name]), place)
             else:
-                more = self._next(name) if beside and not normed else None
+                more = self._next(name) if beside and not seen else None
                 value = enlarged(self._old[name], self._drawn[name], place, copied=copied, silent=silent, beside=more)
             self._set(name, value)
+
+    @cached_property
+    def _last_norm(self) -> set[str]:
+        """Names of what belongs to the norm over new units that is called last."""
+        order: list[set[str]] = [set()]
+        for path in _outputs(self._largest, self.inputs):
+            names = {name for name in self._norms & self.places.keys() if name.rpartition(".")[0] == path}
+            if any(self.places[name].grown for name in names):
+                order.append(names)
+        return order[-1]
 
     def _divide(self, *, beside: bool) -> None:
         self._reset()
@@ -392,9 +414,10 @@ class _Growth:
         for tensor, place in self.places.items():
             if tensor.startswith(f"{name}.") and tensor in self._norms and place.grown:
                 old, new = place.old[place.grown[0]], place.new[place.grown[0]]
+                instead = f"grow to a whole multiple of {old}, or leave" if new % old else "leave"
                 return (
                     f"the largest arch cannot be grown from {old} to {new} units through {layer}, which normalises over them, "
-                    f"without computing something else; grow to a whole multiple of {old}, or leave them as they are"
+                    f"without computing something else; {instead} them as they are"
                 )
         return (
             f"the largest arch of space {space!r} cannot compute what that of the old one does: {layer} is the first layer that "
@@ -427,7 +450,7 @@ class _Growth:
                     "the old ones are"
                 )
         for arch in dict.fromkeys([*drawn[:3], space.largest]):
-            if self.supernet.has(arch):
+            if self.supernet.has(arch) and not self._lacks_maps(arch):
                 module = self.grown.extract(home(self.grown.space, arch))
                 before = self.supernet.extract(arch)
                 if not rounding.gap(before, partial(call, module), self.inputs).same:
@@ -435,6 +458,11 @@ class _Growth:
                         f"{arch!r} computes something else in the larger space, with the same tensors; grow to a space whose "
                         "model function builds the same for it"
                     )
+
+    def _lacks_maps(self, arch: Arch) -> bool:
+        """Whether it has linear maps that were not fitted yet, and computes nothing."""
+        names = parts.mapped_in(build_skeleton(self.supernet.space, arch))
+        return any(maps.is_identity(*map(self.supernet._shared.tensor, maps.tensors(name))) for name in names)
 
     # -- an optimizer
 
@@ -481,26 +509,32 @@ def _tensors(supernet: Supernet, arch: Arch) -> dict[str, Tensor]:
     return {**supernet.cut(arch), **supernet._binding(arch).copies()}
 
 
-def _roles(supernet: Supernet) -> tuple[set[tuple[str, int]], set[str]]:
-    """Dimensions along which layers sum over their inputs, and names of what belongs to norms over units."""
+def _roles(supernet: Supernet) -> tuple[set[Place], set[str], set[str]]:
+    """Dimensions along which layers sum over their inputs; tensors that write such units, too, under another of their names;
+    and names of what belongs to norms over units.
+    """
     union = supernet._shared.union
-    readers: set[tuple[str, int]] = set()
+    readers: set[Place] = set()
+    both: set[str] = set()
     norms: set[str] = set()
-    seen: set[str] = set()
+    known: set[str] = set()
     for arch, shapes in union.archs:
-        if shapes.keys() <= seen:
+        if shapes.keys() <= known:
             continue
-        seen |= shapes.keys()
+        known |= shapes.keys()
         readers |= reads(supernet, arch)
         module = build_skeleton(supernet.space, arch)
         for path, owner in module.named_modules(remove_duplicate=False):
-            names = [f"{path}.{name}".lstrip(".") for name, one in owner._parameters.items() if one is not None]
+            names = {
+                union.ties[f"{path}.{name}".lstrip(".")] for name, one in owner._parameters.items() if one is not None
+            }
             if isinstance(owner, (nn.RNNBase, nn.RNNCellBase)):
-                readers |= {(union.ties[name], 1) for name in names if name.rpartition(".")[2].startswith("weight")}
+                readers |= {(name, 1) for name in names if name.rpartition(".")[2].startswith("weight")}
+            both |= names if isinstance(owner, nn.Embedding) else set()
             role = role_of(owner)
             if role is not None and role.keeps_shape and not isinstance(owner, (_BatchNorm, _InstanceNorm, nn.PReLU)):
-                norms |= {union.ties[name] for name in names}
-    return readers, norms
+                norms |= names
+    return readers, both & {name for name, _ in readers}, norms
 
 
 def _new_blocks(module: nn.Module, old: set[str]) -> list[str]:

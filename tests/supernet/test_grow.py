@@ -156,6 +156,41 @@ def recurrent_space(widths, hiddens):
     return nas.Space(recurrent(width=pg.oneof(widths), hidden=pg.oneof(hiddens)))
 
 
+class Tied(nn.Module):
+    """An embedding that is the head, too; what is inside of the block is as long as what runs through it."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.embedding = nn.Embedding(24, width)
+        self.before, self.after = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.up, self.down = nn.Linear(width, width), nn.Linear(width, width)
+        self.head = nn.Linear(width, 24, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens):
+        x = self.embedding(tokens)
+        return self.head(self.after(x + self.down(self.up(self.before(x)).relu())))
+
+
+@nas.model
+def tied(width):
+    return Tied(width)
+
+
+def test_a_head_that_is_the_embedding_reads_nothing_of_new_units_and_learns():
+    example = torch.arange(6).reshape(1, 6)
+    net = filled(Supernet(nas.Space(tied(width=pg.oneof([4, 8]))), example=example))
+    grown = nas.grow(net, nas.Space(tied(width=pg.oneof([4, 8, 16]))))
+    assert_grown(net, grown)
+    state = grown.state_dict()
+    assert torch.equal(state["embedding.weight"], net.state_dict()["embedding.weight"].repeat(1, 2))
+    assert not state["after.weight"][8:].any()
+    assert state["before.weight"][8:].all()
+    grown(example, grown.space.largest).square().mean().backward()
+    gradient = grown.get_parameter("after.weight").grad
+    assert gradient[8:].all()
+
+
 @settings(max_examples=8)
 @given(st.integers(2, 5), st.integers(2, 5), st.integers(1, 4), st.integers(1, 4), st.sampled_from(["drawn", "copied"]))
 def test_any_widths_of_a_recurrent_network_grow(width, hidden, more, also, units):
