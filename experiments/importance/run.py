@@ -20,9 +20,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "minilm"))
 
-import numpy as np
 import torch
 from encoder import pretrained
+from letters import glyphs
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
@@ -112,21 +112,6 @@ class Transformer(nn.Module):
             x = block(x)
         found: Tensor = self.head(self.norm(x).mean(1))
         return found
-
-
-def glyphs(file: str, seed: int) -> nas.Classification:
-    """26 capital letters, split by typeface: unseen typefaces are the test."""
-    found = np.load(file)
-    chosen = found["labels"] < 26
-    images = torch.from_numpy(found["images"][chosen]).float()[:, None] / 255
-    labels, faces = torch.from_numpy(found["labels"][chosen]).long(), torch.from_numpy(found["typeface"][chosen]).long()
-    order = torch.randperm(int(faces.max()) + 1, generator=torch.Generator().manual_seed(seed))
-    test, valid = torch.isin(faces, order[:100]), torch.isin(faces, order[100:200])
-    train = ~(test | valid)
-    mean, spread = images[train].mean(), images[train].std()
-    images = (images - mean) / spread
-    splits = [(images[rows], labels[rows]) for rows in (train, valid, test)]
-    return nas.Classification(*splits, batch=64, seed=seed)
 
 
 def trained(model: nn.Module, task: nas.Classification, steps: int) -> nn.Module:

@@ -129,6 +129,20 @@ def test_the_norm_takes_any_number_of_axes() -> None:
     assert torch.allclose(norm(x)[:, 1, 2], norm(x[:, 1, 2]))
 
 
+def test_the_norm_of_a_block_with_a_skip_folds() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.drop, self.up = nas.RepNorm(8), nn.Dropout(), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.up(self.drop(self.norm(x))).relu()
+
+    model = nn.Sequential(Block(), Block()).eval()
+    for x in (torch.randn(1, 4, 8), torch.randn(2, 3, 4, 8)):
+        assert nas.fold(model, x).merged == {"0.norm": ("0.up",), "1.norm": ("1.up",)}
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [

@@ -289,6 +289,40 @@ _RULES: Mapping[str, Callable[[fx.Node, _Known], Affine | None]] = {
 }
 
 
+_UNCHANGED = frozenset(
+    (
+        "alias",
+        "contiguous",
+        "detach",
+        "dropout",
+        "expand",
+        "feature_dropout",
+        "flatten",
+        "reshape",
+        "reshape_as",
+        "to",
+        "view",
+    )
+)
+"""Operators that give what they are given, if shape and type stay; a dropout, if it is off."""
+
+
+def without_idle(graph: fx.Graph) -> None:
+    """Drop the operators that do nothing: whoever reads one reads what it was given.
+
+    A tracer that gets the same tensor back takes it for the operator's from there on, outside of the module too.
+    """
+    for node in list(graph.nodes):
+        given = node.args[0] if node.args else None
+        if name_of(node) not in _UNCHANGED or not isinstance(given, fx.Node) or _shape(given) is None:
+            continue
+        if (_shape(given), _dtype(given)) != (_shape(node), _dtype(node)):
+            continue
+        if "dropout" not in name_of(node) or not _argument(node, 2, "train"):
+            node.replace_all_uses_with(given)
+            graph.erase_node(node)
+
+
 def constants_of(graph: fx.Graph, values: Mapping[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:
     """The nodes that follow from `values` alone, with what they are; not those that draw at random.
 

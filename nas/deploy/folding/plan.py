@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from nas.convert.capture import Capture
-from nas.deploy.folding.affine import Affine, affine_of, constants_of, name_of, writes
+from nas.deploy.folding.affine import Affine, affine_of, constants_of, name_of, without_idle, writes
 from nas.deploy.folding.layers import (
     LAYERS,
     TRANSPOSED,
@@ -72,7 +72,7 @@ def plan(model: nn.Module, found: Capture, refused: Collection[Merge]) -> Plan:
 
     Args:
         model: in eval mode.
-        found: its graph.
+        found: its graph, which is simplified in place.
         refused: merges that are not to be tried again.
     """
     return _Planner(model, found).plan(refused)
@@ -91,6 +91,7 @@ class _Part:
 class _Planner:
     def __init__(self, model: nn.Module, found: Capture) -> None:
         self.model, self.found = model, found
+        without_idle(found.graph)
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.nodes = [node for node in found.graph.nodes if node.op == "call_function"]
         values = {
