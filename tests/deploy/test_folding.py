@@ -202,6 +202,26 @@ def test_a_norm_of_another_form_goes_into_all_layers_that_read_it() -> None:
     assert torch.equal(again(torch.ones(2, 5, 8)), done.module(torch.ones(2, 5, 8)))
 
 
+class Active(nn.BatchNorm2d):
+    """A norm that applies its activation itself."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.drop, self.act = nn.Identity(), nn.PReLU(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.act(self.drop(super().forward(x)))
+        return y
+
+
+def test_a_norm_with_its_activation_leaves_the_activation() -> None:
+    model = stirred(nn.Sequential(nn.Conv2d(3, 4, 3), Active(4), nn.Conv2d(4, 4, 1), nn.ReLU(), Active(4)))
+    done = folded(model, torch.ones(2, 3, 5, 5))
+    assert done.merged == {"1": ("0",)}
+    assert done.left == {"4": "it follows 'relu' in '3', which is no layer, and does more than to scale"}
+    assert torch.equal(done.module.state_dict()["1.act.weight"], model.state_dict()["1.act.weight"])
+
+
 class Slope(nn.Module):
     def __init__(self, slope: float) -> None:
         super().__init__()

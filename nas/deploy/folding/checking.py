@@ -31,7 +31,8 @@ class Folded:
     """A network whose layers have been merged where that leaves its outputs as they are.
 
     Attributes:
-        module: a copy of the user's class in eval mode, with `nn.Identity` in the place of what was merged into a layer.
+        module: a copy of the user's class in eval mode, with `nn.Identity` in the place of what was merged into a layer, or with
+            `nn.Sequential` in that of a norm that calls other modules, such as its activation.
         merged: path of each module that is gone -> paths of the layers that it went into.
         left: path of each module that was not merged -> why not.
         difference: largest absolute difference of the outputs, which rounding explains.

@@ -6,6 +6,7 @@ and two layers with nothing between them become one.  What the graph does not sh
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -40,7 +41,7 @@ class Merge:
     """A module that goes, and where it goes to.
 
     Attributes:
-        gone: path of the module, in whose place is `nn.Identity` then.
+        gone: path of the module, in whose place is `nn.Identity` then, or what it calls after it has scaled.
         into: paths of the layers that get other weights.
         apply: does it; gives what undoes it.
 
@@ -80,12 +81,21 @@ def plan(model: nn.Module, found: Capture, refused: Collection[Merge]) -> Plan:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """A module that scales and shifts: its nodes are between these two."""
+    """A module that scales and shifts: its nodes are between these two.
+
+    Attributes:
+        path: of the module.
+        given: what it reads.
+        result: the scaled and shifted.
+        affine: how.
+        rest: names of the children that it then calls, one after another; the last gives the module's output.
+    """
 
     path: str
     given: fx.Node
     result: fx.Node
     affine: Affine
+    rest: tuple[str, ...] = ()
 
 
 class _Planner:
@@ -158,7 +168,7 @@ class _Planner:
         return [node for node in self.nodes if f"{self.found.paths.get(node, '')}.".startswith(f"{path}.")]
 
     def _parts(self) -> Iterator[_Part]:
-        """The outermost modules that scale and shift."""
+        """The outermost modules that scale and shift, if only at first."""
         done: list[str] = []
         for path, module in self.model.named_modules():
             if not path or isinstance(module, nn.Identity) or any(path.startswith(f"{other}.") for other in done):
@@ -168,9 +178,29 @@ class _Planner:
                 continue
             given, result, nodes = ends
             affine = affine_of(nodes, given, result, self.constants)
-            if affine is not None:
+            part = self._begun(path, given, result, nodes) if affine is None else _Part(path, given, result, affine)
+            if part is not None:
                 done.append(path)
-                yield _Part(path, given, result, affine)
+                yield part
+
+    def _begun(self, path: str, given: fx.Node, result: fx.Node, nodes: list[fx.Node]) -> _Part | None:
+        """A module that scales and shifts itself, and lets its children do the rest: a norm with its activation."""
+        own = [node for node in nodes if self.found.paths[node] == path]
+        if not own:
+            return None
+        rest: list[str] = []
+        at = own[-1]
+        affine = affine_of(own, given, at, self.constants)
+        while affine is not None and at is not result:
+            below = {
+                self.found.paths[user].removeprefix(f"{path}.").partition(".")[0] for user in at.users if user in nodes
+            }
+            ends = self._ends(f"{path}.{below.pop()}") if len(below) == 1 else None
+            if ends is None or ends[0] is not at or not set(at.users) <= set(ends[2]):
+                return None
+            rest.append(self.found.paths[ends[2][0]].removeprefix(f"{path}.").partition(".")[0])
+            at = ends[1]
+        return None if affine is None or not rest else _Part(path, given, own[-1], affine, tuple(rest))
 
     def _ends(self, path: str) -> tuple[fx.Node, fx.Node, list[fx.Node]] | None:
         """The one node that a module reads, the one that others read of it, and its nodes; None if there are more."""
@@ -204,6 +234,10 @@ class _Planner:
                 return Merge(part.path, (before.path,), lambda: self._scale(part, {before: output_scaled}))
             except Unmerged as error:
                 reason = error
+        if part.rest:
+            if before is not None:
+                raise reason
+            raise Unmerged(f"it follows {self._reader(part.given)}, which is no layer, and does more than to scale")
         readers = list(part.result.users)
         behind = [self.layers[user] for user in readers if user in self.layers and user.args[0] is part.result]
         if len(behind) < len(readers) or not behind:
@@ -261,7 +295,9 @@ class _Planner:
         except Unmerged:
             undo_all(undone)()
             raise
-        undone.append(self._replace(part.path, nn.Identity()))
+        parent = self.modules[part.path]
+        rest = OrderedDict((name, parent.get_submodule(name)) for name in part.rest)
+        undone.append(self._replace(part.path, nn.Sequential(rest) if rest else nn.Identity()))
         return undo_all(undone)
 
     def _join(self, first: Layer, second: Layer) -> Undo:
