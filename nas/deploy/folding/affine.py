@@ -235,12 +235,18 @@ def _permuted(node: fx.Node, known: _Known) -> Affine | None:
     found = known.of(node.args[0])
     if found is None:
         return None
-    axes = list(range(found.scale.dim()))
-    if name_of(node) == "permute":
-        return found.permuted([int(axis) % len(axes) for axis in node.args[1]])  # type: ignore[union-attr, arg-type]
-    first, second = (0, 1) if name_of(node) == "t" else (int(axis) % len(axes) for axis in node.args[1:3])  # type: ignore[arg-type]
-    axes[first], axes[second] = axes[second], axes[first]
-    return found.permuted(axes)
+    return found.permuted(order_of(node, found.scale.dim()))
+
+
+def order_of(view: fx.Node, axes: int) -> list[int]:
+    """Which axis each axis of a permuted tensor was."""
+    given: Any = view.args[1:]
+    if name_of(view) == "permute":
+        return [int(axis) % axes for axis in given[0]]
+    order = list(range(axes))
+    first, second = (int(axis) % axes for axis in SWAPS[name_of(view)] or given)
+    order[first], order[second] = second, first
+    return order
 
 
 def _reshaped(node: fx.Node, known: _Known) -> Affine | None:
@@ -269,14 +275,15 @@ def _fits(found: Affine, factor: Tensor, node: fx.Node) -> bool:
     return found.scale.dim() == len(shape) == factor.dim()
 
 
+RESHAPES = ("view", "reshape", "flatten", "unflatten", "reshape_as", "view_as", "unsqueeze", "squeeze", "_unsafe_view")
+"""Operators after which elements are in the same order."""
+SWAPS: Mapping[str, tuple[int, int] | None] = {"transpose": None, "t": (0, 1), "mT": (-2, -1)}
+"""Operators that exchange two axes: which, unless they are told."""
 _RULES: Mapping[str, Callable[[fx.Node, _Known], Affine | None]] = {
     **dict.fromkeys(("clone", "contiguous", "alias", "detach", "to", "_to_copy"), _same),
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), _dropout),
-    **dict.fromkeys(("permute", "transpose", "t"), _permuted),
-    **dict.fromkeys(
-        ("view", "reshape", "flatten", "unflatten", "reshape_as", "view_as", "unsqueeze", "squeeze", "_unsafe_view"),
-        _reshaped,
-    ),
+    **dict.fromkeys(("permute", *SWAPS), _permuted),
+    **dict.fromkeys(RESHAPES, _reshaped),
     "batch_norm": _batch_norm,
     "mul": _times,
     "div": _divided,
@@ -307,13 +314,15 @@ _UNCHANGED = frozenset(
 """Operators that give what they are given, if shape and type stay; a dropout, if it is off."""
 
 
-def without_idle(graph: fx.Graph) -> None:
-    """Drop the operators that do nothing: whoever reads one reads what it was given.
+def simplify(graph: fx.Graph) -> None:
+    """Drop the operators that do nothing: whoever reads one reads what it was given.  What is read for its shape is not read.
 
     A tracer that gets the same tensor back takes it for the operator's from there on, outside of the module too.
     """
     for node in list(graph.nodes):
         given = node.args[0] if node.args else None
+        if name_of(node) in ("reshape_as", "view_as") and _shape(node) is not None:
+            node.target, node.args = torch.ops.aten.reshape.default, (given, list(_shape(node) or ()))
         if name_of(node) not in _UNCHANGED or not isinstance(given, fx.Node) or _shape(given) is None:
             continue
         if (_shape(given), _dtype(given)) != (_shape(node), _dtype(node)):

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
 
 from nas.convert.capture import Capture
-from nas.deploy.folding.affine import Affine, affine_of, constants_of, name_of, without_idle, writes
+from nas.deploy.folding.affine import Affine, affine_of, constants_of, name_of, simplify, writes
 from nas.deploy.folding.layers import (
     LAYERS,
     TRANSPOSED,
@@ -28,6 +30,7 @@ from nas.deploy.folding.layers import (
     set_weights,
     undo_all,
 )
+from nas.deploy.folding.views import VIEWS, axes_of, followed, placed
 
 _CALLS = {
     "linear": 0,
@@ -98,12 +101,21 @@ class _Part:
     rest: tuple[str, ...] = ()
 
 
+_Scaled: TypeAlias = Callable[[Layer, Affine], tuple[Tensor, Tensor]]
+
+
 class _Planner:
     def __init__(self, model: nn.Module, found: Capture) -> None:
         self.model, self.found = model, found
-        without_idle(found.graph)
+        simplify(found.graph)
         self.modules = dict(model.named_modules(remove_duplicate=False))
+        self.inside: dict[str, list[fx.Node]] = {}
         self.nodes = [node for node in found.graph.nodes if node.op == "call_function"]
+        for node in self.nodes:
+            path = found.paths.get(node, "")
+            while path:
+                self.inside.setdefault(path, []).append(node)
+                path = path.rpartition(".")[0]
         values = {
             source.node: source.tensor
             for source in found.sources
@@ -165,7 +177,7 @@ class _Planner:
         return self.names.get(node, ()) if isinstance(node, fx.Node) else ()
 
     def _inside(self, path: str) -> list[fx.Node]:
-        return [node for node in self.nodes if f"{self.found.paths.get(node, '')}.".startswith(f"{path}.")]
+        return self.inside.get(path, [])
 
     def _parts(self) -> Iterator[_Part]:
         """The outermost modules that scale and shift, if only at first."""
@@ -220,44 +232,67 @@ class _Planner:
 
     def _part_merge(self, part: _Part) -> Merge:
         """Into the layer before it, or into those behind it."""
-        module = self.modules[part.path]
-        if _has_hooks(module):
+        if _has_hooks(self.modules[part.path]):
             raise Unmerged("it has hooks")
-        before, own = self.layers.get(part.given), set(self._inside(part.path))
-        if before is not None:
-            try:
-                self._check_layer(part.given, before)
-                other = [user for user in part.given.users if user not in own]
-                if other:
-                    raise Unmerged(f"the output of {before.path!r} is read by {self._reader(other[0])} too")
-                output_scaled(before, part.affine)
-                return Merge(part.path, (before.path,), lambda: self._scale(part, {before: output_scaled}))
-            except Unmerged as error:
-                reason = error
-        if part.rest:
-            if before is not None:
-                raise reason
-            raise Unmerged(f"it follows {self._reader(part.given)}, which is no layer, and does more than to scale")
-        readers = list(part.result.users)
-        behind = [self.layers[user] for user in readers if user in self.layers and user.args[0] is part.result]
-        if len(behind) < len(readers) or not behind:
-            if before is not None:
-                raise reason
-            follows = f"it follows {self._reader(part.given)}"
-            if len(behind) < len(readers):
-                other = [user for user in readers if user not in self.layers]
-                raise Unmerged(f"{follows}, and {self._reader((other or readers)[0])} reads it: no layer takes it up")
-            raise Unmerged(f"{follows} and nothing reads it")
+        before = self._layer_before(part.given)
+        if before is None:
+            if part.rest:
+                raise Unmerged(f"it follows {self._reader(part.given)}, which is no layer, and does more than to scale")
+            return self._into_behind(part)
+        try:
+            return self._into_before(part, *before)
+        except Unmerged:
+            if not part.rest:
+                with suppress(Unmerged):
+                    return self._into_behind(part)
+            raise
+
+    def _layer_before(self, node: fx.Node) -> tuple[fx.Node, list[fx.Node]] | None:
+        """The layer whose output this is, and the views of it in between, in order."""
+        views: list[fx.Node] = []
+        while node not in self.layers:
+            given = node.args[0] if name_of(node) in VIEWS else None
+            if not isinstance(given, fx.Node):
+                return None
+            views.insert(0, node)
+            node = given
+        return node, views
+
+    def _into_before(self, part: _Part, node: fx.Node, views: list[fx.Node]) -> Merge:
+        layer, chain = self.layers[node], [node, *views]
+        self._check_layer(node, layer)
+        for each, readers in zip(chain, [*({view} for view in views), set(self._inside(part.path))], strict=True):
+            other = [user for user in each.users if user not in readers]
+            if other:
+                raise Unmerged(f"the output of {layer.path!r} is read by {self._reader(other[0])} too")
+        axes = axes_of(node)
+        axis = axes - 1 - layer.spatial
+        affine = placed(part.affine, followed(views, axis), axes, axis) if views else part.affine
+        output_scaled(layer, affine)
+        return Merge(part.path, (layer.path,), lambda: self._scale(part, {layer: (output_scaled, affine)}))
+
+    def _into_behind(self, part: _Part) -> Merge:
+        views: list[fx.Node] = []
+        node = part.result
+        while len(node.users) == 1 and name_of(next(iter(node.users))) in VIEWS:
+            node = next(iter(node.users))
+            views.append(node)
+        others = [user for user in node.users if user not in self.layers or user.args[0] is not node]
+        if others or not node.users:
+            read = f"{self._reader(others[0])} reads it" if others else "nothing reads it"
+            raise Unmerged(f"it follows {self._reader(part.given)}, and {read}: no layer takes it up")
         if any(writes(user) for user in part.given.users):
             raise Unmerged("what it reads is changed in place")
-        for user, layer in zip(readers, behind, strict=True):
+        how: dict[Layer, tuple[_Scaled, Affine]] = {}
+        for user in node.users:
+            layer, axes = self.layers[user], axes_of(node)
+            axis = axes - 1 - layer.spatial
+            first = next((at for at in range(axes_of(part.result)) if followed(views, at) == axis), None)
+            affine = placed(part.affine, first, axes, axis) if views else part.affine
             self._check_layer(user, layer)
-            input_scaled(layer, part.affine)
-        return Merge(
-            part.path,
-            tuple(layer.path for layer in behind),
-            lambda: self._scale(part, dict.fromkeys(behind, input_scaled)),
-        )
+            input_scaled(layer, affine)
+            how[layer] = (input_scaled, affine)
+        return Merge(part.path, tuple(layer.path for layer in how), lambda: self._scale(part, how))
 
     def _pair_merge(self, node: fx.Node) -> Merge:
         """Two layers."""
@@ -284,11 +319,11 @@ class _Planner:
             if set(each.users) != {node}:
                 raise Unmerged(f"the weights of {layer.path!r} are read more than once")
 
-    def _scale(self, part: _Part, how: Mapping[Layer, Callable[[Layer, Affine], tuple[Tensor, Tensor]]]) -> Undo:
+    def _scale(self, part: _Part, how: Mapping[Layer, tuple[_Scaled, Affine]]) -> Undo:
         undone: list[Undo] = []
         try:
-            for layer, scaled in how.items():
-                weight, bias = scaled(layer, part.affine)
+            for layer, (scaled, affine) in how.items():
+                weight, bias = scaled(layer, affine)
                 like = layer.module.weight
                 assert isinstance(like, Tensor)
                 undone.append(set_weights(layer.module, weight, bias, like, always=False))
