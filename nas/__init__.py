@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from nas.supernet import Layout as Layout
     from nas.supernet import Magnitude as Magnitude
     from nas.supernet import MeanActivation as MeanActivation
+    from nas.supernet import Residuals as Residuals
     from nas.supernet import Score as Score
     from nas.supernet import Supernet as Supernet
     from nas.supernet import Taylor as Taylor
@@ -244,6 +245,7 @@ _HOME = {
     "Fade": "nas.train",
     "Fading": "nas.train",
     "RepNorm": "nas.train",
+    "Residuals": "nas.supernet",
     "Attentive": "nas.train",
     "BatchScore": "nas.train",
     "SortedExits": "nas.train",

@@ -455,6 +455,7 @@ ELSEWHERE = {
     "image_folder": "reads files; below",
     "measure": "works at once; below",
     "export": "works at once; below",
+    "Residuals": "takes modules; tests/supernet/test_residuals.py",
     "Fade": "takes modules; tests/train/test_fading.py",
     "RepNorm": "a layer, as PyTorch's are; tests/train/test_fading.py",
     "fold": "works at once; tests/deploy/test_folding.py",

@@ -8,6 +8,7 @@
 - `fit_linear`: linear maps in the place of blocks (`nas.elastic(…, linear=True)`), by least squares on data.
 - `Score`: an importance score: `Magnitude`, `MeanActivation`, `Activations`, `Taylor`, `Fisher`, `GroupFisher`, `HESSO`.
 - `sequential`: an `nn.Sequential` whose last layers have the same names at every depth.
+- `Residuals`: blocks one after another or side by side, on the same weights.
 - `grow`: a supernet of a larger space, with the weights of a smaller one.
 - `check`: what is suspicious about a supernet, as `Findings`.
 - `Inputs`: what a model is called with; `Example`: which of their axes is the batch's.
@@ -23,6 +24,7 @@ from nas.supernet.inputs import Example, Inputs
 from nas.supernet.layouts import CentreCrop, Corner, Cut, KernelTransform
 from nas.supernet.naming import sequential
 from nas.supernet.order import Axis, axes, importance, importances, reorder
+from nas.supernet.residuals import Residuals
 from nas.supernet.scores import HESSO, Activations, Fisher, GroupFisher, Magnitude, MeanActivation, Score, Taylor
 from nas.supernet.supernet import Supernet
 
@@ -44,6 +46,7 @@ __all__ = [
     "Layout",
     "Magnitude",
     "MeanActivation",
+    "Residuals",
     "Score",
     "Supernet",
     "Taylor",

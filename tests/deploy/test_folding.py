@@ -415,6 +415,14 @@ def test_folding_twice_changes_nothing_more() -> None:
     assert str(once).startswith("folded 1 layer (1 into 0); outputs differ by at most ")
 
 
+def test_weights_keep_their_order_in_memory_and_whether_they_are_trained() -> None:
+    model = stirred(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model[0].weight.requires_grad_(False)
+    layer = folded(model, torch.ones(1, 3, 6, 6)).module[0]  # type: ignore[index]
+    assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not layer.weight.requires_grad
+
+
 def test_models_of_keywords_and_several_outputs() -> None:
     class Two(nn.Module):
         def __init__(self) -> None:
@@ -450,6 +458,11 @@ class Asking(nn.Module):
     ("model", "options", "text"),
     [
         (Asking(), {}, "Asking cannot be folded, since its graph is not known: "),
+        (
+            nn.Linear(4, 4, device="meta"),
+            {},
+            "Linear has tensors on the meta device, without values; load its weights first",
+        ),
         (nn.Linear(5, 4), {}, "Linear cannot be called with the example: "),
         (nn.Linear(4, 4), {"required": ["norm"]}, "Linear has no module 'norm' to fold"),
         (nn.Sequential(nn.ReLU()), {"required": ["0"]}, "'0' cannot be folded: it does not scale and shift"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,8 +72,9 @@ def fold(module: nn.Module, example: Inputs, *, required: Sequence[str] = ()) ->
 
     They are found in the captured graph, not by names.  A merge is kept only if the outputs for the example, for noise like it,
     and for several samples of both stay within what rounding explains (`nas.supernet.rounding`); others are undone, and
-    `Folded.left` says why.  Weights are computed in double precision.  The graph is that of the example: what a model does with
-    inputs for which it takes other branches is not looked at.
+    `Folded.left` says why.  Weights are computed in double precision.  Only `forward` on the branches that the example takes is
+    looked at: not other methods that call the layers, and not inputs of other sizes for which a model does something else.
+    Buffers are taken for what they are now.
 
     Args:
         module: ordinary, as `extract` gives.  It is left alone.
@@ -82,11 +84,16 @@ def fold(module: nn.Module, example: Inputs, *, required: Sequence[str] = ()) ->
     Raises:
         DeployError: the graph cannot be captured, a required module is not there or not merged, or outputs are not numbers.
     """
+    if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+        raise DeployError(
+            f"{type(module).__name__} has tensors on the meta device, without values; load its weights first"
+        )
     own, refused = copy.deepcopy(module).eval(), dict[Merge, str]()
     _check_required(own, required)
     awake = _awake(own)
     if awake is not None:
-        _fold(awake, example, refused)  # what a network of zeros would hide
+        with suppress(DeployError):  # it says so of the network itself
+            _fold(awake, example, refused)
     folded, merged, left, difference = _fold(own, example, refused)
     for path in required:
         if path not in merged:

@@ -203,10 +203,12 @@ def set_weights(module: nn.Module, weight: Tensor, bias: Tensor, like: Tensor, *
     for name, values in (("weight", weight), ("bias", bias)):
         if name == "bias" and not always and table.get("bias") is None and not bias.any():
             continue
-        rounded = values.to(like)
+        rounded = values.to(like).contiguous()
         if not torch.isfinite(rounded).all():
             raise Unmerged(f"a {name} would be too large for {str(like.dtype).removeprefix('torch.')}")
-        made[name] = nn.Parameter(rounded.contiguous(), requires_grad=like.requires_grad)
+        if rounded.shape == like.shape:  # and in its order in memory, on which speed depends
+            rounded = torch.empty_like(like, requires_grad=False).copy_(rounded)
+        made[name] = nn.Parameter(rounded, requires_grad=like.requires_grad)
     table.update(made)
     return lambda: table.update(before)
 

@@ -162,7 +162,7 @@ class _Planner:
         weight, bias = node.args[1], node.args[2] if len(node.args) > 2 else None
         path, _, last = next(iter(self._names(weight)), "").rpartition(".")
         module = self.modules.get(path)
-        if not isinstance(module, LAYERS) or last != "weight":
+        if not isinstance(module, LAYERS) or last != "weight" or not module.weight.is_floating_point():
             return None
         if (
             f"{path}.bias".lstrip(".") not in self._names(bias)
@@ -396,7 +396,7 @@ class _Planner:
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    return any((module._forward_hooks, module._forward_pre_hooks))
+    return any(one._forward_hooks or one._forward_pre_hooks for one in module.modules())
 
 
 def _groups(module: nn.Module) -> int:
