@@ -59,6 +59,10 @@ class StoreError(NasError):
     """The results database is missing, foreign, locked, newer than the code, or was asked the impossible."""
 
 
+class DatabaseError(StoreError):
+    """The results database cannot be read or written now, or what it holds is damaged: whatever was asked of it."""
+
+
 class ReportError(StoreError):
     """A finished trial was reported again, with another result."""
 

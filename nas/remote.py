@@ -239,23 +239,29 @@ class RemoteStudy:
         Raises:
             RemoteError: the worker holds it no longer, or told something else before (status 409).
         """
-        values, fault = usable(measurements or {})
-        failed = measurements is None or fault is not None
-        result = {
-            "number": trial.number,
-            "attempt": trial.attempt,
-            "state": "INFEASIBLE" if infeasible else "FAILED" if failed else "COMPLETED",
-            "measurements": {name: float(value) for name, value in values.items()},
-            "reason": reason or fault,
-            "duration_s": duration_s,
-        }
+        result = _result(trial, measurements, reason=reason, infeasible=infeasible, duration_s=duration_s)
+        answer: dict[str, Any] = self._told(worker, [result])["results"][0]
+        return answer
+
+    @checked(RemoteError)
+    def tell_all(self, worker: str, results: Sequence[tuple[RemoteTrial, Mapping[str, Any] | None]]) -> int:
+        """Many results in one request: each trial with its measurements, or None if it failed; how many were accepted."""
+        if not results:
+            return 0
         try:
-            found = self._remote.post(f"{self._path}/tell", {"worker": worker, "results": [result]})
+            found = self._told(worker, [_result(trial, measurements) for trial, measurements in results])
+        except RemoteError as error:
+            if error.status != 409:
+                raise
+            found = error.problem
+        return sum(one["status"] == 200 for one in found["results"])
+
+    def _told(self, worker: str, results: Sequence[Mapping[str, Any]]) -> Any:
+        try:
+            return self._remote.post(f"{self._path}/tell", {"worker": worker, "results": list(results)})
         finally:
             with self._lock:
-                self._holding.get(worker, set()).discard(trial.number)
-        answer: dict[str, Any] = found["results"][0]
-        return answer
+                self._holding.get(worker, set()).difference_update(one["number"] for one in results)
 
     @checked(RemoteError)
     def step(self, worker: str, trial: RemoteTrial, step: Natural, measurements: Mapping[str, float]) -> None:
@@ -346,6 +352,27 @@ class RemoteStudy:
     def trials(self, where: str | None = None, *, start: int = 0, count: int = 1000) -> pd.DataFrame:
         """Trials by number, at most 1,000 of those that satisfy a filter."""
         return _frame(self._remote.get(f"{self._path}/trials", where=where, start=start, count=count)["trials"])
+
+
+def _result(
+    trial: RemoteTrial,
+    measurements: Mapping[str, Any] | None,
+    *,
+    reason: str | None = None,
+    infeasible: bool = False,
+    duration_s: float | None = None,
+) -> dict[str, Any]:
+    """How a trial ended, as the server reads it."""
+    values, fault = usable(measurements or {})
+    failed = measurements is None or fault is not None
+    return {
+        "number": trial.number,
+        "attempt": trial.attempt,
+        "state": "INFEASIBLE" if infeasible else "FAILED" if failed else "COMPLETED",
+        "measurements": {name: float(value) for name, value in values.items()},
+        "reason": reason or fault,
+        "duration_s": duration_s,
+    }
 
 
 def _refused(error: urllib.error.HTTPError) -> RemoteError:

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas.errors import SpaceError, brief
-from nas.space import Space
+from nas.space import Arch, Space
+from nas.space.template import closed
 
 MOST_CANDIDATES, MOST_PARTS, DEEPEST = 256, 5_000, 20
 KINDS = ("choice", "int", "float", "many", "permutation")
@@ -53,6 +54,33 @@ def space_of(described: Any, name: str) -> Space:
     if not space.decisions:
         raise SpaceError("space: nothing is open; make a value one, as in {'width': {'choice': [16, 32]}}")
     return space
+
+
+class Values:
+    """Archs of such a space as plain values, without PyGlove, which takes ten times as long.
+
+    Args:
+        space: that `space_of` made.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._tree, self._firsts = space.schema()["value"], space.schema().get("firsts")
+
+    def __call__(self, arch: Arch) -> Any:
+        """The closed value, as JSON has it."""
+        row = arch.row()
+        if self._firsts is not None:  # of decisions that are switched off the value has the first candidate
+            row = [first if gene is None else gene for gene, first in zip(row, self._firsts, strict=True)]
+        return _untold(closed(self._tree, row))
+
+
+def _untold(tree: Any) -> Any:
+    """The value that a closed tree (`nas.space.template`) describes."""
+    if not isinstance(tree, dict):
+        return tree
+    if "list" in tree:
+        return [_untold(one) for one in tree["list"]]
+    return {key: _untold(one) for key, one in tree["dict"]}
 
 
 @dataclass(frozen=True)

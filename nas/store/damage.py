@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nas.errors import MetricError, StoreError, brief
+from nas.errors import DatabaseError, MetricError, brief
 from nas.measurements import name_fault
 from nas.metrics import Constraint, Metric
 from nas.store.records import FINISHED, STATES
@@ -67,7 +67,7 @@ def check(table: str, values: Mapping[str, Any], study: object = None, trial: ob
     for column, value in values.items():
         fault = RULES[table][column](value)
         if fault is not None:
-            raise StoreError(sentence(table, _said(column, value, fault), study, trial))
+            raise DatabaseError(sentence(table, _said(column, value, fault), study, trial))
 
 
 def refuse_strays(sql: Transaction, *strays: Statement) -> None:
@@ -349,7 +349,7 @@ class ArchRule:
         except (ValueError, TypeError, RecursionError):
             row = None
         if not self.fits(row):
-            raise StoreError(sentence(table, _said("arch", text, "an arch of its space"), study, trial))
+            raise DatabaseError(sentence(table, _said("arch", text, "an arch of its space"), study, trial))
         return row  # type: ignore[no-any-return]
 
 
@@ -504,12 +504,12 @@ class _Search:
             yield self._sentence("trials", {"study_id": study["id"]}, "finish_seq does not count 1, 2, 3…")
 
 
-def explain(error: BaseException, found: str | None, shown: str) -> StoreError | None:
+def explain(error: BaseException, found: str | None, shown: str) -> DatabaseError | None:
     """The sentence for a failed reading; None when the database holds what it must and the fault is elsewhere."""
     if found is not None:
-        return StoreError(f"database {shown}, {found}")
+        return DatabaseError(f"database {shown}, {found}")
     if isinstance(error, Suspect):
-        return StoreError(f"database {shown} does not fit together: {error}; {_ADVICE}")
+        return DatabaseError(f"database {shown} does not fit together: {error}; {_ADVICE}")
     return None
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 
-from nas.errors import NasError, StoreError
+from nas.errors import DatabaseError, NasError, StoreError
 from nas.store.damage import SUSPICIOUS, Suspect, explain, find
 from nas.store.postgres import Postgres
 from nas.store.schema import HEAD, REVISIONS
@@ -219,7 +219,7 @@ class Database:
                 raise
             raise damaged from error
 
-    def damage(self, error: BaseException) -> StoreError | None:
+    def damage(self, error: BaseException) -> DatabaseError | None:
         """The value that made a reading fail, as an error; None when all tables hold what they must."""
         with (
             self._reader.connect() as connection,
@@ -241,7 +241,7 @@ class Database:
                     raise self._explained(error) from error
                 deadline = deadline or time.monotonic() + PATIENCE_S
                 if time.monotonic() + wait > deadline:
-                    raise StoreError(
+                    raise DatabaseError(
                         f"{self._explained(error)} (tried again for {PATIENCE_S:g} s; what was committed is kept)"
                     ) from error
             time.sleep(wait * _jitter.uniform(0.5, 1.0))
@@ -282,10 +282,10 @@ class Database:
             self._writer = self.backend.writer().connect()
         return self._writer
 
-    def _explained(self, error: BaseException) -> StoreError:
+    def _explained(self, error: BaseException) -> DatabaseError:
         if "decode to UTF-8" in str(error):
-            return self.damage(error) or StoreError(f"database {self.shown} holds text that is not UTF-8: {error}")
-        return StoreError(self.backend.explain(_driver_error(error)))
+            return self.damage(error) or DatabaseError(f"database {self.shown} holds text that is not UTF-8: {error}")
+        return DatabaseError(self.backend.explain(_driver_error(error)))
 
     def close(self) -> None:
         """Close every connection."""
@@ -336,12 +336,12 @@ class Database:
         if revision == HEAD:
             return
         if revision is None:
-            raise StoreError(f"database {self.shown} is empty; run a study in it first")
+            raise DatabaseError(f"database {self.shown} is empty; run a study in it first")
         if revision in REVISIONS:
-            raise StoreError(
+            raise DatabaseError(
                 f"database {self.shown} has the older revision {revision!r}, this version needs {HEAD!r}; run 'nas db upgrade'"
             )
-        raise StoreError(
+        raise DatabaseError(
             f"database {self.shown} was written by a newer supernas (revision {revision!r}, this version knows {HEAD!r}); "
             "upgrade supernas"
         )

@@ -126,14 +126,14 @@ _MEASURED = Statement(
 )
 
 
-def history(sql: Transaction, study: int, objectives: Sequence[str], after: int) -> History:
+def history(sql: Transaction, study: int, objectives: Sequence[str], after: int, *, pending: bool = True) -> History:
     """See `StudyRecord.history`."""
     by_state, size = counts(sql, study)
     catalog = Catalog(sql, study)
-    pending = [_pending(row, catalog) for row in sql.all(_PENDING, (study,))]
+    waiting = [_pending(row, catalog) for row in sql.all(_PENDING, (study,))] if pending else []
     at_once = after == 0 and size > _MANY
     finished = _at_once(sql, catalog, size) if at_once else _row_by_row(sql, catalog, after)
-    _check_whole(finished, pending, by_state, size, after)
+    _check_whole(finished, waiting if pending else None, by_state, size, after)
     measured = Columns(sql, catalog, finished.numbers, size).load(objectives)
     completed = np.array(finished.states, dtype=object) == "COMPLETED"
     for name in objectives:
@@ -147,7 +147,7 @@ def history(sql: Transaction, study: int, objectives: Sequence[str], after: int)
         values=np.stack([measured[name] for name in objectives], axis=1),
         violations=finished.violations,
         schemas=catalog.schemas,
-        pending=pending,
+        pending=waiting,
         last=finished.last or after,
     )
 
@@ -161,7 +161,7 @@ def _pending(row: Row, catalog: Catalog) -> Pending:
 
 
 def _check_whole(
-    finished: _Trials, pending: Sequence[Pending], by_state: Mapping[State, int], size: int, after: int
+    finished: _Trials, pending: Sequence[Pending] | None, by_state: Mapping[State, int], size: int, after: int
 ) -> None:
     """Whether a history is that of the whole study.
 
@@ -175,8 +175,9 @@ def _check_whole(
     if after == 0:
         if any(by_state[state] != finished.states.count(state) for state in FINISHED):
             raise Suspect("the study counts other states than its trials have")
-        waiting = np.array([one.number for one in pending], dtype=np.int64)
-        check_all_there(np.concatenate([finished.numbers, waiting]))
+        if pending is not None:
+            waiting = np.array([one.number for one in pending], dtype=np.int64)
+            check_all_there(np.concatenate([finished.numbers, waiting]))
     check_places(finished.numbers, size)
 
 

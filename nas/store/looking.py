@@ -66,6 +66,21 @@ _TIMES = Statement(
     .order_by(trials.c.finish_seq),
     "study after",
 )
+_LEASED = Statement(
+    sa.select(sa.func.min(trials.c.lease_until)).where(
+        _MINE, trials.c.finish_seq.is_(None), trials.c.state == sa.literal_column("'RUNNING'")
+    ),
+    "study",
+)
+_HELD = Statement(
+    sa.select(trials.c.number).where(
+        _MINE,
+        trials.c.finish_seq.is_(None),
+        trials.c.state == sa.literal_column("'RUNNING'"),
+        trials.c.worker == p("owner"),
+    ),
+    "study owner",
+)
 _SPAN = 200  # trials of which the present rate is taken
 
 
@@ -84,6 +99,21 @@ class Position:
     added: int
     front_version: int
     counts: dict[State, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What whoever hands out trials asks first.
+
+    Args:
+        position: of the study.
+        held: numbers of the trials that are leased to a worker.
+        lease_ends: when the first of all leases ends, in seconds since the epoch; None where there is none.
+    """
+
+    position: Position
+    held: frozenset[int]
+    lease_ends: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +161,17 @@ def position(sql: Transaction, study: int) -> Position:
     of_row("studies", "created finished next_number front_version", row, study)
     counts, size = history.counts(sql, study)
     return Position(row[1], size, row[3], counts)
+
+
+def standing(sql: Transaction, study: int, worker: str) -> Standing:
+    """See `StudyRecord.standing`."""
+    held = sql.all(_HELD, (study, worker))
+    first = sql.one(_LEASED, (study,))
+    ends = None if first is None else first[0]
+    for row in held:
+        of_row("trials", "number", row, study)
+    of_row("trials", "lease_until", (ends,), study)
+    return Standing(position(sql, study), frozenset(number for (number,) in held), ends)
 
 
 def ended(sql: Transaction, study: int, after: int, most: int) -> list[Ended]:

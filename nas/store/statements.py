@@ -100,6 +100,17 @@ STUDY_SPACE = Statement(
 ADD_STUDY_SPACE = Statement(sa.insert(study_spaces).values(study_id=p("a"), space_id=p("b")), "a b")
 
 FIND_STUDY = Statement(sa.select(studies.c.id, studies.c.created).where(studies.c.name == p("label")), "label")
+STUDY_MARK = Statement(
+    sa.select(
+        studies.c.id,
+        studies.c.created,
+        studies.c.objectives,
+        studies.c.constraints,
+        studies.c.settings,
+        studies.c.space_id,
+    ).where(studies.c.name == p("label")),
+    "label",
+)
 STUDY_NAMES = Statement(sa.select(studies.c.name).order_by(studies.c.name))
 ADD_STUDY = Statement(
     sa.insert(studies).values(

@@ -193,6 +193,13 @@ class Store:
         """
         return StudyRecord(self._database, self._database.reading(lambda sql: self._info(sql, name)))
 
+    def mark(self, name: str) -> tuple[Any, ...] | None:
+        """What is the same as long as a handle on the study of that name is good; None where there is none.
+
+        It costs one row, so that whoever answers many questions keeps a handle and asks for this.
+        """
+        return self._database.reading(lambda sql: sql.one(s.STUDY_MARK, (name,)))
+
     def _info(self, sql: Transaction, name: str) -> StudyInfo:
         row, names = sql.one(_STUDY, (name,)), _names(sql)
         if row is None:

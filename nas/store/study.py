@@ -16,7 +16,7 @@ from nas.store.columns import schemas
 from nas.store.database import Database
 from nas.store.filters import Table
 from nas.store.ledger import Ledger
-from nas.store.looking import Ended, Lease, Page, Position, Reasons
+from nas.store.looking import Ended, Lease, Page, Position, Reasons, Standing
 from nas.store.records import (
     Added,
     ArchRow,
@@ -262,15 +262,15 @@ class StudyRecord:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     @checked(StoreError)
-    def history(self, after: Natural = 0) -> History:
+    def history(self, after: Natural = 0, *, pending: bool = True) -> History:
         """Finished trials in the order in which they finished, and the pending ones.
 
         Args:
             after: `History.last` of an earlier call, to get only what is new since.
+            pending: without it those that wait or run are left out.
         """
-        return self._database.reading(
-            lambda sql: history.history(sql, self.id, [metric.name for metric in self.objectives], after)
-        )
+        names = [metric.name for metric in self.objectives]
+        return self._database.reading(lambda sql: history.history(sql, self.id, names, after, pending=pending))
 
     @checked(StoreError)
     def front(self, where: str | None = None, objectives: Sequence[Metric] | None = None) -> pd.DataFrame:
@@ -333,6 +333,10 @@ class StudyRecord:
     def position(self) -> Position:
         """How far the study is; costs the same whatever its size, to be asked again and again."""
         return self._database.reading(lambda sql: looking.position(sql, self.id))
+
+    def standing(self, worker: str) -> Standing:
+        """How far the study is, and what is leased to a worker: what is asked before trials are handed out."""
+        return self._database.reading(lambda sql: looking.standing(sql, self.id, worker))
 
     def ended(self, after: int, most: int = 1000) -> list[Ended]:
         """The first trials that finished behind the place `after` in the order of finishing."""

@@ -35,6 +35,7 @@ from nas.study.progress import Reporter
 
 if TYPE_CHECKING:
     from nas.space import Arch, Space
+    from nas.store.looking import Position
 
 LEASE_S = 60.0
 # Drivers that may vanish with a trial, unless it came further with each: whoever kills a driver kills whatever is under way with
@@ -139,6 +140,8 @@ class Driver:
         self._next_look = 0.0
         self._mine: set[int] = set()  # trials that this process has finished since it last looked for others'
         self._elsewhere = 0  # trials that others hold, or nobody
+        self._added = -1  # trials that the study had when the algorithm knew all of them, where they are handed out
+        self._one_space = True
         self._strange: set[int] = set()  # pending trials held back here: the space has no such arch any more
         algorithm.bind(space, objectives, constraints)
         record.requeue_expired(dead=is_gone, max_attempts=LOSSES)
@@ -198,31 +201,53 @@ class Driver:
             lease_s: seconds of the lease.
             most: trials that the study may have; None when there is no limit.
         """
-        self._record.requeue_expired(dead=is_gone, max_attempts=LOSSES)
-        stored = self._record.history(after=self._looked)
-        self._take_in(stored)
-        self._looked = self.finished
-        handed: list[Handed] = []
-        for lost in stored.pending:
-            if lost.worker == worker and lost.number not in holding and len(handed) < count:
-                arch = self._arch(lost.row, stored.schemas[lost.space_id])
-                handed += [] if arch is None else [Handed(lost.number, lost.attempt, arch)]
-        # Of a study whose space changed some trials that wait may be of no arch that there is: a run sorts them out.
-        if len(handed) < count and len(stored.schemas) == 1:
-            for claim in self._record.claim(worker, count - len(handed), lease_s):
-                handed.append(Handed(claim.number, claim.attempt, self._space.from_row(claim.row)))
-        full = most is not None and stored.last + len(stored.pending) >= most
+        standing = self._record.standing(worker)
+        if standing.lease_ends is not None and standing.lease_ends < time.time():
+            self._record.requeue_expired(dead=is_gone, max_attempts=LOSSES)
+            standing = self._record.standing(worker)
+        self._catch_up(standing.position)
+        handed = self._lost(standing.held.difference(holding), count)
+        if standing.position.counts["WAITING"] and len(handed) < count and self._one_space:
+            claims = self._record.claim(worker, count - len(handed), lease_s)
+            handed += [Handed(one.number, one.attempt, self._space.from_row(one.row)) for one in claims]
+        full = most is not None and standing.position.added >= most
         for _ in range(0 if full else _KNOWN_WAVES):
             archs = self._propose(count - len(handed))
             if not archs:
                 break
             trials = [NewTrial(arch.key, arch.row()) for arch in archs]
             _, added = self._record.wave([], trials, worker, lease_s, most=most)
-            for new, trial in zip(archs, added, strict=False):
-                handed += [] if trial.existing else [Handed(trial.number, 1, new)]
+            new = [Handed(one.number, 1, arch) for arch, one in zip(archs, added, strict=False) if not one.existing]
+            self._added += len(new)
+            handed += new
             if len(added) < len(archs):
                 break
         return handed
+
+    def _catch_up(self, position: Position) -> None:
+        """Take in what finished since the last look, and what others than this driver began."""
+        if position.finished != self.finished:
+            self._take_in(self._record.history(after=self._looked, pending=False))
+            self._looked = self.finished
+        if position.added != self._added:
+            stored = self._record.history(after=self._looked)
+            pending = (self._arch(one.row, stored.schemas[one.space_id]) for one in stored.pending)
+            self._algorithm.reserve(arch for arch in pending if arch is not None)
+            self._added = position.added
+            # Of a study whose space changed some trials that wait may be of no arch that there is: a run sorts them out.
+            self._one_space = len(stored.schemas) == 1
+        self._elsewhere = position.counts["WAITING"] + position.counts["RUNNING"]
+
+    def _lost(self, numbers: Collection[int], count: int) -> list[Handed]:
+        """Trials that are leased to a worker that does not know of them."""
+        if not numbers:
+            return []
+        stored = self._record.history(after=self._looked)
+        found = [one for one in stored.pending if one.number in numbers][:count]
+        archs = [self._arch(one.row, stored.schemas[one.space_id]) for one in found]
+        return [
+            Handed(one.number, one.attempt, arch) for one, arch in zip(found, archs, strict=True) if arch is not None
+        ]
 
     @property
     def algorithm(self) -> Algorithm:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nas.errors import AlgorithmError, NasError, SpaceError, StoreError, brief
+from nas.errors import AlgorithmError, DatabaseError, NasError, SpaceError, brief
 from nas.search.registry import ALGORITHMS, make
 from nas.space.plain import space_of
 from nas.study import Study
@@ -52,7 +52,7 @@ def again(record: StudyRecord, store: Store) -> Study | None:
     """The study of a record that was declared in JSON, from what the record keeps; None for any other.
 
     Raises:
-        StoreError: what it keeps is no declaration, or not of its space.
+        DatabaseError: what it keeps is no declaration, or not of its space.
     """
     kept = record.settings.get("declared")
     if kept is None:
@@ -70,7 +70,7 @@ def again(record: StudyRecord, store: Store) -> Study | None:
         if study.space.fingerprint != record.schema["fingerprint"]:
             raise SpaceError("its space is another one than its trials are of")
     except (NasError, LookupError, TypeError) as error:
-        raise StoreError(f"study {record.name!r} has a damaged declaration: {brief(error, 200)}") from None
+        raise DatabaseError(f"study {record.name!r} has a damaged declaration: {brief(error, 200)}") from None
     return study
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.errors import NasError, ReportError, StoreError
 from nas.search import MultiFidelity
+from nas.space.plain import Values
 from nas.store import Report
 from nas.store.settle import settle
 from nas.web import declared
@@ -65,7 +66,7 @@ class Desk:
 
     def __init__(self, study: Study, *, plain: bool) -> None:
         self.study = study
-        self._plain = plain
+        self._values = Values(study.space) if plain else None
         self._driver: Driver | None = None
         self._lock = threading.Lock()
         if isinstance(study.algorithm, MultiFidelity):
@@ -99,7 +100,7 @@ class Desk:
         return self._driver
 
     def _described(self, number: int, attempt: int, arch: Arch, lease_s: float) -> dict[str, Any]:
-        value = {"value": plain(self.study.space.build(arch))} if self._plain else {}
+        value = {} if self._values is None else {"value": self._values(arch)}
         return {
             "number": number,
             "attempt": attempt,
@@ -233,12 +234,3 @@ def _accepted(number: int, state: str, reason: str | None = None) -> dict[str, A
 
 def _refused(number: int, why: str) -> dict[str, Any]:
     return {"number": number, "status": 409, "detail": why}
-
-
-def plain(value: Any) -> Any:
-    """A closed value as JSON has it."""
-    if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
-    return value

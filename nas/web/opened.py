@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.errors import StoreError
+from nas.errors import StoreError, brief, suggest
 from nas.store import open_store
 from nas.store.database import locate, shown
 from nas.store.sqlite import Sqlite
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from nas.store import Store, StudyRecord
 
+_MOST_RECORDS = 100
 _LOOK_S = 2.0  # how often the revision of the tables is asked for
 
 
@@ -39,6 +40,7 @@ class Opened:
         self._store: Store | None = None
         self._file: tuple[int, int] | None = None
         self._next_look = 0.0
+        self._records: dict[str, tuple[object, StudyRecord]] = {}  # handles, which have fronts in memory
 
     @property
     def store(self) -> Store:
@@ -52,6 +54,7 @@ class Opened:
             if self._store is not None and there != self._file:
                 self._store.close()
                 self._store = None
+                self._records.clear()
                 self._replaced()
             try:
                 if self._store is None:
@@ -85,14 +88,20 @@ class Opened:
             Problem: there is none.
         """
         store = self.store
-        names = store.names()
-        if name not in names:
-            from nas.errors import brief, suggest
-
-            raise Problem(
-                404, f"there is no study {brief(repr(name), 220)}{suggest(name, names)}; /api/v1/studies lists them"
-            )
-        return store.open_study(name)
+        mark = store.mark(name)
+        if mark is None:
+            near = suggest(name, store.names())
+            raise Problem(404, f"there is no study {brief(repr(name), 220)}{near}; /api/v1/studies lists them")
+        with self._lock:
+            kept = self._records.get(name)
+            if kept is not None and kept[0] == mark:
+                return kept[1]
+        record = store.open_study(name)
+        with self._lock:
+            if len(self._records) >= _MOST_RECORDS:
+                self._records.clear()
+            self._records[name] = mark, record
+        return record
 
     def close(self) -> None:
         """Close every connection."""

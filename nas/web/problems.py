@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from nas.errors import FilterError, NasError, SpaceError, StoreError, brief
+from nas.errors import DatabaseError, FilterError, NasError, SpaceError, brief
 
 log = logging.getLogger("nas.web")
 
@@ -52,8 +52,8 @@ def of_error(error: NasError) -> Problem:
         return Problem(400, said) if error.place is None else Problem(400, said, place=list(error.place))
     if isinstance(error, SpaceError):
         return Problem(422, said)
-    if isinstance(error, StoreError):  # what a user can mend is found before the store is asked
-        return Problem(503, said)
+    if isinstance(error, DatabaseError):
+        return Problem(503, said, headers={"Retry-After": "5"})
     return Problem(400, said)
 
 

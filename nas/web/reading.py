@@ -10,11 +10,12 @@ import numpy as np
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from nas.errors import NasError, brief
+from nas.errors import FilterError, NasError, StoreError, brief
 from nas.metrics import parse_objectives
 from nas.pareto import Front, hypervolume
-from nas.store import further
+from nas.store import frames, further
 from nas.store.comparing import compare as compare_records
+from nas.store.importance import Importance
 from nas.store.importance import importance as importance_of
 from nas.store.notes import TRIES
 from nas.web.problems import Problem
@@ -192,9 +193,7 @@ def _file(frame: pd.DataFrame, study: str, format: str) -> Response:
     safe = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in study)
     headers = {"Content-Disposition": f'attachment; filename="{safe}-front.{format}"'}
     if format == "csv":
-        from nas.store.frames import flat  # pandas is imported when a table is asked for
-
-        return Response(flat(frame).to_csv(), media_type="text/csv; charset=utf-8", headers=headers)
+        return Response(frames.flat(frame).to_csv(), media_type="text/csv; charset=utf-8", headers=headers)
     buffer = io.BytesIO()
     frame.to_parquet(buffer)
     return Response(buffer.getvalue(), media_type="application/vnd.apache.parquet", headers=headers)
@@ -363,10 +362,7 @@ def importance(
 ) -> Json:
     """How much each decision matters for an objective, with its uncertainty."""
     record = record_of(request, study)
-    try:
-        found = importance_of(record, objective or None, where or None)
-    except NasError as error:
-        raise Problem(409 if "needs" in str(error) else 400, str(error)) from None
+    found = state_of(request).importances.of(record, objective or None, where or None)
     return Json(
         {
             "objective": found.objective,
@@ -539,6 +535,34 @@ def _agreement(pairs: list[dict[str, Any]]) -> dict[str, Any]:
     varied = all(each.std() > 0 for each in (told, truth))
     correlation = float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if varied else None
     return {"mape": float(np.abs(told / truth - 1.0).mean()) * 100, "spearman": correlation}
+
+
+class Importances:
+    """Importance of decisions, which takes seconds, kept until another trial finishes."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Any, ...], tuple[int, Importance]] = {}
+
+    def of(self, record: StudyRecord, objective: str | None, where: str | None) -> Importance:
+        """Of an objective, the study's first unless given.
+
+        Raises:
+            Problem: there are too few trials for it.
+        """
+        which, finished = (record.id, record.created, objective, where), record.position().finished
+        known = self._kept.get(which)
+        if known is not None and known[0] == finished:
+            return known[1]
+        try:
+            found = importance_of(record, objective, where)
+        except FilterError:
+            raise
+        except StoreError as error:
+            raise Problem(409 if "needs" in str(error) else 400, str(error)) from None
+        if len(self._kept) > 200:
+            self._kept.clear()
+        self._kept[which] = finished, found
+        return found
 
 
 class Volumes:

@@ -18,7 +18,7 @@ from nas.web.jobs import Jobs
 from nas.web.making import Making
 from nas.web.opened import Opened
 from nas.web.problems import Problem
-from nas.web.reading import Volumes
+from nas.web.reading import Importances, Volumes
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -44,7 +44,7 @@ class State:
         self.making = None if self.jobs is None else Making(self.jobs, store)
         self.desks = Desks(self.jobs)
         self.opened = Opened(store, read_only=read_only, replaced=self.desks.forget)
-        self.volumes = Volumes()
+        self.volumes, self.importances = Volumes(), Importances()
         self.registry = CollectorRegistry()
         self.requests = Counter("nas_requests", "Requests answered", ["method", "status"], registry=self.registry)
         self.trials = Gauge("nas_trials", "Trials by study and state", ["study", "state"], registry=self.registry)

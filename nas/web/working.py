@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
-from nas.errors import NasError, StoreError, brief
+from nas.errors import DatabaseError, NasError, brief
 from nas.store.settle import study_name_fault
 from nas.web import bodies, desk
 from nas.web.declared import study_of
@@ -31,7 +31,7 @@ def create(request: Request, body: bodies.NewStudy) -> Response:
         raise Problem(409, f"study {body.name!r} exists already; take another name")
     try:
         study = study_of(body.model_dump(), store)
-    except StoreError:
+    except DatabaseError:
         raise
     except NasError as error:
         raise Problem(422, brief(error)) from None

@@ -6,12 +6,13 @@ import json
 import random
 from typing import Any
 
+import pyglove as pg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.errors import SpaceError
-from nas.space.plain import space_of
+from nas.space.plain import Values, space_of
 
 EVERYTHING: dict[str, Any] = {
     "width": {"choice": [16, 32, 64]},
@@ -41,6 +42,7 @@ def test_every_kind_of_decision_is_one_of_the_space() -> None:
         assert built["fixed"]["deep"] == ["as", 1.5, None]
         assert built["kernels"] == sorted(built["kernels"])
         assert 1e-4 <= built["lr"] <= 1e-1
+        assert Values(space)(arch) == json.loads(json.dumps(pg.to_json(built), default=str)), "as PyGlove builds it"
 
 
 def test_the_same_description_is_the_same_space() -> None:
