@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,16 +53,20 @@ def run(serving: Serving, said: object = None) -> None:
 
     from nas.web.app import create_app
 
-    token = token_of(serving)
-    app = create_app(
-        serving.store,
-        jobs=serving.jobs,
-        folder=serving.state,
-        token=token,
-        read_only=serving.read_only,
-        prefix=checked_prefix(serving.prefix),
-    )
+    token, prefix = token_of(serving), checked_prefix(serving.prefix)
     listening = bound(serving.host, serving.port)
+    try:
+        app = create_app(
+            serving.store,
+            jobs=serving.jobs,
+            folder=serving.state,
+            token=token,
+            read_only=serving.read_only,
+            prefix=prefix,
+        )
+    except BaseException:
+        listening.close()
+        raise
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -77,26 +82,26 @@ def run(serving: Serving, said: object = None) -> None:
     )
     if callable(said):
         host, port = listening.getsockname()[:2]
-        said(f"http://{f'[{host}]' if ':' in host else host}:{port}{checked_prefix(serving.prefix)}/")
+        said(f"http://{f'[{host}]' if ':' in host else host}:{port}{prefix}/")
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def bound(host: str, port: int):  # type: ignore[no-untyped-def]  # a socket
+def bound(host: str, port: int) -> socket.socket:
     """A socket that listens there.
 
     Raises:
         NasError: it cannot be bound to.
     """
-    import socket
-
+    one = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         one = socket.socket(found[0], found[1])
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         one.bind(found[4])
         one.listen(512)
-        one.set_inheritable(False)
     except (OSError, OverflowError, UnicodeError) as error:
+        if one is not None:
+            one.close()
         why = getattr(error, "strerror", None) or error
         raise NasError(f"{host}:{port} cannot be bound to ({why}); give another --host or --port") from None
     return one
