@@ -116,7 +116,7 @@ def compare(
 
 
 def _common(records: Sequence[StudyRecord]) -> tuple[Metric, ...]:
-    measured = [set(record.trials(columns=None, limit=0).columns) for record in records]
+    measured = [set(record.metric_names()) for record in records]
     first, *others = records
     found = tuple(metric for metric in first.objectives if all(metric.name in names for names in measured))
     if not found:
@@ -156,7 +156,7 @@ class _Points:
 
 def _points(record: StudyRecord, objectives: Sequence[Metric], where: str | None) -> _Points:
     names = [metric.name for metric in objectives]
-    known = set(record.trials(columns=None, limit=0).columns)
+    known = set(record.metric_names())
     for name in names:
         if name not in known:
             raise StoreError(f"study {record.name!r} has not measured {name!r}; it has {', '.join(sorted(known))}")

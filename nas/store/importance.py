@@ -67,8 +67,8 @@ def importance(record: StudyRecord, objective: str | None = None, where: str | N
         FilterError: the filter does not parse, or names a column that is not there.
     """
     name = objective or record.objectives[0].name
-    known = set(record.trials(columns=None, limit=0).columns)
-    if name not in known or name == "choices":
+    known = record.metric_names()
+    if name not in known:
         raise StoreError(f"metric {name!r} was not measured in study {record.name!r}{suggest(name, known)}")
     condition = f"state == 'COMPLETED'{f' and ({where})' if where else ''}"
     frame = record.sample([name, "choices"], condition, MOST).frame

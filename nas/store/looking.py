@@ -241,6 +241,20 @@ def page(
     return Page(frames.of_numbers(sql, catalog, own, numbers[start : start + count], size=size), len(numbers))
 
 
+def metric_names(sql: Transaction, study: int) -> list[str]:
+    """See `StudyRecord.metric_names`."""
+    return list(Catalog(sql, study).metrics)
+
+
+def check_names(sql: Transaction, study: int, names: Sequence[str]) -> None:
+    """See `StudyRecord.check_names`."""
+    catalog = Catalog(sql, study)
+    for name in names:
+        if name not in catalog:
+            known = [*catalog.metrics, *TRIAL_COLUMNS, *catalog.decisions]
+            raise FilterError(f"there is no column {name!r}{suggest(name, known)}; there are {', '.join(known[:20])}")
+
+
 def sample(
     sql: Transaction, study: int, own: Sequence[Metric], names: Sequence[str], *, where: str | None, most: int
 ) -> Page:

@@ -354,6 +354,18 @@ class StudyRecord:
         """When the last 200 trials finished, in seconds since the epoch, oldest first."""
         return self._database.reading(lambda sql: looking.times(sql, self.id))
 
+    def metric_names(self) -> list[str]:
+        """Names of what was measured, or is declared to be, in the order in which it was first."""
+        return self._database.reading(lambda sql: looking.metric_names(sql, self.id))
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Whether there are columns of these names: metrics, columns of trials, decisions; no trial is read.
+
+        Raises:
+            FilterError: one is not there.
+        """
+        self._database.reading(lambda sql: looking.check_names(sql, self.id, names))
+
     @checked(StoreError)
     def page(
         self,

@@ -50,8 +50,7 @@ class Opened:
             Problem: it is gone, or its tables are another version's.
         """
         with self._lock:
-            there = self._there()
-            if self._store is not None and there != self._file:
+            if self._store is not None and self._there() != self._file:
                 self._store.close()
                 self._store = None
                 self._records.clear()
@@ -59,7 +58,7 @@ class Opened:
             try:
                 if self._store is None:
                     self._store = open_store(self._url, create=False, read_only=self._read_only)
-                    self._file, self._next_look = there, 0.0
+                    self._file, self._next_look = self._there(), 0.0
                 if time.monotonic() >= self._next_look:
                     self._store.check()
                     self._next_look = time.monotonic() + _LOOK_S

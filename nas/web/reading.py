@@ -109,8 +109,7 @@ def study(request: Request, study: str) -> Json:
     store = state.opened.store
     position = record.position()
     front = record.front()
-    columns = record.trials(columns=None, limit=0).columns
-    names = metric_names(columns)
+    names = record.metric_names()
     best = {one.name: float((front[one.name] * one.sign).min() * one.sign) for one in record.objectives if len(front)}
     declared = record.settings.get("declared")
     job = state.jobs.file_of(record) if state.jobs is not None else None
@@ -271,7 +270,7 @@ def points(
     """Trials in the plane of two columns, evenly sampled where they are many."""
     record = record_of(request, study)
     names = list(dict.fromkeys([x, y, *([colour] if colour else []), "state"]))
-    check_columns(record, names)
+    record.check_names(names)
     page = record.sample(names, where or None, most)
     frame = page.frame
     return Json(
@@ -288,15 +287,6 @@ def points(
             "sampled": len(frame),
         }
     )
-
-
-def check_columns(record: StudyRecord, names: list[str]) -> None:
-    """Whether there are columns of these names.
-
-    Raises:
-        FilterError: one is not there.
-    """
-    record.trials(columns=names, limit=0)
 
 
 def plotted(value: Any) -> Any:
@@ -507,7 +497,7 @@ def latencies(request: Request, study: str, device: NameQuery, metric: NameQuery
     state, record = state_of(request), record_of(request, study)
     store = state.opened.store
     check_device(store, device)
-    check_columns(record, [metric])
+    record.check_names([metric])
     measured = {one.key: one for one in store.hardware.measurements(device, record.schema["fingerprint"])}
     pairs = []
     for key, one in measured.items():

@@ -92,6 +92,8 @@ def bound(host: str, port: int) -> socket.socket:
     Raises:
         NasError: it cannot be bound to.
     """
+    if not 0 <= port <= 65535:
+        raise NasError(f"port {port} is none; give 1 to 65535, or 0 for a free one")
     one = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -99,7 +101,7 @@ def bound(host: str, port: int) -> socket.socket:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         one.bind(found[4])
         one.listen(512)
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         if one is not None:
             one.close()
         why = getattr(error, "strerror", None) or error

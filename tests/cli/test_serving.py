@@ -65,11 +65,19 @@ def test_what_cannot_be_served_is_one_sentence(store: Path, tmp_path: Path, caps
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         assert "cannot be bound to" in refused(capsys, *there, "--port", str(taken.getsockname()[1]))
-    assert "cannot be bound to" in refused(capsys, *there, "--port", "99999")
+    assert "port 99999 is none" in refused(capsys, *there, "--port", "99999")
+    assert "cannot be bound to" in refused(capsys, *there, "--host", "192.0.2.1", "--token", str(_token(tmp_path)))
     token = tmp_path / "token"
     token.write_text("x" * 40)
     token.chmod(0o644)
     assert "chmod 600" in refused(capsys, *there, "--token", str(token))
+
+
+def _token(folder: Path) -> Path:
+    file = folder / "own-token"
+    file.write_text("y" * 40)
+    file.chmod(0o600)
+    return file
 
 
 def test_a_database_is_made_when_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
