@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from nas.errors import NasError
 
 _PACKAGES = ("torch", "pyglove", "optuna", "ray", "numpy", "pandas", "SQLAlchemy", "alembic", "moocore", "safetensors")
-_EXTRAS = {"matplotlib": "plots", "psycopg": "postgres", "transformers": "hf", "aiohttp": "jobs"}
+_EXTRAS = {"matplotlib": "plots", "psycopg": "postgres", "transformers": "hf", "aiohttp": "jobs", "fastapi": "web"}
 
 
 @dataclass(frozen=True)

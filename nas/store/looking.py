@@ -15,7 +15,7 @@ from sqlalchemy import bindparam as p
 
 from nas.errors import FilterError, suggest
 from nas.store import history
-from nas.store.columns import Catalog, Columns, Integers, check_all_there
+from nas.store.columns import Catalog, Columns, Integers
 from nas.store.damage import Suspect, of_row
 from nas.store.filters import Column, Filter
 from nas.store.records import FINISHED, State
@@ -65,6 +65,9 @@ _TIMES = Statement(
     .where(_MINE, trials.c.finish_seq > p("after"), trials.c.finished.is_not(None))
     .order_by(trials.c.finish_seq),
     "study after",
+)
+_EXTENT = Statement(
+    sa.select(sa.func.count(), sa.func.min(trials.c.number), sa.func.max(trials.c.number)).where(_MINE), "study"
 )
 _LEASED = Statement(
     sa.select(sa.func.min(trials.c.lease_until)).where(
@@ -277,8 +280,9 @@ def _among(sql: Transaction, catalog: Catalog, where: str | None) -> tuple[Integ
     if where is None:
         return np.arange(size, dtype=np.int64), size
     condition = Filter(where)
-    numbers = history.every(sql, catalog.study)
-    check_all_there(numbers)
+    numbers = np.arange(size, dtype=np.int64)
+    if sql.one(_EXTENT, (catalog.study,)) != ((size, 0, size - 1) if size else (0, None, None)):
+        raise Suspect("trials are not numbered 0, 1, 2…")
     return numbers[frames.meeting(sql, catalog, numbers, size, condition)], size
 
 

@@ -174,7 +174,11 @@ class Jobs:
             self._children[name] = child
             given = {option: value for option, value in options.items() if value is not None}
             process = guard.identity(child.pid)
-            self._write(name, {"process": process, "options": given, "started": time.time(), "stopping": False})
+            try:
+                self._write(name, {"process": process, "options": given, "started": time.time(), "stopping": False})
+            except OSError as error:  # nobody would find it again
+                child.kill()
+                raise Problem(503, f"job {name!r} cannot be started: {error.strerror or error}") from None
         return self.get(name)
 
     def stop(self, name: str) -> Job:
