@@ -136,12 +136,14 @@ class Database:
     Args:
         backend: where it is.
         read_only: refuse to write.
+        patience_s: seconds for which work is tried again when the connection is lost; `PATIENCE_S` unless given.
     """
 
-    def __init__(self, backend: Backend, *, read_only: bool = False) -> None:
+    def __init__(self, backend: Backend, *, read_only: bool = False, patience_s: float | None = None) -> None:
         self.backend = backend
         self.shown = backend.shown
         self.read_only = read_only
+        self._patience_s = patience_s
         self._reader = backend.reader()
         self._writer: sa.Connection | None = None
         self._lock = threading.RLock()
@@ -239,10 +241,11 @@ class Database:
             except self._errors as error:
                 if not self.backend.is_passing(_driver_error(error)):
                     raise self._explained(error) from error
-                deadline = deadline or time.monotonic() + PATIENCE_S
+                patience_s = PATIENCE_S if self._patience_s is None else self._patience_s
+                deadline = deadline or time.monotonic() + patience_s
                 if time.monotonic() + wait > deadline:
                     raise DatabaseError(
-                        f"{self._explained(error)} (tried again for {PATIENCE_S:g} s; what was committed is kept)"
+                        f"{self._explained(error)} (tried again for {patience_s:g} s; what was committed is kept)"
                     ) from error
             time.sleep(wait * _jitter.uniform(0.5, 1.0))
             wait = min(2 * wait, _LONGEST_WAIT_S)

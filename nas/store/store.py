@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam as p
 
-from nas.checking import checked
+from nas.checking import Positive, checked
 from nas.errors import StoreError, brief, suggest
 from nas.metrics import Constraint, Metric, unit_of
 from nas.store import history
@@ -52,7 +52,14 @@ _STUDIES = Statement(
 
 
 @checked(StoreError)
-def open_store(url: str | Path, *, create: bool = True, read_only: bool = False, any_revision: bool = False) -> Store:
+def open_store(
+    url: str | Path,
+    *,
+    create: bool = True,
+    read_only: bool = False,
+    any_revision: bool = False,
+    patience_s: Positive | None = None,
+) -> Store:
     """Open the results database at a path (`results.db`) or URL (`sqlite:///results.db`, `postgresql://user@host/database`).
 
     Args:
@@ -60,6 +67,7 @@ def open_store(url: str | Path, *, create: bool = True, read_only: bool = False,
         create: make it when it is missing.
         read_only: never write; implies that nothing is made.
         any_revision: open an older or newer database too, to ask `current()` or to `upgrade()` it.
+        patience_s: seconds for which work is tried again when the connection is lost; 120 unless given.
 
     Raises:
         StoreError: it is missing, not a database, somebody else's, older or newer than this code, locked or unreadable; or its
@@ -69,7 +77,7 @@ def open_store(url: str | Path, *, create: bool = True, read_only: bool = False,
     making = create and not read_only
     if not making and not backend.exists():
         raise StoreError(f"database {backend.shown} does not exist; check the path, or run a study with it first")
-    database = Database(backend, read_only=read_only)
+    database = Database(backend, read_only=read_only, patience_s=patience_s)
     try:
         if making and database.revision() is None:
             database.upgrade()

@@ -122,6 +122,7 @@ class Desks:
     def __init__(self, jobs: Any) -> None:
         self._jobs = jobs
         self._desks: dict[tuple[int, float], Desk] = {}
+        self._making: dict[tuple[int, float], threading.Lock] = {}
         self._lock = threading.Lock()
 
     def of(self, record: StudyRecord, store: Store) -> Desk:
@@ -132,6 +133,8 @@ class Desks:
         """
         which = record.id, record.created
         with self._lock:
+            making = self._making.setdefault(which, threading.Lock())
+        with making:  # which takes seconds where a job is imported, and holds nobody else
             if which not in self._desks:
                 self._desks[which] = self._made(record, store)
             return self._desks[which]

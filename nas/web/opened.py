@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from nas.store import Store, StudyRecord
 
+PATIENCE_S = 10.0
+"""Seconds that a request waits for a database that is away; whoever asked tries again."""
 _MOST_RECORDS = 100
 _LOOK_S = 2.0  # how often the revision of the tables is asked for
 
@@ -50,21 +52,32 @@ class Opened:
             Problem: it is gone, or its tables are another version's.
         """
         with self._lock:
-            if self._store is not None and self._there() != self._file:
-                self._store.close()
-                self._store = None
-                self._records.clear()
-                self._replaced()
+            found = self._ready()
+            looks = time.monotonic() >= self._next_look
+            if looks:
+                self._next_look = time.monotonic() + _LOOK_S
+        if looks:  # by one request at a time, and the others do not wait for it
             try:
-                if self._store is None:
-                    self._store = open_store(self._url, create=False, read_only=self._read_only)
-                    self._file, self._next_look = self._there(), 0.0
-                if time.monotonic() >= self._next_look:
-                    self._store.check()
-                    self._next_look = time.monotonic() + _LOOK_S
+                found.check()
+            except StoreError as error:
+                self._next_look = 0.0
+                raise Problem(503, str(error), headers={"Retry-After": "5"}) from None
+        return found
+
+    def _ready(self) -> Store:
+        """The database as it is opened, anew where another file is in its place."""
+        if self._store is not None and self._there() != self._file:
+            self._store.close()
+            self._store = None
+            self._records.clear()
+            self._replaced()
+        if self._store is None:
+            try:
+                self._store = open_store(self._url, create=False, read_only=self._read_only, patience_s=PATIENCE_S)
             except StoreError as error:
                 raise Problem(503, str(error), headers={"Retry-After": "5"}) from None
-            return self._store
+            self._file, self._next_look = self._there(), 0.0
+        return self._store
 
     def _there(self) -> tuple[int, int] | None:
         """Which file is there; None where the database is no file."""
