@@ -74,7 +74,6 @@ class Jobs:
         self._store = store
         self.state = (state or self.folder / STATE).resolve()
         self._lock = threading.Lock()
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
         try:
             self.state.mkdir(mode=0o700, exist_ok=True, parents=True)
         except OSError as error:
@@ -117,7 +116,6 @@ class Jobs:
             Problem: there is none of that name.
         """
         self.file(name)
-        self._reap(name)
         kept = self._read(name)
         log = self.state / f"{name}.log"
         size = log.stat().st_size if log.exists() else 0
@@ -146,7 +144,6 @@ class Jobs:
         """
         path = self.file(name)
         with self._lock:
-            self._reap(name)
             kept = self._read(name)
             if kept is not None and self._lives(kept):
                 raise Problem(409, f"job {name!r} runs already, since {_clock(kept.get('started'))}; stop it first")
@@ -171,7 +168,7 @@ class Jobs:
                     )
             except OSError as error:
                 raise Problem(503, f"job {name!r} cannot be started: {error.strerror or error}") from None
-            self._children[name] = child
+            threading.Thread(target=child.wait, daemon=True).start()  # nobody else takes note of its end
             given = {option: value for option, value in options.items() if value is not None}
             process = guard.identity(child.pid)
             try:
@@ -189,7 +186,6 @@ class Jobs:
         """
         self.file(name)
         with self._lock:
-            self._reap(name)
             kept = self._read(name)
             if kept is None or not self._lives(kept):
                 raise Problem(409, f"job {name!r} does not run; start it first")
@@ -225,11 +221,6 @@ class Jobs:
     def _lives(self, kept: Mapping[str, Any]) -> bool:
         pid, _, start = str(kept.get("process", "")).partition("/")
         return pid.isdecimal() and start != "" and guard.start_of(int(pid)) == start
-
-    def _reap(self, name: str) -> None:
-        child = self._children.get(name)
-        if child is not None and child.poll() is not None:
-            del self._children[name]
 
     def _read(self, name: str) -> dict[str, Any] | None:
         return _json(self.state / f"{name}.json")

@@ -239,30 +239,49 @@ def test_a_worker_over_http_evaluates_for_a_job_of_the_folder(api: TestClient, f
     assert told(api.get("/api/v1/studies/waiting"))["counts"]["COMPLETED"] == 4
 
 
-def test_networks_are_made_checked_and_handed_out(api: TestClient, folder: Path) -> None:
+@pytest.fixture
+def networks(folder: Path, path: Path) -> None:
+    """A study that a job of the folder ran."""
+    from nas.study.job import load_job
+
     (folder / "networks.py").write_text(NETWORKS)
-    told(api.post("/api/v1/jobs/networks/start", json={"workers": 0}))
-    until(lambda: state(api, "networks")["state"] in ("ended", "failed"))
-    assert state(api, "networks")["state"] == "ended", told(api.get("/api/v1/jobs/networks/log"))["text"]
+    study = load_job(str(folder.resolve() / "networks.py"))
+    study.rename(study.name, store=path)
+    study.run(workers=0, progress=False)
+    study.close()
+
+
+@pytest.mark.usefixtures("networks")
+def test_a_network_is_made_checked_and_handed_out(api: TestClient) -> None:
     found = told(api.get("/api/v1/studies/networks/trials/0/layers"))
     first = found["layers"][0]
     assert (first["name"], first["type"], first["shape"]) == ("a", "Linear", [1, 4])
     assert (found["parameters"], found["macs"]) == (4 * 4 + 4 + 4 * 3 + 3, 4 * 4 + 4 * 3)
-    for format, check in (("safetensors", _is_safetensors), ("extract", _is_extracted)):
-        made = told(api.post("/api/v1/studies/networks/files", json={"trial": 0, "format": format}))
-        until(lambda made=made: told(api.get(f"/api/v1/files/{made['id']}"))["state"] != "making")
-        done = told(api.get(f"/api/v1/files/{made['id']}"))
-        assert done["state"] == "done", done
-        answer = api.get(f"/api/v1/files/{made['id']}/content")
-        assert hashlib.sha256(answer.content).hexdigest() == done["sha256"] == answer.headers["etag"].strip('"')
-        assert len(answer.content) == done["size"]
-        check(answer.content)
-        again = told(api.post("/api/v1/studies/networks/files", json={"trial": 0, "format": format}))
-        assert (again["id"], again["state"]) == (made["id"], "done")
+    _is_safetensors(made(api, "safetensors"))
     assert api.post("/api/v1/studies/networks/files", json={"format": "onnx"}).status_code == 422
     assert api.post("/api/v1/studies/networks/files", json={"trial": 0, "format": "exe"}).status_code == 422
     assert api.post("/api/v1/studies/networks/files", json={"trial": 99, "format": "onnx"}).status_code == 404
     assert api.get("/api/v1/files/" + "0" * 32).status_code == 404
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("networks")
+def test_an_extracted_network_is_handed_out_whole(api: TestClient) -> None:
+    _is_extracted(made(api, "extract"))
+
+
+def made(api: TestClient, format: str) -> bytes:
+    """The file, whose hash is what was told; asked for again it is there at once."""
+    begun = told(api.post("/api/v1/studies/networks/files", json={"trial": 0, "format": format}))
+    until(lambda: told(api.get(f"/api/v1/files/{begun['id']}"))["state"] != "making")
+    done = told(api.get(f"/api/v1/files/{begun['id']}"))
+    assert done["state"] == "done", done
+    answer = api.get(f"/api/v1/files/{begun['id']}/content")
+    assert hashlib.sha256(answer.content).hexdigest() == done["sha256"] == answer.headers["etag"].strip('"')
+    assert len(answer.content) == done["size"]
+    again = told(api.post("/api/v1/studies/networks/files", json={"trial": 0, "format": format}))
+    assert (again["id"], again["state"]) == (begun["id"], "done")
+    return answer.content
 
 
 def _is_safetensors(content: bytes) -> None:

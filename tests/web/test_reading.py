@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from starlette.testclient import TestClient
 
+import nas
 from nas.store import open_store
 from tests.web.served import add, client, told, toy
 
@@ -208,14 +209,11 @@ def test_what_another_process_adds_is_read(tmp_path: Path) -> None:
         assert after["rate_per_s"] is not None
 
 
-def test_the_server_is_alive_ready_and_counted(api: TestClient) -> None:
+def test_the_server_is_alive_ready_and_counted(api: TestClient, store: Path) -> None:
     assert told(api.get("/healthz")) == {"status": "alive"}
     assert told(api.get("/readyz")) == {"status": "ready"}
     text = api.get("/metrics").text
     assert 'nas_trials{state="COMPLETED",study="toy"} 20.0' in text
     assert 'nas_requests_total{method="GET",status="200"}' in text
-    assert get(api, "server") == {"version": "0.1.0", "read_only": False, "jobs": False, "database": str(store_of(api))}
-
-
-def store_of(api: TestClient) -> Path:
-    return Path(get(api, "server")["database"])
+    told_of = {"version": nas.__version__, "read_only": False, "jobs": False, "token": False, "database": str(store)}
+    assert get(api, "server") == told_of
