@@ -34,6 +34,7 @@ OBJECTIVES = (Metric("error", "min"), Metric("cost", "min"))
 LIMIT_S = 12.0  # processor time of a candidate at one size, after which it stops if it has had two batches
 ELSEWHERE = {  # not asked here
     "given": "asks what it is given",
+    "policy": "asks what a trained policy draws",
     "exhaustive": "a space of 4^40 archs is not enumerated",
     "pyglove": "replays its generator for every stored trial; see experiments/search_speed",
     "optuna": "Optuna's samplers are measured without the adapter",

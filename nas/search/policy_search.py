@@ -28,12 +28,12 @@ class PolicySearch(Algorithm):
     are.  Where its draws are known already, an arch beside one of them is proposed.
 
     Args:
-        logits: decision name -> a number for each option, as `Policy.logits`; decisions that are not named are uniform.
+        logits: decision name -> a number for each option, of all decisions, as `Policy.logits`.
         bins: equal parts of a continuous decision, as the policy's.
         seed: names the sequence of random numbers.
 
     Raises:
-        AlgorithmError: when it is bound, the space lacks a decision, or has another number of options for it.
+        AlgorithmError: when it is bound, the space has other decisions, or another number of options for one.
     """
 
     name = "policy"
@@ -45,6 +45,11 @@ class PolicySearch(Algorithm):
         self.bins = bins
 
     def _check(self, space: Space) -> None:
+        if lacking := [name for name in space.names if name not in self.logits]:
+            raise AlgorithmError(
+                f"policy has no logits for {lacking[0]!r} of space {space.name!r}; give PolicySearch(policy.logits) of a policy "
+                "that was trained on it"
+            )
         try:
             self._distribution = Distribution(space, self.logits, self.bins)
         except SpaceError as error:

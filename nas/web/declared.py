@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nas.store import Store, StudyRecord
 
 # Those that are given archs, objects or other studies, or decide how far an evaluation goes.
-_NOT_BY_NAME = ("dna", "given", "transfer", "multifidelity", "multi_fidelity", "fidelity")
+_NOT_BY_NAME = ("dna", "given", "policy", "transfer", "multifidelity", "multi_fidelity", "fidelity")
 OFFERED = sorted(set(ALGORITHMS) - set(_NOT_BY_NAME))
 MOST_TRIALS = 10_000_000
 _OPTION = re.compile(r"[a-z_]{1,40}\Z")

@@ -23,7 +23,7 @@ def tilted(space: Space) -> dict[str, list[float]]:
 
 class TestPolicySearch(AlgorithmConformance):
     def make(self, seed: int = 0) -> Algorithm:
-        return PolicySearch(seed=seed)
+        return PolicySearch(tilted(flat()), seed=seed)
 
     def bound(self, space: Space, objectives: tuple[Metric, ...] = TWO, seed: int = 0) -> Algorithm:
         algorithm = PolicySearch(tilted(space), seed=seed)
@@ -60,6 +60,11 @@ def test_a_policy_without_doubt_proposes_what_is_beside_it() -> None:
 def test_a_policy_of_another_space_is_refused() -> None:
     with pytest.raises(AlgorithmError, match="policy was trained on another space: logits are given for 'd2'"):
         PolicySearch(tilted(flat(3))).bind(flat(2), TWO)
+    for logits in (None, {}, tilted(flat(2))):
+        with pytest.raises(
+            AlgorithmError, match="policy has no logits for 'd[02]' of space 'flat-3'; give PolicySearch"
+        ):
+            PolicySearch(logits).bind(flat(3), TWO)
 
 
 def test_archs_that_a_rule_forbids_are_not_proposed() -> None:

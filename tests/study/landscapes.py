@@ -15,7 +15,7 @@ from nas.search import ALGORITHMS
 from nas.space import Arch, Space
 
 #: Algorithms that need no more than their name, in a study of any evaluators.
-BY_NAME = sorted(set(ALGORITHMS) - {"given", "multi-fidelity", "robot", "transfer"})
+BY_NAME = sorted(set(ALGORITHMS) - {"given", "multi-fidelity", "policy", "robot", "transfer"})
 
 
 def grid(side: int = 8, axes: int = 2) -> Space:
