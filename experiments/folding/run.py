@@ -177,6 +177,27 @@ def trained(kind: str, way: str, seed: int, task: Classification, args: argparse
     return row
 
 
+def ends(kind: str, smoke: bool) -> dict[str, Any]:
+    """Time of what a mergeable network ends as over that of the one that keeps its layers, both folded, in turns."""
+    nets = []
+    sample = torch.randn(1, 1, 16, 16)
+    for way in WAYS[kind][:2]:
+        net = Vanilla(way, 32, 26) if kind == "vanilla" else Encoder(way, 64, 16, 26)
+        for module in net.modules():
+            if isinstance(module, nas.Fade):
+                module.faded_share.fill_(1.0)
+        nets.append(nas.fold(net, sample).module)
+    with exclusive():
+        found = measure_rounds(nets, [sample, sample], rounds=4 if smoke else 60)
+    ratio = round(float(statistics.median(found.visits[:, 1] / found.visits[:, 0])), 3)
+    return {
+        "kind": kind,
+        "kept_ms": round(float(found.ms[0]), 4),
+        "ended_ms": round(float(found.ms[1]), 4),
+        "ratio": ratio,
+    }
+
+
 def spread(values: list[float]) -> list[float]:
     """Mean and standard deviation."""
     return [round(statistics.mean(values), 3), round(statistics.stdev(values) if len(values) > 1 else 0.0, 3)]
@@ -209,6 +230,9 @@ def main() -> None:
             file = folder / f"{name.replace(' ', '_')}.json"
             found = kept(file, lambda name=name, space=space, sample=sample: latencies(name, space, sample, args.smoke))
             figures[name] = {"ratio": found["ratio"], "left": sum(row["left"] for row in found["archs"])}
+        for kind in WAYS:
+            found = kept(folder / f"{kind}-ends.json", lambda kind=kind: ends(kind, args.smoke))
+            figures[f"{kind}, end over kept"] = found["ratio"]
         rows = []
         for seed in range(args.seeds):
             task = glyphs(args.glyphs, seed) if args.glyphs else nas.digits(batch=64, seed=seed)
