@@ -92,6 +92,18 @@ def test_your_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert task.metric_names == ("error_rate", "f1", "loss")
 
 
+def test_a_policy_beside_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.train import family
+
+    (block,) = [block for block in BLOCKS if "nas.Policy(" in block]
+    monkeypatch.chdir(tmp_path)
+    names = {"nas": nas, "supernet": family.supernet(), "task": family.blobs(n=160)}
+    exec(block.replace("steps=400", "steps=8"), names)
+    names["study"].run(3, workers=0, progress=False)
+    assert names["study"].trials()["state"].eq("COMPLETED").sum() == 3
+    assert any(any(logits) for logits in names["policy"].logits.values())
+
+
 def test_your_own_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = [block for block in BLOCKS if "def mlp" in block]
     space = _module("readme_space", block, tmp_path, monkeypatch).space
