@@ -77,7 +77,7 @@ class Remote:
     """
 
     @checked(RemoteError)
-    def __init__(self, url: str, token: str | None = None, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, url: str, token: str | None = None, patience_s: Positive = PATIENCE_S) -> None:
         if not url.startswith(("http://", "https://")):
             raise RemoteError(f"{url!r} is no address of a server; give one as 'http://127.0.0.1:8017'")
         self.url = url.rstrip("/")

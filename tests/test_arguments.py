@@ -411,6 +411,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "Calibration": (nas.Calibration, lambda: {"source": supernet(), "task": task(), "batches": 2}),
     "Memory": (nas.Memory, lambda: {"source": supernet()}),
     "Given": (nas.Given, lambda: {"archs": [{"width": 2}]}),
+    "Remote": (nas.Remote, lambda: {"url": "http://127.0.0.1:1", "token": "t", "patience_s": 1.0}),
     "search.make": (nas.search.make, lambda: {"name": "nsga2", "population": 10}),
 }
 # Public names without arguments of their own to check, and why.
@@ -458,6 +459,7 @@ ELSEWHERE = {
     "Residuals": "takes modules; tests/supernet/test_residuals.py",
     "Fade": "takes modules; tests/train/test_fading.py",
     "RepNorm": "a layer, as PyTorch's are; tests/train/test_fading.py",
+    "grow": "works at once; tests/supernet/test_grow.py",
     "fold": "works at once; tests/deploy/test_folding.py",
     "Predicted": "reads files; tests/test_evaluate.py",
     "ElasticModel": "works at once; tests/deploy/test_elastic.py",
