@@ -80,11 +80,10 @@ def data(options: argparse.Namespace, seed: int) -> nas.Classification:
     return nas.digits(batch=BATCH, seed=seed)
 
 
-def space(classes: int) -> nas.Space:
-    """Two stages: width and depth of each, kernel and ratio of each block, which count where the block is there."""
-    return conv.space(
-        widths=((8, 12), (16, 24)), depths=(1, 2), kernels=(3, 5), ratios=(1, 2, 3), stem=8, classes=classes
-    )
+def space(classes: int, fixed: bool) -> nas.Space:
+    """Width (unless `fixed`) and depth of two stages, kernel and ratio of each block, which count where the block is there."""
+    widths = ((12,), (24,)) if fixed else ((8, 12), (16, 24))
+    return conv.space(widths=widths, depths=(1, 2), kernels=(3, 5), ratios=(1, 2, 3), stem=8, classes=classes)
 
 
 class Bench:
@@ -93,7 +92,7 @@ class Bench:
     def __init__(self, options: argparse.Namespace, sizes: Sizes, seed: int) -> None:
         self.sizes, self.seed = sizes, seed
         self.task = data(options, seed)
-        self.space = space(int(self.task.train[1].max()) + 1)
+        self.space = space(int(self.task.train[1].max()) + 1, options.fixed)
         self.counter = self.supernet()
         self.draw = random.Random(seed)
         drawn = random.Random(0)
@@ -175,21 +174,23 @@ def uniform(bench: Bench) -> dict[str, Any]:
     return {"arch": bench.chosen(net, "surrogate"), "net": net}
 
 
-def policy(bench: Bench, *, weight: float = -0.3, lr: float = 0.05, flips: int = 0) -> dict[str, Any]:
-    """TuNAS's reward; a step of the policy on 2 batches every 4 steps of the weights, with 4 draws or with a draw and flips."""
+def policy(
+    bench: Bench, *, weight: float = -0.3, lr: float = 0.05, flips: int = 0, gates: bool = False
+) -> dict[str, Any]:
+    """TuNAS's reward; a step on 2 batches every 4 steps of the weights, with 4 draws, or a draw and flips or gates."""
     policy = nas.Policy(
         nas.Costs(bench.counter),
         bench.target,
         metric="macs",
         reward=nas.AbsoluteReward(weight),
-        estimator=nas.Flip(1, flips) if flips else nas.ScoreFunction(4),
+        estimator=nas.MaskGates(1) if gates else nas.Flip(1, flips) if flips else nas.ScoreFunction(4),
         batch=BATCH,
         batches=2,
         every=4,
         warmup=0.25,
         lr=lr,
     )
-    forwards = 1 + FLIP * flips if flips else 4
+    forwards = 1 + 3 if gates else 1 + FLIP * flips if flips else 4  # a backward is two
     each = 1 + (1 - policy.warmup) * forwards * 2 / 3 / 4
     net = weights(bench, round((bench.sizes.passes - bench.sizes.looks * bench.look) / each), policy)
     arch = bench.chosen(net, nas.PolicySearch(policy.logits))
@@ -209,6 +210,7 @@ MADE: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "random": randomly,
     "policy, larger steps": partial(policy, weight=-1.0, lr=0.2),
     "policy, flips": partial(policy, weight=-1.0, lr=0.2, flips=3),
+    "policy, gates": partial(policy, weight=-3.0, lr=0.2, gates=True),  # of a loss, not of an accuracy
 }
 FIRST = ("uniform", "policy", "random")
 
@@ -216,7 +218,7 @@ FIRST = ("uniform", "policy", "random")
 # -- what is asked of them
 
 
-def rows(bench: Bench, ways: Sequence[str]) -> Iterator[dict[str, Any]]:
+def rows(bench: Bench, ways: Sequence[str], brief: bool) -> Iterator[dict[str, Any]]:
     """All figures of one seed."""
     nets: dict[str, nas.Supernet] = {}
     sets = {"uniform": list(dict.fromkeys(bench.space.sample(bench.draw) for _ in range(2 * bench.sizes.compared)))}
@@ -242,7 +244,7 @@ def rows(bench: Bench, ways: Sequence[str]) -> Iterator[dict[str, Any]]:
             row["entropy"] = statistics.mean(learnt.entropy(one)[0] for one in drawn)
             sets[way] = found["policy"].archs(bench.sizes.compared)
         yield row
-    for name, archs in sets.items() if "uniform" in ways else ():  # both weights are compared on all
+    for name, archs in sets.items() if "uniform" in ways and not brief else ():  # both weights are compared on all
         truth = [bench.alone(arch, bench.sizes.alone // 2, "test", 7) for arch in archs]
         yield {"truth": name, "mean": statistics.mean(truth), "spread": statistics.pstdev(truth)}
         for way, net in nets.items():
@@ -267,6 +269,8 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--glyphs", type=Path, help="glyphs.npz: images (n, 16, 16), labels, typeface; else the digits")
     words.add_argument("--ways", nargs="+", choices=list(MADE), default=list(FIRST), help="default: %(default)s")
+    words.add_argument("--fixed", action="store_true", help="widths of one choice, where gates are exact")
+    words.add_argument("--brief", action="store_true", help="no rank correlations")
     words.add_argument("--runs", type=Path, help="folder of the raw rows")
     words.add_argument("--report", action="store_true", help="print the figures of the rows that are there")
     words.add_argument("--smoke", action="store_true")
@@ -282,7 +286,7 @@ def main() -> None:
         if file is not None and file.exists():
             continue
         made = []
-        for row in rows(Bench(options, sizes, seed), options.ways):
+        for row in rows(Bench(options, sizes, seed), options.ways, options.brief):
             made.append(row)
             print(seed, row, flush=True)
         found += made
