@@ -1,6 +1,6 @@
 """What a trial costs over HTTP, beside workers of this machine and of Ray, and what is lost when servers and clients are killed.
 
-    python experiments/remote_workers/run.py [--smoke] [--trials 2000] [--kills 200]
+    python experiments/remote_workers/run.py [--smoke] [--trials 8000] [--kills 200]
 
 One JSON line last.  See README.md.
 """
@@ -37,7 +37,7 @@ def main() -> None:
     """Measure, and print."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--smoke", action="store_true", help="few trials and kills, without Ray")
-    words.add_argument("--trials", type=int, default=2000, help="of each way")
+    words.add_argument("--trials", type=int, default=8000, help="of each way")
     words.add_argument("--kills", type=int, default=200)
     options = words.parse_args()
     if options.smoke:
@@ -48,7 +48,7 @@ def main() -> None:
         for name, way in {"local workers": local_ms, **ways}.items():
             figures[f"{name}, ms a trial"] = way(Path(folder), options.trials)
             print(name, figures[f"{name}, ms a trial"], flush=True)
-        for batch in (1, 8) if options.smoke else (1, 8, 64):
+        for batch in (1, 8) if options.smoke else (1, 8, 64, 256):
             found = http_ms(Path(folder), options.trials, batch)
             figures[f"http, batches of {batch}, ms a trial"] = found
             print("http", batch, found, flush=True)
