@@ -43,7 +43,7 @@ def training(path: Path, net: Supernet | None = None) -> Training:
 def resume(path: Path) -> None:
     """What a training reads before it goes on."""
     made = training(path)
-    found = made._found()
+    found = made.found()
     if found is None:
         raise CheckpointError("state.json is missing, so that the training would begin anew")
     kept = nn.ModuleList(keep(made).values())

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from nas.errors import StoreError
+from nas.errors import DatabaseError, StoreError
 from nas.store.sql import Transaction
 
 #: Seconds that a writer waits for another one before it gives up.
@@ -46,7 +46,7 @@ class Sqlite:
         try:
             is_folder, exists = self.path.is_dir(), self.path.exists()
         except OSError as error:
-            raise StoreError(f"database {self.shown} cannot be opened: {error.strerror}; check the path") from error
+            raise DatabaseError(f"database {self.shown} cannot be opened: {error.strerror}; check the path") from error
         if is_folder:
             raise StoreError(
                 f"database {self.shown} is a folder; give the path of a file, as in {self.shown[1:-1]}/nas.db"

@@ -257,7 +257,7 @@ except Exception as error:
 """
     front, error = as_nobody(code, shared, "results.db").splitlines()
     assert front == "[0]"
-    assert error.startswith("StoreError database ")
+    assert error.startswith("DatabaseError database ")
     assert "cannot be written: the file or its folder is read-only" in error or "cannot be opened" in error
 
 
@@ -268,8 +268,8 @@ try:
 except Exception as error:
     print(type(error).__name__, error)
 """
-    assert "StoreError database" in as_nobody(code, shared, "new.db")
-    assert "StoreError database" in as_nobody(code, shared, "folder/new.db")
+    assert "DatabaseError database" in as_nobody(code, shared, "new.db")
+    assert "DatabaseError database" in as_nobody(code, shared, "folder/new.db")
 
 
 # -- how it is made --------------------------------------------------------------------------------------------------
