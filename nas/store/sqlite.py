@@ -58,7 +58,7 @@ class Sqlite:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(
+            raise DatabaseError(
                 f"database {self.shown} cannot be made: no folder {str(self.path.parent)!r} ({error.strerror})"
             ) from error
         return _engine(self._connect_writer, self.begin_write[0])
