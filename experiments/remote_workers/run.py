@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import random
 import signal
 import socket
@@ -189,7 +188,7 @@ def killed(folder: Path, kills: int) -> dict[str, Any]:
             servers += 1
         else:
             at = draw.randrange(CLIENTS)
-            os.kill(several[at].pid, signal.SIGKILL)
+            several[at].kill()  # by SIGKILL, if it has not ended
             several[at].join()
             several[at] = clients(server.url, "s", 4, 5.0)[at]
             several[at].start()
