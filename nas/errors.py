@@ -63,6 +63,10 @@ class DatabaseError(StoreError):
     """The results database cannot be read or written now, or what it holds is damaged: whatever was asked of it."""
 
 
+class StudyExists(StoreError):
+    """A study of that name is in the database already."""
+
+
 class ReportError(StoreError):
     """A finished trial was reported again, with another result."""
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam as p
 
 from nas.checking import Positive, checked
-from nas.errors import StoreError, brief, suggest
+from nas.errors import StoreError, StudyExists, brief, suggest
 from nas.metrics import Constraint, Metric, unit_of
 from nas.store import history
 from nas.store import statements as s
@@ -176,7 +176,7 @@ class Store:
             if known is not None and sql.again and known[1] == now:
                 return  # by the first try, whose answer was lost
             if known is not None:
-                raise StoreError(
+                raise StudyExists(
                     f"study {name!r} already exists in database {self._database.shown}; open it, or choose another name"
                 )
             space_id = register(sql, space_schema)

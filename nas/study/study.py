@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas import signals
 from nas.checking import Count, Natural, NonNegative, Positive, checked
-from nas.errors import EvaluationError, MetricError, SpaceError, StoreError, StudyError, suggest
+from nas.errors import EvaluationError, MetricError, SpaceError, StoreError, StudyError, StudyExists, suggest
 from nas.evaluate import Evaluation
 from nas.evaluate.base import Evaluator, EvaluatorLike, adapted, settings_of
 from nas.evaluate.gated import with_conditions
@@ -197,6 +197,15 @@ class Study:
         """The study in the database: created when it is not there, checked against this declaration when it is."""
         if self._opened is None:
             self._opened = self._open()
+        return self._opened
+
+    def create(self) -> StudyRecord:
+        """Create the study in the database, which must not have one of its name.
+
+        Raises:
+            StudyExists: it has.
+        """
+        self._opened = self._create()
         return self._opened
 
     @checked(StudyError)
@@ -513,10 +522,8 @@ class Study:
         if self.name not in self.store.names():
             try:
                 return self._create()
-            except StoreError:
-                if self.name not in self.store.names():
-                    raise
-                # Another process that runs the same job was quicker: this one joins it.
+            except StudyExists:
+                pass  # another process that runs the same job was quicker: this one joins it
         record = self.store.open_study(self.name)
         self._check_same(record)
         note = follow(record, self.space)

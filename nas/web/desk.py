@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.errors import NasError, ReportError, StoreError
+from nas.errors import DatabaseError, NasError, ReportError, StoreError
 from nas.search import MultiFidelity
 from nas.space.plain import Values
 from nas.store import Report
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from nas.store import Store, StudyRecord
     from nas.study import Study
     from nas.study.driver import Driver
-
-LEASE_S, LONGEST_LEASE_S = 60.0, 86_400.0
+    from nas.web.jobs import Jobs
 
 
 @dataclass(frozen=True)
@@ -39,16 +38,12 @@ class Handout:
 
 @dataclass(frozen=True)
 class Told:
-    """One result that a worker reports."""
+    """What a worker says of a trial: intermediate values (step, metric, value), and how it ended, if it has."""
 
     number: int
     attempt: int
-    state: Any
-    measurements: dict[str, float]
-    reason: str | None
-    duration_s: float | None
-    started: float | None
     steps: Sequence[tuple[int, str, float]]
+    end: Report | None
 
 
 def owner(worker: str) -> str:
@@ -116,10 +111,10 @@ class Desks:
     """Desks of one database by study, made when they are first asked.
 
     Args:
-        jobs: job files by resolved path, of the operator's folder.
+        jobs: of the operator's folder; None where there is none.
     """
 
-    def __init__(self, jobs: Any) -> None:
+    def __init__(self, jobs: Jobs | None) -> None:
         self._jobs = jobs
         self._desks: dict[tuple[int, float], Desk] = {}
         self._making: dict[tuple[int, float], threading.Lock] = {}
@@ -177,14 +172,16 @@ def _of_job(job: Path, record: StudyRecord, store: Store) -> Study:
 
 
 def tell(record: StudyRecord, worker: str, told: Sequence[Told]) -> list[dict[str, Any]]:
-    """Record what a worker reports; for each trial what is true of it then, or `status` 409 and why it was refused.
+    """Record what a worker reports; for each in order what is true of the trial then, or `status` 409 and why it was refused.
 
     Telling the same again is answered the same.
     """
-    refused = {one.number: fault for one in told if (fault := _step(record, worker, one)) is not None}
-    reports = [_report(worker, one) for one in told if one.state is not None]
-    ended = {answer["number"]: answer for answer in _ended(record, reports)}
-    return [ended.get(one.number) or refused.get(one.number) or _accepted(one.number, "RUNNING") for one in told]
+    steps = [_step(record, worker, one) for one in told]
+    ends = iter(_ended(record, [one.end for one in told if one.end is not None]))
+    return [
+        next(ends) if one.end is not None else refused or _accepted(one.number, "RUNNING")
+        for one, refused in zip(told, steps, strict=True)
+    ]
 
 
 def _step(record: StudyRecord, worker: str, one: Told) -> dict[str, Any] | None:
@@ -195,22 +192,11 @@ def _step(record: StudyRecord, worker: str, one: Told) -> dict[str, Any] | None:
     try:
         for step, name, value in one.steps:
             record.measure(one.number, name, value, step, (owner(worker), one.attempt))
+    except DatabaseError:
+        raise  # not refused: the worker holds its lease, and tells it again
     except StoreError as error:
         return _refused(one.number, str(error))
     return None
-
-
-def _report(worker: str, one: Told) -> Report:
-    return Report(
-        one.number,
-        owner(worker),
-        one.attempt,
-        one.state,
-        one.measurements,
-        one.reason,
-        duration_s=one.duration_s,
-        started=one.started,
-    )
 
 
 def _ended(record: StudyRecord, reports: Sequence[Report]) -> list[dict[str, Any]]:

@@ -18,10 +18,11 @@ from starlette.responses import StreamingResponse
 
 from nas.errors import NasError
 from nas.web.problems import Problem
-from nas.web.reading import rate, record_of, spelled, state_of
+from nas.web.reading import activity, record_of, spelled, state_of
 
 if TYPE_CHECKING:
     from nas.store import StudyRecord
+    from nas.store.looking import Position
     from nas.web.state import State
 
 api = APIRouter()
@@ -38,16 +39,21 @@ def event(kind: str, data: Any, identity: str | None = None) -> str:
     return f"{mark}event: {kind}\ndata: {json.dumps(data, allow_nan=False)}\n\n"
 
 
+#: How far a study is: trials finished, trials added, version of the front.  An event is of one; None where it is of none.
+Mark = tuple[int, int, int]
+Event = tuple[Mark | None, str]
+
+
 class Feed:
     """Looks at one thing for all who watch it.
 
     Args:
-        look: called in a thread: the events since the last look, as texts; raises a `Problem` where there is nothing any more.
+        look: called in a thread: the events since the last look; raises a `Problem` where there is nothing any more.
     """
 
-    def __init__(self, look: Callable[[], list[str]]) -> None:
+    def __init__(self, look: Callable[[], list[Event]]) -> None:
         self._look = look
-        self._readers: set[asyncio.Queue[str | None]] = set()
+        self._readers: set[asyncio.Queue[Event | None]] = set()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -55,27 +61,40 @@ class Feed:
         """How many watch."""
         return len(self._readers)
 
-    async def events(self, first: list[str], request: Request) -> AsyncIterator[str]:
-        """What one reader is sent: `first`, then everything that comes."""
-        queue: asyncio.Queue[str | None] = asyncio.Queue(_QUEUED)
+    def join(self) -> asyncio.Queue[Event | None]:
+        """Begin to watch: from now on every event is put into the queue; `events` reads it."""
+        queue: asyncio.Queue[Event | None] = asyncio.Queue(_QUEUED)
         self._readers.add(queue)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._watch())
+        return queue
+
+    async def events(
+        self, queue: asyncio.Queue[Event | None], first: Event | None, request: Request
+    ) -> AsyncIterator[str]:
+        """What one reader is sent: `first`, which was read after it joined, then what comes and is not in that already."""
+        known = None if first is None else first[0]
         try:
-            yield "retry: 1000\n\n" + "".join(first)
+            yield "retry: 1000\n\n" + ("" if first is None else first[1])
             while True:
                 try:
-                    text = await asyncio.wait_for(queue.get(), ALIVE_S)
+                    found = await asyncio.wait_for(queue.get(), ALIVE_S)
                 except TimeoutError:
                     if await request.is_disconnected():
                         return
                     yield ": alive\n\n"
                     continue
-                if text is None:
+                if found is None:
                     return
-                yield text
+                mark, text = found
+                if not (mark and known and all(new <= old for new, old in zip(mark, known, strict=True))):
+                    yield text
         finally:
-            self._readers.discard(queue)
+            self.leave(queue)
+
+    def leave(self, queue: asyncio.Queue[Event | None]) -> None:
+        """Watch no more."""
+        self._readers.discard(queue)
 
     async def _watch(self) -> None:
         while self._readers:
@@ -85,20 +104,20 @@ class Feed:
             except Problem as problem:
                 if problem.status == 503:
                     continue  # the database is away for a while
-                self._send([event("gone", {"detail": problem.detail})], last=True)
+                self._send([(None, event("gone", {"detail": problem.detail}))], last=True)
                 return
             except NasError:
                 continue
             self._send(found)
 
-    def _send(self, texts: list[str], *, last: bool = False) -> None:
+    def _send(self, found: list[Event], *, last: bool = False) -> None:
         for queue in list(self._readers):
-            for text in [*texts, *([None] if last else [])]:
+            for one in [*found, *([None] if last else [])]:
                 if queue.full():
                     while not queue.empty():
                         queue.get_nowait()
-                    queue.put_nowait(event("reload", {}))
-                queue.put_nowait(text)
+                    queue.put_nowait((None, event("reload", {})))
+                queue.put_nowait(one)
 
     def close(self) -> None:
         """Tell everybody that the server ends."""
@@ -113,34 +132,32 @@ class Watched:
     def __init__(self, state: State, name: str, record: StudyRecord) -> None:
         self._state, self._name = state, name
         self._created = record.created
-        position = record.position()
-        self._at = (position.finished, position.added, position.front_version)
+        self._at = mark_of(record.position())
         self._worked = bool(record.leases())
 
-    def look(self) -> list[str]:
+    def look(self) -> list[Event]:
         """Events since the last look."""
         record = self._state.opened.study(self._name)
         if record.created != self._created:
             raise Problem(404, f"study {self._name!r} was deleted, and another has its name")
-        position = record.position()
-        now = (position.finished, position.added, position.front_version)
-        leases = record.leases()
-        texts = []
-        if now != self._at:
-            texts.append(change(record, self._at[0], self._at[2]))
+        position, leases = record.position(), record.leases()
+        found = [] if mark_of(position) == self._at else [change(record, position, self._at)]
         if self._worked and not leases:
-            texts.append(event("idle", {"counts": position.counts}))
-        self._at, self._worked = now, bool(leases)
-        return texts
+            found.append((None, event("idle", {"counts": position.counts})))
+        self._at, self._worked = mark_of(position), bool(leases)
+        return found
 
 
-def change(record: StudyRecord, after: int, front_version: int) -> str:
-    """The event of everything since a position."""
-    position = record.position()
-    ended = record.ended(min(after, position.finished), MOST_ENDED) if position.finished >= after else []
-    workers: dict[str, int] = {}
-    for lease in record.leases():
-        workers[lease.worker] = workers.get(lease.worker, 0) + 1
+def mark_of(position: Position) -> Mark:
+    """A position without its counts."""
+    return position.finished, position.added, position.front_version
+
+
+def change(record: StudyRecord, position: Position, since: Mark) -> Event:
+    """The event of everything between two positions."""
+    after, _, front_version = since
+    few = min(MOST_ENDED, max(0, position.finished - after))
+    ended = record.ended(after, few) if few else []
     data = {
         "position": spelled(position),
         "counts": position.counts,
@@ -148,13 +165,12 @@ def change(record: StudyRecord, after: int, front_version: int) -> str:
         "more": position.finished != after + len(ended),
         "front_version": position.front_version,
         "front_changed": position.front_version != front_version,
-        "workers": [{"worker": worker, "trials": count} for worker, count in sorted(workers.items())],
-        "rate_per_s": rate(record.recent_times()),
+        **activity(record),
     }
-    return event("change", data, spelled(position))
+    return mark_of(position), event("change", data, spelled(position))
 
 
-def _position(said: str | None) -> tuple[int, int, int] | None:
+def _position(said: str | None) -> Mark | None:
     """The position that a client was at."""
     parts = (said or "").split(".")
     if len(parts) != 3 or not all(part.isascii() and part.isdecimal() and len(part) < 12 for part in parts):
@@ -163,24 +179,27 @@ def _position(said: str | None) -> tuple[int, int, int] | None:
     return finished, added, version
 
 
-@api.get(
-    "/studies/{study}/events",
-    response_class=StreamingResponse,
-)
+def _stream(feed: Feed, queue: asyncio.Queue[Event | None], first: Event | None, request: Request) -> StreamingResponse:
+    return StreamingResponse(feed.events(queue, first, request), media_type="text/event-stream", headers=_HEADERS)
+
+
+@api.get("/studies/{study}/events", response_class=StreamingResponse)
 async def study_events(request: Request, study: str) -> StreamingResponse:
     """What changes in a study, as server-sent events."""
     state = state_of(request)
+    record = await anyio.to_thread.run_sync(lambda: record_of(request, study))
 
-    def begin() -> tuple[Feed, list[str]]:
-        record = record_of(request, study)
-        feed = state.feed((study, record.created), lambda: Watched(state, study, record).look)
-        was = _position(request.headers.get("last-event-id"))
-        if was is None:
-            return feed, [change(record, record.position().finished, record.position().front_version)]
-        return feed, [change(record, was[0], was[2])]
+    def first() -> Event:
+        position = record.position()
+        return change(record, position, _position(request.headers.get("last-event-id")) or mark_of(position))
 
-    feed, first = await anyio.to_thread.run_sync(begin)
-    return StreamingResponse(feed.events(first, request), media_type="text/event-stream", headers=_HEADERS)
+    feed = await state.feed((study, record.created), lambda: Watched(state, study, record).look)
+    queue = feed.join()  # before it is read what there is, so that nothing is missed in between
+    try:
+        return _stream(feed, queue, await anyio.to_thread.run_sync(first), request)
+    except BaseException:
+        feed.leave(queue)
+        raise
 
 
 class Overview:
@@ -193,17 +212,17 @@ class Overview:
     def _now(self) -> dict[str, Any]:
         return {one.name: (one.created, one.counts, one.front_size) for one in self._state.opened.store.studies()}
 
-    def look(self) -> list[str]:
+    def look(self) -> list[Event]:
         """An event where studies changed."""
         now, was = self._now(), self._was
         self._was = now
         changed = sorted(name for name in now.keys() | was.keys() if now.get(name) != was.get(name))
-        return [event("studies", {"changed": changed[:200], "at": time.time()})] if changed else []
+        return [(None, event("studies", {"changed": changed[:200], "at": time.time()}))] if changed else []
 
 
 @api.get("/events", response_class=StreamingResponse)
 async def events(request: Request) -> StreamingResponse:
     """Which studies change, as server-sent events."""
     state = state_of(request)
-    feed = await anyio.to_thread.run_sync(lambda: state.feed(None, lambda: Overview(state).look))
-    return StreamingResponse(feed.events([], request), media_type="text/event-stream", headers=_HEADERS)
+    feed = await state.feed(None, lambda: Overview(state).look)
+    return _stream(feed, feed.join(), None, request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -73,19 +74,17 @@ def studies(request: Request) -> Json:
                 "front": summary.front_size,
                 "best": summary.best,
                 "level_of": summary.level_of,
-                **_activity(record),
+                **activity(record),
                 "hypervolume": state.volumes.of(record, most=_SMALL),
             }
         )
     return Json({"studies": found})
 
 
-def _activity(record: StudyRecord) -> dict[str, Any]:
-    """When something was last finished, who works now, and how fast."""
+def activity(record: StudyRecord) -> dict[str, Any]:
+    """When something was last finished, who works now on how many trials, and how fast."""
     times = record.recent_times()
-    workers: dict[str, int] = {}
-    for lease in record.leases():
-        workers[lease.worker] = workers.get(lease.worker, 0) + 1
+    workers = Counter(lease.worker for lease in record.leases())
     return {
         "last_activity": times[-1] if times else None,
         "workers": [{"worker": worker, "trials": count} for worker, count in sorted(workers.items())],
@@ -141,7 +140,7 @@ def study(request: Request, study: str) -> Json:
             "decisions": record.schema["decisions"],
             "latency_devices": devices,
             "leases": [vars_of_lease(one) for one in record.leases()],
-            **_activity(record),
+            **activity(record),
             "hypervolume": state.volumes.of(record, most=_SMALL),
         }
     )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from nas.web.desk import Desks
-from nas.web.events import Feed
+from nas.web.events import Event, Feed
 from nas.web.jobs import Jobs
 from nas.web.making import Making
 from nas.web.opened import Opened
@@ -53,18 +54,15 @@ class State:
         self._store = store
         self._feeds: dict[Hashable, Feed] = {}
         self._layers: dict[tuple[int, float, int], dict[str, Any]] = {}
-        self._lock = threading.Lock()
 
-    def feed(self, which: Hashable, look: Callable[[], Callable[[], list[str]]]) -> Feed:
-        """The feed of something, made where nobody watches it yet."""
-        with self._lock:
-            for other, feed in list(self._feeds.items()):
-                if other != which and not feed.readers:
-                    del self._feeds[other]
-            found = self._feeds.get(which)
-            if found is None or not found.readers:
-                found = self._feeds[which] = Feed(look())
-            return found
+    async def feed(self, which: Hashable, look: Callable[[], Callable[[], list[Event]]]) -> Feed:
+        """The feed of something, made where nobody watches it yet; whoever gets it joins it at once."""
+        found = self._feeds.get(which)
+        if found is None or not found.readers:
+            fresh = Feed(await anyio.to_thread.run_sync(look))
+            self._feeds = {other: feed for other, feed in self._feeds.items() if feed.readers}
+            found = self._feeds.setdefault(which, fresh)  # another request may have been quicker
+        return found
 
     @property
     def watchers(self) -> int:
@@ -104,8 +102,6 @@ class State:
 
     def _counted(self, job: Path, record: StudyRecord, number: int) -> dict[str, Any]:
         words = [sys.executable, "-m", "nas.web.layers", str(job), record.name, str(number)]
-        import os
-
         try:
             done = subprocess.run(
                 words,

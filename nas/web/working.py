@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
-from nas.errors import DatabaseError, NasError, brief
+from nas.errors import DatabaseError, NasError, StudyExists, brief
+from nas.store import Report
 from nas.store.settle import study_name_fault
 from nas.web import bodies, desk
 from nas.web.declared import study_of
@@ -27,15 +28,16 @@ def create(request: Request, body: bodies.NewStudy) -> Response:
     store = state.opened.store
     if (fault := study_name_fault(body.name)) is not None:
         raise Problem(422, fault)
-    if body.name in store.names():
-        raise Problem(409, f"study {body.name!r} exists already; take another name")
     try:
         study = study_of(body.model_dump(), store)
     except DatabaseError:
         raise
     except NasError as error:
         raise Problem(422, brief(error)) from None
-    record = study.record
+    try:
+        record = study.create()
+    except StudyExists as error:  # another request was quicker
+        raise Problem(409, str(error)) from None
     state.desks.keep(study)
     told = {"name": record.name, "decisions": record.schema["decisions"], "archs": min(study.space.size, 2**53)}
     return Json(told, 201)
@@ -63,17 +65,12 @@ def heartbeat(request: Request, study: StudyPath, body: bodies.Heartbeat) -> Jso
 def tell(request: Request, study: StudyPath, body: bodies.Tell) -> Response:
     """How trials ended, or how far they are; telling the same again changes nothing."""
     record = record_of(request, study)
-    now = time.time()
     told = [
         desk.Told(
             one.number,
             one.attempt,
-            one.state if one.state is not None else ("COMPLETED" if one.measurements else None),
-            one.measurements,
-            one.reason,
-            one.duration_s,
-            None if one.duration_s is None else now - one.duration_s,
             [(step.step, name, value) for step in one.steps for name, value in step.measurements.items()],
+            _end(body.worker, one),
         )
         for one in body.results
     ]
@@ -82,3 +79,21 @@ def tell(request: Request, study: StudyPath, body: bodies.Tell) -> Response:
     if refused:
         return answer(Problem(409, str(refused[0]["detail"]), results=answers))
     return Json({"results": answers})
+
+
+def _end(worker: str, one: bodies.Result) -> Report | None:
+    """How a trial ended; None of one that goes on."""
+    state = one.state or ("COMPLETED" if one.measurements else None)
+    if state is None:
+        return None
+    started = None if one.duration_s is None else time.time() - one.duration_s
+    return Report(
+        one.number,
+        desk.owner(worker),
+        one.attempt,
+        state,
+        one.measurements,
+        one.reason,
+        duration_s=one.duration_s,
+        started=started,
+    )

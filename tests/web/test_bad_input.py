@@ -112,7 +112,7 @@ def test_malformed_json_is_one_sentence(api: TestClient, body: bytes) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"name": "toy"}, "exists already"),
+        ({"name": "toy"}, "already exists"),
         ({"name": "../up"}, "is not usable"),
         ({"name": "<script>"}, "is not usable"),
         ({"name": "x" * 300}, "name"),
@@ -180,8 +180,12 @@ def test_of_several_results_those_that_are_right_are_recorded(tmp_path: Path) ->
         first, second = told(one.post("/api/v1/studies/new/ask", json={"worker": "w", "count": 2}))["trials"]
         good = {"number": first["number"], "attempt": first["attempt"], "measurements": {"accuracy": 0.5}}
         late = {"number": second["number"], "attempt": 7, "measurements": {"accuracy": 0.5}}
-        answer = one.post("/api/v1/studies/new/tell", json={"worker": "w", "results": [good, late]})
-        assert [each["status"] for each in answer.json()["results"]] == [200, 409]
+        other = {**good, "measurements": {"accuracy": 0.6}}
+        goes_on = {"number": second["number"], "attempt": 1, "steps": [{"step": 0, "measurements": {"accuracy": 0.1}}]}
+        results = [late, good, other, goes_on, {**goes_on, "attempt": 7}]
+        answer = one.post("/api/v1/studies/new/tell", json={"worker": "w", "results": results})
+        assert [each["status"] for each in answer.json()["results"]] == [409, 200, 409, 200, 409]
+        assert [each["number"] for each in answer.json()["results"]] == [1, 0, 0, 1, 1]
         problem(answer, 409)
         assert told(one.get("/api/v1/studies/new"))["counts"]["COMPLETED"] == 1
 
@@ -245,10 +249,32 @@ def test_a_locked_database_is_one_sentence(tmp_path: Path, monkeypatch: pytest.M
         try:
             answer = one.post("/api/v1/studies/new/ask", json={"worker": "w"})
             assert "locked" in problem(answer, 503)
+            step = {"number": 0, "attempt": 1, "steps": [{"step": 0, "measurements": {"accuracy": 0.1}}]}
+            answer = one.post("/api/v1/studies/new/tell", json={"worker": "w", "results": [step]})
+            assert "locked" in problem(answer, 503), "nobody took the worker's lease"
         finally:
             connection.rollback()
             connection.close()
         assert len(told(one.post("/api/v1/studies/new/ask", json={"worker": "w"}))["trials"]) == 1
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path) -> None:
+    from tests.test_full_disk import room
+
+    path = tmp_path / "new.db"
+    open_store(path).close()
+    with client(path) as one:
+        told(one.post("/api/v1/studies", json={**NEW, "trials": 24}))
+        trials = told(one.post("/api/v1/studies/new/ask", json={"worker": "w"}))["trials"]
+        with room(1):
+            answer = one.post("/api/v1/studies/new/ask", json={"worker": "v"})
+            assert "database" in problem(answer, 503)
+            result = {"number": 0, "attempt": 1, "measurements": {"accuracy": 0.5}}
+            problem(one.post("/api/v1/studies/new/tell", json={"worker": "w", "results": [result]}), 503)
+            assert told(one.get("/api/v1/studies/new"))["counts"]["RUNNING"] == 1, "it can be read"
+        told(one.post("/api/v1/studies/new/tell", json={"worker": "w", "results": [result]}))
+        assert [each["number"] for each in trials] == [0]
+        assert told(one.get("/api/v1/studies/new"))["counts"]["COMPLETED"] == 1
 
 
 def test_a_deleted_study_is_gone_and_another_of_its_name_is_another(tmp_path: Path) -> None:

@@ -124,16 +124,16 @@ def test_a_reader_that_is_slow_is_told_to_load_anew() -> None:
 
     from nas.web.events import Feed, event
 
-    async def watch() -> list[str]:
-        class Request:
-            async def is_disconnected(self) -> bool:
-                return False
+    class Request:
+        async def is_disconnected(self) -> bool:
+            return False
 
+    async def watch() -> list[str]:
         feed = Feed(lambda: [])
-        reader = feed.events([], Request())  # type: ignore[arg-type]
+        reader = feed.events(feed.join(), None, Request())  # type: ignore[arg-type]
         seen = [await anext(reader)]
         for at in range(1000):
-            feed._send([event("change", at)])
+            feed._send([(None, event("change", at))])
         feed._send([], last=True)
         async for text in reader:
             seen.append(text)
@@ -143,3 +143,20 @@ def test_a_reader_that_is_slow_is_told_to_load_anew() -> None:
     assert len(seen) < 200
     assert any("event: reload" in text for text in seen)
     assert "data: 999" in seen[-1]
+
+
+def test_what_happens_while_a_reader_joins_is_told_once() -> None:
+    import asyncio
+
+    from nas.web.events import Feed
+
+    async def watch() -> list[str]:
+        feed = Feed(lambda: [])
+        queue = feed.join()
+        feed._send([((3, 5, 1), "before it was read")])  # what is read then has it
+        first = ((4, 5, 1), "read")
+        feed._send([((4, 5, 1), "as it was read"), ((4, 6, 1), "after"), ((5, 6, 2), "later")])
+        feed._send([], last=True)
+        return [text async for text in feed.events(queue, first, None)]  # type: ignore[arg-type]
+
+    assert asyncio.run(watch()) == ["retry: 1000\n\nread", "after", "later"]
