@@ -110,3 +110,14 @@ def _element(value: Any) -> float:
     if hasattr(found, "shape"):  # an array of objects that holds another one
         raise _Fault(f"{glimpse(value)}; {_MUST}")
     return _converted(found)
+
+
+def cell(value: Any) -> float | int | None:
+    """A number of a table as JSON has it: whole ones without a fraction, None where there is none."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):  # None, pandas.NA
+        return None
+    if not math.isfinite(found):
+        return None
+    return int(value) if isinstance(value, int) or (found.is_integer() and abs(found) < 2**53) else found

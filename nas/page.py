@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from nas.errors import NasError
-from nas.measurements import RESERVED
+from nas.measurements import RESERVED, cell
 from nas.metrics import Metric
 from nas.noise import LEGEND, half_spread, is_noisy, tells, with_noise
 from nas.plot import MADE_BY, axes_of
@@ -102,17 +102,11 @@ def _point(
         "number": number,
         "state": state,
         "front": front,
-        "values": {name: _number(row.get(name)) for name in metrics},
+        "values": {name: cell(row.get(name)) for name in metrics},
         "half": halves,
         "noisy": [name for name in metrics if is_noisy(row, name)],
         "choices": {printable(choice): _plain(value) for choice, value in dict(row.get("choices") or {}).items()},
     }
-
-
-def _number(value: Any) -> float | int | None:
-    if value is None or value is pd.NA or not math.isfinite(float(value)):
-        return None
-    return int(value) if float(value).is_integer() and abs(value) < 2**53 else float(value)
 
 
 def _plain(value: Any) -> Any:
@@ -131,7 +125,7 @@ def _table(front: pd.DataFrame, metrics: Sequence[str], noisy: Sequence[str]) ->
 def _row(number: int, row: Mapping[Any, Any], metrics: Sequence[str], noisy: Sequence[str]) -> str:
     cells = [f"<td data-value={number}>{number}</td>"]
     for name in metrics:
-        value = _number(row.get(name))
+        value = cell(row.get(name))
         shown = human(value)
         if name in noisy and value is not None:
             shown = with_noise(float(value), half_spread(row, name), is_noisy(row, name))

@@ -148,6 +148,25 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     return float(moocore.hypervolume(inside, ref=bound))
 
 
+def growth(points: ArrayLike, reference: ArrayLike) -> tuple[NDArray[np.int64], Array]:
+    """How the hypervolume of a front grows while points arrive.
+
+    Args:
+        points: (n, m), to be minimised, in the order in which they arrive.
+        reference: (m,).
+
+    Returns:
+        (k,) numbers of points after which the front was another, and (k,) its hypervolume then.
+    """
+    array = _points(points)
+    front, counts, volumes = Front(array.shape[1]) if len(array) else None, [], []
+    for at, point in enumerate(array.tolist()):
+        if front is not None and not front.covers(point) and front.add(at, point)[0]:
+            counts.append(at + 1)
+            volumes.append(hypervolume(front.points, reference))
+    return np.array(counts, dtype=np.int64), np.array(volumes, dtype=np.float64)
+
+
 def contributions(points: ArrayLike, reference: ArrayLike) -> Array:
     """Volume that each point alone dominates within `reference`: what its removal takes from the hypervolume.
 

@@ -16,7 +16,7 @@ import pandas as pd
 from nas.errors import NasError
 from nas.metrics import Metric, unit_of
 from nas.noise import half_spread, is_noisy
-from nas.pareto import Front, hypervolume
+from nas.pareto import growth
 from nas.text import human, printable
 
 if TYPE_CHECKING:
@@ -83,14 +83,8 @@ def hypervolume_curve(objectives: Sequence[Metric], trials: pd.DataFrame) -> tup
     points = done[[metric.name for metric in objectives]].to_numpy(float) * [metric.sign for metric in objectives]
     if not len(points):
         return np.empty(0), np.empty(0)
-    reference = points.max(axis=0)
-    front, at, volumes = Front(), [], []
-    for index, point in enumerate(points):
-        entered, _ = front.add(index, tuple(point))
-        if entered:
-            at.append(index + 1)
-            volumes.append(hypervolume(front.points, reference))
-    if not volumes or volumes[-1] == 0:
+    at, volumes = growth(points, points.max(axis=0))
+    if volumes[-1] == 0:
         return np.empty(0), np.empty(0)
     return np.array([*at, len(points)], float), np.array([*volumes, volumes[-1]]) / volumes[-1]
 

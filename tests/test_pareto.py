@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nas.pareto import Front, contributions, crowding, hypervolume, non_dominated, ranks
+from nas.pareto import Front, contributions, crowding, growth, hypervolume, non_dominated, ranks
 
 
 def clouds(smallest: int = 0, largest: int = 24, objectives: tuple[int, int] = (1, 5)) -> st.SearchStrategy[np.ndarray]:
@@ -234,3 +234,18 @@ def test_front_of_many_points_equals_the_batch_answer(objectives: int) -> None:
     again = pickle.loads(pickle.dumps(front))
     assert again.keys == front.keys
     assert again.points.tolist() == front.points.tolist()
+
+
+@given(clouds(largest=12))
+def test_growth_is_the_hypervolume_of_what_has_arrived(points: np.ndarray) -> None:
+    points = np.where(np.isfinite(points), points, 0.0)
+    reference = np.full(points.shape[1], 5.0)
+    counts, volumes = growth(points, reference)
+    known = dict(zip(counts.tolist(), volumes.tolist(), strict=True))
+    last = 0.0
+    for n in range(1, len(points) + 1):
+        expected = hypervolume(points[:n], reference)
+        if n in known:
+            last = known[n]
+        assert last == pytest.approx(expected)
+    assert counts.tolist() == sorted(set(counts.tolist()))

@@ -27,3 +27,18 @@ def test_axes_have_a_persons_numbers(params: list[int], labels: set[str]) -> Non
     shown = {label.get_text() for which in ("major", "minor") for label in axis.get_ticklabels(which=which)}
     assert labels <= shown
     assert not any("10^" in text or "e" in text for text in shown)
+
+
+@pytest.mark.parametrize(
+    "further", [(), (Metric("latency_ms", "min"),), (Metric("latency_ms", "min"), Metric("f1", "max"))]
+)
+def test_studies_of_any_number_of_objectives_are_drawn_with_their_growth(further: tuple[Metric, ...]) -> None:
+    worst = {"accuracy": 0.5, "params": 9.0, "latency_ms": 9.0, "f1": 0.05}  # which bounds the volume
+    columns = {"accuracy": [0.7, 0.8], "params": [3.0, 2.0], "latency_ms": [1.0, 3.0], "f1": [0.1, 0.3]}
+    columns = {name: [worst[name], *values] for name, values in columns.items()}
+    trials = pd.DataFrame({"state": "COMPLETED", **columns})
+    figure = front_figure("toy", (*OBJECTIVES, *further), trials, trials)
+    at, share = figure.axes[1].lines[0].get_data()
+    assert list(share) == sorted(share)
+    assert share[-1] == 1.0
+    assert at[-1] == 3

@@ -329,6 +329,18 @@ class Algorithm(ABC):
         self._pending.add(key)
         return True
 
+    def _ask_inside(self, inner: Algorithm, n: int, before: Sequence[Arch]) -> list[Arch]:
+        """Up to `n` archs of an algorithm inside this one; exhausted only when there are none `before` either."""
+        try:
+            archs = inner.ask(n)
+        except Exhausted:
+            if before:
+                return []
+            raise
+        for arch in archs:
+            self._take(arch)
+        return archs
+
     def _fill(self, n: int, draw: Callable[[random.Random], Arch]) -> list[Arch]:
         """Up to `n` new archs from `draw`; raises Exhausted if there is not even one."""
         archs: list[Arch] = []

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nas.checking import checked
 from nas.errors import AlgorithmError, SpaceError
 from nas.search.base import Algorithm, Exhausted, Finished, History
-from nas.search.inner import inner
+from nas.search.inner import inner, restored
 from nas.search.insight import Insight
 
 if TYPE_CHECKING:
@@ -91,23 +91,10 @@ class Given(Algorithm):
                 found.append(arch)
         if self._next is not None:
             self._next.reserve(found)
-            return found + self._search(n - len(found), found) if len(found) < n else found
+            return found + self._ask_inside(self._next, n - len(found), found) if len(found) < n else found
         if not found:
             raise Exhausted(f"all {len(self.archs)} archs that were given are known")
         return found
-
-    def _search(self, n: int, before: Sequence[Arch]) -> list[Arch]:
-        """Up to `n` archs of what comes then; it is exhausted only when there are none `before` either."""
-        assert self._next is not None
-        try:
-            archs = self._next.ask(n)
-        except Exhausted:
-            if before:
-                return []
-            raise
-        for arch in archs:
-            self._take(arch)
-        return archs
 
     def _tell(self, trials: Sequence[Finished]) -> None:
         if self._next is not None:
@@ -115,5 +102,4 @@ class Given(Algorithm):
 
     def _restore(self, history: History, rows: NDArray[np.int64]) -> None:  # noqa: ARG002 (what comes then takes all)
         if self._next is not None:
-            columns = vars(history) | {"pending": ()}  # which `restore` reserves, in both
-            self._next.restore(History(**columns))
+            restored(self._next, history)

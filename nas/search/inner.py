@@ -1,4 +1,4 @@
-"""The algorithm inside another one, from whatever it was given as."""
+"""The algorithm inside another one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from nas.checking import shown
 from nas.errors import AlgorithmError
-from nas.search.base import Algorithm
+from nas.search.base import Algorithm, History
 
 
 def inner(algorithm: str | Algorithm | Mapping[str, Any], seed: int, outer: Algorithm) -> Algorithm:
@@ -34,3 +34,9 @@ def inner(algorithm: str | Algorithm | Mapping[str, Any], seed: int, outer: Algo
             f"{outer.name} was given algorithm={shown(algorithm)}; it is an algorithm other than itself, or the name of one"
         )
     return algorithm
+
+
+def restored(algorithm: Algorithm, history: History) -> None:
+    """Give an algorithm inside another one the history; what is pending is reserved by `reserve`, in both."""
+    columns = vars(history) | {"pending": ()}
+    algorithm.restore(History(**columns))

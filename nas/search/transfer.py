@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from nas.checking import checked, shown
 from nas.errors import AlgorithmError
-from nas.search.base import Algorithm, Exhausted, Finished, History, is_feasible
+from nas.search.base import Algorithm, Finished, History, is_feasible
 from nas.search.encoding import Encoding
-from nas.search.inner import inner
+from nas.search.inner import inner, restored
 from nas.search.insight import Insight
 from nas.search.options import whole
 from nas.search.sources import Expert, Source
@@ -155,8 +155,7 @@ class Transfer(Algorithm):
         self._weights = None
 
     def _restore(self, history: History, rows: NDArray[np.int64]) -> None:
-        columns = vars(history) | {"pending": ()}  # which `restore` reserves, in both
-        self.algorithm.restore(History(**columns))
+        restored(self.algorithm, history)
         if len(rows) < self.horizon:  # else the sources have nothing to say any more
             trials = [history.trial(int(row)) for row in rows]
             self._first = [trial for trial in trials if trial.values is not None and trial.state != "FAILED"]
@@ -169,23 +168,11 @@ class Transfer(Algorithm):
                 self.algorithm.reserve([arch])
                 archs.append(arch)
                 continue
-            found = self._inner(1, archs)
+            found = self._ask_inside(self.algorithm, 1, archs)
             if not found:
                 return archs
             archs += found
-        return [*archs, *self._inner(n - len(archs), archs)] if len(archs) < n else archs
-
-    def _inner(self, n: int, before: Sequence[Arch]) -> list[Arch]:
-        """Up to `n` archs of the inner algorithm; it is exhausted only when there are none `before` either."""
-        try:
-            archs = self.algorithm.ask(n)
-        except Exhausted:
-            if before:
-                return []
-            raise
-        for arch in archs:
-            self._take(arch)
-        return archs
+        return [*archs, *self._ask_inside(self.algorithm, n - len(archs), archs)] if len(archs) < n else archs
 
     # -- proposals of the sources --------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nas.errors import StoreError
 from nas.metrics import Metric
-from nas.pareto import Front, hypervolume, non_dominated
+from nas.pareto import growth, non_dominated
 from nas.store.study import StudyRecord
 
 if TYPE_CHECKING:
@@ -174,11 +174,8 @@ def _points(record: StudyRecord, objectives: Sequence[Metric], where: str | None
 
 
 def _curve(study: _Points, reference: Floats, box: float) -> list[tuple[int, float]]:
-    front, curve = Front(study.values.shape[1]), []
-    for at, point in enumerate(study.values):
-        entered, _ = front.add(at, tuple(point))
-        if entered:
-            curve.append((int(study.places[at]), hypervolume(front.points, reference) / box))
+    counts, volumes = growth(study.values, reference)
+    curve = [(int(study.places[at - 1]), float(one) / box) for at, one in zip(counts, volumes, strict=True)]
     return [*curve, (study.finished, curve[-1][1])]
 
 

@@ -100,17 +100,9 @@ STUDY_SPACE = Statement(
 ADD_STUDY_SPACE = Statement(sa.insert(study_spaces).values(study_id=p("a"), space_id=p("b")), "a b")
 
 FIND_STUDY = Statement(sa.select(studies.c.id, studies.c.created).where(studies.c.name == p("label")), "label")
-STUDY_MARK = Statement(
-    sa.select(
-        studies.c.id,
-        studies.c.created,
-        studies.c.objectives,
-        studies.c.constraints,
-        studies.c.settings,
-        studies.c.space_id,
-    ).where(studies.c.name == p("label")),
-    "label",
-)
+# What a handle on a study is made of, and by which it shows that it is still good.
+STUDY_COLUMNS = [studies.c[name] for name in ["id", "created", "objectives", "constraints", "settings", "space_id"]]
+STUDY_MARK = Statement(sa.select(*STUDY_COLUMNS).where(studies.c.name == p("label")), "label")
 STUDY_NAMES = Statement(sa.select(studies.c.name).order_by(studies.c.name))
 ADD_STUDY = Statement(
     sa.insert(studies).values(

@@ -31,15 +31,7 @@ from nas.store.study import StudyRecord
 from nas.store.wave import refuse_leased
 
 _STUDY = Statement(
-    sa.select(
-        studies.c.id,
-        studies.c.created,
-        studies.c.objectives,
-        studies.c.constraints,
-        studies.c.settings,
-        studies.c.space_id,
-        spaces.c.schema,
-    )
+    sa.select(*s.STUDY_COLUMNS, spaces.c.schema)
     .join_from(studies, spaces, spaces.c.id == studies.c.space_id, isouter=True)
     .where(studies.c.name == p("label")),
     "label",

@@ -12,15 +12,16 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from nas.errors import FilterError, NasError, StoreError, brief
+from nas.measurements import cell
 from nas.metrics import parse_objectives
-from nas.pareto import Front, hypervolume
+from nas.pareto import growth
 from nas.store import frames, further
 from nas.store.comparing import compare as compare_records
 from nas.store.importance import Importance
 from nas.store.importance import importance as importance_of
 from nas.store.notes import TRIES
 from nas.web.problems import Problem
-from nas.web.rows import Json, metric, metric_names, number, of_record, row, rows
+from nas.web.rows import Json, metric, metric_names, of_record, row, rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +33,7 @@ api = APIRouter(default_response_class=Json)
 
 MOST_ROWS, MOST_POINTS = 1000, 20_000
 _CONCURRENT = 8  # studies that are compared at most
+_MOST_STEPS = 2000  # of a hypervolume's growth
 _SMALL = 20_000  # trials up to which a list of studies computes a hypervolume
 
 WhereQuery = Annotated[
@@ -290,7 +292,7 @@ def points(
 
 def plotted(value: Any) -> Any:
     """A number, or a choice that is a text."""
-    return value if isinstance(value, (str, bool)) else number(value)
+    return value if isinstance(value, (str, bool)) else cell(value)
 
 
 @api.get("/studies/{study}/parallel")
@@ -333,7 +335,7 @@ def parallel(
 
 def _line(one: Any, decisions: list[dict[str, Any]], metrics: list[str]) -> list[Any]:
     choices = one["choices"]
-    return [choices.get(decision["name"]) for decision in decisions] + [number(one[name]) for name in metrics]
+    return [choices.get(decision["name"]) for decision in decisions] + [cell(one[name]) for name in metrics]
 
 
 @api.get("/studies/{study}/hypervolume")
@@ -589,20 +591,11 @@ def _curve(record: StudyRecord) -> dict[str, Any]:
     if not len(values):
         return {"at": [], "share": [], "reference": {}, "volume": None}
     reference = values.max(axis=0)
-    kept, at, volumes = Front(values.shape[1]), [], []
-    for place, point in enumerate(values.tolist()):
-        if not kept.covers(point) and kept.add(place, point)[0]:
-            at.append(place + 1)
-            volumes.append(hypervolume(kept.points, reference))
+    at, volumes = growth(values, reference)
     told = {one.name: float(value * one.sign) for one, value in zip(record.objectives, reference, strict=True)}
-    last = volumes[-1]
-    shares = [one / last for one in volumes] if last > 0 else []
-    thin = _thinned([*at, len(values)], [*shares, 1.0]) if shares else ([], [])
-    return {"at": thin[0], "share": thin[1], "reference": told, "volume": last}
-
-
-def _thinned(at: list[int], share: list[float], most: int = 2000) -> tuple[list[int], list[float]]:
-    if len(at) <= most:
-        return at, share
-    places = np.unique(np.linspace(0, len(at) - 1, most).astype(int)).tolist()
-    return [at[one] for one in places], [share[one] for one in places]
+    last = float(volumes[-1])
+    if last == 0:
+        return {"at": [], "share": [], "reference": told, "volume": last}
+    some = np.unique(np.linspace(0, len(at) - 1, _MOST_STEPS).astype(int))
+    shares = (volumes[some] / last).tolist()
+    return {"at": [*at[some].tolist(), len(values)], "share": [*shares, 1.0], "reference": told, "volume": last}

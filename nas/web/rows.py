@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from nas.measurements import RESERVED
+from nas.measurements import RESERVED, cell
 from nas.noise import half_spread, is_noisy
 
 if TYPE_CHECKING:
@@ -43,17 +43,6 @@ def finite(value: Any) -> Any:
     return value
 
 
-def number(value: Any) -> float | int | None:
-    """A number of a table; None where there is none."""
-    try:
-        found = float(value)
-    except (TypeError, ValueError):  # None, pandas.NA
-        return None
-    if not math.isfinite(found):
-        return None
-    return int(value) if isinstance(value, int) or (found.is_integer() and abs(found) < 2**53) else found
-
-
 def metric_names(columns: Iterable[Any]) -> list[str]:
     """Of a table's columns those that are metrics."""
     return [str(name) for name in columns if name not in RESERVED]
@@ -67,7 +56,7 @@ def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def row(at: int, one: Mapping[Any, Any], metrics: Iterable[str]) -> dict[str, Any]:
     """A trial of a table by its number."""
-    measured = {name: value for name in metrics if (value := number(one.get(name))) is not None}
+    measured = {name: value for name in metrics if (value := cell(one.get(name))) is not None}
     return {
         "number": at,
         "state": one.get("state", "COMPLETED"),
@@ -76,9 +65,9 @@ def row(at: int, one: Mapping[Any, Any], metrics: Iterable[str]) -> dict[str, An
         "noisy": [name for name in measured if is_noisy(one, name)],
         "choices": dict(one.get("choices") or {}),
         "worker": _text(one.get("worker")),
-        "attempt": number(one.get("attempt")),
-        "duration_s": number(one.get("duration_s")),
-        "violation": number(one.get("violation")),
+        "attempt": cell(one.get("attempt")),
+        "duration_s": cell(one.get("duration_s")),
+        "violation": cell(one.get("violation")),
         "reason": _text(one.get("reason")),
     }
 
