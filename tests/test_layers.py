@@ -176,6 +176,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "metrics",
         "noise",
         "pareto",
+        "predict",
         "runners",
         "search",
         "space",

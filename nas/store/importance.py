@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.errors import StoreError, suggest
+from nas.errors import MetricError, StoreError, suggest
 
 if TYPE_CHECKING:
     from nas.store.study import StudyRecord
@@ -63,13 +63,14 @@ def importance(record: StudyRecord, objective: str | None = None, where: str | N
         where: only trials that satisfy a filter.
 
     Raises:
-        StoreError: the metric was never measured, or fewer than 20 trials have it.
+        MetricError: it was never measured.
+        StoreError: fewer than 20 trials have it.
         FilterError: the filter does not parse, or names a column that is not there.
     """
     name = objective or record.objectives[0].name
     known = record.metric_names()
     if name not in known:
-        raise StoreError(f"metric {name!r} was not measured in study {record.name!r}{suggest(name, known)}")
+        raise MetricError(f"metric {name!r} was not measured in study {record.name!r}{suggest(name, known)}")
     condition = f"state == 'COMPLETED'{f' and ({where})' if where else ''}"
     frame = record.sample([name, "choices"], condition, MOST).frame
     frame = frame[frame[name].notna()]

@@ -5,6 +5,7 @@ Nothing here reads all rows unless a filter or an order asks for a whole column.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,8 @@ _HELD = Statement(
     ),
     "study owner",
 )
+_MOST_REASONS = 2_000  # texts that are looked at, the most frequent first
+_NUMBER = re.compile(r"(?<![\w.])[+-]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)", re.IGNORECASE)
 _SPAN = 200  # trials of which the present rate is taken
 
 
@@ -140,7 +143,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Reasons:
-    """Trials that failed, or are infeasible, for one reason (its first 300 letters), and the first of them."""
+    """Trials that failed, or are infeasible, for one reason (its first 300 letters), and the first of them.
+
+    Reasons that differ in their numbers alone are one, which then has … in their places.
+    """
 
     state: State
     reason: str
@@ -199,10 +205,18 @@ def leases(sql: Transaction, study: int) -> list[Lease]:
 
 def reasons(sql: Transaction, study: int, most: int) -> list[Reasons]:
     """See `StudyRecord.reasons`."""
-    rows = sql.all(_REASONS, (study, most))
-    for state, why, _, first in rows:
+    rows = sql.all(_REASONS, (study, _MOST_REASONS))
+    merged: dict[tuple[State, str], Reasons] = {}
+    for state, why, count, first in rows:
         of_row("trials", "state reason number", (state, why, first), study, first)
-    return [Reasons(state, why or "", count, first) for state, why, count, first in rows]
+        kind = state, _NUMBER.sub("…", why or "")
+        known = merged.get(kind)
+        merged[kind] = (
+            Reasons(state, why or "", count, first)
+            if known is None
+            else Reasons(state, kind[1], known.count + count, min(known.first, first))
+        )
+    return sorted(merged.values(), key=lambda one: (-one.count, one.first))[:most]
 
 
 def times(sql: Transaction, study: int) -> list[float]:

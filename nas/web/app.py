@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 
 import nas
 from nas.errors import NasError
-from nas.web import bodies, events, operating, problems, reading, working
+from nas.web import bodies, events, hardware, operating, pictures, problems, reading, working
 from nas.web.guarding import COOKIE, SESSION_S, Guard, Token
 from nas.web.problems import Problem
 from nas.web.rows import Json
@@ -36,7 +36,6 @@ def create_app(
     token: str | None = None,
     read_only: bool = False,
     prefix: str = "",
-    close: bool = True,
 ) -> Guard:
     """The application that `nas serve` serves.
 
@@ -47,7 +46,6 @@ def create_app(
         token: that every request must show; None where only this machine reaches the server.
         read_only: refuse every write.
         prefix: of the path, where a proxy does not take it away.
-        close: the database is closed when the server ends.
 
     Raises:
         StoreError: the database cannot be opened.
@@ -59,8 +57,7 @@ def create_app(
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         yield
-        if close:
-            state.close()
+        state.close()
 
     app = FastAPI(
         title="supernas",
@@ -75,7 +72,7 @@ def create_app(
     app.state.nas = state
     problems.install(app)
     known = Token(token) if token is not None else None
-    for router in (reading.api, events.api, working.api, operating.api):
+    for router in (reading.api, pictures.api, hardware.api, events.api, working.api, operating.api):
         app.include_router(router, prefix="/api/v1")
     _add_session(app, known)
     _add_operation(app, state, known is not None)

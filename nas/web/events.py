@@ -17,8 +17,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import StreamingResponse
 
 from nas.errors import NasError
+from nas.web.asking import record_of, state_of
 from nas.web.problems import Problem
-from nas.web.reading import activity, record_of, spelled, state_of
+from nas.web.reading import activity, spelled
 
 if TYPE_CHECKING:
     from nas.store import StudyRecord

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import subprocess
-import sys
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -18,21 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from nas import files
 from nas.errors import brief
+from nas.store.database import shown as database_shown
+from nas.web.commands import FORMATS, file_name, run, shown, words_for
 from nas.web.problems import Problem
 
 if TYPE_CHECKING:
     from nas.store import StudyRecord
     from nas.web.jobs import Jobs
 
-#: What a format is called, and what its file ends with.
-FORMATS = {
-    "extract": ".zip",
-    "safetensors": ".safetensors",
-    "onnx": ".onnx",
-    "pt2": ".pt2",
-    "pretrained": ".zip",
-    "elastic": ".zip",
-}
 _FOLDERS = ("extract", "pretrained", "elastic")
 _LIMIT_S = 3600.0
 
@@ -84,16 +75,6 @@ class Making:
         self._lock = threading.Lock()
         self._made: dict[str, Made] = {}
 
-    def command(self, record: StudyRecord, trial: int | None, format: str) -> str:
-        """What makes the same on a command line."""
-        import shlex
-
-        verb = ["extract"] if format == "extract" else ["export"]
-        which = [] if trial is None else [str(trial)]
-        output = _name(record.name, trial, format).removesuffix(".zip")
-        what = [] if format in ("extract", "elastic") else ["--format", format]
-        return shlex.join(["nas", *verb, record.name, *which, "-o", output, *what])
-
     def make(self, record: StudyRecord, trial: int | None, format: str) -> Made:
         """Begin to make a file, or find the one that was made.
 
@@ -106,7 +87,7 @@ class Making:
             )
         job = self._jobs.file_of(record)
         if job is None:
-            command = self.command(record, trial, format)
+            command = shown(record.name, trial, format, database_shown(self._store))
             raise Problem(
                 409,
                 f"the job of study {record.name!r} is not in the server's folder; where it is, run: {command}",
@@ -119,7 +100,7 @@ class Making:
         with self._lock:
             known = self._known(identity)
             if known is None or known.state == "failed":
-                name = _name(record.name, trial, format)
+                name = file_name(record.name, trial, FORMATS[format])
                 known = self._made[identity] = Made(identity, record.name, trial, format, "making", "", name)
                 self._one.submit(self._work, known, job)
         return known
@@ -177,21 +158,8 @@ class Making:
             shutil.rmtree(folder)
         folder.mkdir(mode=0o700)
         output = folder / ("network" if made.format in _FOLDERS else f"network{FORMATS[made.format]}")
-        verb = "extract" if made.format == "extract" else "export"
-        which = [] if made.trial is None else [str(made.trial)]
-        what = [] if made.format in ("extract", "elastic") else ["--format", made.format]
-        words = [verb, made.study, *which, "-o", str(output), "--job", str(job), *what]
-        process = subprocess.run(
-            [sys.executable, "-m", "nas", *words],
-            check=False,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            cwd=job.parent,
-            env={**os.environ, "NAS_STORE": self._store},
-            timeout=_LIMIT_S,
-        )
+        words = words_for(made.study, made.trial, made.format, str(output))
+        process = run(["nas", *words, "--job", str(job)], job, self._store, _LIMIT_S)
         said = (process.stdout + process.stderr).replace(str(output), made.name).replace(str(folder), "").strip()
         if process.returncode:
             lines = process.stderr.strip().splitlines() or [f"it ended with code {process.returncode}"]
@@ -208,11 +176,6 @@ class Making:
         done = Made(made.id, made.study, made.trial, made.format, "done", brief(said, 1000), made.name, size, digest)
         files.write(folder / "made.json", json.dumps(done.told()))
         return done
-
-
-def _name(study: str, trial: int | None, format: str) -> str:
-    safe = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "-" for letter in study)
-    return f"{safe.lstrip('.') or 'study'}-{'front' if trial is None else trial}{FORMATS[format]}"
 
 
 def _zip(folder: Path, target: Path) -> None:

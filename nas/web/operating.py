@@ -8,8 +8,8 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.responses import FileResponse
 
 from nas.web import bodies
+from nas.web.asking import one_trial, record_of, state_of
 from nas.web.problems import Problem
-from nas.web.reading import one_trial, record_of, state_of
 from nas.web.rows import Json
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import socket
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,12 +40,12 @@ class Serving:
     prefix: str = ""
 
 
-def run(serving: Serving, said: object = None) -> None:
+def run(serving: Serving, said: Callable[[str], None] = lambda _: None) -> None:
     """Serve until a signal ends it.
 
     Args:
         serving: how.
-        said: called with the address when the server answers; prints nothing where None.
+        said: called with the address when the server listens.
 
     Raises:
         NasError: the database, the token or the folder cannot be used, or the address cannot be bound to.
@@ -80,9 +81,8 @@ def run(serving: Serving, said: object = None) -> None:
         loop="asyncio",
         http="h11",
     )
-    if callable(said):
-        host, port = listening.getsockname()[:2]
-        said(f"http://{f'[{host}]' if ':' in host else host}:{port}{prefix}/")
+    host, port = listening.getsockname()[:2]
+    said(f"http://{f'[{host}]' if ':' in host else host}:{port}{prefix}/")
     uvicorn.Server(config).run(sockets=[listening])
 
 

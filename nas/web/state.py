@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from nas.web.commands import run, shown
 from nas.web.desk import Desks
 from nas.web.events import Event, Feed
 from nas.web.jobs import Jobs
+from nas.web.kept import Kept
 from nas.web.making import Making
 from nas.web.opened import Opened
 from nas.web.problems import Problem
-from nas.web.reading import Importances, Volumes
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -45,7 +44,7 @@ class State:
         self.making = None if self.jobs is None else Making(self.jobs, store)
         self.desks = Desks(self.jobs)
         self.opened = Opened(store, read_only=read_only, replaced=self.desks.forget)
-        self.volumes, self.importances = Volumes(), Importances()
+        self.kept = Kept()
         self.registry = CollectorRegistry()
         self.requests = Counter("nas_requests", "Requests answered", ["method", "status"], registry=self.registry)
         self.trials = Gauge("nas_trials", "Trials by study and state", ["study", "state"], registry=self.registry)
@@ -71,15 +70,8 @@ class State:
 
     def commands(self, record: StudyRecord, number: int) -> dict[str, str]:
         """What takes a trial's network home on a command line."""
-        from shlex import join
-
-        at = [] if self.opened.shown == "nas.db" else ["--store", self.opened.shown]
-        name = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in record.name)
-        words = {
-            "extract": ["nas", "extract", record.name, str(number), "-o", f"{name}-{number}"],
-            "export": ["nas", "export", record.name, str(number), "-o", f"{name}-{number}.onnx"],
-        }
-        return {verb: join([*each, *at]) for verb, each in words.items()}
+        formats = {"extract": "extract", "export": "onnx"}
+        return {verb: shown(record.name, number, format, self.opened.shown) for verb, format in formats.items()}
 
     def layers(self, record: StudyRecord, number: int) -> dict[str, Any]:
         """Layers of a trial's network, counted in a process of its own.
@@ -101,19 +93,8 @@ class State:
         return self._layers[which]
 
     def _counted(self, job: Path, record: StudyRecord, number: int) -> dict[str, Any]:
-        words = [sys.executable, "-m", "nas.web.layers", str(job), record.name, str(number)]
         try:
-            done = subprocess.run(
-                words,
-                check=False,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                cwd=job.parent,
-                env={**os.environ, "NAS_STORE": self._store},
-                stdin=subprocess.DEVNULL,
-                timeout=_LAYERS_S,
-            )
+            done = run(["nas.web.layers", str(job), record.name, str(number)], job, self._store, _LAYERS_S)
             found = json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else None
         except (OSError, ValueError, IndexError, subprocess.SubprocessError):
             found = None

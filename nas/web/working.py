@@ -11,9 +11,9 @@ from nas.errors import DatabaseError, NasError, StudyExists, brief
 from nas.store import Report
 from nas.store.settle import study_name_fault
 from nas.web import bodies, desk
+from nas.web.asking import record_of, state_of
 from nas.web.declared import study_of
 from nas.web.problems import Problem, answer
-from nas.web.reading import record_of, state_of
 from nas.web.rows import Json
 
 api = APIRouter(default_response_class=Json)

@@ -500,6 +500,22 @@ class ReadingConformance:
         assert {one.reason for one in found[1:]} == {"é" * 300, "too wide"}
         assert study.reasons(most=1) == found[:1]
 
+    def test_reasons_that_differ_in_numbers_alone_are_one(self, study: StudyRecord) -> None:
+        rng = random.Random(0)
+        study.add([new_trial(rng) for _ in range(5)], worker="w")
+        texts = [
+            "params is 12288, not <= 9000",
+            "params is 1.5e+06, not <= 9000",
+            "macs is 3, not <= 2",
+            "gpu0 is lost",
+            "gpu1 is lost",
+        ]
+        study.report([Report(n, "w", 1, "INFEASIBLE", {}, text) for n, text in enumerate(texts)])
+        found = {one.reason: (one.count, one.first) for one in study.reasons()}
+        assert found["params is …, not <= …"] == (2, 0)
+        assert found["macs is 3, not <= 2"] == (1, 2)
+        assert found["gpu0 is lost"] == (1, 3)
+
     def test_a_page_is_a_part_of_the_sorted_table(self, study: StudyRecord) -> None:
         rng = random.Random(1)
         study.add([new_trial(rng) for _ in range(40)], worker="w")

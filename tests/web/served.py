@@ -111,3 +111,14 @@ def told(answer: Any) -> Any:
     """The JSON of an answer that is a success."""
     assert answer.status_code < 300, answer.text
     return json.loads(answer.content)
+
+
+def problem(answer: Any, status: int) -> str:
+    """The sentence of an answer that is a refusal."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    found = answer.json()
+    assert found["status"] == status
+    assert "\n" not in found["detail"]
+    assert "Traceback" not in found["detail"]
+    return str(found["detail"])

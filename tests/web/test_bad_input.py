@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +10,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from nas.store import open_store
-from tests.web.served import SPACE, client, told, toy
+from tests.web.served import SPACE, client, problem, told, toy
 
 NEW: dict[str, Any] = {"name": "new", "space": SPACE, "objectives": ["max accuracy"], "trials": 3}
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("web") / "toy.db"
-    toy(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def api(store: Path) -> Iterator[TestClient]:
-    with client(store) as one:
-        yield one
-
-
-def problem(answer: Any, status: int) -> str:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    detail = str(answer.json()["detail"])
-    assert "\n" not in detail
-    assert "Traceback" not in detail
-    return detail
 
 
 @pytest.mark.parametrize(

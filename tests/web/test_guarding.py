@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -13,37 +12,16 @@ from starlette.testclient import TestClient
 from nas.errors import NasError
 from nas.web.guarding import MOST_BODY, Token
 from nas.web.serving import Serving, checked_prefix, is_loopback, token_of
-from tests.web.served import SPACE, client, told, toy
+from tests.web.served import SPACE, client, problem, told, toy
 
 TOKEN = "correct-horse-battery-staple"
 NEW = {"name": "new", "space": SPACE, "objectives": ["max accuracy"]}
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("web") / "toy.db"
-    toy(path)
-    return path
-
-
-@pytest.fixture
-def api(store: Path) -> Iterator[TestClient]:
-    with client(store) as one:
-        yield one
 
 
 @pytest.fixture
 def guarded(store: Path) -> Iterator[TestClient]:
     with client(store, token=TOKEN) as one:
         yield one
-
-
-def problem(answer: Any, status: int) -> str:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    found = answer.json()
-    assert found["status"] == status
-    return str(found["detail"])
 
 
 @pytest.mark.parametrize(

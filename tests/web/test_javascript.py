@@ -38,10 +38,9 @@ def test_workers_in_javascript_evaluate_a_study(tmp_path: Path) -> None:
         assert [worker.returncode for worker in workers] == [0, 0], ends
         assert sum(int(said.split()[2]) for said, _ in ends) == 20
         assert study.declaration()["counts"]["COMPLETED"] == 20
-        workers_of = {
-            one.trial(number).worker for one in [open_store(path).open_study("board")] for number in range(20)
-        }
-        assert workers_of <= {"http:board-0", "http:board-1"}
+        with open_store(path, create=False, read_only=True) as opened:
+            record = opened.open_study("board")
+            assert {record.trial(at).worker for at in range(20)} <= {"http:board-0", "http:board-1"}
 
 
 def test_the_worker_is_short() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,6 @@ from starlette.testclient import TestClient
 import nas
 from nas.store import open_store
 from tests.web.served import add, client, told, toy
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("web") / "toy.db"
-    toy(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def api(store: Path) -> Iterator[TestClient]:
-    with client(store) as one:
-        yield one
 
 
 def get(api: TestClient, path: str, **query: Any) -> Any:

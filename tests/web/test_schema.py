@@ -25,7 +25,7 @@ def documented(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("web")
     toy(folder / "toy.db", trials=6)
     (folder / "jobs").mkdir()
-    app = create_app(str(folder / "toy.db"), jobs=folder / "jobs", close=False)
+    app = create_app(str(folder / "toy.db"), jobs=folder / "jobs")
     return schemathesis.openapi.from_asgi("/api/v1/openapi.json", app, headers={"Host": "localhost"})
 
 
@@ -33,9 +33,9 @@ def _operations() -> list[str]:
     """Methods and paths, known before the database of the test is there."""
     from fastapi.routing import APIRoute
 
-    from nas.web import events, operating, reading, working
+    from nas.web import events, hardware, operating, pictures, reading, working
 
-    routes = [one for each in (reading, events, working, operating) for one in each.api.routes]
+    routes = [one for each in (reading, pictures, hardware, events, working, operating) for one in each.api.routes]
     found = [
         f"{method} /api/v1{one.path}" for one in routes if isinstance(one, APIRoute) for method in sorted(one.methods)
     ]
