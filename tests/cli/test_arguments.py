@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import typing
@@ -94,11 +95,20 @@ def place(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def taken() -> Iterator[str]:
+    """A port that is somebody's."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        one.listen()
+        yield str(one.getsockname()[1])
+
+
 @pytest.mark.parametrize(
     ("words", "name"), list(_parameters()), ids=lambda one: one if isinstance(one, str) else " ".join(one)
 )
 def test_a_wrong_word_is_one_sentence(
-    words: tuple[str, ...], name: str, place: Path, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...], name: str, place: Path, taken: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (command,) = [one for each, one in _commands(app) if each == words]
     hints = typing.get_type_hints(command)
@@ -114,6 +124,8 @@ def test_a_wrong_word_is_one_sentence(
         options = {"output": RIGHT["output"]} if "output" in hints and words != ("front",) else {}
         if words == ("run",):
             options["workers"] = "0"  # what is right may run
+        if words == ("serve",):
+            options["port"] = taken  # what is right would be served for ever
         (required if name in required else options)[name] = word
         arguments = [*words]
         for option, value in (required | options).items():

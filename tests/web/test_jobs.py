@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from starlette.testclient import TestClient
 
+import nas
 from nas.errors import JobError
 from nas.store import open_store
 from nas.web.jobs import Jobs
@@ -266,20 +268,48 @@ def test_a_network_is_made_checked_and_handed_out(api: TestClient) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("networks")
-def test_an_extracted_network_is_handed_out_whole(api: TestClient) -> None:
-    _is_extracted(made(api, "extract"))
+@pytest.mark.parametrize("format", ["extract", "onnx", "pt2", "elastic"])
+def test_a_network_or_the_whole_front_is_handed_out_in_every_format(
+    api: TestClient, format: str, tmp_path: Path
+) -> None:
+    content = made(api, format)
+    file = tmp_path / f"network.{format}"
+    file.write_bytes(content)
+    inputs = torch.zeros(1, 4)
+    if format == "extract":
+        _is_extracted(content)
+    elif format == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(file))
+        assert session.run(None, {session.get_inputs()[0].name: inputs.numpy()})[0].shape == (1, 3)
+    elif format == "pt2":
+        assert torch.export.load(file).module()(inputs).shape == (1, 3)
+    else:
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(tmp_path / "front")
+        assert len(nas.ElasticModel.load(tmp_path / "front").points) >= 1
+
+
+@pytest.mark.slow
+def test_a_job_is_run_on_the_cluster_of_an_address(api: TestClient) -> None:
+    told(api.post("/api/v1/jobs/waiting/start", json={"workers": 1, "address": "127.0.0.1:1"}))
+    assert "--workers 1 --address 127.0.0.1:1" in told(api.get("/api/v1/jobs/waiting/log"))["text"]
+    api.post("/api/v1/jobs/waiting/stop")
+    until(lambda: state(api)["state"] in ("stopped", "failed"))
 
 
 def made(api: TestClient, format: str) -> bytes:
     """The file, whose hash is what was told; asked for again it is there at once."""
-    begun = told(api.post("/api/v1/studies/networks/files", json={"trial": 0, "format": format}))
+    which = {} if format == "elastic" else {"trial": 0}
+    begun = told(api.post("/api/v1/studies/networks/files", json={**which, "format": format}))
     until(lambda: told(api.get(f"/api/v1/files/{begun['id']}"))["state"] != "making")
     done = told(api.get(f"/api/v1/files/{begun['id']}"))
     assert done["state"] == "done", done
     answer = api.get(f"/api/v1/files/{begun['id']}/content")
     assert hashlib.sha256(answer.content).hexdigest() == done["sha256"] == answer.headers["etag"].strip('"')
     assert len(answer.content) == done["size"]
-    again = told(api.post("/api/v1/studies/networks/files", json={"trial": 0, "format": format}))
+    again = told(api.post("/api/v1/studies/networks/files", json={**which, "format": format}))
     assert (again["id"], again["state"]) == (begun["id"], "done")
     return answer.content
 

@@ -98,6 +98,29 @@ def test_one_trial_is_told_whole(api: TestClient) -> None:
     assert get(api, f"studies/toy/trials/{best}")["commands"]["extract"].startswith(f"nas extract toy {best} -o ")
 
 
+def test_a_trial_tells_its_curves_notes_and_who_evaluated_it(tmp_path: Path) -> None:
+    from nas.store import NewTrial, Report
+    from tests.web.served import measured
+
+    path = tmp_path / "toy.db"
+    toy(path, trials=2)
+    with open_store(path, create=False) as opened:
+        record = opened.open_study("toy")
+        record.add([NewTrial("c" * 32, [0, 1, 0])], worker="bench")
+        for step in range(3):
+            record.measure(2, "loss", 1.0 / (step + 1), step)
+        record.annotate({"link": "<b>x</b>", "tries": [{"reason": "lost"}]}, 2)
+        values = measured({"width": 8, "depth": 2})
+        record.report([Report(2, "bench", 1, "COMPLETED", values, duration_s=2.5)])
+    with client(path) as api:
+        one = get(api, "studies/toy/trials/2")
+        assert (one["worker"], one["duration_s"], one["attempt"]) == ("bench", 2.5, 1)
+        assert one["curves"] == {"loss": [[0, 1.0], [1, 0.5], [2, 1 / 3]]}
+        assert (one["notes"], one["tries"]) == ({"link": "<b>x</b>"}, [{"reason": "lost"}])
+        assert one["spread"] == {"latency_ms": 0.025}
+        assert one["choices"] == {"width": 8, "depth": 2, "act": "relu"}
+
+
 def test_points_are_sampled_evenly_and_say_so(api: TestClient) -> None:
     every = get(api, "studies/toy/points", x="params", y="accuracy", colour="act")
     assert (every["total"], every["sampled"], every["numbers"]) == (24, 24, list(range(24)))
