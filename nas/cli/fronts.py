@@ -35,7 +35,7 @@ def write_elastic(study: Study, output: Path, where: str | None = None, *, force
         source.weights.get(study.space),
         front,
         objective=study.objectives[0],
-        calibration=source.task.calibration_inputs(),
+        calibration=None if source.task is None else source.task.calibration_inputs(),
     )
     for number in front.index:
         winner = take_home(study, int(number))
