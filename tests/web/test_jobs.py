@@ -270,7 +270,7 @@ def test_a_network_is_made_checked_and_handed_out(api: TestClient) -> None:
 @pytest.mark.usefixtures("networks")
 @pytest.mark.parametrize("format", ["extract", "onnx", "pt2", "elastic"])
 def test_a_network_or_the_whole_front_is_handed_out_in_every_format(
-    api: TestClient, format: str, tmp_path: Path
+    api: TestClient, format: str, folder: Path, tmp_path: Path
 ) -> None:
     content = made(api, format)
     file = tmp_path / f"network.{format}"
@@ -288,7 +288,10 @@ def test_a_network_or_the_whole_front_is_handed_out_in_every_format(
     else:
         with zipfile.ZipFile(file) as archive:
             archive.extractall(tmp_path / "front")
-        assert len(nas.ElasticModel.load(tmp_path / "front").points) >= 1
+        from nas.study.job import load_job
+
+        space = load_job(str(folder.resolve() / "networks.py")).space
+        assert len(nas.ElasticModel.load(tmp_path / "front", space).points) >= 1
 
 
 @pytest.mark.slow
