@@ -270,8 +270,11 @@ class Algorithm(ABC):
         self.reserve(history.pending)
 
     def describe(self) -> dict[str, Any]:
-        """Name and options, JSON-able: `make(**algorithm.describe())` makes an equal one."""
-        options = list(inspect.signature(type(self)).parameters)
+        """Name and options, JSON-able: `make(**algorithm.describe())` makes an equal one.
+
+        An option that came later is no attribute where it has its default: studies begun without it are compared as before.
+        """
+        options = [option for option in inspect.signature(type(self)).parameters if hasattr(self, option)]
         return {"name": self.name, **{option: getattr(self, option) for option in options}}
 
     @property

@@ -17,6 +17,7 @@ from nas.errors import AlgorithmError
 from nas.search.base import Algorithm, Finished, History, is_feasible, violation
 from nas.search.options import fraction, switch, whole
 from nas.search.selection import survivors
+from nas.search.steps import mutated
 
 if TYPE_CHECKING:
     import random
@@ -70,12 +71,15 @@ class NSGA2(Algorithm):
         seed: names the sequence of random numbers.
         synchronous: whether a generation waits for the one before: `ask` returns `[]` while the last trials of a generation are
             under way.  Then proposals depend neither on the number of workers nor on who finishes first.
+        regrow: probability that a mutation draws a decision anew with all that hangs on it (`Space.regrow`), as in a grammar.
 
     Raises:
         AlgorithmError: an option is not what it must be.
     """
 
     name = "nsga2"
+    regrow: float
+    """There only where subtrees are regrown: studies that were begun without are compared as before."""
 
     @checked(AlgorithmError, called="name")
     def __init__(
@@ -85,8 +89,13 @@ class NSGA2(Algorithm):
         mutation: float | None = None,
         seed: int = 0,
         synchronous: bool = False,
+        *,
+        regrow: float = 0.0,
     ) -> None:
         super().__init__(seed)
+        self._regrow = fraction(self.name, "regrow", regrow)
+        if self._regrow > 0:
+            self.regrow = self._regrow
         self.population = whole(self.name, "population", population, 2)
         self.crossover = fraction(self.name, "crossover", crossover)
         self.mutation = None if mutation is None else fraction(self.name, "mutation", mutation, above=0.0)
@@ -116,7 +125,7 @@ class NSGA2(Algorithm):
         if rng.random() < self.crossover:
             child = self.space.crossover(child, self._parent(rng), rng)
         if rng.random() < self._mutates:
-            child = self.space.mutate(child, rng, self._rate)
+            child = mutated(child, rng, self._regrow, self._rate)
         return child
 
     def _parent(self, rng: random.Random) -> Arch:

@@ -17,6 +17,7 @@ from nas.checking import checked
 from nas.errors import AlgorithmError
 from nas.search.base import Algorithm, Finished, History, violation
 from nas.search.options import fraction, whole
+from nas.search.steps import mutated
 
 if TYPE_CHECKING:
     import random
@@ -47,16 +48,24 @@ class QualityDiversity(Algorithm):
         start: random archs at the beginning.
         crossover: probability that a child has two parents.
         seed: names the sequence of random numbers.
+        regrow: probability that a mutation draws a decision anew with all that hangs on it (`Space.regrow`), as in a grammar.
 
     Raises:
         AlgorithmError: an option is not what it must be.
     """
 
     name = "quality-diversity"
+    regrow: float
+    """There only where subtrees are regrown: studies that were begun without are compared as before."""
 
     @checked(AlgorithmError, called="name")
-    def __init__(self, buckets: int = 40, start: int = 20, crossover: float = 0.5, seed: int = 0) -> None:
+    def __init__(
+        self, buckets: int = 40, start: int = 20, crossover: float = 0.5, seed: int = 0, *, regrow: float = 0.0
+    ) -> None:
         super().__init__(seed)
+        self._regrow = fraction(self.name, "regrow", regrow)
+        if self._regrow > 0:
+            self.regrow = self._regrow
         self.buckets = whole(self.name, "buckets", buckets, 1)
         self.start = whole(self.name, "start", start, 1)
         self.crossover = fraction(self.name, "crossover", crossover)
@@ -73,11 +82,11 @@ class QualityDiversity(Algorithm):
         if self.known < self.start:
             return self.space.sample(rng)
         if not self._elites:
-            return self.space.mutate(self._near(), rng) if self._near else self.space.sample(rng)
+            return mutated(self._near(), rng, self._regrow) if self._near else self.space.sample(rng)
         child = self._parent(rng)
         if rng.random() < self.crossover:
             child = self.space.crossover(child, self._parent(rng), rng)
-        return self.space.mutate(child, rng)
+        return mutated(child, rng, self._regrow)
 
     def _parent(self, rng: random.Random) -> Arch:
         """The best elite within a budget that is drawn uniformly; that of the nearest bucket if there is none."""

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from nas.checking import checked
 from nas.errors import AlgorithmError
 from nas.search.base import Algorithm, Finished, History, violation
-from nas.search.options import whole
+from nas.search.options import fraction, whole
 from nas.search.selection import survivors
+from nas.search.steps import mutated
 
 if TYPE_CHECKING:
     import random
@@ -36,16 +37,22 @@ class RegularizedEvolution(Algorithm):
         population: length of the queue; as many archs are sampled at random before the first mutation.
         sample: candidates of a tournament.
         seed: names the sequence of random numbers.
+        regrow: probability that a mutation draws a decision anew with all that hangs on it (`Space.regrow`), as in a grammar.
 
     Raises:
         AlgorithmError: an option is not what it must be.
     """
 
     name = "regularized-evolution"
+    regrow: float
+    """There only where subtrees are regrown: studies that were begun without are compared as before."""
 
     @checked(AlgorithmError, called="name")
-    def __init__(self, population: int = 100, sample: int = 10, seed: int = 0) -> None:
+    def __init__(self, population: int = 100, sample: int = 10, seed: int = 0, *, regrow: float = 0.0) -> None:
         super().__init__(seed)
+        self._regrow = fraction(self.name, "regrow", regrow)
+        if self._regrow > 0:
+            self.regrow = self._regrow
         self.population = whole(self.name, "population", population, 1)
         self.sample = whole(self.name, "sample", sample, 1)
         # (violation, values, arch), oldest first
@@ -57,7 +64,7 @@ class RegularizedEvolution(Algorithm):
     def _draw(self, rng: random.Random) -> Arch:
         if self.known < self.population or not self._queue:
             return self.space.sample(rng)
-        return self.space.mutate(self._parent(rng), rng)
+        return mutated(self._parent(rng), rng, self._regrow)
 
     def _parent(self, rng: random.Random) -> Arch:
         queue = self._queue

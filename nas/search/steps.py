@@ -21,6 +21,13 @@ def beside(arch: Arch, known: Container[str], rng: random.Random) -> Arch:
     return arch
 
 
+def mutated(arch: Arch, rng: random.Random, regrow: float, probability: float | None = None) -> Arch:
+    """`arch` with a subtree grown anew with probability `regrow`, else with one decision mutated, or each with `probability`."""
+    if regrow > 0 and rng.random() < regrow:
+        return arch.space.regrow(arch, rng)
+    return arch.space.mutate(arch, rng, probability)
+
+
 def weights(count: int, rng: random.Random) -> list[float]:
     """`count` weights that sum to 1, uniformly from all such (a flat Dirichlet distribution)."""
     drawn = [rng.expovariate(1.0) for _ in range(count)]

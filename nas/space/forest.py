@@ -56,6 +56,7 @@ class Point:
 # What is drawn at once: (first point, parent or n, allowed, point, group or None).
 Unit = tuple[int, int, frozenset[int], Point, Group | None]
 _ROOT = frozenset({0})
+REGROWTHS = 32  # draws of a subtree before it is moved instead; one draw is the old subtree at most every other time
 
 
 class Forest:
@@ -210,6 +211,33 @@ class Forest:
             genome[p] = choices[i] if choices[i] != old else choices[-1]
         if self._below[p]:
             self._draw(genome, self._below[p], rng)
+
+    def regrow(self, genome: Sequence[Any], rng: Random) -> Genome:
+        """A different genome: one active decision, and all that hangs on it, drawn anew; slots of a group together.
+
+        The only genome of a space of one arch is given back as it is.
+        """
+        active = [p for p in self.movable if genome[p] is not None]
+        if not active:
+            return list(genome)
+        p = active[int(rng.random() * len(active))]
+        group = self.points[p].group
+        top = group.slots[0] if group else p
+        units = [unit for unit in self.units if unit[0] == top] + list(self._below[p])
+        bare: Genome = [*genome, 0]
+        for q, _, _, _, below in units:
+            for slot in below.slots if below else (q,):
+                bare[slot] = None
+        for _ in range(REGROWTHS):
+            grown = list(bare)
+            self._draw(grown, units, rng)
+            grown.pop()
+            if grown != list(genome):
+                return grown
+        grown = [*genome, 0]
+        self._move(grown, p, rng)
+        grown.pop()
+        return grown
 
     def _slot_options(self, group: Group, genome: Genome, old: int) -> Iterator[int]:
         taken = {genome[slot] for slot in group.slots} if group.distinct and group.sorted else {old}

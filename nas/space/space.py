@@ -332,6 +332,21 @@ class Space:
                 return mutant
         return self.sample(rng)
 
+    def regrow(self, arch: Arch, rng: Random) -> Arch:
+        """A different arch: one active decision, uniformly chosen, is sampled anew with all decisions that hang on it.
+
+        `mutate` keeps what hangs on a changed decision wherever both candidates have it; in a grammar, where every production has
+        the same children, that is nearly everything.  Gives an equal arch only when the space has no other.
+        """
+        genome = self._own(arch)
+        if not self._is_ruled:
+            return Arch(self, tuple(self._forest.regrow(genome, rng)))
+        for _ in range(TRIES):
+            grown = Arch(self, tuple(self._forest.regrow(genome, rng)))
+            if self.allows(grown):
+                return grown
+        return self.sample(rng)
+
     def crossover(self, a: Arch, b: Arch, rng: Random) -> Arch:
         """An arch that takes each decision from `a` or `b`; slots that must be distinct or sorted from one of them."""
         first, second = self._own(a), self._own(b)

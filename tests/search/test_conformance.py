@@ -23,6 +23,16 @@ class TestRegularizedEvolution(LearnerConformance):
         return RegularizedEvolution(population=20, sample=5, seed=seed)
 
 
+class TestRegrowingEvolution(LearnerConformance):
+    def make(self, seed: int = 0) -> Algorithm:
+        return RegularizedEvolution(population=20, sample=5, seed=seed, regrow=1.0)
+
+
+class TestRegrowingNSGA2(LearnerConformance):
+    def make(self, seed: int = 0) -> Algorithm:
+        return NSGA2(population=20, seed=seed, regrow=0.5)
+
+
 class TestNSGA2(LearnerConformance):
     def make(self, seed: int = 0) -> Algorithm:
         return NSGA2(population=20, seed=seed)

@@ -17,6 +17,11 @@ class TestQualityDiversity(LearnerConformance):
         return QualityDiversity(start=20, seed=seed)
 
 
+class TestRegrowingQualityDiversity(LearnerConformance):
+    def make(self, seed: int = 0) -> Algorithm:
+        return QualityDiversity(start=20, seed=seed, regrow=0.5)
+
+
 def test_elites_are_the_best_of_equal_parts_of_the_cost_range() -> None:
     algorithm = QualityDiversity(buckets=4, start=1)
     algorithm.bind(flat(), TWO)

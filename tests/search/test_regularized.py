@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nas.errors import AlgorithmError
-from nas.search import Finished, RegularizedEvolution
+from nas.search import NSGA2, Finished, QualityDiversity, RegularizedEvolution, make
 from nas.space import Arch
 from tests.conformance.algorithm import ONE, TWO, completed, drive, error_only, flat
 
@@ -71,6 +71,22 @@ def test_without_enough_trials_archs_are_random() -> None:
     run = drive(algorithm, completed(error_only), 50, workers=3)
     best = min(run.asked[:40], key=error_only)
     assert sum(distance(best, arch) for arch in run.asked[40:]) / 10 > 5
+
+
+def test_regrowing_is_described_only_where_it_is_asked_for() -> None:
+    assert "regrow" not in RegularizedEvolution().describe()
+    described = RegularizedEvolution(regrow=0.5).describe()
+    assert described["regrow"] == 0.5
+    assert make(**described).describe() == described
+
+
+@pytest.mark.parametrize("kind", [RegularizedEvolution, NSGA2, QualityDiversity])
+@pytest.mark.parametrize("value", [-0.1, 1.5])
+def test_a_wrong_probability_of_regrowing_gets_one_sentence(kind: Any, value: Any) -> None:
+    with pytest.raises(
+        AlgorithmError, match=f"{kind.name} was given regrow=.*; it is a number, 0 or more and at most 1"
+    ):
+        kind(regrow=value)
 
 
 @pytest.mark.parametrize("option", ["population", "sample"])

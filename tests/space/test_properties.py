@@ -102,6 +102,43 @@ def test_a_mutation_always_differs_unless_there_is_one_arch(space: nas.Space, se
 
 
 @quick
+@given(spaces(floats=True), seeds)
+def test_regrowing_changes_one_decision_and_what_hangs_on_it(space: nas.Space, seed: int) -> None:
+    rng = Random(seed)
+    lonely = space.size == 1 and not space.floats
+    for _ in range(5):
+        arch = space.sample(rng)
+        grown = space.regrow(arch, rng)
+        assert space.from_genome(grown.genome) == grown
+        assert (grown == arch) == lonely or space.floats
+        changed = [d for d, x, y in zip(space.decisions, arch.genome, grown.genome, strict=True) if x != y]
+        if not changed:
+            continue
+        assert any(
+            all(
+                d.index in (root.point.group.slots if root.point.group else (root.index,)) or _is_above(space, root, d)
+                for d in changed
+            )
+            for root in space.decisions
+            if arch.genome[root.index] is not None and grown.genome[root.index] is not None
+        )
+
+
+@quick
+@given(spaces())
+def test_regrowing_reaches_every_arch(space: nas.Space) -> None:
+    assume(1 < space.size <= 40)
+    rng, arch = Random(0), space.smallest
+    reached = {arch}
+    for _ in range(400 * space.size):
+        arch = space.regrow(arch, rng)
+        reached.add(arch)
+        if len(reached) == space.size:
+            break
+    assert len(reached) == space.size
+
+
+@quick
 @given(spaces(), seeds)
 def test_neighbours_are_the_archs_one_decision_away(space: nas.Space, seed: int) -> None:
     arch = space.sample(Random(seed))
