@@ -8,11 +8,12 @@ Blocks as in LLaMA (Touvron et al. 2023): RMSNorm before each part, rotary posit
 2023), gated perceptron; the head is the embedding's own matrix.  Query heads are ordered by the key-value head that they
 share, so the leading corner keeps whole groups, and no layout needs to be declared.
 
-`nas.decode` generates: an early exit drafts, the full depth verifies.
+`nas.decode` generates: an early exit drafts, the full depth verifies.  `pretrained` begins with the weights of a Llama.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch.nn import functional
 
 import nas
 from nas.decode import Cache
+from nas.errors import SpaceError
 
 
 class Attention(nn.Module):
@@ -218,3 +220,68 @@ def supernet(space_: nas.Space | None = None, *, seed: int = 0) -> nas.Supernet:
     """
     space_ = space_ or space()
     return nas.Supernet(space_, example=torch.zeros(1, space_.value.context, dtype=torch.int64), seed=seed)
+
+
+def pretrained(model: nn.Module, depths: Sequence[int] | None = None) -> nas.Supernet:
+    """A supernet whose largest arch is a trained Llama, for sorted fine-tuning: its exits are those of the trained layers.
+
+    Args:
+        model: `LlamaForCausalLM` of transformers, its head tied to the embedding.
+        depths: exits, the model's own depth among them; None is every layer.
+
+    Raises:
+        SpaceError: the model does not compute what `SortedLM` does with the same weights.
+        SupernetError: its weights do not fit.
+    """
+    config: Any = model.config
+    layers, width, heads = config.num_hidden_layers, config.hidden_size, config.num_attention_heads
+    space_ = space(
+        widths=(width,),
+        depths=range(1, layers + 1) if depths is None else depths,
+        kvs=(config.num_key_value_heads,),
+        ratios=(config.intermediate_size / width,),
+        group=heads // config.num_key_value_heads,
+        head=width // heads,
+        vocabulary=config.vocab_size,
+        context=config.max_position_embeddings,
+    )
+    weights = {_ours(name): value for name, value in model.state_dict().items() if name != "lm_head.weight"}
+    tokens = torch.arange(min(16, space_.value.context))[None] % config.vocab_size
+    net = nas.Supernet(space_, example=tokens, weights=weights)
+    _check_same(model, net.extract(net.space.largest), tokens)
+    return net
+
+
+_NAMES = {
+    "model.embed_tokens": "embedding",
+    "model.layers": "blocks",
+    "model.norm": "norm",
+    "self_attn": "attention",
+    "q_proj": "q",
+    "k_proj": "k",
+    "v_proj": "v",
+    "o_proj": "out",
+    "mlp.gate_proj": "gate",
+    "mlp.up_proj": "up",
+    "mlp.down_proj": "down",
+    "input_layernorm": "norm1",
+    "post_attention_layernorm": "norm2",
+}
+"""Parts of the names of Llama's parameters, and those of ours."""
+
+
+def _ours(name: str) -> str:
+    return re.sub("|".join(map(re.escape, _NAMES)), lambda found: _NAMES[found[0]], name)
+
+
+@torch.no_grad()
+def _check_same(model: nn.Module, ours: nn.Module, tokens: Tensor) -> None:
+    was_training = model.training
+    theirs = model.eval()(tokens).logits
+    model.train(was_training)
+    difference, largest = float((theirs - ours.eval()(tokens)).abs().max()), float(theirs.abs().max())
+    if not difference <= 1e-4 * largest:
+        raise SpaceError(
+            f"the model's logits differ by {difference:.2g} (of {largest:.2g}) from those of SortedLM with its weights; it needs "
+            "a head tied to the embedding, rotary positions of base 10,000, gated perceptrons with SiLU and norms with eps=1e-6"
+        )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn import functional
 
+from nas.errors import SpaceError
 from nas.train.trunk import Nested, outputs
 from searchspaces import sorted_lm
 from tests.conformance.supernet import SupernetConformance, fill_distinct
@@ -79,3 +81,36 @@ class TestSortedLM(SupernetConformance):
         space = small(widths=(16,), kvs=(1,), ratios=(2,))
         assert tuple(space.names) == ("depth",)
         fill_distinct(sorted_lm.supernet(space))
+
+
+def llama(**changes):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 40, "num_attention_heads": 4, "num_key_value_heads": 2}
+    more = {"num_hidden_layers": 3, "vocab_size": 31, "max_position_embeddings": 12, "tie_word_embeddings": True}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**sizes, **more, **changes})).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # norms too
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+class TestPretrained:
+    def test_its_largest_arch_is_the_model(self):
+        model = llama()
+        net, tokens = sorted_lm.pretrained(model), torch.arange(24).reshape(2, 12) * 7 % 31
+        assert net.trained
+        with torch.no_grad():
+            torch.testing.assert_close(net.extract(net.space.largest)(tokens), model(tokens).logits)
+
+    def test_an_exit_is_the_model_without_its_last_layers(self):
+        model = llama()
+        net, tokens = sorted_lm.pretrained(model, depths=(1, 3)), torch.arange(12)[None]
+        model.model.layers = model.model.layers[:1]
+        with torch.no_grad():
+            torch.testing.assert_close(net.extract(net.space.smallest)(tokens), model(tokens).logits)
+
+    @pytest.mark.parametrize("change", [{"tie_word_embeddings": False}, {"hidden_act": "gelu"}])
+    def test_a_model_that_computes_something_else_is_refused(self, change):
+        with pytest.raises(SpaceError, match="logits differ by .* tied to the embedding"):
+            sorted_lm.pretrained(llama(**change))
