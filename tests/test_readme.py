@@ -226,3 +226,11 @@ def test_knowing_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     names["study"].run(3, workers=0, progress=False)
     assert names["study"].record.counts()["COMPLETED"] == 3
     assert set(names["study"].front().columns) >= {"accuracy", "reused"}
+
+
+def test_a_grammar() -> None:
+    (block,) = [block for block in BLOCKS if "einspace" in block]
+    names: dict[str, Any] = {"nas": nas}
+    exec(block, names)
+    names["regrowing"].bind(names["grammar"], [nas.Metric("accuracy", "max")])
+    assert names["regrowing"].ask(2) == names["seeds"]
