@@ -31,11 +31,11 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * heads * head)
         self.out = nn.Linear(heads * head, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, tokens, width) -> the same."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(n, tokens, width) -> the same; `mask` (n, 1, 1, tokens) is True at the tokens that are there, None is all."""
         qkv = self.qkv(x).unflatten(2, (3, self.heads, -1))  # (n, tokens, 3, heads, head)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (n, heads, tokens, head)
-        y: Tensor = self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        y: Tensor = self.out(functional.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))
         return y
 
 
@@ -49,9 +49,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, tokens, width) -> the same."""
-        x = x + self.attention(self.norm1(x))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(n, tokens, width) -> the same; `mask` as of the attention."""
+        x = x + self.attention(self.norm1(x), mask)
         y: Tensor = x + self.mlp(self.norm2(x))
         return y
 
