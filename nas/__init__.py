@@ -139,6 +139,7 @@ if TYPE_CHECKING:
     from nas.train import Similarities as Similarities
     from nas.train import SimilarityPreserving as SimilarityPreserving
     from nas.train import Snapshots as Snapshots
+    from nas.train import SoftSimilarities as SoftSimilarities
     from nas.train import SortedExits as SortedExits
     from nas.train import Task as Task
     from nas.train import Teacher as Teacher
@@ -229,6 +230,7 @@ _HOME = {
     "KL": "nas.train",
     "Hard": "nas.train",
     "Similarities": "nas.train",
+    "SoftSimilarities": "nas.train",
     "MeanSquares": "nas.train",
     "Binary": "nas.train",
     "AdaptiveAlpha": "nas.train",

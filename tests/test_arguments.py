@@ -196,6 +196,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "KL": (nas.KL, lambda: {"direction": "forward", "temperature": 1.0}),
     "AdaptiveAlpha": (nas.AdaptiveAlpha, lambda: {"negative": -1.0, "positive": 1.0, "clip": 5.0}),
     "Binary": (nas.Binary, lambda: {"temperature": 1.0}),
+    "SoftSimilarities": (nas.SoftSimilarities, lambda: {"temperature": 0.05}),
     "DIST": (nas.DIST, lambda: {"beta": 1.0, "gamma": 1.0, "temperature": 1.0}),
     "Features": (
         nas.Features,

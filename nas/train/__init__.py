@@ -9,7 +9,8 @@ Samplers:   Sampler, Uniform, Sandwich, Widened, Bucketed
             Progressive, Phase (once-for-all's shrinking), Delayed (delayed shrinking), Attentive, BatchScore
             Fading (moves Fade from one layer to another while it trains; RepNorm), so that nas.fold merges it
 Losses:     Loss, Step, Labels, Teacher (TeacherOutputs: it runs once), InPlace, Interpolated, Ramped, Snapshots, distillation
-Divergences: Divergence, KL, Hard, AdaptiveAlpha, DIST, MeanSquares, Binary, Similarities (what InPlace and Teacher minimise)
+Divergences: Divergence, KL, Hard, AdaptiveAlpha, DIST, MeanSquares, Binary, Similarities,
+            SoftSimilarities (what InPlace and Teacher minimise)
 Features:   Features (loss; layers by name), Comparison, Hint, Relative, AttentionTransfer, RKD, SimilarityPreserving
 Modules:    train_modules (Deep Incubation, m2mKD), Hybrid, as_supernet (any ordinary module)
 Nested:     AllGranularities, FixedList, TwoDimensional (samplers), Granular (loss), Nested (models that share a trunk)
@@ -28,7 +29,17 @@ from nas.train.buckets import Bucketed
 from nas.train.comparisons import RKD, AttentionTransfer, Comparison, Hint, Relative, SimilarityPreserving
 from nas.train.data import Shift, digits
 from nas.train.delayed import Delayed, Ramped
-from nas.train.divergences import DIST, KL, AdaptiveAlpha, Binary, Divergence, Hard, MeanSquares, Similarities
+from nas.train.divergences import (
+    DIST,
+    KL,
+    AdaptiveAlpha,
+    Binary,
+    Divergence,
+    Hard,
+    MeanSquares,
+    Similarities,
+    SoftSimilarities,
+)
 from nas.train.dropping import Dropped, Similarity, drop, importance, similarities
 from nas.train.estimators import Estimator, Flip, MaskGates, ScoreFunction
 from nas.train.exits import ExitMean, SortedExits
@@ -118,6 +129,7 @@ __all__ = [
     "Similarity",
     "SimilarityPreserving",
     "Snapshots",
+    "SoftSimilarities",
     "SortedExits",
     "Step",
     "Supervised",

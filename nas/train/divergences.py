@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nas.checking import checked
+from nas.checking import Positive, checked
 from nas.errors import TrainError, suggest
 from nas.identity import described
 from nas.train.synced import whole
@@ -262,6 +262,35 @@ class Similarities(Divergence):
             raise TrainError("Similarities relates the samples of a batch and got 1; give larger batches")
         ours, theirs = (one @ one.T for one in (functional.normalize(student), functional.normalize(teacher)))
         return (ours - theirs).square().sum() / (count * (count - 1))  # the diagonals are ones
+
+
+@checked(TrainError)
+@dataclass(frozen=True)
+class SoftSimilarities(Similarities):
+    """KL(teacher ‖ student) of which other sample of the batch each sample is like: softmax of its cosine similarities.
+
+    The distillation of Starbucks (Zhuang et al. 2024) on scores of texts, whose rows are queries and columns passages; here each
+    sample is asked for all others, since a batch does not say which is which.  Lengths of embeddings may differ.
+
+    Args:
+        temperature: divides similarities; that of the contrastive loss, as there.
+    """
+
+    temperature: Positive = 0.05
+
+    def _compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        if len(student) < 3:
+            raise TrainError(
+                f"SoftSimilarities compares each sample with two others and got {len(student)}; give larger batches"
+            )
+        log_q, log_p = (self._likely(functional.normalize(one)) for one in (student, teacher))
+        return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+
+    def _likely(self, rows: Tensor) -> Tensor:
+        """(n, n − 1) logarithms: of each sample's others."""
+        count = len(rows)
+        others = ~torch.eye(count, dtype=torch.bool, device=rows.device)
+        return functional.log_softmax((rows @ rows.T)[others].view(count, count - 1) / self.temperature, -1)
 
 
 def _check_shapes(student: Tensor, teacher: Tensor) -> None:

@@ -10,13 +10,14 @@ import itertools
 import random
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
 from nas.checking import checked
 from nas.errors import TrainError, suggest
 from nas.train import fitting
+from nas.train.divergences import Divergence
 from nas.train.losses import Loss, Step
 from nas.train.samplers import Sampler
 from nas.train.task import Batch, Task
@@ -123,21 +124,32 @@ class Granular(Loss):
     """Labels for every granularity, and the full model's soft outputs: Σ_g c_g · [labels_g + w_kl · KL(full ‖ g)].
 
     With `kl=0` and all weights 1 this is the sum of Matryoshka representation learning (Kusupati et al. 2022); with `kl` it is
-    that of Starbucks (Zhuang et al. 2024), whose default is 0 and whose recipe is 1.  The full model's outputs are
-    detached.  Two deviations from the published code: the full model is taught once where it is itself in the list, and its
-    KL is left out because it is zero.
+    that of Starbucks (Zhuang et al. 2024), whose default is 0 and whose recipe is 1; of embeddings, their KL between scores of
+    texts is `divergence=SoftSimilarities()`.  The full model's outputs are detached.  Two deviations from the published code:
+    the full model is taught once where it is itself in the list, and its KL is left out because it is zero.
+
+    The multi-layer retrieval loss of ModularStarEncoder (Gurioli et al. 2025, "One Model to Train them All: Hierarchical
+    Self-Distillation for Enhanced Early Layer Embeddings"), a contrastive loss at each exit with weights that grow with its
+    depth, is `SortedExits()` with
+
+        Granular(axis="depth", weights="proportional")
+
+    on the task `nas.Embedding`, and a model with a projection of its own for each exit.
 
     Args:
         kl: weight of the distillation; a positive one adds the largest arch to the step, first.
         temperature: softens both distributions.  the comparison multiplies by T², the paper does not: the same at T = 1.
         axis: decision whose value the weights go by.
-        weights: c_g of each value of `axis`; None is 1 for each.
+        weights: c_g of each value of `axis`; "proportional" is the value divided by the largest; None is 1 for each.
+        divergence: how far a granularity is from the full model; None is the task's own: for classes the forward KL at
+            `temperature`.
     """
 
     kl: float = 0.0
     temperature: float = 1.0
     axis: str = "dim"
-    weights: Mapping[Hashable, float] | None = field(default=None, hash=False)
+    weights: Mapping[Hashable, float] | Literal["proportional"] | None = field(default=None, hash=False)
+    divergence: Divergence | None = None
 
     def __post_init__(self) -> None:
         if self.kl < 0.0 or not self.temperature > 0.0:
@@ -148,31 +160,47 @@ class Granular(Loss):
             raise TrainError(f"Granular(temperature={self.temperature}) has no effect with kl=0; give kl too")
         if self.axis != "dim" and self.weights is None:
             raise TrainError(f"Granular(axis={self.axis!r}) has no effect without weights; give weights too")
-        if self.weights is not None and not all(weight >= 0.0 for weight in self.weights.values()):
+        if self.divergence is not None and (not self.kl or self.temperature != 1.0):
+            raise TrainError(
+                f"Granular(kl={self.kl}, temperature={self.temperature}) has a divergence, which needs a positive kl and has a "
+                "temperature of its own; give kl= and leave temperature= out"
+            )
+        if isinstance(self.weights, Mapping) and not all(weight >= 0.0 for weight in self.weights.values()):
             raise TrainError(f"Granular has weights={dict(self.weights)}; each is 0 or more")
 
     def archs(self, archs: Sequence[Arch], space: Space) -> list[Arch]:
         """With distillation the largest first: it is added where the sampler did not choose it.
 
         Raises:
-            TrainError: there is a weight for what is no granularity of the space, e.g. longer than the embedding.
+            TrainError: there is a weight for what is no granularity of the space, e.g. longer than the embedding; or weights
+                are proportional to what are no numbers above 0.
         """
         if self.weights is not None:
-            labels = space.decisions[_place(space, self.axis, "Granular")].labels
-            for value in self.weights:
-                if value not in labels:
-                    raise TrainError(
-                        f"Granular has a weight for {self.axis}={value!r}, which is no granularity of space {space.name!r}: "
-                        f"{self.axis} is one of {', '.join(map(str, labels))}"
-                    )
+            self._check_weights(space)
         if not self.kl:
             return list(archs)
         return [space.largest, *(arch for arch in archs if arch != space.largest)]
 
+    def _check_weights(self, space: Space) -> None:
+        labels = space.decisions[_place(space, self.axis, "Granular")].labels
+        if self.weights == "proportional":
+            if not all(isinstance(label, int | float) and label > 0 for label in labels):
+                raise TrainError(
+                    f"Granular has weights proportional to {self.axis!r} of space {space.name!r}, which is one of "
+                    f"{', '.join(map(str, labels))} and no positive number; give a weight for each value"
+                )
+            return
+        for value in self.weights or ():
+            if value not in labels:
+                raise TrainError(
+                    f"Granular has a weight for {self.axis}={value!r}, which is no granularity of space {space.name!r}: "
+                    f"{self.axis} is one of {', '.join(map(str, labels))}"
+                )
+
     def check(self, task: Task) -> None:
         """Whether outputs of the task are compared so."""
         if self.kl:
-            fitting.check("Granular", task, None, self.temperature)
+            fitting.check("Granular", task, self.divergence, self.temperature)
 
     def __call__(self, output: Any, batch: Batch, step: Step) -> Tensor:
         """Labels, and distillation for all but the largest."""
@@ -182,13 +210,19 @@ class Granular(Loss):
             if step.arch == step.space.largest:
                 step.shared["full"] = scores.detach()
             else:
-                compare = fitting.comparing("Granular", step.task, batch, scores, temperature=self.temperature)
+                compare = fitting.comparing(
+                    "Granular", step.task, batch, scores, chosen=self.divergence, temperature=self.temperature
+                )
                 loss = loss + self.kl * compare(scores, step.shared["full"])
         return loss if self.weights is None else self._weight(step.arch) * loss
 
     def _weight(self, arch: Arch) -> float:
         assert self.weights is not None
-        value = arch.choices.get(self.axis)
+        value: Any = arch.choices.get(self.axis)
+        if self.weights == "proportional":
+            largest: Any = arch.space.largest.choices[self.axis]
+            return float(value) / float(largest)
+        assert isinstance(self.weights, Mapping)
         if value not in self.weights:
             raise TrainError(
                 f"Granular has weights for {sorted(map(str, self.weights))} and none for {self.axis}={value!r}; "
@@ -198,13 +232,17 @@ class Granular(Loss):
 
     def describe(self) -> dict[str, Any]:
         """JSON-able name and options."""
-        weights = None if self.weights is None else [[value, weight] for value, weight in self.weights.items()]
+        weights: Any = self.weights
+        if isinstance(weights, Mapping):
+            weights = [[value, weight] for value, weight in weights.items()]
+        divergence = {} if self.divergence is None else {"divergence": self.divergence.describe()}
         return {
             "class": "Granular",
             "kl": self.kl,
             "temperature": self.temperature,
             "axis": self.axis,
             "weights": weights,
+            **divergence,
         }
 
 

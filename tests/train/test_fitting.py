@@ -29,7 +29,17 @@ from nas.train import (
     Training,
     distillation,
 )
-from nas.train.divergences import DIST, KL, AdaptiveAlpha, Binary, Divergence, Hard, MeanSquares, Similarities
+from nas.train.divergences import (
+    DIST,
+    KL,
+    AdaptiveAlpha,
+    Binary,
+    Divergence,
+    Hard,
+    MeanSquares,
+    Similarities,
+    SoftSimilarities,
+)
 from tests.train.family import blobs, supernet
 
 
@@ -104,7 +114,7 @@ def test_what_the_targets_do_not_tell_is_refused(targets: Any) -> None:
 
 
 DEFAULTS = [KL(), MeanSquares(), Binary(), Similarities()]
-CHOSEN = [KL(), Hard(), DIST(), AdaptiveAlpha(), MeanSquares(), Binary(), Similarities()]
+CHOSEN = [KL(), Hard(), DIST(), AdaptiveAlpha(), MeanSquares(), Binary(), Similarities(), SoftSimilarities()]
 
 
 @pytest.mark.parametrize("own", DEFAULTS, ids=lambda one: type(one).__name__)
@@ -199,6 +209,26 @@ def test_similarities_equal_their_definition_and_need_no_equal_lengths() -> None
         Similarities()(student[:, 0], teacher)
     with pytest.raises(TrainError, match="relates the samples of a batch and got 1"):
         Similarities()(student[:1], teacher[:1])
+
+
+def test_soft_similarities_equal_their_definition() -> None:
+    draw = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(5, 3, generator=draw), torch.randn(5, 7, generator=draw)
+    for t in (0.2, 1.0):
+        total = 0.0
+        for i in range(5):
+            others = [j for j in range(5) if j != i]
+            q, p = (
+                torch.stack([functional.cosine_similarity(one[i], one[j], dim=0) for j in others]).div(t).softmax(0)
+                for one in (student, teacher)
+            )
+            total += float((p * (p / q).log()).sum())
+        assert SoftSimilarities(t)(student, teacher).item() == pytest.approx(total / 5, rel=1e-4)
+    assert SoftSimilarities()(teacher, 3 * teacher).item() == pytest.approx(0.0, abs=1e-5)
+    with pytest.raises(TrainError, match="compares each sample with two others and got 2"):
+        SoftSimilarities()(student[:2], teacher[:2])
+    with pytest.raises(TrainError, match="temperature=0"):
+        SoftSimilarities(0.0)
 
 
 def test_a_softmax_over_the_axis_of_the_batch_is_refused() -> None:

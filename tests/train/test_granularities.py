@@ -14,12 +14,15 @@ from torch import nn
 import nas
 from nas.errors import TrainError
 from nas.train import (
+    KL,
     AllGranularities,
     Batch,
     FixedList,
     Granular,
     InPlace,
     Labels,
+    SoftSimilarities,
+    SortedExits,
     Step,
     Training,
     TwoDimensional,
@@ -27,7 +30,7 @@ from nas.train import (
     distillation,
     trunk,
 )
-from searchspaces import matryoshka
+from searchspaces import matryoshka, sentences
 from tests.train.family import blobs
 from tests.train.family import space as mlp_space
 from tests.train.family import supernet as mlp_supernet
@@ -115,6 +118,15 @@ def test_a_fixed_list_fills_in_what_an_entry_switches_on() -> None:
         (lambda s: Granular(weights={2: -1.0}), "each is 0 or more"),
         (lambda s: Granular(temperature=2.0), r"Granular\(temperature=2.0\) has no effect with kl=0; give kl too"),
         (lambda s: Granular(axis="depth"), r"Granular\(axis='depth'\) has no effect without weights"),
+        (lambda s: Granular(divergence=KL()), "has a divergence, which needs a positive kl"),
+        (lambda s: Granular(kl=1.0, temperature=2.0, divergence=KL()), "has a temperature of its own"),
+        (lambda s: Granular(weights="equal"), "weights='equal'"),
+        (
+            lambda s: Granular(axis="op", weights="proportional").archs(
+                [], nas.Space(pg.Dict(op=pg.oneof(["conv", "pool"])), name="ops")
+            ),
+            "proportional to 'op' of space 'ops', which is one of conv, pool and no positive number",
+        ),
         (
             lambda s: Granular(weights={2: 1.0, 128: 1.0}).archs([s.largest], s),
             "a weight for dim=128, which is no granularity of space 'matryoshka': dim is one of 2, 4, 8",
@@ -142,6 +154,8 @@ def test_descriptions_read_back_and_tell_settings_apart() -> None:
             Granular(),
             Granular(kl=1.0),
             Granular(weights={2: 0.5}),
+            Granular(weights="proportional"),
+            Granular(kl=1.0, divergence=KL()),
         )
     ]
     assert len({json.dumps(each) for each in described}) == len(described)
@@ -168,6 +182,50 @@ def test_granular_is_the_formula_and_its_target_is_detached() -> None:
     found.backward()
     assert part.grad is not None
     assert full.grad is None
+
+
+def test_weights_proportional_to_the_depth_are_the_multi_layer_loss() -> None:
+    """ModularStarEncoder: a contrastive loss at each exit, weighted by its depth, against the sum written by hand."""
+    net = sentences.supernet(
+        sentences.space(dims=(8,), depths=(1, 2, 4), heads="separate", width=8, head=4, vocabulary=50)
+    )
+    texts = torch.randint(1, 50, (48, 16), generator=torch.Generator().manual_seed(0))
+    task = nas.Embedding((texts[:16], texts[16:32]), (texts[32:40], texts[40:]), batch=8, temperature=0.2)
+    batch, loss = next(task.train_batches(0)), Granular(axis="depth", weights="proportional")
+    archs = loss.archs(SortedExits().archs(net.space, 0, RNG), net.space)
+    assert pairs(archs) == [(4, 8), (2, 8), (1, 8)]
+    (group,) = trunk.groups(net, archs)
+    step, total = Step(0, task, net.space, archs, archs[0]), torch.zeros(())
+    for step.arch, output in trunk.outputs(net, group, batch.inputs):
+        total = total + loss(output, batch, step)
+    total.backward()
+    found, expected = gradients(net), torch.zeros(())
+    for depth in (4, 2, 1):
+        rows = net.bind(net.space.arch({"depth": depth, "dim": 8}))(batch.inputs)
+        similar = nn.functional.normalize(rows)[0::2] @ nn.functional.normalize(rows)[1::2].T / 0.2
+        own = similar.diagonal()
+        both = (similar.logsumexp(0) - own).mean() + (similar.logsumexp(1) - own).mean()
+        expected = expected + depth / 4 * both / 2
+    torch.testing.assert_close(total, expected)
+    expected.backward()
+    for name, gradient in gradients(net).items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_a_granularity_of_embeddings_learns_from_the_scores_of_the_full_model() -> None:
+    net = sentences.supernet(sentences.space(dims=(2, 8), depths=(1, 2), width=8, head=4, vocabulary=50))
+    texts = torch.randint(1, 50, (48, 16), generator=torch.Generator().manual_seed(0))
+    task = nas.Embedding((texts[:16], texts[16:32]), (texts[32:40], texts[40:]), batch=8)
+    loss = Granular(kl=0.5, divergence=SoftSimilarities(0.1))
+    loss.check(task)
+    with pytest.raises(TrainError, match="Granular compares outputs by KL"):
+        Granular(kl=0.5, divergence=KL()).check(task)
+    step, batch = Step(0, task, net.space, [], net.space.largest), next(task.train_batches(0))
+    full, part = torch.randn(16, 8), torch.randn(16, 2)
+    loss(full, batch, step)
+    step.arch = net.space.smallest
+    expected = task.loss(part, batch) + 0.5 * SoftSimilarities(0.1)(part, full)
+    assert loss(part, batch, step).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_granular_without_options_is_the_labels() -> None:
