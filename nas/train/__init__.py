@@ -49,7 +49,8 @@ from nas.train.fitting import distillation
 from nas.train.given import DataTask
 from nas.train.granularities import AllGranularities, FixedList, Granular, TwoDimensional
 from nas.train.images import class_names, image_folder
-from nas.train.losses import InPlace, Interpolated, Labels, Loss, Step, Teacher
+from nas.train.interpolated import Interpolated
+from nas.train.losses import InPlace, Labels, Loss, Step, Teacher
 from nas.train.modules import Hybrid, as_supernet, train_modules
 from nas.train.outputs import TeacherOutputs
 from nas.train.policy import Policy

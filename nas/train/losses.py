@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from nas.checking import Count, Positive, Probability, checked
+from nas.checking import Positive, Probability, checked
 from nas.errors import TrainError
 from nas.identity import described
 from nas.supernet.inputs import call
@@ -171,15 +171,15 @@ class Teacher(Loss):
 
     def keep(self, training: Training) -> None:
         """Nothing; whether the module gives what networks of the task do, and whether that can be stored."""
-        _check_teacher(self.module, training, self.outputs)
+        check_teacher(self.module, training, self.outputs)
 
     def __call__(self, output: Any, batch: Batch, step: Step) -> Tensor:
         """The teacher looks at each batch once, however many archs the step has."""
-        taught, student = _taught(self.module, batch, step, self.outputs), step.task.logits(output)
+        stored, student = taught(self.module, batch, step, self.outputs), step.task.logits(output)
         if not self.weight:
             return step.task.loss(output, batch)
         compare = comparing("Teacher", step.task, batch, student, chosen=self.divergence, temperature=self.temperature)
-        soft = compare(taught.of(student), taught.logits)
+        soft = compare(stored.of(student), stored.logits)
         return (1.0 - self.weight) * step.task.loss(output, batch) + self.weight * soft
 
     def describe(self) -> dict[str, Any]:
@@ -189,81 +189,12 @@ class Teacher(Loss):
         return {"class": "Teacher", **options, **_described(self.divergence), **stored}
 
 
-@checked(TrainError)
-@dataclass(frozen=True, eq=False)
-class Interpolated(Loss):
-    """A teacher that begins near the student and moves away from it (Shing et al. 2025, "TAID").
+def check_teacher(module: nn.Module, training: Training, outputs: TeacherOutputs | None) -> None:
+    """Asks the task, where it has something to say, about the module's output for a first batch, and whether it can be stored.
 
-    KL(softmax((1 − t) · student + t · teacher) ‖ softmax(student)), the student's logits in the target held fixed, t rising from
-    `start` at the first step to 1 at step `steps` and after.  Outputs that are no classes are compared as the task says.  The
-    paper adapts the pace of t to the loss's improvement; here it is linear in the step, its own baseline, because a loss holds no
-    state.
-
-    Args:
-        module: takes the task's inputs; is put in eval mode and never trained.
-        steps: of the rise.
-        start: t of the first step.
-        weight: of the teacher; the rest is the labels'.
-        outputs: what it gave is stored there, so that it runs once for each batch; None runs it always.
+    Raises:
+        TrainError: the module does not take the inputs, or gives what no network of the task does.
     """
-
-    module: nn.Module
-    steps: Count
-    start: float = 0.4
-    weight: float = 0.5
-    outputs: TeacherOutputs | None = None
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.start < 1.0:
-            raise TrainError(f"Interpolated has start={self.start}; it is a fraction from 0 to below 1")
-        if not 0.0 < self.weight <= 1.0:
-            raise TrainError(f"Interpolated has a weight of {self.weight}; it is above 0 and at most 1")
-        if self.outputs is not None and self.outputs.top is not None:
-            raise TrainError(
-                f"Interpolated takes the mean of all logits, and top={self.outputs.top} keeps some; leave top= out, or use "
-                "nas.Teacher"
-            )
-
-    def check(self, task: Task) -> None:
-        """Whether outputs can be interpolated: embeddings of two networks have no axes in common."""
-        if task.divergence is not None and task.divergence.compares[0] == "embeddings":
-            raise TrainError(
-                f"Interpolated takes the mean of two networks' outputs, and those of {type(task).__name__} are embeddings, whose "
-                "axes differ from network to network; use nas.Teacher"
-            )
-
-    def prepare(self, device: torch.device) -> None:
-        """The module goes to `device`, in eval mode."""
-        self.module.to(device).eval()
-
-    def keep(self, training: Training) -> None:
-        """Nothing; whether the module gives what networks of the task do, and whether that can be stored."""
-        _check_teacher(self.module, training, self.outputs)
-
-    def share(self, step: int) -> float:
-        """t of step 0, 1, …"""
-        return self.start + (1.0 - self.start) * min(1.0, step / self.steps)
-
-    def __call__(self, output: Any, batch: Batch, step: Step) -> Tensor:
-        """The teacher looks at each batch once, however many archs the step has."""
-        student, teacher = step.task.logits(output), _taught(self.module, batch, step, self.outputs).logits
-        if student.shape != teacher.shape:
-            raise TrainError(
-                f"the student's logits are {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}; "
-                "they must agree"
-            )
-        compare = comparing("Interpolated", step.task, batch, student)
-        soft = compare(student, torch.lerp(student.detach().float(), teacher.float(), self.share(step.number)))
-        return (1.0 - self.weight) * step.task.loss(output, batch) + self.weight * soft
-
-    def describe(self) -> dict[str, Any]:
-        """Options and a digest of the teacher's weights."""
-        options = {"steps": self.steps, "start": self.start, "weight": self.weight}
-        return {"class": "Interpolated", "module": digest(self.module), **options}
-
-
-def _check_teacher(module: nn.Module, training: Training, outputs: TeacherOutputs | None) -> None:
-    """Asks the task, where it has something to say, about the module's output for a first batch."""
     if outputs is not None:
         outputs.ready(module, training)
     task = training.task
@@ -296,7 +227,7 @@ def _asked(module: nn.Module, batch: Batch) -> Any:
         ) from error
 
 
-def _taught(module: nn.Module, batch: Batch, step: Step, outputs: TeacherOutputs | None) -> Taught:
+def taught(module: nn.Module, batch: Batch, step: Step, outputs: TeacherOutputs | None) -> Taught:
     """The teacher's logits, stored ones where there are."""
 
     def run() -> Tensor:

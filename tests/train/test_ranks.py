@@ -28,6 +28,7 @@ from nas.train import (
     Features,
     Hint,
     InPlace,
+    Interpolated,
     Labels,
     Phase,
     Progressive,
@@ -110,6 +111,10 @@ def trainings() -> Mapping[str, Callable[[], Training]]:
         sampler = Attentive(BatchScore(net, blobs()), net.params, 500.0, best=False, pool=20)
         return made(lambda: net, sampler=sampler)
 
+    def paced() -> Training:
+        teacher = mlp()
+        return made(mlp, loss=Interpolated(teacher.extract(teacher.space.largest), 60, pace=0.5))
+
     progressive = Progressive([Phase(2, {}), Phase(2, {"width": None}, n=2, sort=True), Phase(2, {"depth": None}, n=2)])
     moved = blobs(augment=Shift(1), smoothing=0.1)
     return {
@@ -127,6 +132,7 @@ def trainings() -> Mapping[str, Callable[[], Training]]:
         "similarities of features": lambda: made(small_vit, loss=Features("norm", SimilarityPreserving(), weight=3.0)),
         "learned projections": lambda: made(small_conv, loss=Features("stem", Hint(), InPlace())),
         "earlier models": lambda: made(mlp, sampler=Delayed(Sandwich(1), 2), loss=Snapshots((2, 4))),
+        "adaptive pace": paced,
     }
 
 
