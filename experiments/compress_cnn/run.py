@@ -15,9 +15,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import numpy as np
 import torch
 from compress_common.compare import Case, carry_out, figures, original_of, parser, run, trained
+from glyphs.letters import glyphs
 from net import Net
 from torch import nn
 
@@ -26,21 +26,6 @@ import nas
 BUDGETS = ("75%", "50%", "35%")
 LEARNT, TRAIN, VALID, TEST = 300, 120, 100, 150
 """Typefaces: of the original's training, those of them that compressions train with, and the splits that judge."""
-
-
-def glyphs(file: Path, seed: int, train_on: int) -> nas.Task:
-    """62 characters, split by typeface."""
-    data = np.load(file)
-    images = torch.tensor(data["images"]).float()[:, None] / 255
-    labels, typeface = torch.tensor(data["labels"]).long(), data["typeface"]
-    order = np.random.default_rng(0).permutation(typeface.max() + 1)
-
-    def some(begin: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = torch.tensor(np.isin(typeface, order[begin : begin + count]))
-        return images[rows], labels[rows]
-
-    train, valid, test = some(0, train_on), some(1000, VALID), some(1200, TEST)
-    return nas.Classification(train, valid, test, batch=128, calibration=512, seed=seed)
 
 
 def original(task: nas.Task, folder: Path, smoke: bool) -> nn.Module:
@@ -68,7 +53,9 @@ def main() -> None:
 
 def data(options: argparse.Namespace, seed: int, train_on: int = TRAIN) -> nas.Task:
     """The glyphs, or the digits."""
-    return nas.digits(batch=128, seed=seed) if options.smoke else glyphs(options.glyphs, seed, train_on)
+    if options.smoke:
+        return nas.digits(batch=128, seed=seed)
+    return glyphs(options.glyphs, seed=seed, train=train_on, valid=VALID, test=TEST, batch=128)
 
 
 def everything(options: argparse.Namespace, folder: Path) -> None:

@@ -12,6 +12,7 @@ import json
 import math
 import random
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +21,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import torch
+from glyphs.letters import CAPITALS, glyphs
 from scipy.stats import spearmanr
-from torch.nn import functional
 
 import nas
 from nas.train import subnet_metrics
@@ -56,27 +59,11 @@ class Sizes:
 SMOKE = Sizes(passes=40, looks=2, alone=4, short=20, compared=2, drawn=4, seeds=1)
 
 
-def glyphs(file: Path, seed: int) -> nas.Classification:
-    """26 capital letters of 8×8 pixels, split by typeface: 300 to train, 30 for searches, 150 that judge."""
-    data = np.load(file)
-    chosen = data["labels"] < 26
-    images = functional.avg_pool2d(torch.from_numpy(data["images"][chosen]).float()[:, None] / 255, 2)
-    labels, typeface = torch.from_numpy(data["labels"][chosen]).long(), data["typeface"][chosen]
-    order = np.random.default_rng(0).permutation(typeface.max() + 1)
-
-    def some(begin: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = torch.from_numpy(np.isin(typeface, order[begin : begin + count]))
-        return images[rows], labels[rows]
-
-    return nas.Classification(
-        some(0, 300), some(1000, 30), some(1200, 150), batch=BATCH, calibration=CALIBRATION, seed=seed
-    )
-
-
 def data(options: argparse.Namespace, seed: int) -> nas.Classification:
     """The glyphs, or the digits."""
     if options.glyphs is not None:
-        return glyphs(options.glyphs, seed)
+        sizes = {"train": 300, "valid": 30, "test": 150, "batch": BATCH, "calibration": CALIBRATION}
+        return glyphs(options.glyphs, seed=seed, characters=CAPITALS, side=8, **sizes)
     return nas.digits(batch=BATCH, seed=seed)
 
 
