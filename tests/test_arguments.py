@@ -348,14 +348,15 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "ConcurrentNAS": (nas.ConcurrentNAS, lambda: {"shared": 1, "population": 5, "inner": 10, "history": 10, "seed": 0}),
     "LocalSearch": (nas.LocalSearch, lambda: {"start": 5, "seed": 0}),
     "QualityDiversity": (nas.QualityDiversity, lambda: {"buckets": 5, "start": 5, "crossover": 0.5, "seed": 0}),
-    "MCTS": (nas.MCTS, lambda: {"exploration": 0.1, "bins": 5, "seed": 0}),
+    "MCTS": (nas.MCTS, lambda: {"exploration": 0.1, "bins": 5, "bisect": True, "seed": 0}),
     "SMBO": (
         nas.SMBO,
         lambda: {
             "samples": 5,
             "exploration": 0.1,
             "interval": 4,
-            "tree": False,
+            "tree": True,
+            "bisect": True,
             "penalty": 1.0,
             "history": 10,
             "seed": 0,

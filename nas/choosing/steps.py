@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nas.space import Arch, Space
+    from nas.space import Arch, Decision, Space
 
 Choices = list[int | None]
 
@@ -30,6 +30,7 @@ class Steps:
         self.count = len(self._points)
         self.order = self._parents_first()
         self.widths = [self._width(p) for p in range(self.count)]  # how many options each decision has at most
+        self._sizes = [self._numbers(decision) for decision in space.decisions]
         # What a choice depends on: nothing for most decisions, whose options are made once.
         self._fixed = [
             None if point.parent >= 0 or point.group else self._free(p) for p, point in enumerate(self._points)
@@ -49,6 +50,15 @@ class Steps:
         point = self._points[p]
         return self.bins if point.range else len(point.canonical)
 
+    def _numbers(self, decision: Decision) -> Sequence[float] | None:
+        """The numbers that a decision chooses among, by option; None where it chooses among anything else."""
+        if decision.point.range:
+            return range(self.bins)
+        sizes = decision.candidates
+        if not all(isinstance(size, int | float) and not isinstance(size, bool) for size in sizes):
+            return None
+        return [float(size) for size in sizes]
+
     def _free(self, p: int) -> Sequence[int]:
         point = self._points[p]
         return range(self.bins) if point.range else point.distinct_candidates
@@ -56,6 +66,19 @@ class Steps:
     def is_free(self, p: int) -> bool:
         """Whether the options of decision `p` are the same whatever the others are."""
         return self._fixed[p] is not None
+
+    def branches(self, p: int, options: Sequence[int]) -> dict[int, Sequence[int]]:
+        """Open options of decision `p`, split in a smaller and a larger half, 0 and 1, where they are several numbers.
+
+        Others are each a branch of its own, called as the option.  Halving until one is left is the bisection tree of Negrinho &
+        Gordon 2017, "DeepArchitect", in which numbers that are alike have most of their way in common.
+        """
+        sizes = self._sizes[p]
+        if sizes is None or len(options) == 1:
+            return {option: (option,) for option in options}
+        ordered = sorted(options, key=sizes.__getitem__)
+        middle = len(ordered) // 2
+        return {0: ordered[:middle], 1: ordered[middle:]}
 
     def options(self, p: int, chosen: Sequence[int | None]) -> Sequence[int]:
         """What decision `p` may be, given the decisions before it in `order`; empty where it is inactive."""

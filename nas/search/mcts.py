@@ -7,7 +7,7 @@ Search" (what is under way counts as visited).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf, isfinite, log, sqrt
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from nas.checking import checked
 from nas.choosing.steps import Choices, Steps
 from nas.errors import AlgorithmError
 from nas.search.base import Algorithm, Finished, is_feasible
-from nas.search.options import number, whole
+from nas.search.options import number, switch, whole
 from nas.search.steps import beside, weights
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class MCTS(Algorithm):
         exploration: weight of the confidence bound.  1 in the paper, whose budgets were small trees; with more decisions than a
             budget can branch, as usual, that is hardly better than random (`experiments/search_quality`).
         bins: equal parts that a continuous decision is cut into.
+        bisect: whether numbers are chosen by halving their range again and again (the paper's restructured tree), so that
+            trials with numbers that are alike share what they know; else each number is a branch of its own.
         seed: names the sequence of random numbers.
 
     Raises:
@@ -63,17 +65,18 @@ class MCTS(Algorithm):
     name = "mcts"
 
     @checked(AlgorithmError, called="name")
-    def __init__(self, exploration: float = 0.1, bins: int = 10, seed: int = 0) -> None:
+    def __init__(self, exploration: float = 0.1, bins: int = 10, seed: int = 0, *, bisect: bool = False) -> None:
         super().__init__(seed)
         self.exploration = number(self.name, "exploration", exploration, least=0.0)
         self.bins = whole(self.name, "bins", bins, 1)
+        self.bisect = switch(self.name, "bisect", bisect)
         self._waiting: dict[str, Choices] = {}  # of the archs that have not finished, by key
 
     def bind(self, space: Space, objectives: Sequence[Metric], constraints: Sequence[Constraint] = ()) -> None:
         """As every algorithm's; the tree is empty then."""
         super().bind(space, objectives, constraints)
         self._steps = Steps(space, self.bins)
-        self._tree = Tree(self._steps, len(objectives), self.exploration)
+        self._tree = Tree(self._steps, len(objectives), self.exploration, bisect=self.bisect)
 
     def _take(self, arch: Arch) -> bool:
         new = super()._take(arch)
@@ -101,10 +104,11 @@ class Tree:
         steps: the decisions.
         objectives: how many values a trial has.
         exploration: weight of the confidence bound.
+        bisect: whether numbers are chosen by halving their range.
     """
 
-    def __init__(self, steps: Steps, objectives: int, exploration: float) -> None:
-        self._steps, self._objectives, self._exploration = steps, objectives, exploration
+    def __init__(self, steps: Steps, objectives: int, exploration: float, *, bisect: bool = False) -> None:
+        self._steps, self._objectives, self._exploration, self._bisect = steps, objectives, exploration, bisect
         self._root = _Node(objectives)
         self._best = [inf] * objectives  # finite values seen
         self._worst = [-inf] * objectives
@@ -116,17 +120,32 @@ class Tree:
         values = self._observed(trial)
         node = self._root
         self._add(node, trial, values)
-        for p in self._steps.order:
-            option = chosen[p]
-            if option is None:
-                continue
-            child = node.children.get(option)
+        for branch in self._path(chosen):
+            child = node.children.get(branch)
             if child is None:
-                child = node.children[option] = _Node(self._objectives)
+                child = node.children[branch] = _Node(self._objectives)
                 self._add(child, trial, values)
                 return
             self._add(child, trial, values)
             node = child
+
+    def _path(self, chosen: Sequence[int | None]) -> Iterator[int]:
+        """The branch that these choices take at each node."""
+        for p in self._steps.order:
+            option = chosen[p]
+            if option is None:
+                continue
+            options = self._steps.options(p, chosen) if self._bisect else (option,)
+            while True:
+                branches = self._branches(p, options)
+                branch = _branch(option, branches)
+                yield branch
+                options = branches[branch]
+                if len(options) == 1:
+                    break
+
+    def _branches(self, p: int, options: Sequence[int]) -> Mapping[int, Sequence[int]]:
+        return self._steps.branches(p, options) if self._bisect else {option: (option,) for option in options}
 
     def _observed(self, trial: Finished) -> list[float] | None:
         """Its values if it is feasible, infinities replaced by the worst and the best seen; widens what was seen."""
@@ -158,21 +177,35 @@ class Tree:
         node: _Node | None = self._root
         for p in steps.order:
             options = steps.options(p, chosen)
-            if not options:
-                continue
-            if len(options) == 1:
-                option = options[0]
-            elif node is None or not (node.children or under_way):
-                option = options[int(rng.random() * len(options))]
-            else:
-                option = self._select(node, options, [path[p] for path in under_way], weight, rng)
-            chosen[p] = option
-            under_way = [path for path in under_way if path[p] == option]
-            node = node.children.get(option) if node else None
+            while options and chosen[p] is None:
+                options, node = self._descend(node, p, options, [path[p] for path in under_way], weight, rng)
+                under_way = [path for path in under_way if path[p] in options]
+                if len(options) == 1:
+                    chosen[p] = options[0]
         return chosen
 
+    def _descend(  # noqa: PLR0917 (called in one place)
+        self,
+        node: _Node | None,
+        p: int,
+        options: Sequence[int],
+        taken: Sequence[int | None],
+        weight: Sequence[float],
+        rng: random.Random,
+    ) -> tuple[Sequence[int], _Node | None]:
+        """What is open of decision `p` one node further down, and that node; below what is known it is one option at random."""
+        if len(options) > 1 and (node is None or not (node.children or taken)):
+            return (options[int(rng.random() * len(options))],), None
+        branches = self._branches(p, options)
+        if len(branches) == 1:
+            (branch,) = branches
+        else:
+            assert node is not None
+            branch = self._select(node, list(branches), [_branch(one, branches) for one in taken], weight, rng)
+        return branches[branch], node.children.get(branch) if node else None
+
     def _select(
-        self, node: _Node, options: Sequence[int], taken: list[int | None], weight: Sequence[float], rng: random.Random
+        self, node: _Node, options: Sequence[int], taken: list[int], weight: Sequence[float], rng: random.Random
     ) -> int:
         """The option of the highest bound; ties and unvisited ones at random."""
         total = log(max(1, node.visits + len(taken)))
@@ -198,3 +231,8 @@ class Tree:
         if node.violated:
             total += share * (node.violated - node.over / self._most)
         return total / node.visits
+
+
+def _branch(option: int | None, branches: Mapping[int, Sequence[int]]) -> int:
+    """Where an option is."""
+    return next(branch for branch, options in branches.items() if option in options)

@@ -47,6 +47,7 @@ class SMBO(Algorithm):
         exploration: probability that a proposal is random.
         interval: finished trials from one fit to the next.
         tree: whether samples come from a tree search on the predictions instead of at random (MCTS, built anew with each fit).
+        bisect: whether that tree halves the range of numbers; see `MCTS`.
         penalty: of the ridge regression.
         history: trials that it is trained on at most: the youngest half, and as many evenly over those before.
         seed: names the sequence of random numbers.
@@ -65,6 +66,7 @@ class SMBO(Algorithm):
         interval: int = 8,
         *,
         tree: bool = False,
+        bisect: bool = False,
         penalty: float = 1.0,
         history: int = 1_000,
         seed: int = 0,
@@ -74,6 +76,9 @@ class SMBO(Algorithm):
         self.exploration = fraction(self.name, "exploration", exploration)
         self.interval = whole(self.name, "interval", interval, 1)
         self.tree = switch(self.name, "tree", tree)
+        self.bisect = switch(self.name, "bisect", bisect)
+        if bisect and not tree:
+            raise AlgorithmError(f"{self.name} was given bisect=True, which is about the tree; give tree=True too")
         self.penalty = number(self.name, "penalty", penalty, above=0.0)
         self.history = whole(self.name, "history", history, 2)
         self._past = Past()
@@ -124,7 +129,7 @@ class SMBO(Algorithm):
         if self.tree:
             rng = self._rng
             rng.seed(self._stream ^ end)
-            self._model.climb(Steps(self.space), self.samples, rng)
+            self._model.climb(Steps(self.space), self.samples, rng, bisect=self.bisect)
 
 
 class _Model:
@@ -142,10 +147,10 @@ class _Model:
         self.values: Floats = np.zeros((0, objectives))
         self.violations: Floats = np.zeros(0)
 
-    def climb(self, steps: Steps, samples: int, rng: random.Random) -> None:
+    def climb(self, steps: Steps, samples: int, rng: random.Random, *, bisect: bool) -> None:
         """Samples by a tree search whose rewards are predictions."""
         objectives = self.values.shape[1]
-        tree = Tree(steps, objectives, _EXPLORATION)
+        tree = Tree(steps, objectives, _EXPLORATION, bisect=bisect)
         for _ in range(samples):
             chosen = tree.walk([], rng)
             arch = steps.arch(chosen, rng)

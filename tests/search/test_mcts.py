@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from math import log, sqrt
 
+import pyglove as pg
 import pytest
 
 from nas.choosing.steps import Steps
 from nas.errors import AlgorithmError
 from nas.search import MCTS, Algorithm, Finished
 from nas.search.mcts import Tree
-from nas.space import Arch
+from nas.space import Arch, Space
 from tests.conformance.algorithm import ONE, LearnerConformance, completed, drive, flat, keys, small
 
 
@@ -20,6 +21,13 @@ class TestMCTS(LearnerConformance):
 
     def make(self, seed: int = 0) -> Algorithm:
         return MCTS(seed=seed)
+
+
+class TestBisectingMCTS(LearnerConformance):
+    rebuilt = 400
+
+    def make(self, seed: int = 0) -> Algorithm:
+        return MCTS(bisect=True, seed=seed)
 
 
 def first_gene(arch: Arch) -> tuple[float, ...]:
@@ -68,6 +76,65 @@ def test_the_good_branch_is_followed() -> None:
     assert sum(arch.genome[0] == 0 for arch in asked[50:]) > 120
 
 
+def numbers() -> Space:
+    """A number of several, one of a range, and what is no number."""
+    return Space(
+        pg.Dict(
+            units=pg.oneof([64, 16, 32, 128, 256]), rate=pg.floatv(0.0, 1.0), kind=pg.oneof(["conv", "pool", "skip"])
+        ),
+        name="numbers",
+    )
+
+
+def test_halves_are_the_smaller_and_the_larger_numbers() -> None:
+    steps = Steps(numbers(), bins=4)
+    assert steps.branches(0, range(5)) == {0: [1, 2], 1: [0, 3, 4]}  # 16, 32; 64, 128, 256
+    assert steps.branches(0, [3, 0, 4]) == {0: [0], 1: [3, 4]}
+    assert steps.branches(0, [3]) == {3: (3,)}
+    assert steps.branches(1, range(4)) == {0: [0, 1], 1: [2, 3]}
+    assert steps.branches(2, range(3)) == {0: (0,), 1: (1,), 2: (2,)}
+
+
+def test_a_bisection_tree_is_the_tree_of_halving_one_number_after_the_other() -> None:
+    """Slow second implementation: the way of each choice as a word, and visits and values counted by prefix."""
+    steps, draw = Steps(numbers(), bins=4), random.Random(0)
+    tree, counted = Tree(steps, 1, 0.1, bisect=True), dict[str, list[float]]()
+    for number in range(60):
+        arch = numbers().sample(draw)
+        chosen = steps.choices(arch)
+        units, rate, kind = (place if place is not None else -1 for place in chosen)
+        ranked = [1, 2, 0, 3, 4].index(units)  # 16, 32 | 64 | 128, 256
+        word = ["00", "01", "10", "110", "111"][ranked] + f"{rate:02b}" + str(kind)
+        value = float(number % 7)
+        tree.learn(chosen, Finished(number, arch, (value,)))
+        for end in range(len(word) + 1):
+            new = word[:end] not in counted
+            counted.setdefault(word[:end], []).append(value)
+            if new and end:
+                break
+
+    def known(node: object, word: str) -> dict[str, list[float]]:
+        found = {word: [node.visits, node.sums[0]]}  # type: ignore[attr-defined]
+        for branch, child in node.children.items():  # type: ignore[attr-defined]
+            found |= known(child, word + str(branch))
+        return found
+
+    assert known(tree._root, "") == {word: [len(values), sum(values)] for word, values in counted.items()}
+
+
+def test_numbers_that_are_alike_share_what_is_known() -> None:
+    """Of 64 numbers the best are among the largest: halves find them where branches of their own have not been tried."""
+    space = Space(pg.List([pg.oneof(list(range(64))), pg.oneof(list(range(64)))]), name="wide")
+
+    def mean(seed: int, *, bisect: bool) -> float:
+        algorithm = MCTS(bisect=bisect, seed=seed)
+        algorithm.bind(space, ONE)
+        asked = drive(algorithm, completed(lambda arch: (-float(sum(arch.genome)),)), 60).asked
+        return sum(sum(arch.genome) for arch in asked[40:]) / 20
+
+    assert all(mean(seed, bisect=True) > mean(seed, bisect=False) + 10 for seed in range(6))
+
+
 def test_many_at_once_spread_over_the_tree() -> None:
     algorithm = MCTS(exploration=1.0)
     algorithm.bind(flat(), ONE)
@@ -106,6 +173,7 @@ def test_archs_that_are_known_are_replaced_by_one_beside_them() -> None:
         ({"exploration": -1.0}, "mcts was given exploration=-1.0; it is a finite number, 0 or more"),
         ({"exploration": float("nan")}, "exploration=nan; it is a finite number"),
         ({"bins": 0}, "bins=0; it is a whole number, 1 or more"),
+        ({"bisect": 1}, "bisect=1; it is True or False"),
     ],
 )
 def test_wrong_options_get_one_sentence(option: dict[str, float], sentence: str) -> None:

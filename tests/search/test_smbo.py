@@ -31,6 +31,11 @@ class TestTreeSMBO(LearnerConformance):
         return SMBO(samples=80, history=60, interval=25, tree=True, seed=seed)
 
 
+class TestBisectingSMBO(LearnerConformance):
+    def make(self, seed: int = 0) -> Algorithm:
+        return SMBO(samples=80, history=60, interval=25, tree=True, bisect=True, seed=seed)
+
+
 def test_without_exploration_the_proposal_is_the_best_of_all_that_are_unknown() -> None:
     # The error is additive, the model has seen 40 archs of the 64, and 3,000 samples are all 64.
     algorithm = SMBO(samples=3000, exploration=0.0, penalty=1e-6, interval=40)
@@ -77,6 +82,7 @@ def test_a_tree_search_that_knows_everything_is_exhausted() -> None:
         ({"exploration": 2}, "exploration=2; it is a number"),
         ({"interval": 0}, "interval=0; it is a whole number"),
         ({"tree": 1}, "tree=1; it is True or False"),
+        ({"bisect": True}, "smbo was given bisect=True, which is about the tree; give tree=True too"),
         ({"penalty": 0}, "penalty=0; it is a finite number above 0"),
         ({"history": 1}, "history=1; it is a whole number, 2 or more"),
     ],
