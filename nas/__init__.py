@@ -141,12 +141,14 @@ if TYPE_CHECKING:
     from nas.train import Snapshots as Snapshots
     from nas.train import SoftSimilarities as SoftSimilarities
     from nas.train import SortedExits as SortedExits
+    from nas.train import StandardizedKL as StandardizedKL
     from nas.train import Task as Task
     from nas.train import Teacher as Teacher
     from nas.train import TeacherOutputs as TeacherOutputs
     from nas.train import Training as Training
     from nas.train import TwoDimensional as TwoDimensional
     from nas.train import Uniform as Uniform
+    from nas.train import Unlabelled as Unlabelled
     from nas.train import Widened as Widened
     from nas.train import as_supernet as as_supernet
     from nas.train import averaged as averaged
@@ -234,6 +236,8 @@ _HOME = {
     "MeanSquares": "nas.train",
     "Binary": "nas.train",
     "AdaptiveAlpha": "nas.train",
+    "StandardizedKL": "nas.train",
+    "Unlabelled": "nas.train",
     "DIST": "nas.train",
     "Features": "nas.train",
     "Hint": "nas.train",

@@ -178,6 +178,10 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
         )
         for name in ("Regression", "MultiLabel", "Segmentation", "LanguageModel", "Embedding")
     },
+    "Unlabelled": (
+        nas.Unlabelled,
+        lambda: {"task": task(), "inputs": task().train[0], "batch": 4, "seed": 0, "augment": None, "calibration": 4},
+    ),
     "digits": (nas.digits, lambda: {"batch": 64, "valid": 297, "test": 500, "seed": 0, "smoothing": 0.0, "shift": 0}),
     "Uniform": (nas.Uniform, lambda: {"n": 1}),
     "Sandwich": (nas.Sandwich, lambda: {"n": 2}),
@@ -190,10 +194,14 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "Granular": (nas.Granular, lambda: {"kl": 0.1, "temperature": 2.0, "axis": "dim", "weights": {2: 1.0}}),
     "Teacher": (nas.Teacher, lambda: {"module": teacher(), "weight": 0.5, "temperature": 1.0, "divergence": None}),
     "InPlace": (nas.InPlace, lambda: {"temperature": 1.0, "labels": 0.1, "divergence": None}),
-    "Interpolated": (nas.Interpolated, lambda: {"module": teacher(), "steps": 2, "start": 0.4, "weight": 0.5}),
+    "Interpolated": (
+        nas.Interpolated,
+        lambda: {"module": teacher(), "steps": 2, "start": 0.4, "weight": 0.5, "pace": 0.1},
+    ),
     "Ramped": (nas.Ramped, lambda: {"loss": nas.InPlace(), "start": 1, "steps": 2, "least": 0.1}),
     "Taylor": (nas.Taylor, lambda: {"absolute": True}),
     "KL": (nas.KL, lambda: {"direction": "forward", "temperature": 1.0}),
+    "StandardizedKL": (nas.StandardizedKL, lambda: {"temperature": 2.0}),
     "AdaptiveAlpha": (nas.AdaptiveAlpha, lambda: {"negative": -1.0, "positive": 1.0, "clip": 5.0}),
     "Binary": (nas.Binary, lambda: {"temperature": 1.0}),
     "SoftSimilarities": (nas.SoftSimilarities, lambda: {"temperature": 0.05}),

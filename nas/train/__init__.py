@@ -4,12 +4,12 @@
 the two are independent and any pair works.
 
 Task:       Task, Batch, Classification, recipe, digits, Shift
-Own data:   Regression, Segmentation, MultiLabel, LanguageModel, Embedding; Task.of (Supervised), DataTask, averaged
+Own data:   Regression, Segmentation, MultiLabel, LanguageModel, Embedding; Task.of (Supervised), DataTask, averaged, Unlabelled
 Samplers:   Sampler, Uniform, Sandwich, Widened, Bucketed
             Progressive, Phase (once-for-all's shrinking), Delayed (delayed shrinking), Attentive, BatchScore
             Fading (moves Fade from one layer to another while it trains; RepNorm), so that nas.fold merges it
 Losses:     Loss, Step, Labels, Teacher (TeacherOutputs: it runs once), InPlace, Interpolated, Ramped, Snapshots, distillation
-Divergences: Divergence, KL, Hard, AdaptiveAlpha, DIST, MeanSquares, Binary, Similarities,
+Divergences: Divergence, KL, StandardizedKL, Hard, AdaptiveAlpha, DIST, MeanSquares, Binary, Similarities,
             SoftSimilarities (what InPlace and Teacher minimise)
 Features:   Features (loss; layers by name), Comparison, Hint, Relative, AttentionTransfer, RKD, SimilarityPreserving
 Modules:    train_modules (Deep Incubation, m2mKD), Hybrid, as_supernet (any ordinary module)
@@ -39,6 +39,7 @@ from nas.train.divergences import (
     MeanSquares,
     Similarities,
     SoftSimilarities,
+    StandardizedKL,
 )
 from nas.train.dropping import Dropped, Similarity, drop, importance, similarities
 from nas.train.estimators import Estimator, Flip, MaskGates, ScoreFunction
@@ -66,6 +67,7 @@ from nas.train.tasks import Embedding, LanguageModel, MultiLabel, Regression, Se
 from nas.train.text import BytePairs, LanguageModelling, python_corpus, text_files
 from nas.train.trainer import Training, TrainResult, train
 from nas.train.trunk import Nested
+from nas.train.unlabelled import Unlabelled
 from nas.train.validate import subnet_metrics
 
 __all__ = [
@@ -132,6 +134,7 @@ __all__ = [
     "Snapshots",
     "SoftSimilarities",
     "SortedExits",
+    "StandardizedKL",
     "Step",
     "Supervised",
     "Task",
@@ -141,6 +144,7 @@ __all__ = [
     "Training",
     "TwoDimensional",
     "Uniform",
+    "Unlabelled",
     "Widened",
     "as_supernet",
     "averaged",

@@ -82,6 +82,11 @@ class Ramped(Loss):
         """The loss's."""
         return self.loss.archs(archs, space)
 
+    @property
+    def labels_needed(self) -> bool:
+        """The loss's."""
+        return self.loss.labels_needed
+
     def within(self) -> Iterator[Loss]:
         """This one, and what the loss is made of."""
         yield self

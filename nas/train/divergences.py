@@ -97,6 +97,28 @@ class KL(Divergence):
 
 @checked(TrainError)
 @dataclass(frozen=True)
+class StandardizedKL(Divergence):
+    """T² times the forward divergence of logits that have mean 0 and deviation 1 in each sample.
+
+    Sun et al. 2024, "Logit Standardization in Knowledge Distillation": a student follows the relations of the teacher's logits
+    and not their size, which a small network cannot reach and which decides how sure it is.
+
+    Args:
+        temperature: softens both.
+    """
+
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        _positive("StandardizedKL", "temperature", self.temperature)
+
+    def _compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        log_q, log_p = (functional.log_softmax(_standardized(one) / self.temperature, -1) for one in (student, teacher))
+        return (log_p.exp() * (log_p - log_q)).sum(-1).mean() * self.temperature**2
+
+
+@checked(TrainError)
+@dataclass(frozen=True)
 class Hard(Divergence):
     """Cross entropy with the teacher's most likely class (Touvron et al. 2021, "DeiT": hard-label distillation)."""
 
@@ -291,6 +313,12 @@ class SoftSimilarities(Similarities):
         count = len(rows)
         others = ~torch.eye(count, dtype=torch.bool, device=rows.device)
         return functional.log_softmax((rows @ rows.T)[others].view(count, count - 1) / self.temperature, -1)
+
+
+def _standardized(logits: Tensor) -> Tensor:
+    """Each row with mean 0 and deviation 1; one of equal logits is all zeros."""
+    centred = logits - logits.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + 1e-12).sqrt()
 
 
 def _check_shapes(student: Tensor, teacher: Tensor) -> None:

@@ -81,6 +81,11 @@ class Features(Loss):
         names = list(self.pairs) if self.teacher is not None else [*self.pairs, *self.pairs.values()]
         return tuple(dict.fromkeys(names))
 
+    @property
+    def labels_needed(self) -> bool:
+        """The loss's."""
+        return self.loss.labels_needed
+
     def within(self) -> Iterator[Loss]:
         """This one, and what the loss is made of."""
         yield self

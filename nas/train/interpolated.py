@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nas.checking import Count, Positive, checked
 from nas.errors import TrainError
 from nas.train.fitting import comparing
-from nas.train.losses import Loss, Step, check_teacher, digest, taught
+from nas.train.losses import Loss, Step, check_teacher, digest, mixture, taught
 from nas.train.outputs import TeacherOutputs
 from nas.train.synced import whole
 from nas.train.task import Batch, Task
@@ -62,6 +62,11 @@ class Interpolated(Loss):
                 "nas.Teacher"
             )
 
+    @property
+    def labels_needed(self) -> bool:
+        """Not where the teacher is all there is."""
+        return self.weight < 1.0
+
     def check(self, task: Task) -> None:
         """Whether outputs can be interpolated: embeddings of two networks have no axes in common."""
         if task.divergence is not None and task.divergence.compares[0] == "embeddings":
@@ -103,7 +108,7 @@ class Interpolated(Loss):
         soft = compare(student, torch.lerp(student.detach().float(), teacher.float(), share))
         if isinstance(kept, Pace):
             kept.look(soft, len(student))
-        return (1.0 - self.weight) * step.task.loss(output, batch) + self.weight * soft
+        return mixture(soft, self.weight, output, batch, step)
 
     def describe(self) -> dict[str, Any]:
         """Options and a digest of the teacher's weights."""

@@ -58,6 +58,11 @@ class Loss(ABC):
         """Layers of the subnets whose outputs it wants in `Step.features`."""
         return ()
 
+    @property
+    def labels_needed(self) -> bool:
+        """Whether it asks the task for a loss of training batches, which takes labels."""
+        return True
+
     def within(self) -> Iterator[Loss]:
         """This loss, and those that it is made of."""
         yield self
@@ -162,6 +167,11 @@ class Teacher(Loss):
             )
 
     @property
+    def labels_needed(self) -> bool:
+        """Not where the teacher is all there is."""
+        return self.weight < 1.0
+
+    @property
     def _top(self) -> int | None:
         return None if self.outputs is None else self.outputs.top
 
@@ -180,13 +190,18 @@ class Teacher(Loss):
             return step.task.loss(output, batch)
         compare = comparing("Teacher", step.task, batch, student, chosen=self.divergence, temperature=self.temperature)
         soft = compare(stored.of(student), stored.logits)
-        return (1.0 - self.weight) * step.task.loss(output, batch) + self.weight * soft
+        return mixture(soft, self.weight, output, batch, step)
 
     def describe(self) -> dict[str, Any]:
         """Options and a digest of the teacher's weights."""
         options = {"module": digest(self.module), "weight": self.weight, "temperature": self.temperature}
         stored = {} if self.outputs is None else self.outputs.describe()
         return {"class": "Teacher", **options, **_described(self.divergence), **stored}
+
+
+def mixture(soft: Tensor, weight: float, output: Any, batch: Batch, step: Step) -> Tensor:
+    """(1 − weight) · labels + weight · soft; labels are not asked for where they have no weight."""
+    return soft if weight == 1.0 else (1.0 - weight) * step.task.loss(output, batch) + weight * soft
 
 
 def check_teacher(module: nn.Module, training: Training, outputs: TeacherOutputs | None) -> None:

@@ -109,6 +109,41 @@ class Errors(Meter):
         return {name: float(found[name].mean()) for name in self.names}
 
 
+class CalibrationError(Meter):
+    """Expected calibration error: how far the probability of the predicted class is from how often it is right.
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks": Σ_b (n_b / n) |accuracy_b − mean probability_b| over bins of
+    equal width of the highest probability.  0 is calibrated; the sums determine it, however the split is cut.
+
+    Args:
+        bins: their number.
+        ignore: targets that do not count.
+    """
+
+    def __init__(self, bins: int = 15, ignore: int | None = None) -> None:
+        self.ignore = ignore
+        self._sums = torch.zeros(3, bins, dtype=torch.float64)  # samples, those that are right, probability
+
+    def add(self, scores: Any, targets: Any) -> None:
+        """(…, classes) logits and (…,) classes."""
+        sure, predicted = torch.softmax(scores.detach().double(), -1).flatten(0, -2).max(-1)
+        truth = targets.flatten()
+        if self.ignore is not None:
+            counted = truth != self.ignore
+            sure, predicted, truth = sure[counted], predicted[counted], truth[counted]
+        bins = self._sums.shape[1]
+        # A bin has its upper end: (0, 1/bins], …, as the paper's.
+        place = ((sure * bins).ceil().long() - 1).clamp(0, bins - 1)
+        rows = torch.stack([torch.ones_like(sure), (predicted == truth).double(), sure])
+        self._sums.index_add_(1, place.cpu(), rows.cpu())
+
+    def result(self) -> dict[str, float]:
+        """A fraction; NaN where no target counts."""
+        count, right, sure = self._sums
+        total = float(count.sum())
+        return {"calibration_error": float((right - sure).abs().sum()) / total if total else math.nan}
+
+
 class Confusion(Meter):
     """How often each class was taken for each: `mean_iou`, `accuracy`, macro `f1`.
 

@@ -197,7 +197,7 @@ _MODULES: dict[type[nn.Module], str] = {
     nn.BCEWithLogitsLoss: "labels",
 }
 _ERRORS = ("mse", "rmse", "mae", "r2")
-_CLASSES = ("accuracy", "f1", "mean_iou")
+_CLASSES = ("accuracy", "f1", "mean_iou", "calibration_error")
 
 
 def _loss_named(loss: Any) -> tuple[Callable[..., Any], str | None]:
@@ -236,7 +236,10 @@ def _metric(name: str, given: Any, kind: str | None, ignore: int | None) -> mete
         return meters.Whole(name, given)
     if given in _ERRORS:
         return _Renamed(name, given, meters.Errors((given,)), lambda scores, targets: scores.reshape(targets.shape))
-    return _Renamed(name, given, meters.Confusion((given,), ignore), functools.partial(_classes_last, kind))
+    meter = (
+        meters.CalibrationError(ignore=ignore) if given == "calibration_error" else meters.Confusion((given,), ignore)
+    )
+    return _Renamed(name, given, meter, functools.partial(_classes_last, kind))
 
 
 def _classes_last(kind: str | None, scores: Tensor, targets: Tensor) -> Tensor:

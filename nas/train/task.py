@@ -162,6 +162,11 @@ class Task(ABC):
         return None
 
     @property
+    def labelled(self) -> bool:
+        """Whether training batches have what `loss` needs; without it a loss that learns from labels is refused."""
+        return True
+
+    @property
     def note(self) -> str:
         """What whoever gets a network alone must know of its outputs: `nas extract` prints it and `load.py` says it."""
         return ""
@@ -220,10 +225,10 @@ class Task(ABC):
             valid: the same, of other samples.
             loss: "cross_entropy", "mse", "mae", "huber", "smooth_l1", "binary_cross_entropy" (of logits); a loss of torch with
                 means; or a function (output, targets) -> mean over the batch.
-            metrics: names ("accuracy", macro "f1", "mean_iou", "mse", "rmse", "mae", "r2") and functions (output, targets) -> a
-                number: one, several, or name -> either.  A function is called once with all outputs and targets of a split, on
-                the CPU, which is right for any metric; `nas.averaged(function)` averages one that is a mean over samples batch
-                by batch.  The loss is a metric too, the last.  The first is the one to watch.
+            metrics: names ("accuracy", macro "f1", "mean_iou", "calibration_error", "mse", "rmse", "mae", "r2") and functions
+                (output, targets) -> a number: one, several, or name -> either.  A function is called once with all outputs and
+                targets of a split, on the CPU, which is right for any metric; `nas.averaged(function)` averages one that is a
+                mean over samples batch by batch.  The loss is a metric too, the last.  The first is the one to watch.
             test: the same as `valid`, for the end.
             divergence: how far outputs of two networks are apart, where a loss of your own does not tell: see `Task.divergence`.
             options: others of `nas.train.DataTask`: batch, seed, name, collate_fn, num_workers, …

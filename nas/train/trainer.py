@@ -157,6 +157,11 @@ class Training:
         self.sampler, self.loss = sampler or Sandwich(2), loss or InPlace()
         for one in self.loss.within():
             one.check(task)
+        if self.loss.labels_needed and not task.labelled:
+            raise TrainError(
+                f"training data of {type(task).__name__} have no labels, and {type(self.loss).__name__} learns from them; teach "
+                "with nas.Teacher(module, weight=1.0)"
+            )
         self.policy = policy
         if policy is not None:
             policy.judged_by(task)

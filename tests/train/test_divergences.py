@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from statistics import mean
+from statistics import pstdev as deviation
 from typing import Any
 
 import pytest
@@ -8,13 +10,26 @@ import torch
 from torch import Tensor
 
 from nas.errors import TrainError
-from nas.train import DIST, KL, AdaptiveAlpha, Divergence, Hard, InPlace, Interpolated, Step, Teacher, distillation
+from nas.train import (
+    DIST,
+    KL,
+    AdaptiveAlpha,
+    Divergence,
+    Hard,
+    InPlace,
+    Interpolated,
+    StandardizedKL,
+    Step,
+    Teacher,
+    distillation,
+)
 from tests.train.family import blobs, space
 
 ALL: list[Divergence] = [
     KL(),
     KL("reverse", 2.0),
     KL("symmetric"),
+    StandardizedKL(),
     Hard(),
     AdaptiveAlpha(),
     DIST(),
@@ -138,6 +153,22 @@ def test_in_place_and_teacher_use_the_divergence() -> None:
     described = {str(InPlace(divergence=divergence).describe()) for divergence in (None, *ALL)}
     assert len(described) == len(ALL) + 1
     assert "divergence" not in InPlace().describe()
+
+
+def test_standardized_logits_are_compared_whatever_their_size() -> None:
+    student, teacher = logits()
+    found = StandardizedKL(3.0)(student, teacher)
+    p, q = (
+        [softmax([3 * (one - mean(row)) / deviation(row) / 9 for one in row]) for row in both.tolist()]
+        for both in (teacher, student)
+    )
+    slow = sum(
+        a * math.log(a / b) for one, other in zip(p, q, strict=True) for a, b in zip(one, other, strict=True)
+    ) / len(p)
+    assert found.item() == pytest.approx(9 * slow, rel=1e-4)
+    assert StandardizedKL(3.0)(5 * student - 2, 0.1 * teacher + 7).item() == pytest.approx(found.item(), rel=1e-3)
+    flat = StandardizedKL()(torch.zeros(2, 4, requires_grad=True), torch.ones(2, 4))
+    assert flat.item() == 0.0
 
 
 def test_interpolated_targets_move_from_the_student_to_the_teacher() -> None:

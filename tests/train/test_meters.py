@@ -56,6 +56,26 @@ def test_confusion(seed: int, cuts: list[int]) -> None:
     assert found["f1"] == pytest.approx(sk.f1_score(targets, predicted, average="macro"))
 
 
+@given(SEED, CUTS, st.integers(1, 20))
+@settings(max_examples=25, deadline=None)
+def test_calibration_error(seed: int, cuts: list[int], bins: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    scores, targets = 3 * torch.randn(23, 4, generator=draw), torch.randint(-1, 4, (23,), generator=draw)
+    found = measured(meters.CalibrationError(bins, ignore=-1), scores, targets, cuts)
+    rows = [(softmax(one.tolist()), int(target)) for one, target in zip(scores, targets, strict=True) if target >= 0]
+    total = 0.0
+    for at in range(bins):  # as defined: bins of the highest probability, each with its upper end
+        within = [(max(p), p.index(max(p)) == true) for p, true in rows if at / bins < max(p) <= (at + 1) / bins]
+        if within:
+            total += abs(sum(right for _, right in within) - sum(sure for sure, _ in within))
+    assert found["calibration_error"] == pytest.approx(total / len(rows))
+
+
+def softmax(row: list[float]) -> list[float]:
+    powers = [math.exp(one - max(row)) for one in row]
+    return [one / sum(powers) for one in powers]
+
+
 @given(SEED, CUTS)
 @settings(max_examples=25, deadline=None)
 def test_labels(seed: int, cuts: list[int]) -> None:
