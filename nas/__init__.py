@@ -125,6 +125,7 @@ if TYPE_CHECKING:
     from nas.train import LinearReward as LinearReward
     from nas.train import MaskGates as MaskGates
     from nas.train import MeanSquares as MeanSquares
+    from nas.train import Mixture as Mixture
     from nas.train import MultiLabel as MultiLabel
     from nas.train import Phase as Phase
     from nas.train import Policy as Policy
@@ -201,6 +202,7 @@ _HOME = {
     "LinearReward": "nas.train",
     "Widened": "nas.train",
     "MaskGates": "nas.train",
+    "Mixture": "nas.train",
     "Flip": "nas.train",
     "AbsoluteReward": "nas.train",
     "ProductReward": "nas.train",

@@ -11,7 +11,7 @@ a cell computes: the 15,625 are 6,466 functions.  `Table` answers from measured 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pyglove as pg
 import torch
@@ -68,26 +68,32 @@ def operation(name: str, width: int) -> nn.Module:
 
 
 class Cell(nn.Module):
-    """Four nodes, each the sum of operations on the nodes before it; the last is the output."""
+    """Four nodes, each the sum of operations on the nodes before it; the last is the output.
 
-    def __init__(self, ops: Mapping[str, str], width: int) -> None:
+    Args:
+        ops: edge -> its operations: one, or several that are summed by their shares.
+        width: channels.
+    """
+
+    def __init__(self, ops: Mapping[str, Sequence[str]], width: int) -> None:
         super().__init__()
         # The operation is part of the name: 1×1 and 3×3 convolutions of an edge have weights of their own in a supernet.
         for edge in EDGES:
-            self.add_module(edge, nn.ModuleDict({ops[edge]: operation(ops[edge], width)}))
-        self.ops = dict(ops)
+            self.add_module(edge, nn.ModuleDict({op: operation(op, width) for op in ops[edge]}))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, width, h, w) -> the same."""
+    def forward(self, x: Tensor, shares: Mapping[str, Tensor] | None = None) -> Tensor:
+        """(n, width, h, w) -> the same; with `shares` edge -> (operations,) of each that the edge has."""
         nodes = [x]
         for into in (1, 2, 3):
-            parts = [self._edge(f"e{into}{source}", nodes[source]) for source in range(into)]
+            parts = [self._edge(f"e{into}{source}", nodes[source], shares or {}) for source in range(into)]
             nodes.append(torch.stack(parts).sum(0) if len(parts) > 1 else parts[0])
         return nodes[-1]
 
-    def _edge(self, edge: str, x: Tensor) -> Tensor:
-        y: Tensor = self.get_submodule(edge)[self.ops[edge]](x)  # type: ignore[index]
-        return y
+    def _edge(self, edge: str, x: Tensor, shares: Mapping[str, Tensor]) -> Tensor:
+        outputs: list[Tensor] = [op(x) for op in self.get_submodule(edge).children()]
+        if edge not in shares:
+            return outputs[0]
+        return torch.stack([share * one for share, one in zip(shares[edge], outputs, strict=True)]).sum(0)
 
 
 class Reduction(nn.Module):
@@ -109,9 +115,10 @@ class Network(nn.Module):
     """Stem, stages of cells, average over the image, classifier."""
 
     def __init__(
-        self, ops: Mapping[str, str], *, width: int, cells: int, stages: int, channels: int, classes: int
+        self, ops: Mapping[str, Sequence[str]], *, width: int, cells: int, stages: int, channels: int, classes: int
     ) -> None:
         super().__init__()
+        self._sizes = {"width": width, "cells": cells, "stages": stages, "channels": channels, "classes": classes}
         self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
         self.stages = nn.ModuleList()
         for stage in range(stages):
@@ -121,16 +128,21 @@ class Network(nn.Module):
         self.norm = nn.BatchNorm2d(width // 2)
         self.head = nn.Linear(width // 2, classes)
 
-    def features(self, images: Tensor) -> Tensor:
+    def mixture(self) -> Network:
+        """The network with all operations on every edge, for policies that weigh them (`nas.train.Mixable`)."""
+        return Network(dict.fromkeys(EDGES, OPS), **self._sizes)
+
+    def features(self, images: Tensor, shares: Mapping[str, Tensor] | None = None) -> Tensor:
         """(n, channels, h, w) -> (n, width of the last stage, h', w'): what is averaged and classified."""
         x = self.stem(images)
-        for stage in self.stages:
-            x = stage(x)
+        for stage in self.stages.children():
+            for block in stage.children():
+                x = block(x, shares) if isinstance(block, Cell) else block(x)
         return functional.relu(self.norm(x))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(n, channels, h, w) -> (n, classes)."""
-        y: Tensor = self.head(self.features(images).mean((2, 3)))
+    def forward(self, images: Tensor, shares: Mapping[str, Tensor] | None = None) -> Tensor:
+        """(n, channels, h, w) -> (n, classes); of a mixture with the shares of each edge's operations."""
+        y: Tensor = self.head(self.features(images, shares).mean((2, 3)))
         return y
 
 
@@ -164,7 +176,7 @@ def cell_net(
         channels: of the images.
         classes: to tell apart.
     """
-    ops = dict(zip(EDGES, (e10, e20, e21, e30, e31, e32), strict=True))
+    ops = {edge: [op] for edge, op in zip(EDGES, (e10, e20, e21, e30, e31, e32), strict=True)}
     return Network(ops, width=width, cells=cells, stages=stages, channels=channels, classes=classes)
 
 

@@ -244,7 +244,11 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "ProductReward": (nas.ProductReward, lambda: {"exponent": -0.1, "below": 0.0}),
     "ScoreFunction": (nas.ScoreFunction, lambda: {"draws": 2, "baseline": 0.9}),
     "Flip": (nas.Flip, lambda: {"draws": 2, "flips": 1}),
-    "MaskGates": (nas.MaskGates, lambda: {"draws": 2, "temperature": (1.0, 0.1)}),
+    "MaskGates": (
+        nas.MaskGates,
+        lambda: {"draws": 2, "temperature": (1.0, 0.1), "exact": False, "others": nas.Flip(2)},
+    ),
+    "Mixture": (nas.Mixture, dict),
     "PolicySearch": (nas.PolicySearch, lambda: {"logits": {"width": [0.0, 1.0]}, "bins": 4, "seed": 0}),
     "Delayed": (nas.Delayed, lambda: {"sampler": nas.Sandwich(), "start": 1}),
     "Fading": (nas.Fading, lambda: {"sampler": nas.Sandwich(), "steps": 2, "start": 1}),

@@ -8,8 +8,9 @@ TuNAS").
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +51,7 @@ class Distribution:
         self.space, self.steps = space, Steps(space, bins)
         widths = self.steps.widths
         self._starts = [sum(widths[:p]) for p in range(self.steps.count)]
+        self._counted: frozenset[int] | None = None
         self.values: Floats = np.zeros(sum(widths))
         for name, numbers in (logits or {}).items():
             if name not in space.names:
@@ -124,11 +126,19 @@ class Distribution:
 
     # -- counting ----------------------------------------------------------------------------------------------------------
 
+    def counting(self, decisions: Iterable[int]) -> Distribution:
+        """This distribution as it is now, of which only these decisions are active for whoever counts."""
+        found = copy.copy(self)
+        found._counted = frozenset(decisions)
+        return found
+
     def active(self, arch: Arch) -> list[tuple[int, Sequence[int], int]]:
         """(decision, open options, the place of the one taken among them) of each active decision with two options or more."""
         chosen = self.steps.choices(arch)
         found = []
         for p in self.steps.order:
+            if self._counted is not None and p not in self._counted:
+                continue
             options = self.steps.options(p, chosen)
             taken = chosen[p]
             if len(options) > 1 and taken is not None:

@@ -47,8 +47,10 @@ def calibrate(binding: Binding, batches: Iterable[Inputs]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def own_statistics(binding: Binding) -> Iterator[dict[str, Tensor]]:
+def own_statistics(binding: Binding, *, dropping: bool = False) -> Iterator[dict[str, Tensor]]:
     """Inside, normalisation layers see each batch with its own statistics and everything else is in eval mode.
+
+    With `dropping` everything else is in training mode.
 
     Call `binding.module`.  Running statistics are updated in the copies that are given, by name; those of the supernet are not.
     """
@@ -61,7 +63,7 @@ def own_statistics(binding: Binding) -> Iterator[dict[str, Tensor]]:
     }
     was_training = binding.module.training
     try:
-        binding.module.eval()
+        binding.module.train(dropping)
         for layer in layers.values():
             layer.train()
         with binding.buffers(buffers):

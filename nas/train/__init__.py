@@ -14,8 +14,9 @@ Divergences: Divergence, KL, StandardizedKL, Hard, AdaptiveAlpha, DIST, MeanSqua
 Features:   Features (loss; layers by name), Comparison, Hint, Relative, AttentionTransfer, RKD, SimilarityPreserving
 Modules:    train_modules (Deep Incubation, m2mKD), Hybrid, as_supernet (any ordinary module)
 Nested:     AllGranularities, FixedList, TwoDimensional (samplers), Granular (loss), Nested (models that share a trunk)
-Policies:   Policy (logits trained between the weights' steps), ScoreFunction, Flip, MaskGates, AbsoluteReward, LinearReward,
-            ProductReward; published (TuNAS, ENAS, ProxylessNAS, GDAS as settings)
+Policies:   Policy (logits trained between the weights' steps), ScoreFunction, Flip, MaskGates, Mixture, Mixable (models that
+            mix their candidates), AbsoluteReward, LinearReward, ProductReward; published (TuNAS, ENAS, ProxylessNAS, GDAS,
+            DARTS as settings)
 Exits:      SortedExits (sampler), ExitMean (loss)
 Data:       LanguageModelling, BytePairs, python_corpus, text_files, image_folder, class_names
 Dropping:   similarities, importance, drop, Similarity, Dropped (LLM-Drop)
@@ -23,6 +24,7 @@ Training:   Training, TrainResult, train, Schedule, subnet_metrics
 Processes:  whole (for losses that relate samples); nas.distributed.run trains on several
 """
 
+from nas.supernet.mixtures import Mixable
 from nas.train import published
 from nas.train.attentive import Attentive, BatchScore
 from nas.train.buckets import Bucketed
@@ -42,7 +44,7 @@ from nas.train.divergences import (
     StandardizedKL,
 )
 from nas.train.dropping import Dropped, Similarity, drop, importance, similarities
-from nas.train.estimators import Estimator, Flip, MaskGates, ScoreFunction
+from nas.train.estimators import Estimator, Flip, MaskGates, Mixture, ScoreFunction
 from nas.train.exits import ExitMean, SortedExits
 from nas.train.fading import Fade, Fading, RepNorm
 from nas.train.features import Features
@@ -111,6 +113,8 @@ __all__ = [
     "Loss",
     "MaskGates",
     "MeanSquares",
+    "Mixable",
+    "Mixture",
     "MultiLabel",
     "Nested",
     "Phase",

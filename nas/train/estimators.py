@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -49,10 +49,14 @@ class Judge(Protocol):
         """Of a quality, higher is better, and a cost."""
 
     def linear(self, archs: Sequence[Arch]) -> list[tuple[float, Options]]:
-        """Loss of each arch as the masked largest one, and of each option of each of its active decisions a number.
+        """Loss of each arch as the relaxed network, and of each option of its active relaxed decisions a number.
 
-        Their differences are those of the losses with other options, to first order in the weights.
+        Their differences are those of the losses with other options, to first order in their shares.  Decisions that are not
+        relaxed are not there.
         """
+
+    def mixture(self) -> tuple[float, Options]:
+        """Loss of the mixture of all options by their probabilities, and its derivative by the share of each."""
 
 
 class Estimator(ABC):
@@ -61,7 +65,11 @@ class Estimator(ABC):
     draws: int
     """Archs that are drawn for a step."""
     gates = False
-    """Whether it asks `Judge.linear`, so that decisions must equal masks."""
+    """Whether it asks `Judge.linear` or `Judge.mixture`, so that decisions are relaxed (`nas.supernet.relaxation`)."""
+    exact = False
+    """Whether all decisions must be."""
+    mixes = False
+    """Whether nothing is drawn, and the weights are trained on the mixture of all options."""
 
     @abstractmethod
     def gradient(self, judge: Judge, archs: Sequence[Arch], rewards: Sequence[float]) -> Floats:
@@ -155,36 +163,67 @@ def add_local(found: Floats, distribution: Distribution, p: int, options: Sequen
 @checked(TrainError)
 @dataclass(frozen=True)
 class MaskGates(Estimator):
-    """Losses of all options of all decisions to first order, by one forward and backward of the largest arch with masks.
+    """Losses of all options of all decisions to first order, by one forward and backward of a network that has them all.
 
     An arch is the largest one with its weights W times a mask m, and so ⟨∂loss/∂(W m) W, m′ − m⟩ is about what another option's
-    mask m′ changes.  That is the gradient of ProxylessNAS's binary gates (Cai et al. 2019) without a change to the model.  With
-    a `temperature` it is GDAS's (Dong & Yang 2019): the gradient of a softmax of the logits and the Gumbel noise with which the
-    arch was drawn, at a temperature that goes linearly from the first to the second number.
+    mask m′ changes.  That is the gradient of ProxylessNAS's binary gates (Cai et al. 2019) without a change to the model; a model
+    that is `nas.train.Mixable` has gates on the outputs of its candidates, as theirs.  With a `temperature` it is GDAS's
+    (Dong & Yang 2019): the gradient of a softmax of the logits and the Gumbel noise with which the arch was drawn, at a
+    temperature that goes linearly from the first to the second number.
 
     Growing a unit is often promised several times as much as it brings: a gradient to steer by, not a prediction.  Costs are
-    asked for every other option, so give a predictor or exact counts.  Refused where a mask does not equal its subnet, which
-    is tried for each decision (`nas.supernet.masks`).
+    asked for every other option, so give a predictor or exact counts.
+
+    Whether a decision has gates, i.e. whether gates of one option alone compute what its subnet does, is tried for each
+    (`nas.supernet.relaxation`).  Those that have none are estimated by `others` from the same draws, and the training says which
+    (`Policy.ungated`).
 
     Args:
         draws: archs a step.
         temperature: None for binary gates.
+        exact: refuse a space in which a decision has no gates.
+        others: estimator for the decisions without gates, of as many draws; `ScoreFunction(draws)` unless given.
     """
 
     draws: Count = 1
     temperature: Sequence[float] | None = None
+    exact: bool = False
+    others: Estimator | None = None
     gates = True
 
     def __post_init__(self) -> None:
+        if self.exact and self.others is not None:
+            raise TrainError(
+                f"MaskGates has others={self.others!r}, which has no effect with exact=True; leave one out"
+            )
+        if self.others is not None and (self.others.gates or self.others.draws != self.draws):
+            raise TrainError(
+                f"MaskGates has draws={self.draws} and others={self.others!r}; give one without gates, of as many draws"
+            )
         heat = self.temperature
         if heat is not None and not (len(heat) == 2 and all(is_number(one) and one > 0 for one in heat)):
             raise TrainError(f"MaskGates has temperature={heat!r}; give the first and the last, as in (10.0, 0.1)")
 
-    def gradient(self, judge: Judge, archs: Sequence[Arch], rewards: Sequence[float]) -> Floats:  # noqa: ARG002
+    def gradient(self, judge: Judge, archs: Sequence[Arch], rewards: Sequence[float]) -> Floats:
         """Mean over the draws; options that cannot be built or that a rule forbids are left out."""
+        felt = judge.linear(archs)
+        active = [{p for p, _, _ in judge.distribution.active(arch)} for arch in archs]
+        rest = {p for own, (_, slopes) in zip(active, felt, strict=True) for p in own if p not in slopes}
+        found = self._gated(judge, archs, felt, rest) / len(archs)
+        if rest:
+            others = self.others or ScoreFunction(self.draws)
+            found = found + others.gradient(_Counting(judge, rest), archs, rewards)
+        return found
+
+    def _gated(
+        self, judge: Judge, archs: Sequence[Arch], felt: Sequence[tuple[float, Options]], rest: Set[int]
+    ) -> Floats:
+        """Sum over the draws, of all decisions but those of `rest`."""
         found: Floats = np.zeros_like(judge.distribution.values)
-        for arch, (loss, slopes) in zip(archs, judge.linear(archs), strict=True):
+        for arch, (loss, slopes) in zip(archs, felt, strict=True):
             for p, options, at in judge.distribution.active(arch):
+                if p in rest:
+                    continue
                 near = [
                     arch if option == options[at] else judge.distribution.flipped(arch, p, option, judge.rng)
                     for option in options
@@ -197,7 +236,7 @@ class MaskGates(Estimator):
                     for place, cost in zip(kept, costs, strict=True)
                 ]
                 self._add(found, judge, (p, [options[place] for place in kept], kept.index(at)), np.array(expected))
-        return found / len(archs)
+        return found
 
     def _add(self, found: Floats, judge: Judge, of: tuple[int, list[int], int], rewards: Floats) -> None:
         p, options, at = of
@@ -208,6 +247,58 @@ class MaskGates(Estimator):
         heat = first + (last - first) * judge.progress
         soft = warmed(judge.distribution.probabilities(p, options), at, heat, judge.rng)
         found[judge.distribution.of(p).start + np.asarray(options)] += soft * (rewards - soft @ rewards) / heat
+
+
+class _Counting:
+    """A judge for some decisions alone."""
+
+    def __init__(self, judge: Judge, decisions: Set[int]) -> None:
+        self._judge = judge
+        self.distribution = judge.distribution.counting(decisions)
+        self.rng = judge.rng
+        self.rewards, self.usable, self.costs, self.reward = judge.rewards, judge.usable, judge.costs, judge.reward
+        self.linear, self.mixture = judge.linear, judge.mixture
+
+    @property
+    def baseline(self) -> float | None:
+        return self._judge.baseline
+
+    @baseline.setter
+    def baseline(self, value: float | None) -> None:
+        self._judge.baseline = value
+
+    @property
+    def progress(self) -> float:
+        return self._judge.progress
+
+
+@checked(TrainError)
+@dataclass(frozen=True)
+class Mixture(Estimator):
+    """First-order DARTS (Liu, Simonyan & Yang 2019): the gradient of the loss of the mixture of all options by their softmax.
+
+    Nothing is drawn: after the warm-up the weights are trained on the mixture, too (unless the policy has follow=0), and one
+    forward and backward of it on held-out batches gives the gradient of all logits.  A model that is `nas.train.Mixable` mixes
+    the outputs of its candidates, as DARTS; in others masked weights of the largest arch are mixed, as in "Weight-Entanglement
+    Meets Gradient-Based Neural Architecture Search" (Sukthanker et al. 2024), which costs a pass of the largest arch.  Refused
+    where a decision cannot be mixed, with a cost, and with losses other than `Labels`.
+
+    The mixture is no arch: what the likeliest one does by itself is not what was trained, and DARTS is known to end in skip
+    connections, which help the mixture's other options to train.
+    """
+
+    gates = True
+    exact = True
+    mixes = True
+    draws: int = field(default=1, init=False)  # as many as the weights may follow
+
+    def gradient(self, judge: Judge, archs: Sequence[Arch], rewards: Sequence[float]) -> Floats:  # noqa: ARG002
+        """Exact; `archs` and `rewards` are not looked at."""
+        found: Floats = np.zeros_like(judge.distribution.values)
+        _, slopes = judge.mixture()
+        for p, of in slopes.items():
+            add_local(found, judge.distribution, p, list(of), -np.array(list(of.values())))
+        return found
 
 
 def warmed(probability: Floats, taken: int, temperature: float, rng: random.Random) -> Floats:

@@ -17,9 +17,10 @@ from torch import Tensor
 from nas.choosing.distribution import Distribution, Floats
 from nas.errors import Infeasible, SpaceError, TrainError
 from nas.supernet.calibration import own_statistics
-from nas.supernet.inputs import call, few_samples, like
-from nas.supernet.masks import Mask, Masks, masked, masks_of, product
+from nas.supernet.inputs import Inputs, call, few_samples, like
+from nas.supernet.mixtures import relaxed
 from nas.supernet.ragged import enough
+from nas.supernet.relaxation import Relaxation, Shares
 from nas.train.estimators import Options
 from nas.train.ranks import Ranks
 from nas.train.task import Batch, mixed
@@ -52,6 +53,8 @@ class Memory:
     """Draws in `sums`."""
     costs: dict[str, float] = field(default_factory=dict)
     """By an arch's key, those that were measured as times: measured again they would be others."""
+    ungated: dict[str, str] = field(default_factory=dict)
+    """Decision name -> why it has no gates, of an estimator that asks for them."""
 
 
 class Learner:
@@ -87,7 +90,8 @@ class Learner:
         self._stream: Iterator[Batch] = iter(())
         self._batches: list[Batch] = []
         self._seen: dict[str, tuple[float, float]] = {}
-        self.masks = self._masks() if self.policy.estimator.gates else None
+        self._mixture: tuple[float, Options] = (0.0, {})
+        self.relaxation = self._relaxation() if self.policy.estimator.gates else None
         per_epoch = self.own.steps_per_epoch
         if per_epoch < 1:
             raise TrainError("the policy's task has no training batches; give it more data or a smaller batch")
@@ -99,6 +103,16 @@ class Learner:
     def follows(self, number: int) -> bool:
         """Whether the weights of step `number` are trained on draws of the policy."""
         return number >= self.begins and self.policy.follow > 0
+
+    def mixes(self, number: int) -> bool:
+        """Whether they are trained on the mixture of all options instead."""
+        return self.policy.estimator.mixes and self.follows(number)
+
+    def mixed(self, inputs: Inputs) -> Any:
+        """Output of the mixture, whose gradients reach the supernet's weights."""
+        assert self.relaxation is not None
+        whole = self.supernet.space.largest
+        return self.relaxation.output(whole, inputs, self._probabilities(), learning=True)
 
     def drawn(self, number: int) -> list[Arch]:
         """The archs of the policy's draws at step `number`, some of which may be equal."""
@@ -114,17 +128,22 @@ class Learner:
         if number < self.begins or (number - self.begins) % self.policy.every:
             return
         memory, policy = self.memory, self.policy
-        archs = self.ranks.archs(functools.partial(self.drawn, number), self.supernet.space)
+        archs = (
+            []
+            if policy.estimator.mixes
+            else self.ranks.archs(functools.partial(self.drawn, number), self.supernet.space)
+        )
         self._batches = self._next()
         self._seen.clear()
         self.rng.seed(mixed(self.training.seed, "policy step", number))
         rewards = self.rewards(archs)
         gradient = policy.estimator.gradient(self, archs, rewards)
-        entropies = [self.distribution.entropy(arch) for arch in archs]
+        entropies = [self.distribution.entropy(arch) for arch in archs or [self.supernet.space.largest]]
         if policy.entropy:
             gradient = gradient + policy.entropy * np.mean([slope for _, slope in entropies], axis=0)
         self._ascend(gradient, number)
-        self._note(archs, rewards, [entropy for entropy, _ in entropies])
+        seen = [(*self._seen[arch.key], reward) for arch, reward in zip(archs, rewards, strict=True)]
+        self._note(seen or [(-self._mixture[0], 0.0, -self._mixture[0])], [entropy for entropy, _ in entropies])
         memory.steps += 1
 
     def row(self) -> dict[str, float]:
@@ -187,16 +206,32 @@ class Learner:
         return self.memory.steps / max(1, whole - 1)
 
     def linear(self, archs: Sequence[Arch]) -> list[tuple[float, Options]]:
-        """Loss of each arch as the masked largest one, and a number for each option of each active decision; see `Judge`."""
-        count = len(self.distribution.values)
-        rows = self.shared(archs, self._linear, 1 + count)
-        found: list[tuple[float, Options]] = []
-        for arch, (loss, *numbers) in zip(archs, rows, strict=True):
-            active = self.distribution.active(arch)
-            starts = {p: self.distribution.of(p).start for p, _, _ in active}
-            of = {p: {option: numbers[starts[p] + option] for option in options} for p, options, _ in active}
-            found.append((loss, of))
-        return found
+        """Loss of each arch as the relaxed network, and a number for each option of active relaxed decisions; see `Judge`."""
+        assert self.relaxation is not None
+        sharp = [self.relaxation.sharp(arch) for arch in archs]
+        rows = self.shared(archs, self._linear, 1 + len(self.distribution.values))
+        return [
+            (
+                loss,
+                {p: self._options(p, options, numbers) for p, options, _ in self.distribution.active(arch) if p in own},
+            )
+            for arch, own, (loss, *numbers) in zip(archs, sharp, rows, strict=True)
+        ]
+
+    def mixture(self) -> tuple[float, Options]:
+        """Loss of the mixture over the batches of this step, and its derivative by the share of each option."""
+        largest = self.supernet.space.largest
+        ((loss, *numbers),) = self.shared(
+            [largest], lambda arch: self._slopes(arch, self._probabilities()), 1 + len(self.distribution.values)
+        )
+        if not math.isfinite(loss):
+            raise TrainError(f"the loss of the policy's mixture is {loss}; lower the training's lr=")
+        active = self.distribution.active(largest)
+        self._mixture = loss, {p: self._options(p, options, numbers) for p, options, _ in active}
+        return self._mixture
+
+    def _options(self, p: int, options: Sequence[int], numbers: Sequence[float]) -> dict[int, float]:
+        return {option: numbers[self.distribution.of(p).start + option] for option in options}
 
     def shared(self, archs: Sequence[Arch], of: Callable[[Arch], Sequence[float]], width: int) -> list[list[float]]:
         """`width` numbers of each arch, which one of the ranks computes."""
@@ -237,55 +272,77 @@ class Learner:
             samples += size
         return -self.metric.sign * total / samples
 
-    def _masks(self) -> Masks:
+    def _relaxation(self) -> Relaxation:
+        """Gates of decisions, and which have none.
+
+        Raises:
+            TrainError: none has, or one has not and the estimator needs all.
+        """
         example = few_samples(
             like(next(iter(self.own.train_batches(0))).to(self.training.device).inputs, self.task.example), 4
         )
-        found = masks_of(self.supernet, example, self.training.seed)
-        if found.unfit:
+        found = relaxed(self.supernet, example, self.training.seed)
+        self.memory.ungated = found.unfit
+        if found.unfit and (self.policy.estimator.exact or not found.relaxed):
             name, why = next(iter(found.unfit.items()))
             more = f" and {len(found.unfit) - 1} others" if len(found.unfit) > 1 else ""
+            every = "every decision" if self.policy.estimator.exact else "a decision"
             raise TrainError(
-                f"{type(self.policy.estimator).__name__} needs masks of the largest arch that equal the subnets, and those of "
-                f"{name!r}{more} do not: {why}; use nas.Flip() or nas.ScoreFunction()"
+                f"{type(self.policy.estimator).__name__} needs {found.called} to equal the subnets in {every}, and in "
+                f"{name!r}{more} it does not: {why}; use nas.Flip() or nas.ScoreFunction()"
             )
         return found
 
+    @property
+    def told(self) -> str:
+        """A sentence for who waits: which decisions have no gates; "" where all have."""
+        if self.relaxation is None or not self.relaxation.unfit:
+            return ""
+        unfit, estimator = self.relaxation.unfit, self.policy.estimator
+        others = getattr(estimator, "others", None)
+        name, why = next(iter(unfit.items()))
+        more = f" and {len(unfit) - 1} more" if len(unfit) > 1 else ""
+        return (
+            f"{type(estimator).__name__}: {len(self.relaxation.relaxed)} decisions by gates, and {name!r}{more} by "
+            f"{'ScoreFunction' if others is None else type(others).__name__}, since of {name!r} {why}"
+        )
+
+    def _probabilities(self) -> Shares:
+        """Of all options of what is active in the largest arch."""
+        found = {}
+        for p, options, _ in self.distribution.active(self.supernet.space.largest):
+            share = torch.zeros(self.distribution.steps.widths[p], dtype=torch.float64)
+            share[list(options)] = torch.from_numpy(self.distribution.probabilities(p, options))
+            found[p] = share
+        return found
+
     def _linear(self, arch: Arch) -> list[float]:
-        """The loss, and for each option of each active decision ⟨∂loss/∂(W m) W, mask with that option⟩."""
-        assert self.masks is not None
-        options = {p: self.masks.of[p] for p, _, _ in self.distribution.active(arch)}
-        taken: dict[int, Mask] = {p: options[p][gene] for p, gene in enumerate(arch.genome) if p in options}
-        weights, mask = self.masks.weights(), product(list(taken.values()))
-        names = {name for of in options.values() for one in of.values() for name in one}
-        effective = masked(weights, mask)
-        leaves = {name: effective[name].detach().requires_grad_() for name in sorted(names)}
-        with torch.enable_grad(), enough(TrainError, "a batch of the policy is too small"):
-            loss = self._loss({**effective, **leaves})
-            gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-        felt = {
-            name: torch.zeros_like(weights[name]) if slope is None else slope * weights[name]
-            for name, slope in zip(leaves, gradients, strict=True)
-        }
+        """The loss, and its derivatives by the shares of the options of the active relaxed decisions."""
+        assert self.relaxation is not None
+        return self._slopes(self.relaxation.whole(arch), self.relaxation.sharp(arch))
+
+    def _slopes(self, whole: Arch, shares: Shares) -> list[float]:
+        """Loss of a relaxed network over the batches of this step, and its derivatives by the shares; 0 where there are none."""
         found = np.zeros(1 + len(self.distribution.values))
-        found[0] = float(loss.detach())
-        for p, of in options.items():
-            touched = sorted({name for one in of.values() for name in one})
-            others = product([one for q, one in taken.items() if q != p])
-            rest = {name: felt[name] * others[name] if name in others else felt[name] for name in touched}
-            for option, one in of.items():
-                parts = [float((rest[name] * one[name] if name in one else rest[name]).sum()) for name in touched]
-                found[1 + self.distribution.of(p).start + option] = sum(parts)
+        leaves = {p: share.double().requires_grad_() for p, share in shares.items()}
+        if leaves:
+            with torch.enable_grad(), enough(TrainError, "a batch of the policy is too small"):
+                loss = self._loss(whole, leaves)
+                slopes = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+            found[0] = float(loss.detach())
+            for p, slope in zip(leaves, slopes, strict=True):
+                at = self.distribution.of(p)
+                found[1 + at.start : 1 + at.stop] = 0.0 if slope is None else slope.numpy()
         numbers: list[float] = found.tolist()
         return numbers
 
-    def _loss(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """Of the largest arch with `weights`, over the batches of this step."""
-        assert self.masks is not None
+    def _loss(self, whole: Arch, shares: Shares) -> Tensor:
+        """Of a relaxed network over the batches of this step."""
+        assert self.relaxation is not None
         total, samples = torch.zeros((), device=self.training.device), 0
         for batch in self._batches:
             with self.training.autocast():
-                output = self.masks.call(like(batch.inputs, self.task.example), weights)
+                output = self.relaxation.output(whole, like(batch.inputs, self.task.example), shares)
                 loss = self.task.loss(output, batch)
             size = self.own.samples(batch)
             total, samples = total + loss * size, samples + size
@@ -317,12 +374,12 @@ class Learner:
         self.distribution.values = values + rate * (first / (1 - beta1**count)) / scaled
         memory.first, memory.second = first.tolist(), second.tolist()
 
-    def _note(self, archs: Sequence[Arch], rewards: Sequence[float], entropies: Sequence[float]) -> None:
-        seen = [self._seen[arch.key] for arch in archs]
-        for reward, (quality, cost), entropy in zip(rewards, seen, entropies, strict=True):
+    def _note(self, seen: Sequence[tuple[float, float, float]], entropies: Sequence[float]) -> None:
+        """Adds up quality, cost and reward of draws, or of the mixture."""
+        for (quality, cost, reward), entropy in zip(seen, entropies, strict=True):
             of = (reward, -self.metric.sign * quality, cost, entropy)
             self.memory.sums = [total + one for total, one in zip(self.memory.sums, of, strict=True)]
-        self.memory.seen += len(archs)
+        self.memory.seen += len(seen)
 
     def _check_reach(self) -> None:
         """Whether some arch costs as much as the target: costs between the least and the most that is found count as reached.

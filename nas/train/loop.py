@@ -23,7 +23,7 @@ from nas.train.health import Health
 from nas.train.learner import COLUMNS, Learner
 from nas.train.log import Log, Reporter
 from nas.train.losses import Loss, Step
-from nas.train.ranks import Ranks
+from nas.train.ranks import Ranks, Share
 from nas.train.rows import lent
 from nas.train.synced import synced
 from nas.train.task import Batch, mixed
@@ -106,6 +106,8 @@ class Run:
 
     def _loop(self, log: Log, reporter: Reporter, interrupted: Callable[[], bool], until: int) -> None:
         training, steps = self.training, self.training.steps
+        if self.learner is not None and self.learner.told:
+            reporter.say(self.learner.told)
         self.supernet.train()
         self.ranks.agree(self.parameters)
         self.ranks.settle(self.supernet, begin=True)
@@ -157,7 +159,8 @@ class Run:
         training.sampler.begin(self.supernet, self.optimizer, number)
         for keeper, module in self.kept.items():
             keeper.begin(training, module, number)
-        archs = self.ranks.archs(functools.partial(self._archs, number), self.supernet.space)
+        mixes = self.learner is not None and self.learner.mixes(number)
+        archs = [] if mixes else self.ranks.archs(functools.partial(self._archs, number), self.supernet.space)
         sizes = [self.task.samples(batch) for batch in batches]
         loss = torch.zeros((), device=training.device)
         for batch, size in zip(batches, sizes, strict=True):
@@ -181,11 +184,16 @@ class Run:
             self.learner.step(number)
 
     def _teach(self, batch: Batch, archs: list[Arch], number: int, weight: float) -> Tensor:
-        """Forward and backward of each arch on this rank's rows; this rank's part of the mean of their losses, times `weight`."""
+        """Forward and backward of each arch on this rank's rows; this rank's part of the mean of their losses, times `weight`.
+
+        Without archs that of a policy's mixture.
+        """
         training, space = self.training, self.supernet.space
         share = self.ranks.share(self.task.samples(batch))
         batch = (share.of(batch, self.task.example) if self.ranks.size > 1 else batch).to(training.device)
         weight *= share.weight
+        if not archs:
+            return self._teach_mixture(batch, share, weight)
         step = Step(number, self.task, space, archs, archs[0], kept=self.kept)
         total = torch.zeros((), device=training.device)
         if self.compiler is not None:
@@ -202,6 +210,14 @@ class Run:
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach().float()
         return total / len(archs)
+
+    def _teach_mixture(self, batch: Batch, share: Share, weight: float) -> Tensor:
+        """Forward and backward of the mixture of all options on this rank's rows; this rank's part of its loss."""
+        assert self.learner is not None
+        with self.training.autocast(), synced(self.ranks, share), enough(TrainError, "a training batch is too small"):
+            loss = self.task.loss(self.learner.mixed(batch.inputs), batch) * weight
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return loss.detach().float()
 
     def _archs(self, number: int) -> list[Arch]:
         """Those of step `number`; drawn again, without the archs that cannot be built, where one of them is such."""

@@ -1,8 +1,8 @@
 """A policy: a distribution over the archs of a space that is trained between the steps of the weights.
 
-ProxylessNAS (Cai et al. 2019), ENAS (Pham et al. 2018) and TuNAS (Bender et al. 2020) are settings of it: a softmax for every
-decision, an estimator of the gradient of the expected reward (`nas.train.estimators`), a reward (`nas.train.rewards`), and when
-which step is made.
+ProxylessNAS (Cai et al. 2019), DARTS (Liu et al. 2019), ENAS (Pham et al. 2018) and TuNAS (Bender et al. 2020) are settings of
+it: a softmax for every decision, an estimator of the gradient of the expected reward (`nas.train.estimators`), a reward
+(`nas.train.rewards`), and when which step is made.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from nas.errors import MetricError, TrainError, suggest
 from nas.identity import IDENTITY, identity
 from nas.metrics import Metric, parse_objective
 from nas.train.estimators import Estimator, ScoreFunction
+from nas.train.losses import Labels, Loss
 from nas.train.rewards import AbsoluteReward, Reward
 from nas.train.task import Task, mixed
 
@@ -59,7 +60,7 @@ class Policy:
         warmup: of the training, without steps of the policy.
         every: steps of the weights for each of the policy.
         follow: archs of a step of the weights that are drawn from the policy after the warm-up, instead of the sampler's;
-            at most the estimator's draws; 0 leaves the weights to the sampler.
+            at most the estimator's draws; 0 leaves the weights to the sampler.  `nas.Mixture` trains them on itself instead.
         lr: of Adam.
         betas: of Adam.
         weight_decay: of the logits, added to the gradient.
@@ -103,6 +104,7 @@ class Policy:
         self.lr, self.betas, self.weight_decay = lr, tuple(betas), weight_decay
         self.growth, self.entropy, self.bins = growth, entropy, bins
         self._learnt: Distribution | None = None
+        self._ungated: dict[str, str] = {}
         self._check(reward)
         if len(self.betas) != 2 or not all(is_number(beta) and 0 <= beta < 1 for beta in self.betas):
             raise TrainError(f"Policy has betas={self.betas}; give two numbers from 0 to below 1, as Adam takes them")
@@ -121,6 +123,11 @@ class Policy:
                 raise TrainError(
                     f"Policy was given {name}={size}, which has no effect beside task=, whose batches it takes; leave it out"
                 )
+        if self.estimator.mixes and self.cost is not None:
+            raise TrainError(
+                f"{type(self.estimator).__name__} follows the loss of a mixture, which has no cost, and Policy was given one; "
+                "leave it out, or use another estimator"
+            )
         if self.warmup >= 1:
             raise TrainError(f"Policy has warmup={self.warmup:g}, which leaves it no step; give less than 1")
         if self.follow > self.estimator.draws:
@@ -150,6 +157,12 @@ class Policy:
         return self.learnt.logits
 
     @property
+    def ungated(self) -> dict[str, str]:
+        """Decision name -> why it has no gates, of the decisions whose gradient `MaskGates` left to its `others`."""
+        self.learnt  # noqa: B018 (says so where there was no training)
+        return dict(self._ungated)
+
+    @property
     def likeliest(self) -> Arch:
         """The arch of the likeliest option of every decision."""
         return self.learnt.likeliest()
@@ -169,6 +182,7 @@ class Policy:
         """Have what a training recorded in its checkpoint."""
         self._learnt = Distribution(space, bins=self.bins)
         self._learnt.values = np.array(recorded["values"])
+        self._ungated = dict(recorded.get("ungated", {}))
 
     # -- for the training --------------------------------------------------------------------------------------------------
 
@@ -209,6 +223,22 @@ class Policy:
                 "maximised, or AbsoluteReward"
             )
         return metric
+
+    def check_loss(self, loss: Loss, *, compiled: bool) -> None:
+        """Whether the weights can be trained as the estimator wants.
+
+        Raises:
+            TrainError: on a mixture, and the loss teaches archs or the training compiles them.
+        """
+        if not self.estimator.mixes or not self.follow:
+            return
+        name = type(self.estimator).__name__
+        if not isinstance(loss, Labels):
+            raise TrainError(
+                f"{name} trains the weights on a mixture of archs, and {type(loss).__name__} teaches each; give loss=nas.Labels()"
+            )
+        if compiled:
+            raise TrainError(f"{name} trains the weights on a mixture, which compile= does not compile; leave it out")
 
     def cost_of(self, arch: Arch) -> float:
         """The one number of the cost that counts.

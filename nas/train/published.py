@@ -6,8 +6,7 @@ Each is what its authors' code does as far as it is a setting here, and its docs
 the training, and rates are theirs, for trainings of theirs: tens of thousands of steps of a policy.  In shorter ones its logits
 hardly move; give `lr=`.  Options given by name replace theirs.
 
-DARTS is not here: its weights are trained on mixtures of all options, and here they are trained on archs.  Second-order gradients
-of an architecture's loss are not, either.
+Second-order gradients of an architecture's loss are not here.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 
 from nas.checking import Count, Positive, checked
 from nas.errors import TrainError
-from nas.train.estimators import MaskGates, ScoreFunction
+from nas.train.estimators import MaskGates, Mixture, ScoreFunction
 from nas.train.losses import Labels
 from nas.train.policy import Cost, Policy
 from nas.train.rewards import AbsoluteReward, LinearReward
@@ -84,9 +83,10 @@ def enas(cost: Cost | None = None, target: Positive | None = None, *, every: Cou
 def proxylessnas(cost: Cost, target: Positive, **options: Any) -> dict[str, Any]:
     """ProxylessNAS (Cai, Zhu & Han 2019): binary gates, a third of the training without them, then a step of five.
 
-    Adam at 1e-3; the loss and 0.1 · cost / target.  Masks of the largest arch are in the place of paths, so that decisions are
-    those of widths, kernels and depths, and gates of all options are felt at once.  Not here: two paths drawn at a time; and
-    logits begin at 0 instead of near it.
+    Adam at 1e-3; the loss and 0.1 · cost / target.  Gates of all options are felt at once, of the candidates' outputs where the
+    model is `nas.train.Mixable`; elsewhere masks of the largest arch are in the place of paths, and decisions that cannot be
+    masked have the score function of the same draw.  Not here: two paths drawn at a time; and logits begin at 0 instead of near
+    it.
 
     Args:
         cost: of an arch, as for `nas.Policy`: it is asked for every option of a step, so give a predictor or exact counts.
@@ -113,7 +113,8 @@ def gdas(**options: Any) -> dict[str, Any]:
     """GDAS (Dong & Yang 2019): an arch drawn with Gumbel noise, felt through its softmax, whose temperature falls from 10 to 0.1.
 
     Adam at 3e-4 with betas (0.5, 0.999) and a decay of 1e-3; half of the training split is the policy's; a step after each of the
-    weights, from the first.  Masks of the largest arch are in the place of operations.
+    weights, from the first.  Gates are those of operations where the model is `nas.train.Mixable`, and else masks of the
+    largest arch.
 
     Args:
         options: others of `nas.Policy`; GDAS knows no cost.
@@ -121,6 +122,36 @@ def gdas(**options: Any) -> dict[str, Any]:
     policy = Policy(
         **{
             "estimator": MaskGates(1, (10.0, 0.1)),
+            "share": 0.5,
+            "warmup": 0.0,
+            "lr": 3e-4,
+            "betas": (0.5, 0.999),
+            "weight_decay": 1e-3,
+            **options,
+        }
+    )
+    return {"policy": policy, "sampler": Uniform(1), "loss": Labels()}
+
+
+@checked(TrainError)
+def darts(**options: Any) -> dict[str, Any]:
+    """First-order DARTS (Liu, Simonyan & Yang 2019): weights and logits in turn on one mixture of all options by their softmax.
+
+    Adam at 3e-4 with betas (0.5, 0.999) and a decay of 1e-3; half of the training split is the policy's; a step after each of the
+    weights, from the first.  Where the model is `nas.train.Mixable` outputs of operations are mixed, as theirs; elsewhere masked
+    weights of the largest arch, as in "Weight-Entanglement Meets Gradient-Based Neural Architecture Search".  Its end is
+    `Policy.likeliest`: the likeliest option of each decision, zero included.
+
+    Not here: the second order; BatchNorm without scale and shift in the mixture; the choice of two inputs a node, which is a rule
+    of their cell; logits that begin near 0 instead of at it; and the weights' SGD, which is
+    `Training(optimizer="sgd", lr=0.025, floor=0.04, weight_decay=3e-4, clip=5.0)`.
+
+    Args:
+        options: others of `nas.Policy`; DARTS knows no cost.
+    """
+    policy = Policy(
+        **{
+            "estimator": Mixture(),
             "share": 0.5,
             "warmup": 0.0,
             "lr": 3e-4,

@@ -165,6 +165,7 @@ class Training:
         self.policy = policy
         if policy is not None:
             policy.judged_by(task)
+            policy.check_loss(self.loss, compiled=compile is not False)
         self.accumulate = accumulate
         self.steps = self._steps(steps, epochs)
         self.watch = watching(best, patience, min_delta, task.metric_names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import nas
 from nas.choosing.distribution import Distribution, Floats
 from nas.errors import TrainError
 from nas.supernet import Supernet
-from nas.supernet.masks import masked
+from nas.supernet.relaxation import one_hot
 from nas.train import (
     AbsoluteReward,
     Classification,
@@ -26,6 +26,7 @@ from nas.train import (
     LinearReward,
     Loss,
     MaskGates,
+    Mixture,
     Policy,
     ProductReward,
     Regression,
@@ -39,7 +40,7 @@ from nas.train import (
 from nas.train.estimators import warmed
 from nas.train.learner import Learner
 from nas.train.ranks import Group, Ranks
-from searchspaces import conv
+from searchspaces import conv, nasbench201
 from tests.choosing.test_distribution import nested, slope_of, tilted
 from tests.conformance.algorithm import flat
 from tests.train.family import blobs, mlp, supernet
@@ -296,51 +297,69 @@ def test_gates_are_the_derivative_of_the_masked_loss() -> None:
     ours = gated(cost=None, metric=None, target=None, task=double(160))
     ours.supernet.double()
     learner = Learner(ours, Ranks(), {})
+    assert_slopes(learner, felt=4)
+
+
+def assert_slopes(learner: Learner, felt: int) -> None:
+    """Against central differences of the loss along the line from one arch to another; at least `felt` of them count."""
     learner._batches = learner._next()
     learner.distribution.values = np.random.default_rng(0).normal(size=learner.distribution.values.shape)
     arch = learner.drawn(5)[0]
     ((loss, slopes),) = learner.linear([arch])
-    masks = learner.masks
-    assert masks is not None
-    weights, here = masks.weights(), masks.arch(arch)
+    relaxation = learner.relaxation
+    assert relaxation is not None
+    whole, here = relaxation.whole(arch), relaxation.sharp(arch)
     with torch.no_grad():
-        assert loss == pytest.approx(-learner.rewards([arch])[0], abs=1e-6)  # the masked largest arch is the subnet
-        felt = 0
+        assert loss == pytest.approx(-learner.rewards([arch])[0], abs=1e-6)  # the relaxed network is the subnet
+        seen = 0
         for p, options, at in learner.distribution.active(arch):
+            if p not in here:
+                assert p not in slopes
+                continue
             for option in options:
-                other = (
-                    arch if option == options[at] else learner.distribution.flipped(arch, p, option, random.Random(0))
-                )
-                if any(other.genome[q] is None or arch.genome[q] is None for q in masks.of if q != p):
-                    continue  # what it activates is masked as well
-                there = masks.arch(other)
+                there = one_hot(option, len(here[p]))
 
-                def at_distance(far: float, there: dict[str, Tensor] = there) -> float:
-                    names = {*here, *there}
-                    one = torch.ones((), dtype=torch.float64)
-                    mask = {name: here.get(name, one) * (1 - far) + there.get(name, one) * far for name in names}
-                    return float(learner._loss(masked(weights, mask)))
+                def at_distance(far: float, p: int = p, there: Tensor = there) -> float:
+                    return float(learner._loss(whole, {**here, p: here[p] * (1 - far) + there * far}))
 
-                expected = (at_distance(1e-4) - at_distance(-1e-4)) / 2e-4
+                expected = (at_distance(1e-6) - at_distance(-1e-6)) / 2e-6
                 assert slopes[p][option] - slopes[p][options[at]] == pytest.approx(expected, abs=1e-6)
-                felt += abs(expected) > 1e-5
-    assert felt >= 4
+                seen += abs(expected) > 1e-5
+    assert seen >= felt
+
+
+def cells(**options: Any) -> Training:
+    """Cells of NAS-Bench-201, whose operations the model mixes itself."""
+    space = nasbench201.space(width=4, cells=1, stages=1, channels=1)
+    return training(
+        net=nasbench201.supernet(space, side=8),
+        **{"cost": None, "target": None, "estimator": MaskGates(1), "batch": 16, **options},
+    )
+
+
+def test_gates_of_operations_are_the_derivative_by_their_shares() -> None:
+    ours = cells(task=double(160))
+    ours.supernet.double()
+    learner = Learner(ours, Ranks(), {})
+    assert learner.relaxation is not None
+    assert learner.relaxation.relaxed == list(range(6))
+    assert_slopes(learner, felt=12)
 
 
 class Linear(Known):
     """Gates of a judge that knows the losses of all options."""
 
     progress = 1.0
+    gated: Sequence[int] = (0, 1)
 
     def linear(self, archs: Sequence[nas.Arch]) -> list[tuple[float, dict[int, dict[int, float]]]]:
-        space = self.distribution.space
         return [
-            (
-                float(sum(arch.genome)),
-                {p: {option: float(option) for option in range(4)} for p in range(len(space.names))},
-            )
+            (float(sum(arch.genome)), {p: {option: float(option) for option in range(4)} for p in self.gated})
             for arch in archs
         ]
+
+    def mixture(self) -> tuple[float, dict[int, dict[int, float]]]:
+        raise AssertionError("nobody asks")
 
     def costs(self, archs: Sequence[nas.Arch]) -> list[float]:
         return [float(sum(arch.genome)) for arch in archs]
@@ -348,19 +367,24 @@ class Linear(Known):
     def reward(self, quality: float, cost: float) -> float:
         return quality - cost**2
 
+    def rewards(self, archs: Sequence[nas.Arch]) -> list[float]:
+        return [self.reward(-c, c) for c in self.costs(archs)]
 
-def test_gates_that_are_right_give_the_gradient_of_the_expected_reward() -> None:
+
+@pytest.mark.parametrize("others", [None, Flip(1)])
+@pytest.mark.parametrize("gated", [(0, 1), (0,), ()])
+def test_gates_that_are_right_give_the_gradient_of_the_expected_reward(gated: Sequence[int], others: Any) -> None:
+    """With the decisions that have no gates by another estimator, whatever the baseline."""
     judge = Linear(tilted(flat(2)))
+    judge.gated = gated
     archs = list(judge.distribution.space.enumerate())
-
-    def mean() -> float:
-        rewards = [judge.reward(-c, c) for c in judge.costs(archs)]
-        return float(sum(np.exp(judge.distribution.log_p(a)) * r for a, r in zip(archs, rewards, strict=True)))
-
     found: Floats = np.zeros_like(judge.distribution.values)
     for arch in archs:
-        found += np.exp(judge.distribution.log_p(arch)) * MaskGates(1).gradient(judge, [arch], [0.0])
-    assert found == pytest.approx(slope_of(judge.distribution, mean), abs=1e-6)
+        judge.baseline = -4.0
+        gradient = MaskGates(1, others=others).gradient(judge, [arch], judge.rewards([arch]))
+        found += np.exp(judge.distribution.log_p(arch)) * gradient
+    assert found == pytest.approx(slope_of(judge.distribution, lambda: expected(judge)), abs=1e-6)
+    assert (judge.baseline == -4.0) is (len(gated) == 2 or others is not None)  # who does not use it leaves it alone
 
 
 def test_noise_under_which_an_option_was_drawn_makes_it_the_largest() -> None:
@@ -391,17 +415,167 @@ def test_gates_resume_to_the_bit(tmp_path: Path, temperature: Any) -> None:
     assert any(any(logits) for logits in policy_of(again).logits.values())
 
 
-def test_gates_where_masks_are_no_subnets_are_refused() -> None:
+def widened(**options: Any) -> Training:
+    """Masks of one of the widths are no subnets; all else is."""
     net = conv.supernet(conv.space(widths=((4, 6), (6,)), depths=(1, 2), kernels=(3,), ratios=(1, 2), stem=4))
-    sentence = r"MaskGates needs masks of the largest arch that equal the subnets, and those of 'widths\[0\]' do not: 4 computes"
-    with pytest.raises(TrainError, match=sentence + r".* use nas\.Flip\(\) or nas\.ScoreFunction\(\)"):
-        training(net=net, cost=None, target=None, estimator=MaskGates()).run(progress=False)
+    return training(net=net, **{"cost": None, "target": None, "estimator": MaskGates(), "batch": 16, **options})
+
+
+def test_decisions_whose_masks_are_no_subnets_get_another_estimator(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said once, kept in the checkpoint, and the others have the gates that they had."""
+    options: dict[str, Any] = {"steps": 8, "warmup": 0.0}
+    whole = widened(**options)
+    full = whole.run(progress=True)
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "MaskGates" in line]
+    assert said.startswith(
+        "MaskGates: 6 decisions by gates, and 'widths[0]' by ScoreFunction, since of 'widths[0]' 4 computes"
+    )
+    widened(path=tmp_path, **options).run(progress=False, until=3)
+    again = widened(path=tmp_path, **options)
+    assert equal(full.supernet, again.run(progress=False).supernet)
+    assert policy_of(again).logits == policy_of(whole).logits
+    assert all(any(policy_of(again).logits[name]) for name in ("widths[0]", "ratios[0][0]", "depths[1]"))
+    read = widened(path=tmp_path, **options)
+    read.load()
+    assert {*policy_of(read).ungated} == {"widths[0]"}
+    assert not gated().run(progress=False).supernet.training
+    ours = widened(task=double(160))
+    ours.supernet.double()
+    assert_slopes(Learner(ours, Ranks(), {}), felt=2)
+
+
+def test_gates_of_all_decisions_can_be_demanded() -> None:
+    sentence = (
+        "needs the largest arch with masks to equal the subnets in every decision, and in 'widths.0.' it does not"
+    )
+    with pytest.raises(TrainError, match=sentence + r": 4 computes .* use nas\.Flip\(\) or nas\.ScoreFunction\(\)"):
+        widened(estimator=MaskGates(exact=True)).run(progress=False)
+    space = nas.Space(smooth(rate=pg.floatv(0.0, 0.5)), name="smooth")
+    with pytest.raises(TrainError, match="subnets in a decision, and in 'rate' it does not: it is a number"):
+        training(
+            net=Supernet(space, example=torch.zeros(1, 1, 8, 8)), cost=None, target=None, estimator=MaskGates()
+        ).run(progress=False)
+    with pytest.raises(TrainError, match=r"others=Flip\(draws=1, flips=None\), which has no effect with exact=True"):
+        MaskGates(exact=True, others=Flip(1))
+    for others in (Flip(2), MaskGates(1)):
+        with pytest.raises(
+            TrainError, match=r"MaskGates has draws=1 and others=.*; give one without gates, of as many draws"
+        ):
+            MaskGates(1, others=others)
+
+
+@nas.model
+def smooth(rate: float) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.LeakyReLU(rate), nn.Linear(8, 10))
+
+
+def test_what_gates_cannot_do_is_refused() -> None:
     with pytest.raises(
         TrainError, match="MaskGates follows the loss's gradient, and Policy has quality='max accuracy'"
     ):
         gated(quality="max accuracy")
     with pytest.raises(TrainError, match=r"temperature=\(1\.0,\); give the first and the last"):
         MaskGates(1, (1.0,))
+
+
+# -- mixtures --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [gated, cells])
+def test_a_mixture_has_the_gradient_of_its_loss_by_the_logits(make: Callable[..., Training]) -> None:
+    """Against central differences, in float64."""
+    ours = make(cost=None, metric=None, target=None, task=double(160), estimator=Mixture())
+    ours.supernet.double()
+    learner = Learner(ours, Ranks(), {})
+    learner._batches = learner._next()
+    learner.distribution.values = np.random.default_rng(0).normal(size=learner.distribution.values.shape)
+
+    def reward() -> float:
+        return -learner.mixture()[0]
+
+    found = Mixture().gradient(learner, [], [])
+    assert found == pytest.approx(slope_of(learner.distribution, reward), abs=1e-6)
+    assert np.count_nonzero(np.abs(found) > 1e-5) > 5
+
+
+def test_a_mixture_of_cells_is_the_sum_of_operations_by_their_probabilities() -> None:
+    """DARTS' own: against a cell that is written out."""
+    ours = cells(estimator=Mixture())
+    learner = Learner(ours, Ranks(), {})
+    learner.distribution.values = np.random.default_rng(0).normal(size=30)
+    images = torch.randn(8, 1, 8, 8)
+    net, nodes = ours.supernet, []
+    net.eval()
+    models = [net.bind(net.space.arch(dict.fromkeys(nasbench201.EDGES, op))).module for op in nasbench201.OPS]
+    for model in models:
+        model.train()
+    with torch.no_grad():
+        shares = {
+            edge: torch.tensor(learner.distribution.probabilities(p, range(5)))
+            for p, edge in enumerate(nasbench201.EDGES)
+        }
+        nodes.append(models[0].stem(images))
+        for into in (1, 2, 3):
+            parts = [
+                share * model.stages[0][0].get_submodule(f"e{into}{source}")[op](nodes[source])
+                for source in range(into)
+                for share, op, model in zip(shares[f"e{into}{source}"].float(), nasbench201.OPS, models, strict=True)
+            ]
+            nodes.append(torch.stack(parts).sum(0))
+        expected = models[0].head(models[0].norm(nodes[-1]).relu().mean((2, 3)))
+    torch.testing.assert_close(learner.mixed(images).detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_are_trained_on_the_mixture() -> None:
+    """Of one step with SGD: every operation of every edge has the gradient of the mixture's loss."""
+    ours = cells(estimator=Mixture(), steps=1, warmup=0.0, lr=1e-9)
+    before = {name: one.detach().clone() for name, one in ours.supernet.named_parameters()}
+    ours.run(progress=False)
+    moved = {name for name, one in ours.supernet.named_parameters() if not torch.equal(one, before[name])}
+    assert moved == {*before}
+    alone = cells(estimator=Mixture(), steps=1, warmup=0.0, follow=0)
+    before = {name: one.detach().clone() for name, one in alone.supernet.named_parameters()}
+    alone.run(progress=False)
+    assert any(torch.equal(one, before[name]) for name, one in alone.supernet.named_parameters())
+
+
+def test_a_mixture_resumes_to_the_bit(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"estimator": Mixture(), "steps": 8, "warmup": 0.25, "entropy": 0.01}
+    whole = cells(**options)
+    full = whole.run(progress=False)
+    cells(path=tmp_path, **options).run(progress=False, until=5)
+    again = cells(path=tmp_path, **options)
+    assert equal(full.supernet, again.run(progress=False).supernet)
+    assert policy_of(again).logits == policy_of(whole).logits
+    assert full.history["policy_quality"].iloc[-1] == pytest.approx(-full.history["policy_reward"].iloc[-1])
+    assert policy_of(again).likeliest in {*policy_of(again).archs(20), policy_of(again).likeliest}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"cost": params, "target": 16.0},
+            "Mixture follows the loss of a mixture, which has no cost, and Policy was given one",
+        ),
+        (
+            {"loss": nas.InPlace()},
+            r"Mixture trains the weights on a mixture of archs, and InPlace teaches each; give loss=nas\.Labels",
+        ),
+        ({"quality": "max accuracy"}, "Mixture follows the loss's gradient, and Policy has quality='max accuracy'"),
+    ],
+)
+def test_what_a_mixture_cannot_do_is_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(TrainError, match=sentence):
+        cells(estimator=Mixture(), **options)
+
+
+def test_a_mixture_needs_all_decisions() -> None:
+    sentence = "Mixture needs the largest arch with masks to equal the subnets in every decision, and in 'widths.0.' it does not"
+    with pytest.raises(TrainError, match=sentence):
+        widened(estimator=Mixture()).run(progress=False)
 
 
 # -- published settings ----------------------------------------------------------------------------------------------------
@@ -414,10 +588,11 @@ def published_settings(net: Supernet) -> dict[str, dict[str, Any]]:
         "enas": published.enas(every=4),
         "proxylessnas": published.proxylessnas(cost, 12_000.0, metric="macs"),
         "gdas": published.gdas(lr=0.1),
+        "darts": published.darts(lr=0.1),
     }
 
 
-@pytest.mark.parametrize("name", ["tunas", "enas", "proxylessnas", "gdas"])
+@pytest.mark.parametrize("name", ["tunas", "enas", "proxylessnas", "gdas", "darts"])
 def test_published_settings_train(name: str) -> None:
     net = conv.supernet(conv.space(widths=((4,),), depths=(1, 2), kernels=(3,), ratios=(1, 2), stem=4))
     options = published_settings(net)[name]
@@ -433,6 +608,8 @@ def test_published_settings_are_their_authors() -> None:
     assert (found["proxylessnas"].every, found["proxylessnas"].reward) == (5, LinearReward(-0.1))
     assert found["gdas"].estimator.temperature == (10.0, 0.1)
     assert found["gdas"].lr == 0.1  # given by name
+    assert found["darts"].estimator == Mixture()
+    assert (found["darts"].betas, found["darts"].weight_decay, found["darts"].share) == ((0.5, 0.999), 1e-3, 0.5)
 
 
 def test_a_warm_up_of_the_largest_arch_fades() -> None:
@@ -531,6 +708,28 @@ def test_several_processes_learn_the_policy_of_one(tmp_path: Path) -> None:
 
 def in_group() -> Found:
     return learnt(Group())
+
+
+def mixed(ranks: Ranks | None = None) -> Found:
+    space = nasbench201.space(width=4, cells=1, stages=1, channels=1)
+    net = nasbench201.supernet(space, side=8).double()
+    ours = training(net=net, task=double(160), cost=None, target=None, estimator=Mixture(), steps=8)
+    ours.run(progress=False, ranks=ranks)
+    return {"policy": torch.from_numpy(policy_of(ours).learnt.values), **ours.supernet.state_dict()}
+
+
+def mixed_in_group() -> Found:
+    return mixed(Group())
+
+
+def test_several_processes_learn_the_mixture_of_one(tmp_path: Path) -> None:
+    """Normalised by the whole batch, forward and backward."""
+    first, other = in_ranks(2, mixed_in_group, tmp_path)
+    alone = mixed()
+    assert alone["policy"].any()
+    for name, value in alone.items():
+        assert torch.equal(first[name], other[name]), name
+        assert torch.allclose(first[name].double(), value.double(), rtol=1e-6, atol=1e-6), name
 
 
 # -- mistakes --------------------------------------------------------------------------------------------------------------
