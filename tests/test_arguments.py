@@ -369,6 +369,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
             "interval": 4,
             "tree": True,
             "bisect": True,
+            "bound": 1.0,
             "penalty": 1.0,
             "history": 10,
             "seed": 0,

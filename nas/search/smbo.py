@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from nas.space import Arch, Space
 
 Floats = NDArray[np.float64]
+_BOUND = 0.1  # of the tree search on predictions
 _AUGMENTED = 0.05  # ParEGO's share of the sum beside the largest weighted objective
-_EXPLORATION = 0.1  # of the tree search on predictions
 
 
 class SMBO(Algorithm):
@@ -48,6 +48,8 @@ class SMBO(Algorithm):
         interval: finished trials from one fit to the next.
         tree: whether samples come from a tree search on the predictions instead of at random (MCTS, built anew with each fit).
         bisect: whether that tree halves the range of numbers; see `MCTS`.
+        bound: weight of the confidence bound in that tree, 1 in the paper.  The more, the less alike samples are: better with
+            many decisions below others (`experiments/published_search`), worse where a sum says all.
         penalty: of the ridge regression.
         history: trials that it is trained on at most: the youngest half, and as many evenly over those before.
         seed: names the sequence of random numbers.
@@ -67,6 +69,7 @@ class SMBO(Algorithm):
         *,
         tree: bool = False,
         bisect: bool = False,
+        bound: float = _BOUND,
         penalty: float = 1.0,
         history: int = 1_000,
         seed: int = 0,
@@ -77,8 +80,10 @@ class SMBO(Algorithm):
         self.interval = whole(self.name, "interval", interval, 1)
         self.tree = switch(self.name, "tree", tree)
         self.bisect = switch(self.name, "bisect", bisect)
-        if bisect and not tree:
-            raise AlgorithmError(f"{self.name} was given bisect=True, which is about the tree; give tree=True too")
+        self.bound = number(self.name, "bound", bound, least=0.0)
+        for option, given in (("bisect", bisect), ("bound", bound != _BOUND)):
+            if given and not tree:
+                raise AlgorithmError(f"{self.name} was given {option}=, which is about the tree; give tree=True too")
         self.penalty = number(self.name, "penalty", penalty, above=0.0)
         self.history = whole(self.name, "history", history, 2)
         self._past = Past()
@@ -129,7 +134,9 @@ class SMBO(Algorithm):
         if self.tree:
             rng = self._rng
             rng.seed(self._stream ^ end)
-            self._model.climb(Steps(self.space), self.samples, rng, bisect=self.bisect)
+            steps = Steps(self.space)
+            tree = Tree(steps, len(self.objectives), self.bound, bisect=self.bisect)
+            self._model.climb(steps, tree, self.samples, rng)
 
 
 class _Model:
@@ -147,10 +154,8 @@ class _Model:
         self.values: Floats = np.zeros((0, objectives))
         self.violations: Floats = np.zeros(0)
 
-    def climb(self, steps: Steps, samples: int, rng: random.Random, *, bisect: bool) -> None:
+    def climb(self, steps: Steps, tree: Tree, samples: int, rng: random.Random) -> None:
         """Samples by a tree search whose rewards are predictions."""
-        objectives = self.values.shape[1]
-        tree = Tree(steps, objectives, _EXPLORATION, bisect=bisect)
         for _ in range(samples):
             chosen = tree.walk([], rng)
             arch = steps.arch(chosen, rng)

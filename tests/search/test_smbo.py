@@ -67,6 +67,18 @@ def test_the_model_is_that_of_the_last_whole_interval() -> None:
         assert algorithm._fitted == fitted
 
 
+def test_a_larger_bound_makes_samples_less_alike() -> None:
+    def alike(bound: float) -> int:
+        algorithm = SMBO(samples=100, interval=20, tree=True, bound=bound)
+        algorithm.bind(flat(), ONE)
+        drive(algorithm, completed(error_only), 20)
+        algorithm.ask(1)
+        assert algorithm._model is not None
+        return len({arch.genome[:4] for arch in algorithm._model.samples})
+
+    assert alike(0.1) < 0.8 * alike(1.0)
+
+
 def test_a_tree_search_that_knows_everything_is_exhausted() -> None:
     algorithm = SMBO(samples=4, interval=2, tree=True)
     algorithm.bind(flat(2), ONE)
@@ -82,7 +94,9 @@ def test_a_tree_search_that_knows_everything_is_exhausted() -> None:
         ({"exploration": 2}, "exploration=2; it is a number"),
         ({"interval": 0}, "interval=0; it is a whole number"),
         ({"tree": 1}, "tree=1; it is True or False"),
-        ({"bisect": True}, "smbo was given bisect=True, which is about the tree; give tree=True too"),
+        ({"bisect": True}, "smbo was given bisect=, which is about the tree; give tree=True too"),
+        ({"bound": 1.0}, "smbo was given bound=, which is about the tree; give tree=True too"),
+        ({"bound": -1.0, "tree": True}, "bound=-1.0; it is a finite number, 0 or more"),
         ({"penalty": 0}, "penalty=0; it is a finite number above 0"),
         ({"history": 1}, "history=1; it is a whole number, 2 or more"),
     ],
