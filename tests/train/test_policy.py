@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 import nas
-from nas.choosing.distribution import Distribution, Floats
 from nas.errors import TrainError
 from nas.supernet import Supernet
 from nas.supernet.relaxation import one_hot
@@ -37,87 +36,12 @@ from nas.train import (
     Widened,
     published,
 )
-from nas.train.estimators import warmed
 from nas.train.learner import Learner
 from nas.train.ranks import Group, Ranks
 from searchspaces import conv, nasbench201
-from tests.choosing.test_distribution import nested, slope_of, tilted
-from tests.conformance.algorithm import flat
+from tests.choosing.test_distribution import slope_of
 from tests.train.family import blobs, mlp, supernet
 from tests.train.ranks import Found, in_ranks
-
-
-class Known:
-    """A judge of a space whose rewards are a function of the arch."""
-
-    baseline: float | None = None
-
-    def __init__(self, distribution: Distribution) -> None:
-        self.distribution, self.rng = distribution, random.Random(0)
-
-    def rewards(self, archs: Sequence[nas.Arch]) -> list[float]:
-        return [float(int(arch.key[:6], 16) % 97) / 10 for arch in archs]
-
-    def usable(self, arch: nas.Arch) -> bool:
-        return self.distribution.space.allows(arch)
-
-
-def expected(judge: Known) -> float:
-    """E[reward], by enumeration."""
-    archs = list(judge.distribution.space.enumerate())
-    return float(sum(np.exp(judge.distribution.log_p(a)) * r for a, r in zip(archs, judge.rewards(archs), strict=True)))
-
-
-@pytest.mark.parametrize("baseline", [0.0, 3.0])
-def test_the_score_function_is_the_gradient_of_the_expected_reward(baseline: float) -> None:
-    """In a conditional space, whatever the baseline."""
-    judge, estimator = Known(tilted(nested())), ScoreFunction(1)
-    mean: Floats = np.zeros_like(judge.distribution.values)
-    for arch in judge.distribution.space.enumerate():
-        judge.baseline = baseline
-        mean += np.exp(judge.distribution.log_p(arch)) * estimator.gradient(judge, [arch], judge.rewards([arch]))
-    assert mean == pytest.approx(slope_of(judge.distribution, lambda: expected(judge)), abs=1e-7)
-
-
-@pytest.mark.parametrize("flips", [None, 1])
-def test_flips_are_the_gradient_of_the_expected_reward(flips: int | None) -> None:
-    """In expectation over what they activate and, with `flips`, over the decisions: in a conditional space."""
-    judge, estimator, repeats = Known(tilted(nested())), Flip(1, flips), 300
-    mean: Floats = np.zeros_like(judge.distribution.values)
-    for arch in judge.distribution.space.enumerate():
-        weight = np.exp(judge.distribution.log_p(arch)) / repeats
-        for _ in range(repeats):
-            mean += weight * estimator.gradient(judge, [arch], judge.rewards([arch]))
-    assert mean == pytest.approx(slope_of(judge.distribution, lambda: expected(judge)), abs=0.12)
-
-
-def test_flips_of_a_flat_space_need_no_luck() -> None:
-    judge, estimator = Known(tilted(flat(2))), Flip(1)
-    mean: Floats = np.zeros_like(judge.distribution.values)
-    for arch in judge.distribution.space.enumerate():
-        mean += np.exp(judge.distribution.log_p(arch)) * estimator.gradient(judge, [arch], judge.rewards([arch]))
-    assert mean == pytest.approx(slope_of(judge.distribution, lambda: expected(judge)), abs=1e-7)
-
-
-def test_flips_leave_out_what_a_rule_forbids() -> None:
-    space = flat(2).restricted(lambda arch: arch.choices["d0"] != 3)
-    judge = Known(tilted(space))
-    arch = next(iter(space.enumerate()))
-    gradient = Flip(1).gradient(judge, [arch], judge.rewards([arch]))
-    assert gradient[3] == 0.0
-    assert gradient[:3].all()
-    assert gradient.sum() == pytest.approx(0.0)
-
-
-def test_the_baseline_is_a_moving_average_that_begins_with_the_first_mean() -> None:
-    judge, estimator = Known(tilted(nested())), ScoreFunction(2, baseline=0.9)
-    archs = list(judge.distribution.space.enumerate())[:2]
-    first = estimator.gradient(judge, archs, [1.0, 3.0])
-    assert judge.baseline == pytest.approx(2.0)
-    slopes = [judge.distribution.slope(arch) for arch in archs]
-    assert first == pytest.approx((-slopes[0] + slopes[1]) / 2)
-    estimator.gradient(judge, archs, [4.0, 4.0])
-    assert judge.baseline == pytest.approx(0.9 * 2 + 0.1 * 4)
 
 
 def test_rewards_are_the_published_ones() -> None:
@@ -344,63 +268,6 @@ def test_gates_of_operations_are_the_derivative_by_their_shares() -> None:
     assert learner.relaxation is not None
     assert learner.relaxation.relaxed == list(range(6))
     assert_slopes(learner, felt=12)
-
-
-class Linear(Known):
-    """Gates of a judge that knows the losses of all options."""
-
-    progress = 1.0
-    gated: Sequence[int] = (0, 1)
-
-    def linear(self, archs: Sequence[nas.Arch]) -> list[tuple[float, dict[int, dict[int, float]]]]:
-        return [
-            (float(sum(arch.genome)), {p: {option: float(option) for option in range(4)} for p in self.gated})
-            for arch in archs
-        ]
-
-    def mixture(self) -> tuple[float, dict[int, dict[int, float]]]:
-        raise AssertionError("nobody asks")
-
-    def costs(self, archs: Sequence[nas.Arch]) -> list[float]:
-        return [float(sum(arch.genome)) for arch in archs]
-
-    def reward(self, quality: float, cost: float) -> float:
-        return quality - cost**2
-
-    def rewards(self, archs: Sequence[nas.Arch]) -> list[float]:
-        return [self.reward(-c, c) for c in self.costs(archs)]
-
-
-@pytest.mark.parametrize("others", [None, Flip(1)])
-@pytest.mark.parametrize("gated", [(0, 1), (0,), ()])
-def test_gates_that_are_right_give_the_gradient_of_the_expected_reward(gated: Sequence[int], others: Any) -> None:
-    """With the decisions that have no gates by another estimator, whatever the baseline."""
-    judge = Linear(tilted(flat(2)))
-    judge.gated = gated
-    archs = list(judge.distribution.space.enumerate())
-    found: Floats = np.zeros_like(judge.distribution.values)
-    for arch in archs:
-        judge.baseline = -4.0
-        gradient = MaskGates(1, others=others).gradient(judge, [arch], judge.rewards([arch]))
-        found += np.exp(judge.distribution.log_p(arch)) * gradient
-    assert found == pytest.approx(slope_of(judge.distribution, lambda: expected(judge)), abs=1e-6)
-    assert (judge.baseline == -4.0) is (len(gated) == 2 or others is not None)  # who does not use it leaves it alone
-
-
-def test_noise_under_which_an_option_was_drawn_makes_it_the_largest() -> None:
-    """Averaged over what is drawn, the softmax is that of free Gumbel noise."""
-    p, rng, draw = np.array([0.5, 0.3, 0.2]), random.Random(0), np.random.default_rng(0)
-    found, free = np.zeros(3), np.zeros(3)
-    for _ in range(6000):
-        taken = rng.choices(range(3), p.tolist())[0]
-        soft = warmed(p, taken, 0.7, rng)
-        assert soft.argmax() == taken
-        found += soft / 6000
-        noisy = np.exp((np.log(p) + draw.gumbel(size=3)) / 0.7)
-        free += noisy / noisy.sum() / 6000
-    assert found == pytest.approx(free, abs=0.02)
-    cold = warmed(p, 1, 0.01, random.Random(1))
-    assert cold == pytest.approx([0.0, 1.0, 0.0], abs=1e-3)
 
 
 @pytest.mark.parametrize("temperature", [None, (5.0, 0.1)])
