@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 import nas
+from nas import files
 from nas.compressing import parse_budget
 from nas.compressing.recipe import compress
 from nas.compressing.uniform import ladder, largest_within
@@ -174,8 +175,10 @@ PEERS = ("torch_pruning", "fastnas")
 
 def run(case: Case, way: str, file: Path) -> None:
     """One way, kept as JSON: metrics on the test split and costs of every network that it ends with."""
-    if file.exists():
-        return
+    kept(file, lambda: _measured(case, way))
+
+
+def _measured(case: Case, way: str) -> dict[str, Any]:
     begun, rows = time.process_time(), {}
     for name, module in _way(way)(case).items():
         net = as_supernet(module, example=case.task.example)
@@ -184,9 +187,16 @@ def run(case: Case, way: str, file: Path) -> None:
         if case.device is not None:
             measured = nas.Latency(net, parse_device(case.device), budget_s=0.5)(net.space.largest)
             rows[name]["latency_ms"] = measured["latency_ms"]
-    half = file.with_suffix(".half")
-    half.write_text(json.dumps({"rows": rows, "seconds": time.process_time() - begun}))
-    half.replace(file)
+    return {"rows": rows, "seconds": time.process_time() - begun}
+
+
+def kept(file: Path, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """What an earlier run left in a JSON file, whole or not at all; else what `make` measures now."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        files.write(file, json.dumps(make()))
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
 
 
 def parser(document: str | None, budgets: Sequence[str], *, epochs: int) -> argparse.ArgumentParser:
@@ -240,10 +250,8 @@ def trained(net: nn.Module, task: nas.Task, folder: Path, **options: Any) -> nn.
 
 def original_of(net: nn.Module, task: nas.Task, folder: Path) -> None:
     """Measure the original on the test split, once."""
-    file = folder / "original.json"
-    if not file.exists():
-        quality = nas.Accuracy(as_supernet(net, example=task.example), task, split="test")
-        file.write_text(json.dumps(quality.measure_module(net)))
+    quality = nas.Accuracy(as_supernet(net, example=task.example), task, split="test")
+    kept(folder / "original.json", lambda: quality.measure_module(net))
 
 
 def figures(folder: Path, metric: str) -> dict[str, Any]:
