@@ -22,6 +22,40 @@ if TYPE_CHECKING:
     from nas.supernet.watching import Seen, Watch
 
 
+class Delivery:
+    """Adds the gradient of a window to that of the whole: the hook of a leaf's parameter.
+
+    It knows nothing of the parameter, which holds it: the garbage collector does not see through hooks, and such a circle would
+    stay for ever.  It outlives the leaf, since a backward may come after its binding has gone.
+    """
+
+    __slots__ = ("cut", "index", "shape", "whole")
+
+    def __init__(self, whole: Tensor, cut: Cut, shape: Shape, index: int) -> None:
+        self.whole, self.cut, self.shape, self.index = whole, cut, shape, index
+
+    def __call__(self, parameter: Tensor) -> None:
+        """Takes the parameter's gradient away from it."""
+        if torch.is_grad_enabled():
+            raise SupernetError(
+                "a bound subnet cannot keep the graph of its backward (create_graph=True); "
+                "call supernet(inputs, arch) for second derivatives"
+            )
+        gradient, parameter.grad = parameter.grad, None
+        whole = self.whole
+        assert gradient is not None
+        if whole.grad is None:
+            if gradient.shape == whole.shape and gradient.stride() == whole.stride():
+                whole.grad = gradient  # the largest arch's own: neither zeroed nor added
+                return
+            whole.grad = torch.zeros_like(whole)
+        self.window(whole.grad).add_(gradient)
+
+    def window(self, whole: Tensor) -> Tensor:
+        """The part of `whole` that the parameter is."""
+        return self.cut.source(whole, self.shape, self.index)
+
+
 class Leaf:
     """A parameter that is a window on one of the supernet's, and whose gradient is added to that one's at once.
 
@@ -43,29 +77,10 @@ class Leaf:
         table, key = self.home
         whole: Tensor = table[key]
         self.whole = whole
-        self.parameter = nn.Parameter(self._window(whole.detach()), requires_grad=whole.requires_grad)
+        delivery = Delivery(whole, self.cut, self.shape, self.index)
+        self.parameter = nn.Parameter(delivery.window(whole.detach()), requires_grad=whole.requires_grad)
         if whole.requires_grad:
-            self.parameter.register_post_accumulate_grad_hook(self._deliver)  # type: ignore[no-untyped-call]
-
-    def _deliver(self, parameter: Tensor) -> None:
-        """Add the window's gradient to the supernet's."""
-        if torch.is_grad_enabled():
-            raise SupernetError(
-                "a bound subnet cannot keep the graph of its backward (create_graph=True); "
-                "call supernet(inputs, arch) for second derivatives"
-            )
-        gradient, parameter.grad = parameter.grad, None
-        whole = self.whole
-        assert gradient is not None
-        if whole.grad is None:
-            if gradient.shape == whole.shape and gradient.stride() == whole.stride():
-                whole.grad = gradient  # the largest arch's own: neither zeroed nor added
-                return
-            whole.grad = torch.zeros_like(whole)
-        self._window(whole.grad).add_(gradient)
-
-    def _window(self, whole: Tensor) -> Tensor:
-        return self.cut.source(whole, self.shape, self.index)
+            self.parameter.register_post_accumulate_grad_hook(delivery)  # type: ignore[no-untyped-call]
 
 
 class Places:

@@ -71,7 +71,8 @@ class Loss(ABC):
         """What it keeps from step to step, made anew at the beginning of a training, after `prepare`; None is nothing.
 
         Parameters that require a gradient are trained; the others, and buffers, are changed by `begin`, or by the loss of what
-        is the same on all processes (`nas.train.whole`).  It is a function of the training's arguments.  What can be wrong between a loss and a model is found here.
+        is the same on all processes (`nas.train.whole`).  It is a function of the training's arguments.  What can be wrong
+        between a loss and a model is found here.
         """
 
     def begin(self, training: Training, kept: nn.Module, step: int) -> None:  # noqa: B027 (most keep nothing)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -192,3 +195,27 @@ def test_statistics_are_updated_in_the_corner_while_training():
     assert mean[:4].all()
     assert not mean[4:].any()
     assert isinstance(net.bind(small).module.norm, nn.BatchNorm1d)
+
+
+def test_subnets_that_are_forgotten_leave_nothing_behind(monkeypatch):
+    monkeypatch.setattr("nas.supernet.supernet.BINDINGS", 1)
+    net = Supernet(families.linear_space((1, 2, 3, 4)))
+    first, *others = net.space.enumerate()
+    gone = [weakref.ref(parameter) for parameter in net.bind(first).module.parameters()]
+    loss(net.bind(first)(X)).backward()
+    for arch in others:
+        loss(net.bind(arch)(X)).backward()
+    gc.collect()
+    assert len(gone) > 1
+    assert all(one() is None for one in gone), "a training would keep the parameters of every arch that it has seen"
+
+
+def test_a_backward_reaches_the_supernet_after_its_subnet_was_forgotten(net, monkeypatch):
+    monkeypatch.setattr("nas.supernet.supernet.BINDINGS", 1)
+    arch = net.space.smallest
+    reference = expected(net, arch)
+    output = loss(net.bind(arch)(X))
+    net.bind(net.space.largest)
+    gc.collect()
+    output.backward()
+    assert_same(gradients(net), reference)
