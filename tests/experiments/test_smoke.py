@@ -14,7 +14,11 @@ from tests.experiments.warm import Warm
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted(path.parent for path in (ROOT / "experiments").glob("*/run.py"))
 # Further questions of an experiment, each a script of its own.
-FURTHER = [*sorted((ROOT / "experiments").glob("*/ablation.py")), ROOT / "experiments/any_model/controls.py"]
+FURTHER = [
+    *sorted((ROOT / "experiments").glob("*/ablation.py")),
+    ROOT / "experiments/any_model/controls.py",
+    ROOT / "experiments/policy/cells.py",
+]
 
 # Smoke modes of more than ten seconds whose parts others show at less length.
 REPEATED = {
