@@ -22,14 +22,26 @@ from nas.errors import SpaceError
 from searchspaces.vit import Block
 
 Heads: TypeAlias = Literal["shared", "separate"]
+Pooling: TypeAlias = Literal["mean", "first"]
 
 
 class Encoder(nn.Module):
-    """Transformer whose embedding is a projection of the average token after its last block."""
+    """Transformer whose embedding is a projection of what its last block leaves: the average, or an additional first token."""
 
     granularities: ClassVar[tuple[str, ...]] = ("depth", "dim")
 
-    def __init__(self, *, depth: int, dim: int, width: int, head: int, length: int, vocabulary: int, name: str) -> None:
+    def __init__(
+        self,
+        *,
+        depth: int,
+        dim: int,
+        width: int,
+        head: int,
+        length: int,
+        vocabulary: int,
+        name: str,
+        pooling: Pooling,
+    ) -> None:
         super().__init__()
         self.extent, self.name = depth, name
         self.tokens = nn.Embedding(vocabulary, width)
@@ -40,23 +52,27 @@ class Encoder(nn.Module):
         # With the usual deviation of 1 it takes long until a token is what it was taught, and positions are not seen beside it.
         nn.init.normal_(self.tokens.weight, std=0.1)
         nn.init.normal_(self.positions, std=0.1)
+        self.first = nn.Parameter(0.1 * torch.randn(1, 1, width)) if pooling == "first" else None
 
     def trunk(self, texts: Tensor) -> list[Tensor]:
-        """(n, length) tokens -> the average token after each block, (n, width) each."""
+        """(n, length) tokens -> the average or the first token after each block, (n, width) each."""
         there = texts != 0
+        x = self.tokens(texts) + self.positions[:, : texts.shape[1]]
+        if self.first is not None:
+            there = torch.cat([there.new_ones(len(there), 1), there], 1)
+            x = torch.cat([self.first.expand(len(x), -1, -1), x], 1)
         mask = there[:, None, None]  # (n, 1, 1, length)
         mask = mask | ~mask.any(-1, keepdim=True)  # a text without a token attends to its padding, and is no NaN
         share = there / there.sum(1, keepdim=True).clamp_min(1)  # (n, length)
-        x = self.tokens(texts) + self.positions[:, : texts.shape[1]]
-        averages = []
+        found = []
         for block in self.blocks:
             x = block(x, mask)
-            averages.append((x * share[:, :, None]).sum(1))
-        return averages
+            found.append(x[:, 0] if self.first is not None else (x * share[:, :, None]).sum(1))
+        return found
 
-    def read(self, averages: Sequence[Tensor]) -> Tensor:
-        """The averages of this trunk, or of a deeper one -> (n, dim)."""
-        y: Tensor = self.heads[self.name](self.norm(averages[self.extent - 1]))
+    def read(self, features: Sequence[Tensor]) -> Tensor:
+        """What this trunk found, or a deeper one -> (n, dim)."""
+        y: Tensor = self.heads[self.name](self.norm(features[self.extent - 1]))
         return y
 
     def forward(self, texts: Tensor) -> Tensor:
@@ -70,6 +86,7 @@ def encoder(
     depth: int,
     dim: int,
     heads: Heads = "shared",
+    pooling: Pooling = "mean",
     width: int = 64,
     head: int = 16,
     length: int = 16,
@@ -81,13 +98,23 @@ def encoder(
         depth: number of blocks.
         dim: length of the embedding, which is the prefix of a longer one's.
         heads: "shared" projects all depths with one matrix; "separate" each with one of its own.
+        pooling: "mean" averages tokens, "first" reads an additional token in front of them, as BERT's.
         width: of tokens.
         head: features of one attention head.
         length: tokens of a text at most.
         vocabulary: tokens that there are, the padding included.
     """
     name = "all" if heads == "shared" else f"of_{depth}"
-    return Encoder(depth=depth, dim=dim, width=width, head=head, length=length, vocabulary=vocabulary, name=name)
+    return Encoder(
+        depth=depth,
+        dim=dim,
+        width=width,
+        head=head,
+        length=length,
+        vocabulary=vocabulary,
+        name=name,
+        pooling=pooling,
+    )
 
 
 def space(
@@ -95,6 +122,7 @@ def space(
     dims: Sequence[int] = (4, 8, 16, 32, 48, 64),
     depths: Sequence[int] = (1, 2, 3, 4, 5, 6),
     heads: Heads = "shared",
+    pooling: Pooling = "mean",
     width: int = 64,
     head: int = 16,
     length: int = 16,
@@ -106,6 +134,7 @@ def space(
         dims: choices of the embedding's length.
         depths: choices of the number of blocks.
         heads: "shared" or "separate".
+        pooling: "mean" averages tokens, "first" reads an additional token in front of them, as BERT's.
         width: of tokens.
         head: features of one attention head.
         length: tokens of a text at most.
@@ -116,6 +145,8 @@ def space(
     """
     if heads not in ("shared", "separate"):
         raise SpaceError(f"heads={heads!r} is not 'shared' or 'separate'")
+    if pooling not in ("mean", "first"):
+        raise SpaceError(f"pooling={pooling!r} is not 'mean' or 'first'")
     for name, numbers, least in (
         ("dims", dims, 1),
         ("depths", depths, 1),
@@ -129,6 +160,7 @@ def space(
         depth=pg.oneof(list(depths)),
         dim=pg.oneof(list(dims)),
         heads=heads,
+        pooling=pooling,
         width=width,
         head=head,
         length=length,

@@ -12,8 +12,8 @@ from tests.conformance.supernet import SupernetConformance
 DIMS, DEPTHS = (2, 4, 12), (1, 2, 3)
 
 
-def small(heads="shared"):
-    open_ = {"dims": DIMS, "depths": DEPTHS, "heads": heads}
+def small(heads="shared", pooling="mean"):
+    open_ = {"dims": DIMS, "depths": DEPTHS, "heads": heads, "pooling": pooling}
     return sentences.supernet(sentences.space(**open_, width=16, head=8, length=7, vocabulary=31))
 
 
@@ -23,15 +23,16 @@ def texts(samples):
 
 class Encoders(SupernetConformance):
     heads = "shared"
+    pooling = "mean"
 
     def make(self):
-        return small(self.heads)
+        return small(self.heads, self.pooling)
 
     def inputs(self, samples):
         return texts(samples)
 
     def expected_macs(self, arch):
-        tokens, width = 7, 16
+        tokens, width = 7 + (self.pooling == "first"), 16
         block = 4 * tokens * width**2 + 2 * tokens**2 * width + 4 * tokens * width**2
         return arch.choices["depth"] * block + width * arch.choices["dim"]
 
@@ -56,6 +57,10 @@ class TestSharedHead(Encoders):
         assert [name for name in net.state_dict() if name.startswith("heads")] == ["heads.all.weight", "heads.all.bias"]
 
 
+class TestFirstToken(Encoders):
+    pooling = "first"
+
+
 class TestSeparateHeads(Encoders):
     heads = "separate"
 
@@ -65,8 +70,9 @@ class TestSeparateHeads(Encoders):
         assert weights["heads.of_2.weight"] == (12, 16)
 
 
-def test_padding_changes_nothing():
-    module = small().extract(small().space.largest)
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+def test_padding_changes_nothing(pooling):
+    module = small(pooling=pooling).extract(small(pooling=pooling).space.largest)
     with torch.no_grad():
         short = texts(3)[:, :4]
         padded = torch.cat([short, torch.zeros(3, 3, dtype=torch.int64)], 1)
@@ -81,6 +87,7 @@ def test_padding_changes_nothing():
         ({"depths": (0, 2)}, r"depths are \[0, 2\]"),
         ({"vocabulary": 1}, r"length and vocabulary are \[16, 1\]; give numbers of 2 or more"),
         ({"heads": "both"}, "heads='both' is not 'shared'"),
+        ({"pooling": "last"}, "pooling='last' is not 'mean' or 'first'"),
         ({"width": 65}, "width=65 is to be a multiple of head=16"),
     ],
 )
