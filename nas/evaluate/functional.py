@@ -46,6 +46,10 @@ class Function:
     Dropout is seen where a layer says its probability (`DROPS`), as torch's do; other things that show in training only are not.
     A layer that is given nothing but zeros is taken to answer zeros, whatever its biases.
 
+    **Layers of one kind on the same input count as one layer**, as in the list of NAS-Bench-201's authors: two such branches
+    side by side, each with weights of its own, have the name of one that is used twice.  Where a space has choices that make
+    branches alike (a grammar that clones, for example), give another function.
+
     Args:
         task: its first calibration inputs are the probes.
         samples: how many of them.
