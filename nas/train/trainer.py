@@ -79,8 +79,10 @@ class Training:
         supernet: is trained in place.
         task: data and loss.
         path: folder of the checkpoints and logs; None keeps nothing.
-        sampler: which archs a step trains.
-        loss: what each is taught.
+        sampler: which archs a step trains; `Sandwich(2)` unless given.
+        loss: what each is taught; `InPlace()` unless given.  With as many passes, four steps for one, `Uniform(1)` and
+            `Labels()` make better fronts, above all from trained weights and with few passes; the sandwich and `InPlace()` make
+            better smallest networks (experiments/recipes).
         steps: optimizer steps; 1,000 unless given.
         epochs: of the training data, instead of `steps`.
         accumulate: batches of a step, whose gradients are averaged by their samples: as one large batch, except for BatchNorm and
