@@ -298,7 +298,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
         nas.Trained,
         lambda: {"task": task(), "path": "nowhere", "epochs": 1, "device": "cpu", "seed": 0, "lr": 0.1},
     ),
-    "Function": (nas.Function, lambda: {"task": task(), "samples": 1, "seed": 0}),
+    "Function": (nas.Function, lambda: {"task": task(), "samples": 1, "seed": 0, "weights": True}),
     "Proxies": (
         nas.Proxies,
         lambda: {"names": ["grad_norm"], "task": task(), "batch": 4, "seed": 0, "teacher": None, "device": "cpu"},

@@ -97,6 +97,45 @@ def test_different_cells_have_different_names(cells, named, first, second):
     assert named(one) != named(other)
 
 
+class Branches(nn.Module):
+    """Two layers on one input beside each other, or one of them twice; a third that nothing depends on."""
+
+    def __init__(self, own: bool, idle: bool = False):
+        super().__init__()
+        self.first = nn.Linear(64, 8)
+        self.second = nn.Linear(64, 8) if own else self.first
+        self.idle = nn.Linear(64, 16) if idle else None
+
+    def forward(self, x):
+        x = x.flatten(1)
+        y = torch.cat([self.first(x), self.second(x)], 1)
+        return y if self.idle is None else y + 0.0 * self.idle(x)
+
+
+def test_two_layers_alike_are_one_that_is_used_twice_unless_weights_count():
+    inputs = next(iter(nas.digits().calibration_inputs()))[:2]
+
+    def name(own, idle=False, **options):
+        return name_of(Branches(own, idle), inputs, **options)
+
+    assert name(True) != name(True, weights=True)
+    assert name(True, weights=True) != name(False, weights=True)
+    assert name(True, weights=True) == name(True, idle=True, weights=True), "what reaches no output does not count"
+    assert name(False, weights=True) == name(False, idle=True, weights=True)
+
+
+def test_cells_of_equal_weights_that_count_have_equal_names(cells):
+    counting = Function(nas.digits(), samples=2, weights=True)
+    none = dict.fromkeys(EDGES, "none")
+    dead = {**none, "e30": "nor_conv_3x3", "e10": "nor_conv_1x1"}  # e10 leads nowhere
+    assert counting(cells.arch(dead)) == counting(cells.arch({**none, "e30": "nor_conv_3x3"}))
+    twins = {**none, "e10": "nor_conv_3x3", "e20": "nor_conv_3x3", "e31": "skip_connect", "e32": "skip_connect"}
+    single = {**twins, "e20": "none", "e21": "skip_connect"}
+    assert Function(nas.digits(), samples=2)(cells.arch(twins)) == Function(nas.digits(), samples=2)(cells.arch(single))
+    assert counting(cells.arch(twins)) != counting(cells.arch(single))
+    assert "weights" not in Function(nas.digits()).describe()
+
+
 def test_names_depend_on_seed_and_probes_only(cells, named):
     arch = cells.largest
     torch.manual_seed(9)

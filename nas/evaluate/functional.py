@@ -48,12 +48,13 @@ class Function:
 
     **Layers of one kind on the same input count as one layer**, as in the list of NAS-Bench-201's authors: two such branches
     side by side, each with weights of its own, have the name of one that is used twice.  Where a space has choices that make
-    branches alike (a grammar that clones, for example), give another function.
+    branches alike (a grammar that clones, for example), give `weights=True`.
 
     Args:
         task: its first calibration inputs are the probes.
         samples: how many of them.
         seed: of the weights.
+        weights: names also tell how many weights the output depends on, so that two layers are not one that is used twice.
 
     Raises:
         EvaluationError: the task has fewer inputs.
@@ -62,8 +63,8 @@ class Function:
     names_outputs = True  # see `Once`
 
     @checked(EvaluationError)
-    def __init__(self, task: Task, *, samples: Count = 4, seed: int = 0) -> None:
-        self.task, self.samples, self.seed = task, samples, seed
+    def __init__(self, task: Task, *, samples: Count = 4, seed: int = 0, weights: bool = False) -> None:
+        self.task, self.samples, self.seed, self.weights = task, samples, seed, weights
         self._inputs: Inputs | None = None
 
     def __call__(self, arch: Arch) -> str:
@@ -74,11 +75,14 @@ class Function:
         """
         with quiet():
             torch.manual_seed(self.seed)
-            return name_of(build(arch.space, arch), self._probes(), self.seed)
+            return name_of(build(arch.space, arch), self._probes(), self.seed, weights=self.weights)
 
     def describe(self) -> dict[str, Any]:
         """JSON-able name and options."""
-        return {"name": "Function", "samples": self.samples, "seed": self.seed, "task": self.task.describe()}
+        weights = (
+            {"weights": True} if self.weights else {}
+        )  # so that what is kept of before there was a choice is found
+        return {"name": "Function", "samples": self.samples, "seed": self.seed, **weights, "task": self.task.describe()}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_inputs": None}
@@ -91,8 +95,14 @@ class Function:
 
 
 @torch.no_grad()
-def name_of(module: nn.Module, inputs: Inputs, seed: int = 0) -> str:
+def name_of(module: nn.Module, inputs: Inputs, seed: int = 0, *, weights: bool = False) -> str:
     """The name of what `module` computes of `inputs`; its weights are drawn anew, in place, and it ends in float64.
+
+    Args:
+        module: any.
+        inputs: probes.
+        seed: of the weights.
+        weights: names also tell how many weights the output depends on.
 
     Raises:
         EvaluationError: the model does not run in float64, or its output has no finite number.
@@ -114,7 +124,8 @@ def name_of(module: nn.Module, inputs: Inputs, seed: int = 0) -> str:
         if (dropped := _dropped(owner)) > 0:
             handles.append(owner.register_forward_hook(functools.partial(_thin, dropped)))
     try:
-        output = call(module, convert(inputs, lambda one: one.double() if one.is_floating_point() else one))
+        with torch.set_grad_enabled(weights):
+            output = call(module, convert(inputs, lambda one: one.double() if one.is_floating_point() else one))
     except RuntimeError as error:
         raise EvaluationError(
             f"{type(module).__name__} cannot be told from others by what it computes, as it does not run in float64: {error}"
@@ -129,7 +140,24 @@ def name_of(module: nn.Module, inputs: Inputs, seed: int = 0) -> str:
             "give probes that it computes numbers of, and return tensors in tuples, mappings or dataclasses"
         )
     described = " ".join(map(signatures, tensors))
+    if weights:
+        described += f" {_felt(module, tensors)} weights"
     return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
+
+
+def _felt(module: nn.Module, outputs: list[Tensor]) -> int:
+    """How many weights are in tensors that the outputs depend on, as far as a gradient says so."""
+    parameters = [one for one in module.parameters() if one.requires_grad]
+    floats = [one for one in outputs if one.requires_grad]
+    if not parameters or not floats:
+        return 0
+    # By numbers that do not cancel, as those of a softmax would in a plain sum.
+    draw = torch.Generator().manual_seed(len(floats))
+    along = [torch.randn(one.shape, generator=draw, dtype=torch.float64).to(one) for one in floats]
+    slopes = torch.autograd.grad(floats, parameters, along, allow_unused=True)
+    return sum(
+        one.numel() for one, slope in zip(parameters, slopes, strict=True) if slope is not None and bool(slope.any())
+    )
 
 
 class _Layer:
@@ -138,6 +166,7 @@ class _Layer:
     def __init__(self, own: dict[str, nn.Parameter], signatures: _Signatures) -> None:
         self.own, self.signatures, self.done = own, signatures, False
 
+    @torch.no_grad()
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A forward pre-hook."""
         if self.done:
