@@ -24,6 +24,10 @@ from nas.train.samplers import Uniform, Widened
 WARM = 0.25  # of TuNAS's training, without a policy
 
 
+_IN_TURN: dict[str, Any] = {"share": 0.5, "warmup": 0.0, "lr": 3e-4, "betas": (0.5, 0.999), "weight_decay": 1e-3}
+"""Of a policy in the programs of DARTS and GDAS: a step after each of the weights, on half of the training split."""
+
+
 @checked(TrainError)
 def tunas(cost: Cost, target: Positive, *, steps: Count, batch: Count = 64, **options: Any) -> dict[str, Any]:
     """TuNAS (Bender et al. 2020): a quarter of the training without a policy, then reward and weights on the same arch.
@@ -119,17 +123,7 @@ def gdas(**options: Any) -> dict[str, Any]:
     Args:
         options: others of `nas.Policy`; GDAS knows no cost.
     """
-    policy = Policy(
-        **{
-            "estimator": MaskGates(1, (10.0, 0.1)),
-            "share": 0.5,
-            "warmup": 0.0,
-            "lr": 3e-4,
-            "betas": (0.5, 0.999),
-            "weight_decay": 1e-3,
-            **options,
-        }
-    )
+    policy = Policy(**{"estimator": MaskGates(1, (10.0, 0.1)), **_IN_TURN, **options})
     return {"policy": policy, "sampler": Uniform(1), "loss": Labels()}
 
 
@@ -149,15 +143,5 @@ def darts(**options: Any) -> dict[str, Any]:
     Args:
         options: others of `nas.Policy`; DARTS knows no cost.
     """
-    policy = Policy(
-        **{
-            "estimator": Mixture(),
-            "share": 0.5,
-            "warmup": 0.0,
-            "lr": 3e-4,
-            "betas": (0.5, 0.999),
-            "weight_decay": 1e-3,
-            **options,
-        }
-    )
+    policy = Policy(**{"estimator": Mixture(), **_IN_TURN, **options})
     return {"policy": policy, "sampler": Uniform(1), "loss": Labels()}
