@@ -39,8 +39,8 @@ def batches(task: nas.Classification, steps: int) -> Iterator[Batch]:
         epoch += 1
 
 
-class OfLayers(Evaluator):
-    """What evaluators of a layer share: the task, and networks of it with a seed."""
+class OfLayers:
+    """Trains and measures networks of a layer, with a seed."""
 
     def __init__(self, options: argparse.Namespace, seed: int) -> None:
         self.options, self.seed = options, seed
@@ -75,7 +75,7 @@ class OfLayers(Evaluator):
             return DIGITS.evaluate(net, split)["accuracy"]  # type: ignore[arg-type]
 
 
-class Quick(OfLayers):
+class Quick(OfLayers, Evaluator):
     """The least accuracy in the anchors after a few steps; those after one that is too low are not asked."""
 
     cost = "cheap"
@@ -94,7 +94,7 @@ class Quick(OfLayers):
         return {"quick": least}
 
 
-class Stable(OfLayers):
+class Stable(OfLayers, Evaluator):
     """The gradient's norm in an anchor whose weights climbed it."""
 
     cost = "cheap"
@@ -106,7 +106,7 @@ class Stable(OfLayers):
         return {"gradient": min(norm, 1e30)}
 
 
-class Accuracies(OfLayers):
+class Accuracies(OfLayers, Evaluator):
     """One accuracy for each anchor."""
 
     def __init__(self, options: argparse.Namespace, seed: int, anchors: Sequence[str]) -> None:
@@ -154,16 +154,9 @@ def space_of(options: argparse.Namespace) -> nas.Space:
 
 def tested(arch: nas.Arch, options: argparse.Namespace, seed: int) -> dict[str, float]:
     """Test accuracy in every anchor after a longer training, and how stable it is."""
-    one = Trainer(options, 100 + seed)
+    one = OfLayers(options, 100 + seed)
     found = {anchor: one.accuracy(one.trained(arch, anchor, options.long), "test") for anchor in evonorm.ANCHORS}
     return {**found, **Stable(options, 100 + seed)(arch)}
-
-
-class Trainer(OfLayers):
-    """Trains and measures, and evaluates nothing of itself."""
-
-    def __call__(self, arch: nas.Arch) -> dict[str, float]:
-        raise NotImplementedError
 
 
 def run(way: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
