@@ -51,6 +51,7 @@ from nas.train import (
     Sampler,
     Sandwich,
     SimilarityPreserving,
+    Snapshots,
     Teacher,
     Uniform,
     as_supernet,
@@ -213,6 +214,7 @@ def shrink(bench: Bench) -> dict[str, Callable[[], nas.Supernet]]:
         "joint, four": lambda: joint(4),
         "joint, one": lambda: joint(1),
         "delayed and ramped": lambda: delayed(Ramped(InPlace(), start, max(1, start // 4))),
+        "delayed, with earlier teachers": lambda: delayed(Snapshots((start // 2, start // 2 + start // 4))),
         "delayed, 65 % of the passes": lambda: delayed(InPlace(), 0.65),
     }
 
