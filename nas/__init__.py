@@ -103,6 +103,7 @@ if TYPE_CHECKING:
     from nas.train import AllGranularities as AllGranularities
     from nas.train import AttentionTransfer as AttentionTransfer
     from nas.train import Attentive as Attentive
+    from nas.train import BalancedKL as BalancedKL
     from nas.train import BatchScore as BatchScore
     from nas.train import Binary as Binary
     from nas.train import Bucketed as Bucketed
@@ -238,6 +239,7 @@ _HOME = {
     "MeanSquares": "nas.train",
     "Binary": "nas.train",
     "AdaptiveAlpha": "nas.train",
+    "BalancedKL": "nas.train",
     "StandardizedKL": "nas.train",
     "Unlabelled": "nas.train",
     "DIST": "nas.train",

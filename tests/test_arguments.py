@@ -202,6 +202,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "Taylor": (nas.Taylor, lambda: {"absolute": True}),
     "KL": (nas.KL, lambda: {"direction": "forward", "temperature": 1.0}),
     "StandardizedKL": (nas.StandardizedKL, lambda: {"temperature": 2.0}),
+    "BalancedKL": (nas.BalancedKL, lambda: {"temperature": 1.0}),
     "AdaptiveAlpha": (nas.AdaptiveAlpha, lambda: {"negative": -1.0, "positive": 1.0, "clip": 5.0}),
     "Binary": (nas.Binary, lambda: {"temperature": 1.0}),
     "SoftSimilarities": (nas.SoftSimilarities, lambda: {"temperature": 0.05}),

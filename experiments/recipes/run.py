@@ -1,6 +1,6 @@
 """Which way of training a supernet leaves the best networks, at equal passes?  See README.md.
 
-    python experiments/recipes/run.py --glyphs FILE --runs FOLDER [--parts teach sample shrink alone start] [--seeds 3]
+    python experiments/recipes/run.py --glyphs FILE --runs FOLDER [--parts teach calibration sample shrink alone start]
 
 goes on where it stopped; --report prints the figures of the runs; --smoke takes seconds.  One JSON line last.
 """
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
-from glyphs.letters import CAPITALS_AND_DIGITS, glyphs
+from glyphs.letters import ALL, CAPITALS_AND_DIGITS, glyphs
 from torch import nn
 from torch.nn import functional
 
@@ -36,6 +36,7 @@ from nas.train import (
     AdaptiveAlpha,
     AttentionTransfer,
     Attentive,
+    BalancedKL,
     BatchScore,
     Comparison,
     Delayed,
@@ -52,8 +53,10 @@ from nas.train import (
     Sandwich,
     SimilarityPreserving,
     Snapshots,
+    StandardizedKL,
     Teacher,
     Uniform,
+    Unlabelled,
     as_supernet,
     subnet_metrics,
 )
@@ -73,6 +76,7 @@ COMPARISONS: dict[str, Comparison] = {
 AUTHORS = {"hint": 1.0, "attention": 1000.0, "rkd": 1.0, "similarity": 3000.0}
 SHARE = 0.2
 """Of the gradient's length, that of a comparison of features, where it is balanced."""
+SMALL = tuple(one for one in ALL if one not in CAPITALS_AND_DIGITS)
 LAYERS = ("stages.0", "stages.1")
 EPOCHS, ARCHS = (180, 120, 25, 120, 25, 120), (1, 1, 2, 2, 4, 4)
 """Of the phases of progressive shrinking (Cai et al. 2020), and networks a step in each."""
@@ -86,6 +90,8 @@ class Bench:
     def __init__(self, options: argparse.Namespace, folder: Path, seed: int) -> None:
         self.seed, self.passes, self.lr, self.folder = seed, options.passes, options.lr, folder
         self.smoke, self.drawn = options.smoke, options.archs
+        self.glyphs: Path = options.glyphs
+        self.task: nas.Classification
         if options.smoke:
             self.task, classes = nas.digits(batch=32, seed=seed), 10
         else:
@@ -104,12 +110,21 @@ class Bench:
         """Of a sandwich."""
         return self.passes // EACH
 
+    def unlabelled(self) -> nas.Task:
+        """The training images without their labels, and small letters of the same typefaces, which are no class of the task."""
+        images = self.task.train[0]
+        if self.smoke:
+            return Unlabelled(self.task, images, batch=self.task.batch, seed=self.seed)
+        small = glyphs(self.glyphs, seed=self.seed, characters=SMALL, side=8).train[0]
+        return Unlabelled(self.task, torch.cat([images, small]), batch=self.task.batch, seed=self.seed)
+
     def train(self, net: nas.Supernet, steps: int, sampler: Sampler, loss: Loss, **options: Any) -> nas.Supernet:
         """Trains it; `sampler.schedule` where a sampler has one."""
         if isinstance(sampler, Progressive):
             options = {"warmup": 0, "schedule": sampler.schedule(steps), **options}
         settings: dict[str, Any] = {"lr": self.lr, "seed": self.seed, "validate_every": steps, **options}
-        nas.Training(net, self.task, steps=steps, sampler=sampler, loss=loss, **settings).run(progress=False)
+        task = settings.pop("task", self.task)
+        nas.Training(net, task, steps=steps, sampler=sampler, loss=loss, **settings).run(progress=False)
         return net
 
     def alone(self, arch: nas.Arch, steps: int) -> nas.Supernet:
@@ -167,6 +182,25 @@ def teach(bench: Bench) -> dict[str, Callable[[], nas.Supernet]]:
         **balances,
         "reverse KL": of(lambda: InPlace(divergence=KL("reverse"))),
         "KL and attention, authors' weight": of(lambda: features("attention", AUTHORS["attention"])),
+    }
+
+
+def calibration(bench: Bench) -> dict[str, Callable[[], nas.Supernet]]:
+    """What the subnets of a sandwich learn from, judged by what their probabilities are worth too."""
+
+    def of(loss: Callable[[], Loss], **options: Any) -> Callable[[], nas.Supernet]:
+        return lambda: bench.train(bench.fresh(), bench.steps, Sandwich(2), loss(), **options)
+
+    return {
+        "labels": of(Labels),
+        "KL": of(InPlace),
+        "standardized KL": of(lambda: InPlace(divergence=StandardizedKL())),
+        "balanced KL": of(lambda: InPlace(divergence=BalancedKL())),
+        "trained teacher": of(lambda: Teacher(bench.teacher(), weight=0.5)),
+        "trained teacher, no labels": of(lambda: Teacher(bench.teacher(), weight=1.0)),
+        "trained teacher, more images": lambda: of(
+            lambda: Teacher(bench.teacher(), weight=1.0), task=bench.unlabelled()
+        )(),
     }
 
 
@@ -245,7 +279,7 @@ def start(bench: Bench) -> dict[str, Callable[[], nas.Supernet]]:
     return {**ways("short", max(10, bench.passes // 10)), **ways("long", bench.passes)}
 
 
-PARTS = {"teach": teach, "sample": sample, "shrink": shrink, "start": start}
+PARTS = {"teach": teach, "calibration": calibration, "sample": sample, "shrink": shrink, "start": start}
 
 
 def balanced(bench: Bench, compare: Comparison) -> float:
@@ -289,6 +323,20 @@ def measured(net: nas.Supernet, bench: Bench) -> dict[str, float]:
         "smallest, tuned": tuned[0],
         "three, tuned": statistics.mean(tuned),
     }
+
+
+def calibrated(net: nas.Supernet, bench: Bench) -> dict[str, float]:
+    """Test accuracy and expected calibration error, in percent, and loss of smallest, largest and random networks."""
+    task = bench.task
+    names = ["accuracy", "calibration_error"]
+    options: dict[str, Any] = {"batch": task.batch, "calibration": task.calibration, "seed": task.seed}
+    judge = nas.Task.of(task.train, task.valid, test=task.test, loss="cross_entropy", metrics=names, **options)
+    every = [subnet_metrics(net, arch, judge, "test") for arch in bench.chosen()]
+    found: dict[str, float] = {}
+    for label, rows in (("smallest", every[:1]), ("largest", every[1:2]), ("random", every[2:])):
+        found[label], error, loss = (statistics.mean(row[name] for row in rows) for name in (*names, "loss"))
+        found |= {label: 100 * found[label], f"{label}, error": 100 * error, f"{label}, loss": loss}
+    return found
 
 
 def operations(sampler: Sampler, net: nas.Supernet, steps: int) -> float:
@@ -348,6 +396,9 @@ def _tuned(net: nas.Supernet, arch: nas.Arch, bench: Bench) -> float:
     return _accuracy(own, own.space.largest, bench)
 
 
+JUDGES = {"calibration": calibrated}
+
+
 def run(options: argparse.Namespace, folder: Path, seed: int) -> None:
     """Whatever is not there yet of one seed."""
     bench = Bench(options, folder, seed)
@@ -358,7 +409,7 @@ def run(options: argparse.Namespace, folder: Path, seed: int) -> None:
             if file.exists():
                 continue
             begun = time.process_time()
-            row = alone(bench) if part == "alone" else measured(ways[name](), bench)
+            row = alone(bench) if part == "alone" else JUDGES.get(part, measured)(ways[name](), bench)
             seconds = round(time.process_time() - begun, 1)
             half = file.with_suffix(".half")
             half.write_text(
@@ -401,7 +452,15 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.smoke:
         options.seeds, options.passes, options.archs = 1, 40, 2
-        options.ways = ["KL", "KL and hint", "best up", "progressive", "short, delayed", "alone"]
+        options.ways = [
+            "KL",
+            "KL and hint",
+            "trained teacher, more images",
+            "best up",
+            "progressive",
+            "short, delayed",
+            "alone",
+        ]
         with tempfile.TemporaryDirectory() as folder:
             run(options, Path(folder), 0)
             print(json.dumps(figures(Path(folder))))

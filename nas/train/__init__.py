@@ -9,7 +9,7 @@ Samplers:   Sampler, Uniform, Sandwich, Widened, Bucketed
             Progressive, Phase (once-for-all's shrinking), Delayed (delayed shrinking), Attentive, BatchScore
             Fading (moves Fade from one layer to another while it trains; RepNorm), so that nas.fold merges it
 Losses:     Loss, Step, Labels, Teacher (TeacherOutputs: it runs once), InPlace, Interpolated, Ramped, Snapshots, distillation
-Divergences: Divergence, KL, StandardizedKL, Hard, AdaptiveAlpha, DIST, MeanSquares, Binary, Similarities,
+Divergences: Divergence, KL, StandardizedKL, BalancedKL, Hard, AdaptiveAlpha, DIST, MeanSquares, Binary, Similarities,
             SoftSimilarities (what InPlace and Teacher minimise)
 Features:   Features (loss; layers by name), Comparison, Hint, Relative, AttentionTransfer, RKD, SimilarityPreserving
 Modules:    train_modules (Deep Incubation, m2mKD), Hybrid, as_supernet (any ordinary module)
@@ -35,6 +35,7 @@ from nas.train.divergences import (
     DIST,
     KL,
     AdaptiveAlpha,
+    BalancedKL,
     Binary,
     Divergence,
     Hard,
@@ -81,6 +82,7 @@ __all__ = [
     "AllGranularities",
     "AttentionTransfer",
     "Attentive",
+    "BalancedKL",
     "Batch",
     "BatchScore",
     "Binary",

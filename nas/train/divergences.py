@@ -24,6 +24,7 @@ from nas.train.synced import whole
 
 Direction: TypeAlias = Literal["forward", "reverse", "symmetric"]
 DIRECTIONS = ("forward", "reverse", "symmetric")
+TINY = 1e-12
 Kind: TypeAlias = Literal["classes", "values", "labels", "embeddings"]
 """What outputs are: logits of exclusive classes, numbers, logits of labels of which several may be true, or embeddings."""
 
@@ -115,6 +116,33 @@ class StandardizedKL(Divergence):
     def _compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         log_q, log_p = (functional.log_softmax(_standardized(one) / self.temperature, -1) for one in (student, teacher))
         return (log_p.exp() * (log_p - log_q)).sum(-1).mean() * self.temperature**2
+
+
+@checked(TrainError)
+@dataclass(frozen=True)
+class BalancedKL(Divergence):
+    """T² times the forward and the reverse divergence, balanced for each sample by how sure the two networks are.
+
+    Amara et al. 2022, "BD-KD: Balancing the Divergences for Online Knowledge Distillation": a student that is surer than its
+    teacher learns more from the forward divergence, which spreads it, one that is less sure more from the reverse, which
+    sharpens it, so that it ends better calibrated.  Here the forward's share is the teacher's part of both entropies,
+    H(teacher) / (H(teacher) + H(student)), held fixed, and the reverse's is the rest: no weights to choose.
+
+    Args:
+        temperature: softens both.
+    """
+
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive("BalancedKL", "temperature", self.temperature)
+
+    def _compare(self, student: Tensor, teacher: Tensor) -> Tensor:
+        log_q, log_p = (functional.log_softmax(one / self.temperature, -1) for one in (student, teacher))
+        q, p = log_q.exp(), log_p.exp()
+        forward, reverse = (p * (log_p - log_q)).sum(-1), (q * (log_q - log_p)).sum(-1)
+        ours, theirs = (TINY - (one * log).sum(-1).detach() for one, log in ((q, log_q), (p, log_p)))
+        return ((theirs * forward + ours * reverse) / (ours + theirs)).mean() * self.temperature**2
 
 
 @checked(TrainError)

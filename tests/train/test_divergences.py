@@ -14,6 +14,7 @@ from nas.train import (
     DIST,
     KL,
     AdaptiveAlpha,
+    BalancedKL,
     Divergence,
     Hard,
     InPlace,
@@ -30,6 +31,8 @@ ALL: list[Divergence] = [
     KL("reverse", 2.0),
     KL("symmetric"),
     StandardizedKL(),
+    BalancedKL(),
+    BalancedKL(3.0),
     Hard(),
     AdaptiveAlpha(),
     DIST(),
@@ -94,7 +97,7 @@ def test_without_a_clamp_the_surrogate_has_the_gradient_of_the_value() -> None:
 
 def test_a_sure_student_that_is_wrong_gets_finite_values_and_gradients() -> None:
     student, teacher = torch.tensor([[200.0, 0.0, 0.0]], requires_grad=True), torch.tensor([[0.0, 200.0, 0.0]])
-    for divergence in (AdaptiveAlpha(), KL("symmetric"), Hard(), DIST(gamma=0.0)):
+    for divergence in (AdaptiveAlpha(), KL("symmetric"), BalancedKL(), Hard(), DIST(gamma=0.0)):
         value = divergence(student, teacher)
         (gradient,) = torch.autograd.grad(value, student)
         assert torch.isfinite(value)
@@ -171,6 +174,43 @@ def test_standardized_logits_are_compared_whatever_their_size() -> None:
     assert flat.item() == 0.0
 
 
+def entropy(row: list[float]) -> float:
+    return -sum(one * math.log(one) for one in row)
+
+
+def test_balanced_divergences_and_their_gradient_equal_their_definition() -> None:
+    student, teacher = logits()
+    student.requires_grad_()
+    found = BalancedKL(2.0)(student, teacher)
+    (gradient,) = torch.autograd.grad(found, student)
+    total, shares = 0.0, []
+    for row, (s, t) in enumerate(zip(student.tolist(), teacher.tolist(), strict=True)):
+        q, p = (softmax([value / 2 for value in one]) for one in (s, t))
+        share = entropy(p) / (entropy(p) + entropy(q))
+        forward, reverse = (sum(a * math.log(a / b) for a, b in zip(x, y, strict=True)) for x, y in ((p, q), (q, p)))
+        total += 4 * (share * forward + (1 - share) * reverse) / 6
+        shares.append(share)
+        # ∂ forward / ∂s_j = (q_j − p_j) / 2, ∂ reverse / ∂s_j = q_j (log q_j / p_j − reverse) / 2: the share is fixed
+        for place, (a, b) in enumerate(zip(q, p, strict=True)):
+            pull = share * (a - b) + (1 - share) * a * (math.log(a / b) - reverse)
+            assert gradient[row, place].item() == pytest.approx(4 * pull / 2 / 6, abs=1e-5)
+    assert found.item() == pytest.approx(total, rel=1e-4)
+    assert min(shares) < 0.45
+    assert max(shares) > 0.54
+
+
+def test_a_surer_student_learns_more_from_the_forward_divergence() -> None:
+    sure, unsure = torch.tensor([[6.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.5]])
+    for student, teacher, near, far in ((sure, unsure, "forward", "reverse"), (unsure, sure, "reverse", "forward")):
+        found = BalancedKL()(student, teacher).item()
+        one, other = (KL(direction)(student, teacher).item() for direction in (near, far))  # type: ignore[arg-type]
+        assert abs(found - one) < abs(found - other)
+    certain = torch.tensor([[500.0, 0.0, 0.0]], requires_grad=True)
+    both = BalancedKL()(certain, certain.detach())
+    assert both.item() == 0.0
+    assert torch.autograd.grad(both, certain)[0].abs().max() == 0.0
+
+
 def test_interpolated_targets_move_from_the_student_to_the_teacher() -> None:
     task, ours = blobs(), space()
     batch = next(task.train_batches(0))
@@ -193,6 +233,7 @@ def test_interpolated_targets_move_from_the_student_to_the_teacher() -> None:
     [
         (lambda: KL("forwards"), "KL was given direction='forwards'.*did you mean 'forward'"),  # type: ignore[arg-type]
         (lambda: KL(temperature=0.0), "KL has temperature=0.0"),
+        (lambda: BalancedKL(-1.0), "BalancedKL has temperature=-1.0"),
         (lambda: AdaptiveAlpha(1.0, -1.0), "the first must be the smaller"),
         (lambda: AdaptiveAlpha(clip=0.0), "AdaptiveAlpha has clip=0.0"),
         (lambda: DIST(0.0, 0.0), "DIST has beta=0.0 and gamma=0.0"),
