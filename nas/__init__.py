@@ -128,6 +128,7 @@ if TYPE_CHECKING:
     from nas.train import MeanSquares as MeanSquares
     from nas.train import Mixture as Mixture
     from nas.train import MultiLabel as MultiLabel
+    from nas.train import NormAndDirection as NormAndDirection
     from nas.train import Phase as Phase
     from nas.train import Policy as Policy
     from nas.train import ProductReward as ProductReward
@@ -244,6 +245,7 @@ _HOME = {
     "Unlabelled": "nas.train",
     "DIST": "nas.train",
     "Features": "nas.train",
+    "NormAndDirection": "nas.train",
     "Hint": "nas.train",
     "AttentionTransfer": "nas.train",
     "RKD": "nas.train",

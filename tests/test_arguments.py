@@ -211,6 +211,10 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
         nas.Features,
         lambda: {"layers": "first", "compare": nas.RKD(), "weight": 1.0, "teacher": None},
     ),
+    "NormAndDirection": (
+        nas.NormAndDirection,
+        lambda: {"layer": "first", "teacher": teacher(), "weight": 1.0, "teacher_layer": None},
+    ),
     "Hint": (nas.Hint, lambda: {"projection": "learned"}),
     "RKD": (nas.RKD, lambda: {"distance": 25.0, "angle": 50.0}),
     "TeacherOutputs": (nas.TeacherOutputs, lambda: {"folder": "outputs", "limit_gib": 1.0, "top": 2}),

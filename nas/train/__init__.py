@@ -11,7 +11,8 @@ Samplers:   Sampler, Uniform, Sandwich, Widened, Bucketed
 Losses:     Loss, Step, Labels, Teacher (TeacherOutputs: it runs once), InPlace, Interpolated, Ramped, Snapshots, distillation
 Divergences: Divergence, KL, StandardizedKL, BalancedKL, Hard, AdaptiveAlpha, DIST, MeanSquares, Binary, Similarities,
             SoftSimilarities (what InPlace and Teacher minimise)
-Features:   Features (loss; layers by name), Comparison, Hint, Relative, AttentionTransfer, RKD, SimilarityPreserving
+Features:   Features (loss; layers by name), Comparison, Hint, Relative, AttentionTransfer, RKD, SimilarityPreserving;
+            NormAndDirection (loss)
 Modules:    train_modules (Deep Incubation, m2mKD), Hybrid, as_supernet (any ordinary module)
 Nested:     AllGranularities, FixedList, TwoDimensional (samplers), Granular (loss), Nested (models that share a trunk)
 Policies:   Policy (logits trained between the weights' steps), ScoreFunction, Flip, MaskGates, Mixture, Mixable (models that
@@ -31,6 +32,7 @@ from nas.train.buckets import Bucketed
 from nas.train.comparisons import RKD, AttentionTransfer, Comparison, Hint, Relative, SimilarityPreserving
 from nas.train.data import Shift, digits
 from nas.train.delayed import Delayed, Ramped
+from nas.train.directions import NormAndDirection
 from nas.train.divergences import (
     DIST,
     KL,
@@ -119,6 +121,7 @@ __all__ = [
     "Mixture",
     "MultiLabel",
     "Nested",
+    "NormAndDirection",
     "Phase",
     "Policy",
     "ProductReward",

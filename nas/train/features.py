@@ -109,12 +109,12 @@ class Features(Loss):
         example, binding = to_device(training.task.example, device_of(net)), net.bind(net.space.largest)
         taps.check(binding.module, self.taps, f"the largest arch of space {net.space.name!r}")
         with evaluating(net):
-            ours = _features(binding.module, lambda: binding(example), self.taps)
+            ours = features_of(binding.module, lambda: binding(example), self.taps)
         taught = ours
         if self.teacher is not None:
             taps.check(self.teacher, theirs, f"the teacher, a {type(self.teacher).__name__},")
             teacher = self.teacher
-            taught = _features(teacher, lambda: call(teacher, example), theirs)
+            taught = features_of(teacher, lambda: call(teacher, example), theirs)
         draw = torch.Generator().manual_seed(mixed(training.seed, "projections"))
         made = [self.compare.adapt(one, ours[one], taught[other], draw) for one, other in self.pairs.items()]
         projections = nn.ModuleList(one for one in made if one is not None)
@@ -189,7 +189,7 @@ def _shapes(module: nn.Module, example: Inputs) -> dict[str, tuple[int, ...]]:
     return {name: tuple(given[name].shape) for name in names if name in given}
 
 
-def _features(module: nn.Module, run: Callable[[], Any], names: Sequence[str]) -> Mapping[str, Tensor]:
+def features_of(module: nn.Module, run: Callable[[], Any], names: Sequence[str]) -> Mapping[str, Tensor]:
     """Of the layers `names` while `run` calls `module`."""
     with torch.no_grad(), taps.tapped(module, names) as found:
         run()
