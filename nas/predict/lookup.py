@@ -19,16 +19,19 @@ if TYPE_CHECKING:
     from nas.supernet.inputs import Inputs
 
 ENOUGH = 8
-"""Measured archs from which on a time for each part is tried."""
+"""Measured archs from which on other corrections than a line are tried."""
+LINE, FORMS = (0, 1), ((0, 1), (0, 1, 2), (1, 3), (1, 2, 3))
+"""Terms of corrections: 0 one, 1 the sum, 2 the number of parts, 3 the root of the sum.  A model adds something to its parts,
+which is a constant where it is what a call costs, and grows, but slower than the sum, where small models stay in the caches."""
 
 
 class LookUp(Predictor):
     """The sum of a model's parts, brought to whole models by a line through measured ones.
 
     `measure_parts` fills the table; `fit` then finds offset and factor of the line (a whole model also adds, reshapes and
-    calls), and a time for each part where cross-validation prefers that, by least squares of relative errors.  `line=False`
-    is the bare sum.  `errors` has the error of the bare sum beside (`sum_mape`).  A part without an entry is an error that
-    names the command which measures it: never a silent zero.
+    calls), and where cross-validation prefers that a time for each part, and a factor of the sum's root in place of the
+    offset, by least squares of relative errors.  `line=False` is the bare sum.  `errors` has the error of the bare sum beside
+    (`sum_mape`).  A part without an entry is an error that names the command which measures it: never a silent zero.
 
     Args:
         space: of the archs.
@@ -64,7 +67,7 @@ class LookUp(Predictor):
         self.example, self.blocks, self.operators, self.line = example, tuple(blocks), operators, line
         self.table: dict[str, float] = {}
         self.add(table or {})
-        self._line, self._relative = (0.0, 1.0, 0.0), 0.0
+        self._line, self._relative = np.array([0.0, 1.0, 0.0, 0.0]), 0.0
         self._known: dict[str, list[str]] = {}
 
     def add(self, entries: Mapping[str, float]) -> None:
@@ -132,42 +135,43 @@ class LookUp(Predictor):
         return self.table[key]
 
     def _fit(self, archs: Sequence[Arch], ms: Floats) -> None:
-        sums = self.sums(archs)
-        terms = np.stack([np.ones(len(ms)), sums, [float(len(self._keys(arch))) for arch in archs]], axis=1)  # (n, 3)
-        forms = [(0, 1), (0, 1, 2)] if self.line and len(ms) >= ENOUGH else [(0, 1)]
+        terms = self._terms(archs)
+        forms = FORMS if self.line and len(ms) >= ENOUGH else (LINE,)
 
         def without(form: tuple[int, ...]) -> Floats:
             return held_out(len(ms), lambda train, test: terms[test] @ self._through(terms[train], ms[train], form))
 
         held = {form: without(form) for form in forms}
         best = min(forms, key=lambda form: float(np.abs(held[form] / ms - 1.0).mean()))
-        self.errors = {**scores(ms, held[best]), "sum_mape": scores(ms, sums)["mape"], "archs": float(len(ms))}
-        line = self._through(terms, ms, best)
-        self._line = float(line[0]), float(line[1]), float(line[2])
-        self._relative = float(np.sqrt((((ms - terms @ line) / ms) ** 2).mean()))
+        self.errors = {**scores(ms, held[best]), "sum_mape": scores(ms, terms[:, 1])["mape"], "archs": float(len(ms))}
+        self._line = self._through(terms, ms, best)
+        self._relative = float(np.sqrt((((ms - terms @ self._line) / ms) ** 2).mean()))
+
+    def _terms(self, archs: Sequence[Arch]) -> Floats:
+        """(n, 4): one, the sum, the number of parts, the root of the sum."""
+        sums, counts = self.sums(archs), np.array([len(self._keys(arch)) for arch in archs], float)
+        return np.stack([np.ones(len(sums)), sums, counts, np.sqrt(sums)], axis=1)
 
     def _through(self, terms: Floats, ms: Floats, form: tuple[int, ...]) -> Floats:
-        """(3,) coefficients of terms with the smallest sum of squared relative errors; the factor of the sum stays positive.
+        """(4,) coefficients of terms with the smallest sum of squared relative errors; a larger sum always takes more.
 
         Args:
-            terms: (n, 3): one, the sum, the number of parts.
+            terms: (n, 4): one, the sum, the number of parts, the root of the sum.
             ms: (n,) measured.
             form: terms that may be used.
         """
-        found = np.array([0.0, 1.0, 0.0])
+        found = np.array([0.0, 1.0, 0.0, 0.0])
         if not self.line:
             return found
         found[list(form)] = np.linalg.lstsq(terms[:, form] / ms[:, None], np.ones(len(ms)), rcond=None)[0]
-        if found[1] > 0:
+        if found[1] > max(0.0, -found[3] / (2.0 * float(terms[:, 3].min()))):  # the slope at the smallest of the sums
             return found
         share = terms[:, 1] / ms
-        return np.array([0.0, float(share.sum() / (share**2).sum()), 0.0])
+        return np.array([0.0, float(share.sum() / (share**2).sum()), 0.0, 0.0])
 
     def _predict(self, archs: Sequence[Arch]) -> tuple[Floats, Floats]:
-        sums = self.sums(archs)
-        offset, factor, each = self._line
-        counts = np.array([len(self._keys(arch)) for arch in archs], float)
-        value = np.maximum(offset + factor * sums + each * counts, 1e-3 * sums)
+        terms = self._terms(archs)
+        value = np.maximum(terms @ self._line, 1e-3 * terms[:, 1])
         return value, np.maximum(self._relative * value, 1e-9)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -178,10 +182,11 @@ class LookUp(Predictor):
             "blocks": list(self.blocks),
             "keys": list(self.table),
             "line": self.line,
-            "offset": self._line[0],
-            "factor": self._line[1],
+            "offset": float(self._line[0]),
+            "factor": float(self._line[1]),
             "relative": self._relative,
-            **({"each": self._line[2]} if self._line[2] else {}),
+            **({"each": float(self._line[2])} if self._line[2] else {}),
+            **({"root": float(self._line[3])} if self._line[3] else {}),
             **({"operators": True} if self.operators else {}),
         }
         return state, {"table": np.array(list(self.table.values()))}
@@ -202,6 +207,6 @@ class LookUp(Predictor):
             table=table,
             line=state["line"],
         )
-        one._line = state["offset"], state["factor"], state.get("each", 0.0)
+        one._line = np.array([state["offset"], state["factor"], state.get("each", 0.0), state.get("root", 0.0)])
         one._relative = state["relative"]
         return one

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -131,6 +132,25 @@ def test_a_time_for_each_part_is_used_where_it_predicts_better() -> None:
     again = Predictor.unpack(one.pack(), space())
     assert again.predict(some)[0] == pytest.approx(one.predict(some)[0])
     assert "each" not in LookUp(space(), example=EXAMPLE, table={"x": 1.0})._state()[0]  # as earlier versions keep it
+
+
+def test_the_root_of_the_sum_is_used_where_it_predicts_better() -> None:
+    some, others = archs(24, 2), archs(24, 3)
+    one = LookUp(space(), example=EXAMPLE, operators=True, table=table())
+    one.fit(some, 2.0 * one.sums(some) + 3.0 * one.sums(some) ** 0.5)
+    assert one.errors["mape"] < 1e-6
+    assert one.predict(others)[0] == pytest.approx(2.0 * one.sums(others) + 3.0 * one.sums(others) ** 0.5)
+    again = Predictor.unpack(one.pack(), space())
+    assert again.predict(others)[0] == pytest.approx(one.predict(others)[0])
+
+
+def test_a_larger_sum_never_takes_less() -> None:
+    some = archs(24, 2)
+    one = LookUp(space(), example=EXAMPLE, operators=True, table=table())
+    one.fit(some, 1.0 / one.sums(some))  # times that no sum of parts explains
+    predicted = one.predict(some)[0]
+    order = one.sums(some).argsort()
+    assert (np.diff(predicted[order]) >= 0).all()
 
 
 def test_a_converted_model_that_runs_as_a_graph_is_predicted_too() -> None:
