@@ -18,6 +18,7 @@ FURTHER = [
     *sorted((ROOT / "experiments").glob("*/ablation.py")),
     ROOT / "experiments/any_model/controls.py",
     ROOT / "experiments/policy/cells.py",
+    ROOT / "experiments/elastic_rank/tuned.py",
 ]
 
 # Smoke modes of more than ten seconds whose parts others show at less length.
