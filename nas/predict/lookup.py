@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 ENOUGH = 8
 """Measured archs from which on other corrections than a line are tried."""
-LINE, FORMS = (0, 1), ((0, 1), (0, 1, 2), (1, 3), (1, 2, 3))
+Form = tuple[int, ...]
+LINE: Form = (0, 1)
+FORMS: tuple[Form, ...] = (LINE, (0, 1, 2), (1, 3), (1, 2, 3))
 """Terms of corrections: 0 one, 1 the sum, 2 the number of parts, 3 the root of the sum.  A model adds something to its parts,
 which is a constant where it is what a call costs, and grows, but slower than the sum, where small models stay in the caches."""
 
@@ -138,7 +140,7 @@ class LookUp(Predictor):
         terms = self._terms(archs)
         forms = FORMS if self.line and len(ms) >= ENOUGH else (LINE,)
 
-        def without(form: tuple[int, ...]) -> Floats:
+        def without(form: Form) -> Floats:
             return held_out(len(ms), lambda train, test: terms[test] @ self._through(terms[train], ms[train], form))
 
         held = {form: without(form) for form in forms}
@@ -152,7 +154,7 @@ class LookUp(Predictor):
         sums, counts = self.sums(archs), np.array([len(self._keys(arch)) for arch in archs], float)
         return np.stack([np.ones(len(sums)), sums, counts, np.sqrt(sums)], axis=1)
 
-    def _through(self, terms: Floats, ms: Floats, form: tuple[int, ...]) -> Floats:
+    def _through(self, terms: Floats, ms: Floats, form: Form) -> Floats:
         """(4,) coefficients of terms with the smallest sum of squared relative errors; a larger sum always takes more.
 
         Args:
