@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import psycopg
 
 from nas.store import open_store
+from nas.store.database import _migrate
 from nas.store.statements import CLAIM
 from tests.conformance.hardware_record import HardwareRecordConformance
 from tests.conformance.postgres_server import PostgresServer
@@ -29,6 +32,29 @@ class TestPostgres(StoreConformance):
 
 class TestPostgresHardware(HardwareRecordConformance):
     """Devices, measurements and predictors."""
+
+
+def test_migrations_make_the_tables_of_the_code(url: str, server: PostgresServer) -> None:
+    def tables(made: sa.Engine) -> dict[str, Any]:
+        """Columns with their types, keys, constraints and indexes, as the server tells of them."""
+        look = sa.inspect(made)
+        told = (look.get_foreign_keys, look.get_unique_constraints, look.get_indexes)
+
+        def column(of: dict[str, Any]) -> str:
+            return str({**of, "type": of["type"].compile(made.dialect)})
+
+        def table(name: str) -> list[Any]:
+            lists = [sorted(map(repr, one(name))) for one in told]
+            return [*map(column, look.get_columns(name)), look.get_pk_constraint(name), *lists]
+
+        return {name: table(name) for name in look.get_table_names()}
+
+    other = server.database()
+    with engine(other).begin() as connection:
+        _migrate(connection)
+    open_store(url).close()
+    assert tables(engine(url)) == tables(engine(other))
+    server.drop(other)
 
 
 def test_a_claim_looks_at_pending_trials_only(url: str) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import psycopg
 import nas.store.sqlite
 from nas.errors import NasError, StoreError
 from nas.store import columns, history, open_store, statements, store
-from nas.store.database import VERSION_TABLE
+from nas.store.database import VERSION_TABLE, Database, _migrate
 from nas.store.schema import HEAD, REVISIONS, metadata
 from nas.store.sql import Among, Bulk, Statement
 from tests.conformance.store import StoreConformance
@@ -279,28 +279,37 @@ def test_migrations_make_the_tables_of_the_code(path: Path) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    open_store(path).close()
-    engine = sa.create_engine(f"sqlite:///{path}")
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        assert compare_metadata(context, metadata) == []
-        assert context.get_current_revision() == HEAD
-        # What autogenerate does not compare: the exact text of every table and index.
-        made = {sql for (sql,) in connection.exec_driver_sql("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")}
-    engine.dispose()
-    other = sa.create_engine("sqlite://")
-    with other.connect() as connection:
-        metadata.create_all(connection)
-        rows = connection.exec_driver_sql("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")
-        declared = {sql for (sql,) in rows}
-    other.dispose()
-
-    def normal(statements: set[str]) -> set[str]:
-        lines = {" ".join(sql.split()) for sql in statements if VERSION_TABLE not in sql}
+    def tables(engine: sa.Engine) -> set[str]:
+        """The text of every table and index, which autogenerate does not compare."""
+        with engine.connect() as connection:
+            rows = connection.exec_driver_sql("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")
+            lines = {" ".join(sql.split()) for (sql,) in rows}
         # Foreign keys may be listed in another order.
         return {" ".join(sorted(line.replace(",", " ").split())) for line in lines}
 
-    assert normal(made) == normal(declared)
+    migrated = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
+    with migrated.begin() as connection:
+        _migrate(connection)
+    with migrated.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        assert compare_metadata(context, metadata) == []
+        assert context.get_current_revision() == HEAD
+    open_store(path).close()
+    created = sa.create_engine(f"sqlite:///{path}")
+    assert tables(created) == tables(migrated)
+    with created.connect() as connection:
+        assert connection.exec_driver_sql(f"SELECT * FROM {VERSION_TABLE}").all() == [(HEAD,)]
+    migrated.dispose()
+    created.dispose()
+
+
+def test_a_database_that_another_made_meanwhile_is_used_as_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store(path) as first:
+        make_study(first, "theirs")
+        with monkeypatch.context() as patched:  # what was true when this process looked
+            patched.setattr(Database, "revision", lambda self: None)
+            first.upgrade()
+        assert [study.name for study in first.studies()] == ["theirs"]
 
 
 def test_revisions_are_those_of_the_migrations() -> None:
