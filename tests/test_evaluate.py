@@ -178,6 +178,13 @@ def test_latency_measures_the_devices_batch(net: Supernet) -> None:
     assert times[1] > 3 * times[0]
 
 
+def test_a_device_may_be_its_label(net: Supernet) -> None:
+    assert Latency(net, "cpu,batch=4").describe() == Latency(net, Device(batch=4)).describe()
+    assert Latency(net).describe() == Latency(net, "cpu").describe()
+    with pytest.raises(DeviceError, match="option 'thread=2' of device 'cpu,thread=2' is not known"):
+        Latency(net, "cpu,thread=2")
+
+
 def test_latency_refuses_what_it_cannot_measure(net: Supernet) -> None:
     with pytest.raises(DeviceError, match="is not there"):
         Latency(net, Device(f"cuda:{torch.cuda.device_count()}")).check(space())

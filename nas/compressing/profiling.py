@@ -18,8 +18,7 @@ from nas.convert.spelling import spelled
 from nas.errors import EvaluationError, MetricError, SpaceError, suggest
 from nas.evaluate import Costs, Latency
 from nas.evaluate.base import Evaluator
-from nas.hardware import Target
-from nas.hardware.device import parse_device
+from nas.hardware import Target, target_of
 from nas.metrics import Constraint, unit_of
 from nas.space import Space
 from nas.supernet import Supernet, parts
@@ -278,11 +277,6 @@ def costs_of(arch: Arch, evaluators: Sequence[Evaluator]) -> dict[str, float]:
 
 
 _ABOUT = {"latency_p10_ms", "latency_spread_ms", "latency_noisy", "load"}
-
-
-def target_of(device: Target | str) -> Target:
-    """A device from its label, "cpu,threads=2"; a device as it is."""
-    return parse_device(device) if isinstance(device, str) else device
 
 
 def _tied(space: Space) -> dict[str, int]:

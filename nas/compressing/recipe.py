@@ -24,7 +24,7 @@ from nas.compressing.calibration import LOSS, Calibration, first_batches
 from nas.compressing.kept import Kept
 from nas.compressing.memory import Cache
 from nas.compressing.near import Near
-from nas.compressing.profiling import Profile, Verdict, check_metrics, memory_of, profile, target_of
+from nas.compressing.profiling import Profile, Verdict, check_metrics, memory_of, profile
 from nas.compressing.refusing import check_fits, check_hidden, check_stored, check_training, goal_of, weight_of
 from nas.compressing.result import Choice, Compressed
 from nas.compressing.settings import Settings, named, told
@@ -35,7 +35,7 @@ from nas.convert.elastic import ElasticSpace, elastic
 from nas.errors import EvaluationError, NasError, StudyError
 from nas.evaluate import Accuracy, Costs, Latency, Once
 from nas.evaluate.base import Evaluator
-from nas.hardware import Target
+from nas.hardware import Target, target_of
 from nas.identity import jsonable
 from nas.metrics import Constraint
 from nas.search import Algorithm, Surrogate

@@ -38,14 +38,14 @@ class Predicted(Evaluator):
 
     @checked(EvaluationError)
     def __init__(self, predictor: Predictor | Path | str, device: Target | str = "cpu") -> None:
-        from nas.hardware import parse_device
+        from nas.hardware import target_of
 
         if not isinstance(predictor, (Predictor, Path, str)):
             raise EvaluationError(
                 f"a {type(predictor).__name__} predicts nothing; give a Predictor, its file, or the database that keeps it"
             )
         self.source = predictor if isinstance(predictor, Predictor) else str(predictor)
-        self.device = parse_device(device) if isinstance(device, str) else device
+        self.device = target_of(device)
         self._loaded: Predictor | None = predictor if isinstance(predictor, Predictor) else None
 
     def get(self, space: Space) -> Predictor:

@@ -12,7 +12,7 @@ from nas import reading
 from nas.checking import checked
 from nas.errors import EvaluationError
 from nas.evaluate.base import Cost, Evaluator
-from nas.hardware import Device, Target, exclusive, measure
+from nas.hardware import Device, Target, exclusive, measure, target_of
 from nas.supernet import Supernet, checkpoint
 from nas.supernet.effects import varies
 from nas.supernet.inputs import Inputs, batch_size, call, some
@@ -208,7 +208,8 @@ class Latency(Evaluator):
 
     Args:
         source: a supernet, a training or a checkpoint's folder; gives the example input, which is repeated to the device's batch.
-        device: default: one sample on one thread of the CPU; a `Device`, a `Command` or a `Custom`.
+        device: default: one sample on one thread of the CPU; "cpu,threads=2", a `Device`, a `Command` or a
+            `Custom`.
         repeats: timed runs; None is as many as fit the budget.
         budget_s: time for the timed runs.
     """
@@ -220,10 +221,10 @@ class Latency(Evaluator):
 
     @checked(EvaluationError)
     def __init__(
-        self, source: Source, device: Target | None = None, *, repeats: int | None = None, budget_s: float = 0.08
+        self, source: Source, device: Target | str | None = None, *, repeats: int | None = None, budget_s: float = 0.08
     ) -> None:
         self.weights = Weights(source)
-        self.device = Device() if device is None else device
+        self.device = target_of(device)
         self.repeats, self.budget_s = repeats, budget_s
 
     def __call__(self, arch: Arch) -> dict[str, float]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from nas.checking import checked
 from nas.errors import DeviceError
-from nas.hardware.device import Device, processor
+from nas.hardware.device import Device, parse_device, processor
 from nas.supernet.inputs import Inputs, batch_size, call, convert, has_batch, plain, spread, tensors_in
 
 try:
@@ -84,6 +84,17 @@ class Target(Protocol):
         """Raises `DeviceError` when it is not there."""
 
 
+def target_of(device: Target | str | None) -> Target:
+    """A device from its label, "cpu,threads=2"; a device as it is; None is one thread of the CPU.
+
+    Raises:
+        DeviceError: it is no such label.
+    """
+    if device is None:
+        return Device()
+    return parse_device(device) if isinstance(device, str) else device
+
+
 class Clock(Protocol):
     """Times calls on one kind of device."""
 
@@ -116,7 +127,7 @@ class Reference(nn.Module):
 def measure(
     module: nn.Module,
     inputs: Inputs,
-    device: Target | None = None,
+    device: Target | str | None = None,
     *,
     reference: nn.Module | None = None,
     repeats: int | None = None,
@@ -130,8 +141,8 @@ def measure(
         module: is copied if it is not already on the device, in its dtype.
         inputs: one sample, which is repeated to `device.batch`; or that many samples.  A `nas.Example` says which axis is the
             batch's.
-        device: the default is one thread of the CPU, one sample, float32.  A `Command` or a `Custom` device measures by
-            itself, `repeats` times, and takes no reference.
+        device: or its label, as "cpu,threads=2"; the default is one thread of the CPU, one sample, float32.  A `Command` or a
+            `Custom` device measures by itself, `repeats` times, and takes no reference.
         reference: called without arguments between the runs; the default is `Reference`.
         repeats: number of timed runs; None is as many as fit the budget, between 7 and 1,000.
         budget_s: time for the timed runs.
@@ -139,7 +150,7 @@ def measure(
     Raises:
         DeviceError: the device is not there, or the inputs do not fit its batch.
     """
-    device = device or Device()
+    device = target_of(device)
     device.check()
     if repeats is not None and repeats < 1:
         raise DeviceError(f"repeats={repeats} times nothing; choose 1 or more")
