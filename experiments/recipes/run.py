@@ -46,6 +46,7 @@ from nas.train import (
     Interpolated,
     Labels,
     Loss,
+    NormAndDirection,
     Phase,
     Progressive,
     Ramped,
@@ -191,12 +192,18 @@ def calibration(bench: Bench) -> dict[str, Callable[[], nas.Supernet]]:
     def of(loss: Callable[[], Loss], **options: Any) -> Callable[[], nas.Supernet]:
         return lambda: bench.train(bench.fresh(), bench.steps, Sandwich(2), loss(), **options)
 
+    def directed() -> Loss:
+        teacher = bench.teacher()
+        return NormAndDirection("stages", teacher, Teacher(teacher, weight=0.5))
+
     return {
         "labels": of(Labels),
         "KL": of(InPlace),
         "standardized KL": of(lambda: InPlace(divergence=StandardizedKL())),
+        "standardized KL, half labels": of(lambda: InPlace(labels=0.5, divergence=StandardizedKL())),
         "balanced KL": of(lambda: InPlace(divergence=BalancedKL())),
         "trained teacher": of(lambda: Teacher(bench.teacher(), weight=0.5)),
+        "norm and direction": of(directed),
         "trained teacher, no labels": of(lambda: Teacher(bench.teacher(), weight=1.0)),
         "trained teacher, more images": lambda: of(
             lambda: Teacher(bench.teacher(), weight=1.0), task=bench.unlabelled()
@@ -455,6 +462,7 @@ def main() -> None:
         options.ways = [
             "KL",
             "KL and hint",
+            "norm and direction",
             "trained teacher, more images",
             "best up",
             "progressive",
