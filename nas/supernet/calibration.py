@@ -39,7 +39,9 @@ def calibrate(binding: Binding, batches: Iterable[Inputs]) -> dict[str, Tensor]:
         for name, layer in layers.items():
             layer.momentum = momenta[name]
     if not count:
-        raise SupernetError("calibration got no batch; give at least one batch of inputs")
+        raise SupernetError(
+            "calibration got no batch; give at least one batch of inputs (a task takes calibration= samples, 2 or more)"
+        )
     for name, tensor in buffers.items():
         if name.endswith("num_batches_tracked"):
             tensor.fill_(count)
