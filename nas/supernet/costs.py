@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas.errors import SupernetError
@@ -143,9 +144,26 @@ def _taken_apart() -> Iterator[None]:
             yield
 
 
+class _Norms(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """BatchNorm on the meta device, which torch's counter takes apart into dozens of operations that it does not count."""
+
+    supports_higher_order_operators = True  # they go on to the counter, as everything else does
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler to wrap this class
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.native_batch_norm.default:
+            x, _, _, _, _, training, _, _ = args
+            if not training and x.device.type == "meta":
+                return torch.empty_like(x), x.new_empty(0), x.new_empty(0)
+        return func(*args, **kwargs or {})
+
+
 def _count(module: nn.Module, inputs: Inputs) -> int:
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
+    with torch.no_grad(), counter, _Norms():  # type: ignore[no-untyped-call]
         call(module.eval(), inputs)
     return int(counter.get_total_flops()) // 2
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 import nas
 from nas.errors import SupernetError
@@ -37,6 +38,30 @@ def test_attention_and_recurrent_layers_count(look):
     assert net.macs(space.largest) == 2 * 5 * 5 * 8 + 5 * 2 * (4 * 8 * 8)
     x = torch.ones(3, 7, 4)
     assert net.macs(space.smallest, x) == 2 * 7 * 7 * 4 + 7 * 2 * (4 * 4 * 4)
+
+
+class Normed(nn.Module):
+    """BatchNorm of images and of vectors, with and without statistics of its own; a side must come out as it went in."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.conv = nn.Conv2d(3, width, 3, padding=1)
+        self.norms = nn.Sequential(nn.BatchNorm2d(width), nn.BatchNorm2d(width, affine=False))
+        self.own = nn.BatchNorm2d(width, track_running_stats=False)
+        self.vector = nn.Sequential(nn.BatchNorm1d(width), nn.Linear(width, 5))
+
+    def forward(self, x):
+        y = self.own(self.norms(self.conv(x)))
+        return self.vector(y.permute(0, 2, 3, 1)[:, : y.shape[2], 0, :].mean(1))
+
+
+def test_batch_norm_counts_for_nothing_and_keeps_sizes():
+    net = Supernet(nas.Space(nas.model(Normed)(width=pg.oneof([4, 8])), name="normed"), example=torch.zeros(2, 3, 6, 7))
+    for arch, width in ((net.space.smallest, 4), (net.space.largest, 8)):
+        module = net.extract(arch).eval()
+        with FlopCounterMode(display=False) as counter:  # torch's own, on numbers
+            module(torch.zeros(1, 3, 6, 7))
+        assert net.macs(arch) == counter.get_total_flops() // 2 == 6 * 7 * 27 * width + 5 * width
 
 
 def test_counting_changes_nothing():
