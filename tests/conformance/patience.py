@@ -26,6 +26,7 @@ class Clock:
         monkeypatch.setattr(time, "monotonic", self._look)
         monkeypatch.setattr(time, "perf_counter", self._look)
         monkeypatch.setattr(time, "perf_counter_ns", lambda: round(1e9 * self._look()))
+        monkeypatch.setattr(time, "thread_time", lambda: self.now)
         monkeypatch.setattr(time, "thread_time_ns", lambda: round(1e9 * self.now))
         monkeypatch.setattr(time, "sleep", self._sleep)
 

@@ -98,16 +98,15 @@ def test_failures_within_a_budget_are_learnt_from() -> None:
     assert max(failed) <= 3  # of 30; anywhere in the space it would be 7
 
 
-def test_where_little_can_be_computed_the_model_proposes() -> None:
+def test_where_little_can_be_computed_the_model_proposes(monkeypatch: pytest.MonkeyPatch) -> None:
     """30 ms of the processor an arch: all that a wave has time for is often over the budget.
 
     What nobody looked at is then chosen by the model, and not by chance, which fails a quarter of the time.
     """
+    clock = Clock(monkeypatch)
 
     def slow(arch: nas.Arch) -> dict[str, float]:
-        until = time.thread_time() + 0.03
-        while time.thread_time() < until:
-            pass
+        clock.now += 0.03
         return cost_of(arch)
 
     late = [trial.state for seed in (1, 2) for trial in within_budget(slow, seed, 50)[6:]]
@@ -304,14 +303,12 @@ def test_features_are_read_from_what_is_stored_before_they_are_computed() -> Non
 
 def test_slow_features_are_computed_of_few_archs(monkeypatch: pytest.MonkeyPatch) -> None:
     """An evaluator of 10 ms of the processor: one look or two are the time that a wave has, after a second's worth at first."""
-    Clock(monkeypatch, step=0.02)
+    clock = Clock(monkeypatch, step=0.02)
     asked = []
 
     def slow(arch: nas.Arch) -> dict[str, float]:
         asked.append(arch.key)
-        until = time.thread_time() + 0.01
-        while time.thread_time() < until:
-            pass
+        clock.now += 0.01
         return {"proxy": float(sum(arch.genome))}
 
     algorithm = Surrogate(seed=0)
