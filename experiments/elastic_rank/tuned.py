@@ -318,18 +318,18 @@ def picture(folder: Path, file: Path) -> None:
 
     table, cost = accuracies(folder), json.loads((folder / "costs.json").read_text())
     figure = Figure(figsize=(11, 4.5), layout="constrained")
-    panels = {"params": "parameters", **{f"ms_{batch}": f"ms, batch of {batch}" for batch in BATCHES}}
-    for axes, (column, name) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
+    panels = {"params": ("thousand parameters", 1e-3), **{f"ms_{b}": (f"ms, batch of {b}", 1.0) for b in BATCHES}}
+    for axes, (column, (name, unit)) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
         for way, label in {**EACH, **ONCE}.items():
             levels = [level for level in SHARES if level in table.get(way, {})]
             where = cost["widths" if way == "widths" else "ranks"]
-            at = [where[level][column] for level in levels]
+            at = [unit * where[level][column] for level in levels]
             accuracy = [statistics.fmean(table[way][level]) for level in levels]
             error = [deviation(table[way][level]) for level in levels]
             style = "--" if way == "widths" else "-"
             axes.errorbar(at, accuracy, error, marker="o", ms=4, lw=1.2, capsize=2, ls=style, label=label)
-        whole = cost["ranks"][DENSE][column]
-        axes.scatter([whole], [statistics.fmean(table["outputs"][DENSE])], marker="*", c="black", label="dense, tuned")
+        whole = unit * cost["ranks"][DENSE][column]
+        axes.scatter([whole], [statistics.fmean(table["weights, untuned"][DENSE])], marker="*", c="black", label=DENSE)
         axes.set_xlabel(name)
         axes.grid(alpha=0.25)
     figure.axes[0].legend(frameon=False, fontsize=7)
