@@ -125,10 +125,11 @@ class StandardizedKL(Divergence):
 class BalancedKL(Divergence):
     """T² times the forward and the reverse divergence, balanced for each sample by how sure the two networks are.
 
-    Amara et al. 2022, "BD-KD: Balancing the Divergences for Online Knowledge Distillation": a student that is surer than its
-    teacher learns more from the forward divergence, which spreads it, one that is less sure more from the reverse, which
-    sharpens it, so that it ends better calibrated.  Here the forward's share is the teacher's part of both entropies,
-    H(teacher) / (H(teacher) + H(student)), held fixed, and the reverse's is the rest: no weights to choose.
+    After Amara et al. 2022, "BD-KD: Balancing the Divergences for Online Knowledge Distillation", who weigh both for each sample
+    by the entropies of the networks, for better calibrated students.  The weights are ours: the forward's share is the teacher's
+    part of both entropies, H(teacher) / (H(teacher) + H(student)), held fixed, and the reverse's is the rest.  A student that is
+    surer than its teacher learns more from the forward divergence, which spreads it, one that is less sure more from the
+    reverse, which sharpens it.
 
     Args:
         temperature: softens both.
