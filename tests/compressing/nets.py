@@ -67,6 +67,12 @@ def trained() -> Net:
     return found
 
 
+@cache
+def space() -> nas.Space:
+    """Of everything in it that can be cut."""
+    return nas.elastic(trained(), task().example)
+
+
 def supernet() -> nas.Supernet:
-    space = nas.elastic(trained(), task().example)
-    return nas.Supernet(space, example=task().example, weights=trained())
+    """Another one each time, whose weights a test may change."""
+    return nas.Supernet(space(), example=task().example, weights=trained())
