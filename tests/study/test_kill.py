@@ -17,7 +17,8 @@ import pytest
 import nas.search
 import nas.study.curves
 import nas.study.driver
-from nas.store import NewTrial
+from nas.errors import StoreError
+from nas.store import NewTrial, open_store
 from nas.study.owner import is_gone, owner_id
 from tests.conformance.patience import PATIENCE_S, until
 from tests.study import trainings
@@ -132,18 +133,25 @@ def test_an_owner_is_gone_when_its_process_is() -> None:
 
 def _wait_for_trials(store: Path, driver: subprocess.Popen[Any], count: int) -> None:
     until(
-        lambda: driver.poll() is not None or (store.exists() and len(_finished(store)) >= count),
+        lambda: driver.poll() is not None or (store.exists() and _completed(store) >= count),
         "the driver makes no progress",
     )
 
 
+def _completed(store: Path) -> int:
+    """How many trials are finished as another process sees it."""
+    try:
+        with open_store(store, create=False) as opened:
+            return opened.open_study("killed").counts()["COMPLETED"]
+    except StoreError:
+        return 0  # the driver is still creating it
+
+
 def _finished(store: Path) -> dict[int, object]:
     """Finished trials as another process sees them."""
-    from nas.errors import StoreError
-    from nas.store import open_store
-
     try:
-        frame = open_store(store, create=False).open_study("killed").trials(where="state == 'COMPLETED'")
+        with open_store(store, create=False) as opened:
+            frame = opened.open_study("killed").trials(where="state == 'COMPLETED'")
     except StoreError:
         return {}  # the driver is still creating it
     return {int(number): (row["quality"], row["cost"], str(row["choices"])) for number, row in frame.iterrows()}
