@@ -24,6 +24,8 @@ from nas import files
 from nas.compressing import parse_budget
 from nas.compressing.recipe import compress
 from nas.compressing.uniform import ladder, largest_within
+from nas.evaluate import one_sample
+from nas.hardware import exclusive, measure_rounds
 from nas.hardware.device import parse_device
 from nas.train import as_supernet
 
@@ -108,6 +110,11 @@ def found(case: Case) -> dict[str, nn.Module]:
     return _compressed(case, "ours")
 
 
+def found_by_magnitude(case: Case) -> dict[str, nn.Module]:
+    """The same recipe, channels in the order of their weights."""
+    return {"ours, magnitude": _compressed(case, "ours_magnitude", order="magnitude")["ours"]}
+
+
 def random(case: Case) -> dict[str, nn.Module]:
     """The same recipe with random networks in the place of the search."""
     return {"random search": _compressed(case, "random", algorithm=nas.RandomSearch())["ours"]}
@@ -161,6 +168,7 @@ def sensitivity(case: Case) -> dict[str, nn.Module]:
 
 WAYS: dict[str, Callable[[Case], dict[str, nn.Module]]] = {
     "ours": found,
+    "ours_magnitude": found_by_magnitude,
     "random": random,
     "compose": composed,
     "warm": warmed,
@@ -180,14 +188,24 @@ def run(case: Case, way: str, file: Path) -> None:
 
 def _measured(case: Case, way: str) -> dict[str, Any]:
     begun, rows = time.process_time(), {}
-    for name, module in _way(way)(case).items():
+    found = _way(way)(case)
+    for name, module in found.items():
         net = as_supernet(module, example=case.task.example)
         quality = nas.Accuracy(net, case.task, split="test").measure_module(module)
         rows[name] = {**quality, **nas.Costs(net)(net.space.largest), **case.memory(net)(net.space.largest)}
-        if case.device is not None:
-            measured = nas.Latency(net, parse_device(case.device), budget_s=0.5)(net.space.largest)
-            rows[name]["latency_ms"] = measured["latency_ms"]
+    if case.device is not None:
+        for name, (ms, share) in _in_turns(case, found).items():
+            rows[name] |= {"latency_ms": ms, "latency_share": share}
     return {"rows": rows, "seconds": time.process_time() - begun}
+
+
+def _in_turns(case: Case, modules: Mapping[str, nn.Module]) -> dict[str, tuple[float, float]]:
+    """Latency of each, and its share of the original's at the same time."""
+    assert case.device is not None
+    each = [case.model, *modules.values()]
+    with exclusive():
+        ms = measure_rounds(each, [one_sample(case.task.example)] * len(each), parse_device(case.device), rounds=16).ms
+    return {name: (float(one), float(one / ms[0])) for name, one in zip(modules, ms[1:], strict=True)}
 
 
 def kept(file: Path, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nas.compressing.result import LATENCY
 from nas.compressing.settings import STORE
 from nas.text import human, printable
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from nas.compressing.family import Family
     from nas.compressing.result import Choice, Compressed
 
-SPREAD = {"latency_ms": "latency_spread_ms"}
+SPREAD = {LATENCY: "latency_spread_ms"}
 """A metric, and the one that says how much it varied."""
 
 
@@ -24,7 +25,7 @@ def markdown(result: Compressed) -> str:
     lines = [f"# {_plain(name)}, compressed", "", *(f"- {_plain(note)}" for note in result.notes)]
     for choice in result.choices:
         columns, rows = before_and_after(result, choice)
-        lines += ["", f"## {_plain(str(choice.budget))}", "", f"{verdict(choice)}.", ""]
+        lines += ["", f"## {_plain(str(choice.budget))}", "", f"{verdict(choice, result.original)}.", ""]
         lines += [_row(columns), _row(["---"] * len(columns)), *map(_row, rows)]
         lines += ["", "| part | original | here |", "|---|---|---|"]
         lines += [_row([_plain(part), _plain(str(whole)), _plain(left)]) for part, whole, left, _ in parts_of(choice)]
@@ -83,10 +84,13 @@ def before_and_after(result: Compressed, choice: Choice) -> tuple[list[str], lis
             share = f"{found[name] / value:.1%}" if value else ""
             row = [name, human(value), _with_spread(name, found), share]
             rows.append([*row, *([_with_spread(name, choice.uniform.measured)] if choice.uniform else [])])
+    if (turns := choice.turns) is not None:
+        row = [f"{LATENCY}, in turns", human(turns.original), human(turns.found), f"{turns.found / turns.original:.1%}"]
+        rows.append([*row, *([human(turns.uniform)] if turns.uniform is not None else [])])
     return columns, rows
 
 
-def verdict(choice: Choice) -> str:
+def verdict(choice: Choice, original: Mapping[str, float]) -> str:
     """Which network is chosen, and which budget it is measured to be above."""
     if choice.is_original:
         return "The original is within this budget and is chosen; nothing was trained"
@@ -95,9 +99,8 @@ def verdict(choice: Choice) -> str:
         if choice.is_uniform
         else "The network that the search found is chosen"
     )
-    cost = choice.chosen.measured[choice.budget.metric]
-    above = f" ({choice.budget.metric} {human(cost)}, measured once more, is above the budget's {human(choice.bound)})"
-    return said + (above if cost > choice.bound else "")
+    above = choice.excess(original)
+    return said + (f"; {above}" if above else "")
 
 
 def parts_of(choice: Choice) -> list[tuple[str, Any, str, float]]:
@@ -128,7 +131,7 @@ def commands(result: Compressed) -> list[str]:
 def _section(result: Compressed, choice: Choice) -> str:
     columns, rows = before_and_after(result, choice)
     head, body = _html_row("th", columns), "".join(_html_row("td", row) for row in rows)
-    said = html.escape(printable(f"{verdict(choice)}."))
+    said = html.escape(printable(f"{verdict(choice, result.original)}."))
     return f"<h2>{html.escape(str(choice.budget))}</h2><p>{said}</p><table>{head}{body}</table>{picture(choice)}"
 
 

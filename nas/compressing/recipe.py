@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,16 +27,17 @@ from nas.compressing.memory import Cache
 from nas.compressing.near import Near
 from nas.compressing.profiling import Profile, Verdict, check_metrics, memory_of, profile
 from nas.compressing.refusing import check_fits, check_hidden, check_stored, check_training, goal_of, weight_of
-from nas.compressing.result import Choice, Compressed
+from nas.compressing.result import Choice, Compressed, Turns
 from nas.compressing.settings import Settings, named, told
 from nas.compressing.stages import CONVERT, ORDER, RACE, SEARCH, TUNING, UNIFORM, WARM_UP, Stages
 from nas.compressing.tuning import SUPERNET, Measures, Plan, Teaching, Together, Tuning, cost_by, trained_together
+from nas.compressing.turns import in_turns
 from nas.compressing.uniform import ladder, largest_within
 from nas.convert.elastic import ElasticSpace, elastic
 from nas.errors import EvaluationError, NasError, StudyError
 from nas.evaluate import Accuracy, Costs, Latency, Once
 from nas.evaluate.base import Evaluator
-from nas.hardware import Target, target_of
+from nas.hardware import Device, Target, target_of
 from nas.identity import jsonable
 from nas.metrics import Constraint
 from nas.search import Algorithm, Surrogate
@@ -123,6 +125,9 @@ def compress(
         training: options of `nas.Training` for warm-up and tuning: lr=, optimizer=, …
 
     A budget that the original is within has the original as its choice, and nothing is trained for it.
+
+    On a device of this machine latencies of what was tuned are measured at the end in turns with the original's
+    (`Choice.turns`): what else runs then slows both, and says whether the network takes the share of the time that was asked for.
 
     A second call in the folder uses again what was made with the same options and makes the rest: with another lr= what is
     trained, with other batches= the search, too.  Another model, task, space or order needs another folder.
@@ -235,7 +240,7 @@ class Compression:
         for verdict in found.verdicts:
             if verdict.wide:
                 made[verdict] = tuning.whole(verdict, self._judge(net))
-        choices = [made[verdict] for verdict in found.verdicts]
+        choices = self.timed(net, [made[verdict] for verdict in found.verdicts])
         self.conclude(original, choices)
         studied = search if wanted else choices[0].found.study
         result = Compressed(found, original, choices, studied, settings.folder, tuple(self.notes), family)
@@ -404,12 +409,25 @@ class Compression:
         """Of each study."""
         return max((self.settings.trials or alternatives(net.space) + BEYOND) // 2, 1)
 
+    def timed(self, net: Supernet, choices: Sequence[Choice]) -> list[Choice]:
+        """Latencies of what was chosen, and of uniform scaling, in turns with the original's, on a device of this machine."""
+        device = self.settings.device
+        if not isinstance(device, Device) or all(one.is_original for one in choices):
+            return list(choices)
+        tuned = [each.arch for one in choices for each in (one.found, one.uniform) if each is not None]
+        ms = in_turns(net, [net.space.largest, *tuned], device, self.settings.folder / TIMES)
+        whole = ms[net.space.largest]
+        return [
+            replace(one, turns=Turns(whole, ms[one.found.arch], None if one.uniform is None else ms[one.uniform.arch]))
+            for one in choices
+        ]
+
     def conclude(self, original: Mapping[str, float], choices: Sequence[Choice]) -> None:
         """A sentence for each budget."""
         name = self.settings.best.name
         for one in choices:
             metric = one.budget.metric
-            cost = one.chosen.measured[metric]
+            cost, whole = one.cost(original)
             if one.is_original:
                 self.say(
                     f"{one.budget}: the original, with {metric} {human(cost)}, is within it and is chosen; nothing was trained"
@@ -419,18 +437,15 @@ class Compression:
             which = "uniform scaling was better and is chosen" if one.is_uniform else "the found network is chosen"
             self.say(
                 f"{one.budget}: {name} {human(one.found.measured[name])} (original {human(original[name])}{beside}) at {metric} "
-                f"{human(cost)}, {cost / original[metric]:.1%} of the original; {which}"
+                f"{human(cost)}, {cost / whole:.1%} of the original; {which}"
             )
             if one.untuned is not None and self._is_worse(one.found.measured[name], one.untuned):
                 self.say(
                     f"{one.budget}: the found network was better before it was tuned, {name} {human(one.untuned)}; give a lower "
                     "lr= or more epochs"
                 )
-            if cost > one.bound:
-                self.say(
-                    f"{one.budget}: measured once more, the chosen network has {metric} {human(cost)}, above the budget's "
-                    f"{human(one.bound)}; ask for a little less"
-                )
+            if more := one.excess(original):
+                self.say(f"{one.budget}: {more}; ask for a little less")
 
     # -- inside
 

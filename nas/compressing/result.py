@@ -12,12 +12,16 @@ from torch import nn
 from nas.compressing.budgets import Budget
 from nas.compressing.family import Family
 from nas.compressing.profiling import Profile
+from nas.text import human
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from nas.space import Arch
     from nas.study import Study
+
+
+LATENCY = "latency_ms"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,21 @@ class Tuned:
 
 
 @dataclass(frozen=True)
+class Turns:
+    """Latencies of networks that were measured in turns, in milliseconds.
+
+    Attributes:
+        original: of the original.
+        found: of the network of the search.
+        uniform: of uniform scaling; None where there is none.
+    """
+
+    original: float
+    found: float
+    uniform: float | None
+
+
+@dataclass(frozen=True)
 class Choice:
     """The network for one budget, beside uniform scaling.
 
@@ -54,6 +73,7 @@ class Choice:
         is_uniform: uniform scaling was the better one, and is the choice.
         is_original: the original is within the budget, and is what was found; nothing was trained.
         untuned: what decides, of the found network before it was tuned.
+        turns: latencies beside the original's, where a device of this machine is given.
     """
 
     budget: Budget
@@ -63,11 +83,32 @@ class Choice:
     is_uniform: bool
     is_original: bool = False
     untuned: float | None = None
+    turns: Turns | None = None
 
     @property
     def chosen(self) -> Tuned:
         """The better one of the two, on the validation split."""
         return self.uniform if self.is_uniform and self.uniform is not None else self.found
+
+    def cost(self, original: Mapping[str, float]) -> tuple[float, float]:
+        """What the chosen network costs in the budget's metric, and the original: latencies as they were measured in turns."""
+        if self.budget.metric == LATENCY and self.turns is not None:
+            ours = self.turns.uniform if self.is_uniform else self.turns.found
+            assert ours is not None
+            return ours, self.turns.original
+        return self.chosen.measured[self.budget.metric], original[self.budget.metric]
+
+    def excess(self, original: Mapping[str, float]) -> str:
+        """A sentence where the chosen network costs more than the budget by its last measurement, else nothing."""
+        (cost, whole), metric = self.cost(original), self.budget.metric
+        if self.is_original or cost <= (self.bound if self.budget.share is None else self.budget.share * whole):
+            return ""
+        if self.budget.share is None:
+            return f"measured once more, the chosen network has {metric} {human(cost)}, above the budget's {human(self.bound)}"
+        return (
+            f"measured {'in turns with' if metric == LATENCY and self.turns else 'beside'} the original, the chosen network has "
+            f"{metric} {human(cost)} of {human(whole)}, {cost / whole:.1%}, above the budget's {self.budget.share:.1%}"
+        )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import nas
 from nas.compressing import Choice, Compressed, parse_budget
 from nas.compressing.card import markdown, page
 from nas.compressing.profiling import Profile
-from nas.compressing.result import Tuned
+from nas.compressing.result import Tuned, Turns
 
 EVIL = "</pre><script>alert(1)</script>|x`*[a](b)\n# Title\x1b[31m"
 
@@ -92,6 +92,50 @@ def test_which_network_is_chosen_is_told(options: Mapping[str, bool], said: str)
         assert said in made
         assert "2 ± 0.1" in made
         assert "40.0%" in made
+
+
+def test_latencies_in_turns_stand_beside_the_original_of_that_time() -> None:
+    made = result(is_uniform=False, turns=Turns(8.0, 3.0, 5.0))
+    for text in (page(made), markdown(made)):
+        row = text[text.index("in turns") :]
+        cells = re.findall(r"[\w.%]+", re.sub(r"<[^>]*>", " ", row))[2:6]
+        assert cells == ["8", "3", "37.5%", "5"]
+
+
+@pytest.mark.parametrize(
+    ("budget", "bound", "turns", "said"),
+    [
+        ("latency_ms <= 50%", 2.0, Turns(8.0, 3.0, 5.0), ""),
+        (
+            "latency_ms <= 50%",
+            2.0,
+            Turns(8.0, 4.4, 5.0),
+            "in turns with the original, the chosen network has latency_ms 4.4 of 8, 55.0%",
+        ),
+        ("latency_ms <= 50%", 1.5, None, ""),
+        (
+            "latency_ms <= 30%",
+            1.5,
+            None,
+            "measured beside the original, the chosen network has latency_ms 2 of 4, 50.0%",
+        ),
+        ("latency_ms <= 2.5", 2.5, Turns(8.0, 2.4, None), ""),
+        (
+            "latency_ms <= 2.5",
+            2.5,
+            Turns(8.0, 2.6, None),
+            "measured once more, the chosen network has latency_ms 2.6, above the budget's 2.5",
+        ),
+        ("macs <= 50%", 50.0, Turns(8.0, 7.0, None), ""),
+    ],
+)
+def test_a_budget_that_is_exceeded_is_told_by_what_was_measured_at_one_time(
+    budget: str, bound: float, turns: Turns | None, said: str
+) -> None:
+    original = {"macs": 100.0, "latency_ms": 4.0}
+    one = Choice(parse_budget(budget), bound, tuned(0, space().smallest, 40.0), None, is_uniform=False, turns=turns)
+    assert one.excess(original).startswith(f"measured {said}" if said and not said.startswith("measured") else said)
+    assert bool(one.excess(original)) == bool(said)
 
 
 def test_commands_quote_their_folder() -> None:

@@ -154,6 +154,17 @@ def test_several_budgets_are_searched_at_once(result: Compressed) -> None:
     assert wider.choices[1].chosen.measured["macs"] <= 0.8 * wider.original["macs"]
 
 
+def test_latencies_of_what_is_chosen_are_measured_in_turns_with_the_original(tmp_path: Path) -> None:
+    made = compressed(tmp_path / "net", "latency_ms <= 99%", device="cpu", trials=6)
+    choice = made.choices[0]
+    assert choice.turns is not None
+    assert choice.turns.original > 0
+    assert (choice.turns.uniform is None) == (choice.uniform is None)
+    assert "in turns" in (tmp_path / "net" / "README.md").read_text()
+    again = compressed(tmp_path / "net", "latency_ms <= 99%", device="cpu", trials=6)
+    assert again.choices[0].turns == choice.turns
+
+
 def test_a_folder_of_another_model_is_refused(result: Compressed) -> None:
     with pytest.raises(StudyError, match="holds the compression of another model"):
         nas.compress(Net(hidden=24), task(), "50%", folder=result.folder, progress=False)
