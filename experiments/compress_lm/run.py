@@ -93,7 +93,7 @@ def compressed(options: argparse.Namespace, folder: Path, task: LanguageModellin
                 epochs=options.epochs,
                 training={"lr": 1e-3},
                 options={"granule": granule(options)},
-                trials=12 if options.smoke else 40,
+                trials=12 if options.smoke else 120,
                 best="min loss",
                 cache=None if kind == "latency" else (2, 32) if options.smoke else CACHE,
                 shared=True,
