@@ -103,11 +103,11 @@ class Choice:
         (cost, whole), metric = self.cost(original), self.budget.metric
         if self.is_original or cost <= (self.bound if self.budget.share is None else self.budget.share * whole):
             return ""
-        if self.budget.share is None:
-            return f"measured once more, the chosen network has {metric} {human(cost)}, above the budget's {human(self.bound)}"
+        how = "in turns with the original" if metric == LATENCY and self.turns is not None else "once more"
+        limit = human(self.bound) if self.budget.share is None else f"{self.budget.share:.1%}"
         return (
-            f"measured {'in turns with' if metric == LATENCY and self.turns else 'beside'} the original, the chosen network has "
-            f"{metric} {human(cost)} of {human(whole)}, {cost / whole:.1%}, above the budget's {self.budget.share:.1%}"
+            f"measured {how}, the chosen network has {metric} {human(cost)}, {cost / whole:.1%} of the original's "
+            f"{human(whole)}, above the budget's {limit}"
         )
 
 
