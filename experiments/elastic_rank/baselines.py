@@ -6,7 +6,7 @@ Parameter-Efficient Models with Low-Rank Approximation".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import nas
 from nas.train import Batch, Labels, Loss, Sampler, Step
-from nas.train.losses import digest
+from nas.train.losses import Around, digest
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Truncated(Sampler):
 
 
 @dataclass(frozen=True, eq=False)
-class Near(Loss):
+class Near(Around):
     """PELA's limit to how far factors move: another loss, and (max |up · down − W| − margin)² of each layer, summed.
 
     The authors add the mean squared difference of features, which is `Features(…, Hint("none"))`.
@@ -74,20 +74,6 @@ class Near(Loss):
     loss: Loss = Labels()  # noqa: RUF009 (frozen)
     weight: float = 1.0
     margin: float = 1e-3
-
-    @property
-    def labels_needed(self) -> bool:
-        """The loss's."""
-        return self.loss.labels_needed
-
-    def within(self) -> Iterator[Loss]:
-        """This one, and what the loss is made of."""
-        yield self
-        yield from self.loss.within()
-
-    def archs(self, archs: Sequence[nas.Arch], space: nas.Space) -> list[nas.Arch]:
-        """The loss's."""
-        return self.loss.archs(archs, space)
 
     def __call__(self, output: Any, batch: Batch, step: Step) -> Tensor:
         """The sum of both."""

@@ -9,7 +9,6 @@ good one at once, and gets better (IKD-Warmup).  To teach with what it was earli
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from nas.checking import Count, Natural, checked
 from nas.errors import TrainError
-from nas.train.losses import Loss, Step
+from nas.train.losses import Around, Loss, Step
 from nas.train.samplers import Sampler
 from nas.train.task import Batch
 
@@ -56,7 +55,7 @@ class Delayed(Sampler):
 
 @checked(TrainError)
 @dataclass(frozen=True)
-class Ramped(Loss):
+class Ramped(Around):
     """`loss`, weighing less for subnets until they have been trained for a while; the largest arch's is never changed.
 
     The weight rises linearly from `least` at step `start` to 1 at `start + steps`.  The paper raises the subnets' learning rate;
@@ -77,20 +76,6 @@ class Ramped(Loss):
     def __post_init__(self) -> None:
         if not 0.0 <= self.least < 1.0:
             raise TrainError(f"Ramped has least={self.least}; it is a fraction from 0 to below 1")
-
-    def archs(self, archs: Sequence[Arch], space: Space) -> list[Arch]:
-        """The loss's."""
-        return self.loss.archs(archs, space)
-
-    @property
-    def labels_needed(self) -> bool:
-        """The loss's."""
-        return self.loss.labels_needed
-
-    def within(self) -> Iterator[Loss]:
-        """This one, and what the loss is made of."""
-        yield self
-        yield from self.loss.within()
 
     def weight(self, step: int) -> float:
         """Of a subnet's loss at step 0, 1, …"""

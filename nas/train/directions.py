@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +16,17 @@ from nas.errors import TrainError
 from nas.train import taps
 from nas.train.comparisons import TINY, Hint, channels_last
 from nas.train.features import features_of
-from nas.train.losses import Labels, Loss, Step, digest, look
+from nas.train.losses import Around, Labels, Loss, Step, digest, look
 from nas.train.task import Batch, Task, mixed, to_device
 from nas.train.validate import device_of, evaluating
 
 if TYPE_CHECKING:
-    from nas.space import Arch, Space
     from nas.train.trainer import Training
 
 
 @checked(TrainError)
 @dataclass(frozen=True, eq=False)
-class NormAndDirection(Loss):
+class NormAndDirection(Around):
     """`loss`, and `weight` times how far a layer's features are from the length and the direction that a teacher's have.
 
     Wang et al. 2023, "Improving Knowledge Distillation via Regularizing Feature Norm and Direction" (ND; with distillation of
@@ -69,17 +68,13 @@ class NormAndDirection(Loss):
         return (self.layer,)
 
     @property
+    def labels_needed(self) -> bool:
+        """Classes are labels."""
+        return True
+
+    @property
     def _theirs(self) -> str:
         return self.layer if self.teacher_layer is None else self.teacher_layer
-
-    def within(self) -> Iterator[Loss]:
-        """This one, and what the loss is made of."""
-        yield self
-        yield from self.loss.within()
-
-    def archs(self, archs: Sequence[Arch], space: Space) -> list[Arch]:
-        """The loss's."""
-        return self.loss.archs(archs, space)
 
     def check(self, task: Task) -> None:
         """Whether a sample of the task has a class."""

@@ -9,7 +9,7 @@ Multi-exit self-distillation (Zhang et al. 2019, "Be Your Own Teacher") is the f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from nas.supernet.inputs import Inputs, call, tensors_in
 from nas.supernet.skeleton import quiet
 from nas.train import taps
 from nas.train.comparisons import Comparison
-from nas.train.losses import Labels, Loss, Step, digest, look
+from nas.train.losses import Around, Labels, Loss, Step, digest, look
 from nas.train.task import Batch, mixed, to_device
 from nas.train.validate import device_of, evaluating
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @checked(TrainError)
 @dataclass(frozen=True, eq=False)
-class Features(Loss):
+class Features(Around):
     """`loss`, and `weight` times the distance of some layers' outputs from a teacher's, summed over the layers.
 
     Args:
@@ -80,16 +80,6 @@ class Features(Loss):
         """The student's layers; in place the teacher's too."""
         names = list(self.pairs) if self.teacher is not None else [*self.pairs, *self.pairs.values()]
         return tuple(dict.fromkeys(names))
-
-    @property
-    def labels_needed(self) -> bool:
-        """The loss's."""
-        return self.loss.labels_needed
-
-    def within(self) -> Iterator[Loss]:
-        """This one, and what the loss is made of."""
-        yield self
-        yield from self.loss.within()
 
     def archs(self, archs: Sequence[Arch], space: Space) -> list[Arch]:
         """The loss's; in place the largest first."""

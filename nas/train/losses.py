@@ -110,6 +110,26 @@ class Loss(ABC):
         return described(self)
 
 
+class Around(Loss):
+    """A loss that has another one, `loss`, in it: archs, labels and parts are that one's."""
+
+    loss: Loss
+
+    @property
+    def labels_needed(self) -> bool:
+        """The loss's."""
+        return self.loss.labels_needed
+
+    def within(self) -> Iterator[Loss]:
+        """This one, and what the loss is made of."""
+        yield self
+        yield from self.loss.within()
+
+    def archs(self, archs: Sequence[Arch], space: Space) -> list[Arch]:
+        """The loss's."""
+        return self.loss.archs(archs, space)
+
+
 def _check(name: str, temperature: float, divergence: Divergence | None) -> None:
     if divergence is not None and temperature != 1.0:
         raise TrainError(
