@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -14,23 +12,15 @@ from torch import nn
 
 import nas
 from nas.train import Features, FixedList, Hint, Labels, Training
+from tests.experiments.scripts import script
 from tests.train.family import blobs
 
-ROOT = Path(__file__).parents[2]
 RANKS = {"1": 4}
 
 
 @pytest.fixture(scope="module")
 def baselines() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "elastic_rank_baselines", ROOT / "experiments/elastic_rank/baselines.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("elastic_rank/baselines.py")
 
 
 @pytest.fixture(scope="module")

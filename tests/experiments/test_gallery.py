@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tests.experiments import scripts
 
 GALLERY = Path(__file__).parents[2] / "experiments" / "gallery"
 JOBS = sorted(path.stem for path in GALLERY.glob("*.py") if path.stem != "compare")
@@ -15,12 +16,7 @@ JOBS = sorted(path.stem for path in GALLERY.glob("*.py") if path.stem != "compar
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gallery_compare", GALLERY / "compare.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.script("gallery/compare.py")
 
 
 @pytest.mark.parametrize("job", JOBS)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.experiments.scripts import script
+
 LINES = """  1 This software and database is being provided to you
 00000010 03 n 01 entity 0 002 ~ 00000020 n 0000 ~ 00000030 n 0000 | that which exists
 00000020 05 n 02 animal 0 animate_being 0 002 @ 00000010 n 0000 + 00000099 v 0101 | a living organism; "an animal eats"
@@ -23,13 +22,7 @@ LINES = """  1 This software and database is being provided to you
 
 @pytest.fixture(scope="module")
 def wordnet() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("glosses_wordnet", ROOT / "experiments/glosses/wordnet.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("glosses/wordnet.py")
 
 
 def test_nouns_are_read_with_words_glosses_and_hypernyms(wordnet: ModuleType, tmp_path: Path) -> None:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from nas.pareto import non_dominated
-
-SCRIPT = Path(__file__).parents[2] / "experiments" / "search_common" / "rings.py"
+from tests.experiments.scripts import script
 
 
 @pytest.fixture(scope="module")
 def rings() -> Any:
-    spec = importlib.util.spec_from_file_location("search_common_rings", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("search_common/rings.py")
 
 
 @pytest.mark.parametrize("seed", range(4))
