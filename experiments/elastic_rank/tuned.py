@@ -13,18 +13,18 @@ import functools
 import json
 import statistics
 import sys
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parent.parent / "glyphs"))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 from baselines import Near, Truncated
-from letters import CAPITALS, glyphs
+from compress_common.compare import carry_out, kept
+from glyphs.letters import CAPITALS, glyphs
 from torch import nn
 
 import nas
@@ -238,17 +238,6 @@ def everything(options: argparse.Namespace, folder: Path) -> None:
         kept(folder / "costs.json", lambda get=setting: costs(get()))
 
 
-def kept(file: Path, make: Callable[[], dict[str, Any]]) -> None:
-    """Makes what is not there; its file is whole or not there at all."""
-    if file.exists():
-        return
-    found = make()
-    print(json.dumps({"run": file.stem, **found}), flush=True)
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(found))
-    part.replace(file)
-
-
 Table = dict[str, dict[str, list[float]]]
 
 
@@ -356,16 +345,12 @@ def main() -> None:
     words.add_argument("--depth", type=int, default=3)
     words.add_argument("--turns", type=int, default=9, help="measurements of time")
     options = words.parse_args()
-    torch.set_num_threads(1)
     options.check = not options.smoke
     if options.smoke:
         options.seeds, options.train_steps, options.steps, options.turns = 1, 4, 2, 1
         options.width, options.depth = 32, 1
-    elif options.runs is None or (options.glyphs is None and not options.report):
-        words.error("give --glyphs FILE and --runs FOLDER, or --smoke; see README.md")
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = options.runs or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
+
+    def all_of_it(options: argparse.Namespace, folder: Path) -> None:
         if not options.report:
             everything(options, folder)
         if not (folder / "costs.json").exists():
@@ -373,6 +358,8 @@ def main() -> None:
         if options.picture:
             picture(folder, options.picture)
         print(json.dumps(figures(folder)))
+
+    carry_out(all_of_it, options, words, ["glyphs"])
 
 
 if __name__ == "__main__":
