@@ -341,8 +341,8 @@ def calibrated(net: nas.Supernet, bench: Bench) -> dict[str, float]:
     every = [subnet_metrics(net, arch, judge, "test") for arch in bench.chosen()]
     found: dict[str, float] = {}
     for label, rows in (("smallest", every[:1]), ("largest", every[1:2]), ("random", every[2:])):
-        found[label], error, loss = (statistics.mean(row[name] for row in rows) for name in (*names, "loss"))
-        found |= {label: 100 * found[label], f"{label}, error": 100 * error, f"{label}, loss": loss}
+        right, error, loss = (statistics.mean(row[name] for row in rows) for name in (*names, "loss"))
+        found |= {label: 100 * right, f"{label}, error": 100 * error, f"{label}, loss": loss}
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,15 +30,7 @@ class Kept(Evaluator):
 
     def __call__(self, arch: Arch) -> dict[str, float]:
         """As the evaluator gave them first."""
-        path = self.folder / f"{arch.key}.json"
-        try:
-            return {str(name): float(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
-        except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError, TypeError):  # or a damaged one
-            found = dict(self.evaluator(arch))
-        with files.explained(path, StudyError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.write(path, json.dumps(found))
-        return found
+        return kept(self.folder / f"{arch.key}.json", lambda: self.evaluator(arch))
 
     def check(self, space: Space) -> None:
         """As the evaluator does."""
@@ -46,3 +39,27 @@ class Kept(Evaluator):
     def describe(self) -> dict[str, Any]:
         """As the evaluator does."""
         return dict(self.evaluator.describe() or {})
+
+
+def kept(path: Path, measure: Callable[[], Mapping[str, float]], names: Collection[str] = ()) -> dict[str, float]:
+    """Numbers by name that a file has, or that are measured now and written to it.
+
+    Args:
+        path: of a JSON file; one that is damaged is written again.
+        measure: gives them.
+        names: without which a file is damaged.
+
+    Raises:
+        StudyError: the file cannot be written.
+    """
+    try:
+        found = {str(name): float(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
+        if found.keys() >= set(names):
+            return found
+    except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError, TypeError):  # or a damaged one
+        pass
+    found = dict(measure())
+    with files.explained(path, StudyError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write(path, json.dumps(found))
+    return found

@@ -79,9 +79,8 @@ class Function:
 
     def describe(self) -> dict[str, Any]:
         """JSON-able name and options."""
-        weights = (
-            {"weights": True} if self.weights else {}
-        )  # so that what is kept of before there was a choice is found
+        # Left out where it is not asked for: names that were kept before there was a choice are found.
+        weights = {"weights": True} if self.weights else {}
         return {"name": "Function", "samples": self.samples, "seed": self.seed, **weights, "task": self.task.describe()}
 
     def __getstate__(self) -> dict[str, Any]:
