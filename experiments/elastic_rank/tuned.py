@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import numpy as np
 import torch
 from baselines import Near, Truncated
 from compress_common.compare import carry_out, kept
@@ -30,6 +31,7 @@ from torch import nn
 import nas
 from nas.compressing.uniform import ladder, largest_within
 from nas.convert.spelling import spelled
+from nas.hardware import exclusive, measure_rounds
 from nas.train import Features, FixedList, Hint, Labels, Loss, Sampler, Training, as_supernet
 from searchspaces.vit import ViT
 
@@ -208,17 +210,20 @@ def costs(setting: Setting) -> dict[str, dict[str, Row]]:
     found: dict[str, dict[str, Row]] = {"ranks": {}, "widths": {}}
     for (kind, level), (source, arch) in networks.items():
         found[kind][level] = {"params": source.params(arch), "macs": source.macs(arch)}
+    modules = [source.extract(arch).eval() for source, arch in networks.values()]
+    dense, one = list(networks).index(("ranks", DENSE)), setting.task.example[:1]
     for batch in BATCHES:
-        device = nas.Device(batch=batch)
-        turns = [
-            {name: nas.Latency(source, device)(arch)["latency_ms"] for name, (source, arch) in networks.items()}
-            for _ in range(setting.options.turns)
-        ]
-        for kind, level in networks:
-            times = [turn[kind, level] for turn in turns]
-            ratios = [turn[kind, level] / turn["ranks", DENSE] for turn in turns]
-            found[kind][level] |= {f"ms_{batch}": statistics.median(times), f"ratio_{batch}": statistics.median(ratios)}
-            found[kind][level] |= {f"ratios_{batch}": statistics.pstdev(ratios)}
+        with exclusive():
+            turns = measure_rounds(
+                modules, [one] * len(modules), nas.Device(batch=batch), rounds=setting.options.turns, budget_s=0.08
+            )
+        ratios = turns.visits / turns.visits[:, [dense]]  # (turns, networks)
+        for place, (kind, level) in enumerate(networks):
+            found[kind][level] |= {
+                f"ms_{batch}": float(turns.ms[place]),
+                f"ratio_{batch}": float(np.median(ratios[:, place])),
+                f"ratios_{batch}": float(ratios[:, place].std()),
+            }
     return found
 
 
@@ -347,7 +352,7 @@ def main() -> None:
     options = words.parse_args()
     options.check = not options.smoke
     if options.smoke:
-        options.seeds, options.train_steps, options.steps, options.turns = 1, 4, 2, 1
+        options.seeds, options.train_steps, options.steps, options.turns = 1, 4, 2, 2
         options.width, options.depth = 32, 1
 
     def all_of_it(options: argparse.Namespace, folder: Path) -> None:
