@@ -1,6 +1,6 @@
 """Other libraries that make networks smaller, where they are installed: none of them is needed by the project.
 
-Both take the budget in operations alone.  What they return is tuned as all else is.
+FastNAS takes budgets in operations alone.  What they return is tuned as all else is.
 """
 
 from __future__ import annotations
@@ -24,29 +24,33 @@ STEPS = 200
 def torch_pruning(case: Case) -> dict[str, nn.Module]:
     """Torch-Pruning (Fang et al. 2023, "DepGraph"): group Taylor importance, over all layers of a structure (isomorphic).
 
-    The head's outputs stay, gradients are of the batches that `nas.Calibration` takes.
+    A classifier's outputs stay; attention loses whole heads.  Gradients are of the batches that `nas.Calibration` takes.
     """
     import torch_pruning as peer
 
-    _check(case)
-    model: Any = copy.deepcopy(case.model).eval()
-    inputs = case.task.example
+    model: Any = copy.deepcopy(case.model).eval().requires_grad_()
+    heads = {layer: one.num_attention_heads for one in model.modules() for layer in _projections(one)}
+    steps = sum(heads.values()) // 6 if heads else STEPS  # two heads each: 1.6 fails at a step that takes none
     last = [one for one in model.modules() if isinstance(one, nn.Linear)][-1]
     pruner = peer.pruner.BasePruner(
         model,
-        inputs,
+        case.task.example,
         importance=peer.importance.GroupTaylorImportance(),
         global_pruning=True,
         isomorphic=True,
         pruning_ratio=1.0,
         max_pruning_ratio=0.9,
-        iterative_steps=STEPS,
-        ignored_layers=[last],
+        iterative_steps=steps,
+        ignored_layers=[last] if isinstance(case.task, nas.Classification) else [],
+        num_heads=heads,
+        prune_num_heads=bool(heads),
+        prune_head_dims=not heads,
+        head_pruning_ratio=1.0 if heads else 0.0,
         round_to=8,
     )
-    bound = case.bound(_macs(case.model, case))
-    while _macs(model, case) > bound:
-        if pruner.current_step == STEPS:
+    bound = case.bound(_cost(case.model, case))
+    while _cost(model, case) > bound:
+        if pruner.current_step == steps:
             return {}
         model.zero_grad()
         for batch in first_batches(case.task, 8):
@@ -54,6 +58,11 @@ def torch_pruning(case: Case) -> dict[str, nn.Module]:
         pruner.step()
     model.zero_grad()
     return {"Torch-Pruning": case.tuned_module(model, "torch_pruning")}
+
+
+def _projections(module: Any) -> list[nn.Module]:
+    """Of attention as BERT of Hugging Face has it, whose heads are the last axis cut into equal parts; else none."""
+    return [module.query, module.key, module.value] if hasattr(module, "num_attention_heads") else []
 
 
 def fastnas(case: Case) -> dict[str, nn.Module]:
@@ -65,7 +74,8 @@ def fastnas(case: Case) -> dict[str, nn.Module]:
         warnings.simplefilter("ignore")
         import modelopt.torch.prune as peer
 
-        _check(case)
+        if not case.budget.startswith("macs"):
+            raise SystemExit(f"{case.budget!r}: FastNAS takes budgets in operations here")
         batches = first_batches(case.task, 8)
 
         @torch.no_grad()
@@ -118,11 +128,7 @@ def _plain(module: nn.Module) -> nn.Module:
     return found.train(module.training)
 
 
-def _macs(model: nn.Module, case: Case) -> float:
+def _cost(model: nn.Module, case: Case) -> float:
+    """The budget's metric of a module."""
     net = as_supernet(model, example=case.task.example)
-    return float(nas.Costs(net)(net.space.largest)["macs"])
-
-
-def _check(case: Case) -> None:
-    if not case.budget.startswith("macs"):
-        raise SystemExit(f"{case.budget!r}: Torch-Pruning and FastNAS take budgets in operations here")
+    return case.costs(net)(net.space.largest)
