@@ -196,6 +196,11 @@ def calibration(bench: Bench) -> dict[str, Callable[[], nas.Supernet]]:
         teacher = bench.teacher()
         return NormAndDirection("stages", teacher, Teacher(teacher, weight=0.5))
 
+    def stored(top: int) -> Loss:
+        """The most probable classes and what all others have together, as a store of them keeps it."""
+        outputs = nas.TeacherOutputs(bench.folder / "outputs", top=top)
+        return Teacher(bench.teacher(), weight=0.5, outputs=outputs)
+
     return {
         "labels": of(Labels),
         "KL": of(InPlace),
@@ -203,6 +208,8 @@ def calibration(bench: Bench) -> dict[str, Callable[[], nas.Supernet]]:
         "standardized KL, half labels": of(lambda: InPlace(labels=0.5, divergence=StandardizedKL())),
         "balanced KL": of(lambda: InPlace(divergence=BalancedKL())),
         "trained teacher": of(lambda: Teacher(bench.teacher(), weight=0.5)),
+        "trained teacher, five classes": of(lambda: stored(5)),
+        "trained teacher, one class": of(lambda: stored(1)),
         "norm and direction": of(directed),
         "trained teacher, no labels": of(lambda: Teacher(bench.teacher(), weight=1.0)),
         "trained teacher, more images": lambda: of(
