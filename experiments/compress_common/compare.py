@@ -23,6 +23,7 @@ import nas
 from nas import files
 from nas.compressing import parse_budget
 from nas.compressing.recipe import compress
+from nas.compressing.turns import Beside
 from nas.compressing.uniform import ladder, largest_within
 from nas.evaluate import one_sample
 from nas.hardware import exclusive, measure_rounds
@@ -73,7 +74,7 @@ class Case:
         one: Any = nas.Costs(net)
         if metric == "latency_ms":
             assert self.device is not None
-            one = nas.Latency(net, parse_device(self.device), budget_s=0.3)
+            one = Beside(net, parse_device(self.device), self.folder / "times", rounds=16)
         elif metric in self.memory(net).metrics:
             one = self.memory(net)
         return lambda arch: float(one(arch)[metric])

@@ -31,7 +31,7 @@ from nas.compressing.result import Choice, Compressed, Turns
 from nas.compressing.settings import Settings, named, told
 from nas.compressing.stages import CONVERT, ORDER, RACE, SEARCH, TUNING, UNIFORM, WARM_UP, Stages
 from nas.compressing.tuning import SUPERNET, Measures, Plan, Teaching, Together, Tuning, cost_by, trained_together
-from nas.compressing.turns import in_turns
+from nas.compressing.turns import Beside, in_turns
 from nas.compressing.uniform import ladder, largest_within
 from nas.convert.elastic import ElasticSpace, elastic
 from nas.errors import EvaluationError, NasError, StudyError
@@ -54,6 +54,7 @@ from nas.train.validate import device_of, evaluating
 BEYOND = 60  # trials of the search beside one for each alternative of each decision
 WARMED, MEASURED, TIMES, NOTE = "warmed", "measured", "times", "compress.json"
 OUTPUTS = "outputs"
+CONFIRMING = 16  # rounds of the times of what may be tuned
 GIB = 2**30
 TOLD_GIB = 0.1
 STORED_GIB = 4.0  # of outputs that are stored without being asked for
@@ -126,8 +127,9 @@ def compress(
 
     A budget that the original is within has the original as its choice, and nothing is trained for it.
 
-    On a device of this machine latencies of what was tuned are measured at the end in turns with the original's
-    (`Choice.turns`): what else runs then slows both, and says whether the network takes the share of the time that was asked for.
+    On a device of this machine every latency is measured in turns with the original's, which has what it had first: what else
+    runs slows both. What is about to be tuned is measured again, for longer, and given up where it is above the budget; and what
+    was tuned once more at the end (`Choice.turns`).
 
     A second call in the folder uses again what was made with the same options and makes the rest: with another lr= what is
     trained, with other batches= the search, too.  Another model, task, space or order needs another folder.
@@ -276,7 +278,7 @@ class Compression:
             else:
                 net = Supernet(space, example=self.task.example, weights=given)
             self._check_options(net)
-        found = profile(net, self.budgets, evaluators=self._clocks(net), cache=settings.cache)
+        found = profile(net, self.budgets, evaluators=self._times(net), cache=settings.cache)
         found.check()
         self.say(str(found))
         with settings.stages.stage(ORDER, f"channels by {settings.order}" + (", kept" if is_kept else "")):
@@ -365,7 +367,7 @@ class Compression:
     def costs(self, net: Supernet) -> list[Evaluator]:
         """What measures the costs that budgets are about."""
         found: list[Evaluator] = [Costs(net), memory_of(net, self.settings.cache)]
-        return found if self.settings.device is None else [*found, Latency(net, self.settings.device)]
+        return [*found, *self._clocks(net)]
 
     def search(self, warmed: Supernet, costs: Sequence[Evaluator]) -> Study:
         """Networks of all sizes: quality beside what budgets are about."""
@@ -464,12 +466,21 @@ class Compression:
         return largest_within(ladder(net.space), cost, verdict.constraint.bound) or net.space.smallest
 
     def _kept(self, net: Supernet) -> list[Evaluator]:
-        return [Costs(net), memory_of(net, self.settings.cache), *self._clocks(net)]
+        return [Costs(net), memory_of(net, self.settings.cache), *self._times(net)]
 
-    def _clocks(self, net: Supernet) -> list[Evaluator]:
-        """What measures times, kept: that budgets and what is trained for them are the same in a second call."""
-        device, folder = self.settings.device, self.settings.folder
-        return [] if device is None else [Kept(Latency(net, device), folder / TIMES)]
+    def _times(self, net: Supernet) -> list[Evaluator]:
+        """What measures times for longer, kept: that budgets and what is trained for them are the same in a second call."""
+        return [Kept(one, self.settings.folder / TIMES) for one in self._clocks(net, rounds=CONFIRMING)]
+
+    def _clocks(self, net: Supernet, **options: Any) -> list[Evaluator]:
+        """What measures times: beside the original's on this machine, by itself where another device measures."""
+        match self.settings.device:
+            case None:
+                return []
+            case Device() as device:
+                return [Beside(net, device, self.settings.folder / TIMES, **options)]
+            case other:
+                return [Latency(net, other)]
 
     def _check_options(self, net: Supernet) -> None:
         """Refuse options of trainings that mean nothing before anything is made."""

@@ -118,9 +118,12 @@ class Tuning:
         if not found:
             why = f"; {len(failed)} failed, the first because: {failed[0]}" if failed else ""
             raise StudyError(f"the search met no network within the budget {verdict.budget}; give it more trials={why}")
-        archs = sorted(found, key=lambda arch: found[arch][LOSS])
-        uniform = largest_within(ladder(archs[0].space), cost_by(metric, self._kept), bound)
-        return Plan(verdict, archs[: self._settings.race], uniform, found[archs[0]], len(found))
+        cost, ranked = cost_by(metric, self._kept), sorted(found, key=lambda arch: found[arch][LOSS])
+        # A search finds networks whose one noisy time was too short: what is tuned is measured again.
+        archs = list(islice((arch for arch in ranked if cost(arch) <= bound), self._settings.race))
+        archs = archs or [min(ranked, key=cost)]
+        uniform = largest_within(ladder(archs[0].space), cost, bound)
+        return Plan(verdict, archs, uniform, {**found[archs[0]], metric: cost(archs[0])}, len(found))
 
     def run(self, plans: Sequence[Plan]) -> list[Choice]:
         """The choice of each plan; what was tuned before is not tuned again."""

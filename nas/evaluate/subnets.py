@@ -217,7 +217,7 @@ class Latency(Evaluator):
     weights: Weights
     device: Target
     exclusive = True
-    metrics = ("latency_ms", "latency_p10_ms", "latency_spread_ms", "latency_noisy", "load")
+    metrics: tuple[str, ...] = ("latency_ms", "latency_p10_ms", "latency_spread_ms", "latency_noisy", "load")
 
     @checked(EvaluationError)
     def __init__(

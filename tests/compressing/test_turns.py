@@ -6,10 +6,36 @@ from pathlib import Path
 
 import pytest
 
-from nas.compressing.turns import in_turns
+from nas.compressing.turns import Beside, in_turns
 from nas.errors import StudyError
 from nas.hardware import Device
+from nas.space import Space
 from tests.compressing.nets import supernet
+from tests.conformance.evaluator import EvaluatorConformance
+
+
+class TestBeside(EvaluatorConformance):
+    deterministic = False
+
+    @pytest.fixture
+    def evaluator(self, tmp_path: Path) -> Beside:
+        supernet().save(tmp_path / "net")
+        return Beside(tmp_path / "net", Device(), tmp_path / "times")
+
+    @pytest.fixture
+    def space(self) -> Space:
+        return supernet().space
+
+
+def test_a_latency_is_a_share_of_what_the_original_had_first(tmp_path: Path) -> None:
+    net, times = supernet(), tmp_path / "times"
+    clock = Beside(net, Device(), times)
+    first = clock(net.space.largest)
+    assert clock(net.space.largest) == first
+    assert Beside(net, Device(), times, rounds=8)(net.space.largest) == first, "for every number of rounds"
+    (file,) = times.iterdir()
+    file.write_text('{"latency_ms": 1e9, "latency_spread_ms": 0.0, "latency_noisy": 0.0}')  # of a much slower time
+    assert 1e6 < clock(net.space.smallest)["latency_ms"] < 1e11
 
 
 def test_what_was_measured_is_read_again(tmp_path: Path) -> None:
