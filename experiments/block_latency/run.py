@@ -24,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import torch
-from compress_common.compare import carry_out
 from encoder import pretrained
 from net import Net
 from numpy.typing import NDArray
 from original import SIZES, SMALL, decoder
+from runs_common.folder import carry_out, kept
 from torch import nn
 
 import nas
@@ -84,12 +84,8 @@ def main() -> None:
 def everything(options: argparse.Namespace, folder: Path) -> None:
     """All models that are not there yet, and the figures."""
     for name in () if options.report else options.models:
-        file = folder / f"{name}.json"
-        if not file.exists():
-            half = file.with_suffix(".half")
-            half.write_text(json.dumps(compared(name, options)))
-            half.replace(file)
-        print(f"{name}: {file.read_text()}", flush=True)
+        found = kept(folder / f"{name}.json", lambda name=name: compared(name, options))
+        print(f"{name}: {json.dumps(found)}", flush=True)
     print(json.dumps({file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}))
 
 

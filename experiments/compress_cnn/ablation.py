@@ -12,14 +12,13 @@ import argparse
 import json
 import statistics
 import sys
-import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import torch
 from run import LEARNT, data, original
+from runs_common.folder import opened
 
 import nas
 from nas.compressing.uniform import ladder, largest_within
@@ -75,14 +74,9 @@ def main() -> None:
     words.add_argument("--hidden", type=float, nargs="+", default=[0.0, 1.0, 10.0])
     words.add_argument("--smoke", action="store_true")
     options = words.parse_args()
-    torch.set_num_threads(1)
     if options.smoke:
         options.seeds, options.epochs, options.hidden = 1, 1, [0.0, 1.0]
-    elif options.runs is None or options.glyphs is None:
-        words.error("--glyphs and --runs are needed (or --smoke)")
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) if options.smoke else options.runs
-        folder.mkdir(parents=True, exist_ok=True)
+    with opened(options, words, needs=["glyphs"], free=["hidden"]) as folder:
         figures = {}
         for hidden in options.hidden:
             each = [tuned(options, seed, hidden, folder) for seed in range(options.seeds)]

@@ -16,9 +16,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
-from compress_common.compare import Case, carry_out, figures, original_of, parser, run, trained
+from compress_common.compare import Case, figures, original_of, parser, run, trained
 from glyphs.letters import glyphs
 from net import Net
+from runs_common.folder import carry_out
 from torch import nn
 
 import nas

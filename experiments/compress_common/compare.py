@@ -9,18 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from runs_common.folder import carry_out as carry_out  # noqa: PLC0414
+from runs_common.folder import kept as kept  # noqa: PLC0414
 from torch import nn
 
 import nas
-from nas import files
 from nas.compressing import parse_budget
 from nas.compressing.recipe import compress
 from nas.compressing.turns import Beside
@@ -209,15 +208,6 @@ def _in_turns(case: Case, modules: Mapping[str, nn.Module]) -> dict[str, tuple[f
     return {name: (float(one), float(one / ms[0])) for name, one in zip(modules, ms[1:], strict=True)}
 
 
-def kept(file: Path, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """What an earlier run left in a JSON file, whole or not at all; else what `make` measures now."""
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        files.write(file, json.dumps(make()))
-    found: dict[str, Any] = json.loads(file.read_text())
-    return found
-
-
 def parser(document: str | None, budgets: Sequence[str], *, epochs: int) -> argparse.ArgumentParser:
     """Options of all these experiments."""
     words = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -229,33 +219,6 @@ def parser(document: str | None, budgets: Sequence[str], *, epochs: int) -> argp
     words.add_argument("--report", action="store_true", help="only the figures of what was run")
     words.add_argument("--smoke", action="store_true", help="one budget, seconds")
     return words
-
-
-def carry_out(
-    everything: Callable[[argparse.Namespace, Path], None],
-    options: argparse.Namespace,
-    words: argparse.ArgumentParser,
-    needs: Sequence[str] = (),
-) -> None:
-    """Run an experiment on one thread: with --smoke in a folder that is thrown away, else in that of --runs.
-
-    Args:
-        everything: what to run.
-        options: parsed.
-        words: tell what is missing.
-        needs: further options without which only --smoke and --report work.
-    """
-    torch.set_num_threads(1)
-    if options.smoke:
-        with tempfile.TemporaryDirectory() as folder:
-            everything(options, Path(folder))
-        return
-    missing = [] if options.report else [name for name in needs if getattr(options, name) is None]
-    missing += ["runs"] if options.runs is None else []
-    if missing:
-        words.error(f"{' and '.join(f'--{name}' for name in missing)} needed (or --smoke); see README.md")
-    options.runs.mkdir(parents=True, exist_ok=True)
-    everything(options, options.runs)
 
 
 def trained(net: nn.Module, task: nas.Task, folder: Path, **options: Any) -> nn.Module:

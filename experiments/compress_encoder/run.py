@@ -16,9 +16,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "minilm"))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from compress_common.compare import Case, carry_out, figures, original_of, parser, run
+from compress_common.compare import Case, figures, original_of, parser, run
 from encoder import numbered, pretrained
 from functions import Pair, splits
+from runs_common.folder import carry_out
 from torch import Tensor
 
 import nas

@@ -18,9 +18,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from compress_common.compare import Case, carry_out, figures, original_of, parser, run
+from compress_common.compare import Case, figures, original_of, parser, run
 from corpus import corpus, shorter
 from original import LIMIT, SIZES, SMALL, STEPS, original
+from runs_common.folder import carry_out
 from searches import compared
 from torch import nn
 
@@ -43,7 +44,7 @@ def main() -> None:
     if options.smoke:
         options.budgets, options.ways, options.seeds, options.epochs = ["memory 70%"], ["ours", "magnitude"], 1, 1
         options.evaluations = 12
-    carry_out(everything, options, words)
+    carry_out(everything, options, words, free=["evaluations"])
 
 
 def prepared(folder: Path, smoke: bool) -> tuple[LanguageModelling, nn.Module]:

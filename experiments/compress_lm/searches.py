@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 import nas
+from nas import files
 from nas.pareto import hypervolume, non_dominated
 from nas.search import Algorithm
 
@@ -75,9 +76,7 @@ def _searched(net: nas.Supernet, task: nas.Task, folder: Path, *, name: str, see
     rows = study.trials().sort_values("number")
     points = rows[["calibration_loss", "macs"]].astype(float).values.tolist()
     largest = float(net.macs(net.space.largest))
-    half = file.with_suffix(".half")
-    half.write_text(json.dumps({"points": points, "largest": largest, "seconds": time.process_time() - begun}))
-    half.replace(file)
+    files.write(file, json.dumps({"points": points, "largest": largest, "seconds": time.process_time() - begun}))
     print(f"search, {name}, {seed}: {count} evaluations", flush=True)
 
 

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 import torch
 from baselines import Near, Truncated
-from compress_common.compare import carry_out, kept
 from glyphs.letters import CAPITALS, glyphs
+from runs_common.folder import carry_out, kept
 from torch import nn
 
 import nas
@@ -364,7 +364,7 @@ def main() -> None:
             picture(folder, options.picture)
         print(json.dumps(figures(folder)))
 
-    carry_out(all_of_it, options, words, ["glyphs"])
+    carry_out(all_of_it, options, words, ["glyphs"], free=["picture", "turns"])
 
 
 if __name__ == "__main__":

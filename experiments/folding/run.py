@@ -12,16 +12,17 @@ import json
 import random
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "importance"))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 from letters import glyphs
+from runs_common.folder import kept, opened
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -203,13 +204,6 @@ def spread(values: list[float]) -> list[float]:
     return [round(statistics.mean(values), 3), round(statistics.stdev(values) if len(values) > 1 else 0.0, 3)]
 
 
-def kept(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What an earlier run measured, or what is measured now."""
-    if not file.exists():
-        file.write_text(json.dumps(make()))
-    return dict(json.loads(file.read_text()))
-
-
 def main() -> None:
     """Everything that the folder does not have yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -221,10 +215,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.smoke:
         args.seeds, args.steps, args.glyphs = 1, 6, None
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = args.runs or Path(scratch)
-        folder.mkdir(parents=True, exist_ok=True)
+    with opened(args, parser, optional=True) as folder:
         figures: dict[str, Any] = {}
         for name, space, sample in families(args.smoke):
             file = folder / f"{name.replace(' ', '_')}.json"

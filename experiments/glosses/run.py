@@ -13,22 +13,23 @@ import argparse
 import json
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import numpy as np
 import torch
 import wordnet
+from runs_common.folder import kept, opened
 from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional
 
 import nas
-from nas import files
 from nas.train import (
     AllGranularities,
     FixedList,
@@ -165,10 +166,8 @@ def play(folder: Path, options: argparse.Namespace) -> None:
     for seed in range(options.seeds):
         for way in options.ways:
             file = folder / f"{way}, {seed}.json"
-            if not file.exists():
-                found = run(way, seed, data, options)
-                files.write(file, json.dumps(found) + "\n")
-                print(f"{file.stem}: {found['seconds']} s, {show(found['qualities'], options.dims)}", flush=True)
+            found = kept(file, lambda w=way, s=seed, d=data: run(w, s, d, options))
+            print(f"{way}, {seed}: {found['seconds']} s, {show(found['qualities'], options.dims)}", flush=True)
 
 
 def show(qualities: dict[str, list[float]], dims: Sequence[int]) -> str:
@@ -213,10 +212,10 @@ def figures(folder: Path, dims: Sequence[int]) -> dict[str, Any]:
     return found
 
 
-def arguments() -> argparse.Namespace:
-    """What was asked for."""
+def arguments() -> argparse.ArgumentParser:
+    """Options."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--wordnet", type=Path, help="folder with data.noun; Debian's package wordnet-base has it")
+    words.add_argument("--wordnet", type=Path, help="folder with data.noun (Debian's wordnet-base: /usr/share/wordnet)")
     words.add_argument("--runs", type=Path, help="folder of the runs")
     words.add_argument("--report", action="store_true", help="only print the figures of the runs")
     words.add_argument("--smoke", action="store_true", help="seconds, on Python's exceptions")
@@ -232,24 +231,17 @@ def arguments() -> argparse.Namespace:
     words.add_argument("--length", type=int, default=12, help="words of a gloss at most")
     words.add_argument("--pairs", type=int, default=5_000, help="scored ones of the test split")
     words.add_argument("--asked", type=int, default=2_000, help="glosses of the test split that ask for a hypernym")
-    options = words.parse_args()
-    if options.smoke:
-        options.seeds, options.steps, options.batch, options.vocabulary, options.pairs = 1, 3, 8, 64, 100
-        options.ways = ["fixed", "exits by depth"]
-    elif options.runs is None or (options.wordnet is None and not options.report):
-        words.error(
-            "give --runs FOLDER and --wordnet FOLDER (after `apt-get install wordnet-base` it is /usr/share/wordnet), or --smoke"
-        )
-    return options
+    return words
 
 
 def main() -> None:
     """Runs what is asked for and prints the figures."""
-    options = arguments()
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = options.runs or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
+    words = arguments()
+    options = words.parse_args()
+    if options.smoke:
+        options.seeds, options.steps, options.batch, options.vocabulary, options.pairs = 1, 3, 8, 64, 100
+        options.ways = ["fixed", "exits by depth"]
+    with opened(options, words, needs=["wordnet"]) as folder:
         if not options.report:
             try:
                 play(folder, options)

@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import derivations
 import layers
-import torch
+from runs_common.folder import opened
 
 from searchspaces import evonorm
 
@@ -55,21 +54,14 @@ def main() -> None:
     words.add_argument("--rate", type=float, default=1e-2, help="of learning, in networks of layers")
     words.add_argument("--known", nargs="+", choices=list(evonorm.KNOWN), default=list(evonorm.KNOWN))
     options = words.parse_args()
-    torch.set_num_threads(1)
     if options.smoke:
         options.seeds, options.evaluations, options.epochs, options.last = 1, 4, 1, 1
         options.ways, options.known = ["seeded", "random"], ["bn-relu"]
         options.layers, options.few, options.steps, options.long = 3, 2, 2, 2
         options.least, options.width = 0.0, 4
-    elif options.runs is None:
-        words.error("give --runs FOLDER, or --smoke")
-    elif options.glyphs is None and not options.report and options.parts != ["evonorm"]:
-        words.error("give --glyphs FILE, which einspace is trained on, or --smoke")
-    options.classes = 10 if options.smoke else 36
-    found = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = options.runs or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
+    options.classes, found = 10 if options.smoke else 36, {}
+    needs = [] if options.parts == ["evonorm"] else ["glyphs"]  # which einspace is trained on
+    with opened(options, words, needs=needs, free=["known"]) as folder:
         for name in options.parts or PARTS:
             if not options.report:
                 PARTS[name].everything(options, folder)

@@ -12,19 +12,21 @@ import copy
 import json
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
+from runs_common.folder import opened
 from torch import Tensor
 from torch.nn import functional
 
 import nas
+from nas import files
 from searchspaces import vit
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -151,25 +153,18 @@ def everything(options: argparse.Namespace, folder: Path, data: Data) -> None:
             net = vit.supernet(large, seed=seed)
             curve = train(net, optimizer_of(net, options), data, options, seed=seed, first=0, last=options.steps)
             macs = [vit.supernet(one).macs(one.largest) for one in (small, large)]
-            keep(file, {"curve": curve, "macs": macs})
+            files.write(file, json.dumps({"curve": curve, "macs": macs}))
         net = vit.supernet(small, seed=seed)
         optimizer, done = optimizer_of(net, options), 0
         for share in options.shares:
             options.share = share
-            files = {way: folder / f"{seed}-{share}-{way}.json" for way in options.ways}
+            wanted = {way: folder / f"{seed}-{share}-{way}.json" for way in options.ways}
             stop = int(share * options.steps)
             train(net, optimizer, data, options, seed=seed, first=done, last=stop)
             done = stop
-            for way, file in files.items():
+            for way, file in wanted.items():
                 if not file.exists():
-                    keep(file, grown(way, (net, optimizer), large, data, options))
-
-
-def keep(file: Path, figures: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(figures))
-    part.replace(file)
+                    files.write(file, json.dumps(grown(way, (net, optimizer), large, data, options)))
 
 
 def smooth(curve: list[list[float]], column: int = 1) -> list[tuple[float, float]]:
@@ -278,15 +273,10 @@ def main() -> None:
     words.add_argument("--depth", type=int, default=2, help="of the small network")
     words.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     options = words.parse_args()
-    torch.set_num_threads(1)
     if options.smoke:
         options.seeds, options.steps, options.width, options.depth, options.every = 1, 16, 8, 1, 2
         options.ways = ["drawn", "fpi"]
-    elif options.runs is None or (options.glyphs is None and not options.report):
-        words.error("give --glyphs FILE and --runs FOLDER, or --smoke")
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = options.runs or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
+    with opened(options, words, needs=["glyphs"], free=["shares"]) as folder:
         if not options.report:
             everything(options, folder, Data(options))
         print(json.dumps(figures(options, folder)))

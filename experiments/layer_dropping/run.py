@@ -13,7 +13,6 @@ import json
 import random
 import statistics
 import sys
-import tempfile
 from collections.abc import Sequence
 from itertools import combinations, islice
 from pathlib import Path
@@ -22,10 +21,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "compress_lm"))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import torch
-from compress_common.compare import kept
 from corpus import shorter
 from original import deep
+from runs_common.folder import kept, opened
 from torch import nn
 
 from nas.train import LanguageModelling, drop, similarities
@@ -124,11 +122,7 @@ def main() -> None:
     words.add_argument("--seeds", type=int, default=1, help="decoders; each further one is trained first")
     words.add_argument("--smoke", action="store_true", help="seconds, in a folder that is thrown away")
     options = words.parse_args()
-    if options.runs is None and not options.smoke:
-        words.error("--runs needed (or --smoke); see README.md")
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) if options.smoke else options.runs
+    with opened(options, words) as folder:
         rows = []
         for seed in range(1 if options.smoke else options.seeds):
             file = folder / f"layer_dropping/{seed}.json"

@@ -27,11 +27,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 import torch
 from glyphs.letters import CAPITALS, glyphs
-from run import BATCH, CALIBRATION, summary
+from run import BATCH, CALIBRATION, kept_rows, rows_in, summary
+from runs_common.folder import opened
 from scipy.stats import spearmanr
 
 import nas
-from nas import files
 from nas.train import published, subnet_metrics
 from searchspaces import nasbench201
 from searchspaces.nasbench201 import EDGES, OPS, Table
@@ -246,25 +246,11 @@ def main() -> None:
     words.add_argument("--report", action="store_true", help="print the figures of the rows that are there")
     words.add_argument("--smoke", action="store_true")
     options = words.parse_args()
-    torch.set_num_threads(1)
-    sizes, found, table = SMOKE if options.smoke else Sizes(), [], told(options.table)
-    for seed in range(0 if options.report else sizes.seeds):
-        file = None if options.runs is None else options.runs / f"{seed}.jsonl"
-        if file is not None and file.exists():
-            continue
-        made = []
-        for row in rows(Bench(options, sizes, table, seed)):
-            made.append(row)
-            print(seed, row, flush=True)
-        found += made
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with files.replacing(file) as half:
-                half.write_text("".join(json.dumps(row) + "\n" for row in made))
-    if options.runs is not None:
-        found = [
-            json.loads(line) for file in sorted(options.runs.glob("*.jsonl")) for line in file.read_text().splitlines()
-        ]
+    sizes, table = SMOKE if options.smoke else Sizes(), told(options.table)
+    with opened(options, words, optional=True) as folder:
+        for seed in range(0 if options.report else sizes.seeds):
+            kept_rows(folder / f"{seed}.json", lambda s=seed: rows(Bench(options, sizes, table, s)))
+        found = rows_in(folder)
     every = table.values(list(COLUMNS.values()))
     known = {
         f"all cells: {name}": [float(every[:, at].mean()), float(every[:, at].max())] for at, name in enumerate(COLUMNS)

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from glyphs.letters import CAPITALS, glyphs
+from runs_common.folder import kept, opened
 from scipy.stats import spearmanr
 
 import nas
@@ -251,6 +252,24 @@ def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: [statistics.mean(some), statistics.pstdev(some), len(some)] for name, some in values.items()}
 
 
+def kept_rows(file: Path, make: Callable[[], Iterator[dict[str, Any]]]) -> None:
+    """Rows that an earlier run left, else those that are measured now, each told as it comes."""
+
+    def made() -> dict[str, Any]:
+        every = []
+        for row in make():
+            print(file.stem, row, flush=True)
+            every.append(row)
+        return {"rows": every}
+
+    kept(file, made)
+
+
+def rows_in(folder: Path) -> list[dict[str, Any]]:
+    """Of all runs of a folder."""
+    return [row for file in sorted(folder.glob("*.json")) for row in json.loads(file.read_text())["rows"]]
+
+
 def main() -> None:
     """Runs what is asked for and prints the figures."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -262,29 +281,14 @@ def main() -> None:
     words.add_argument("--report", action="store_true", help="print the figures of the rows that are there")
     words.add_argument("--smoke", action="store_true")
     options = words.parse_args()
-    torch.set_num_threads(1)
-    sizes, found = SMOKE if options.smoke else Sizes(), []
-    for seed in range(0 if options.report else sizes.seeds):
-        file = (
-            None
-            if options.runs is None
-            else options.runs / f"{seed}-{'-'.join(options.ways).replace(', ', '_').replace(' ', '_')}.jsonl"
-        )
-        if file is not None and file.exists():
-            continue
-        made = []
-        for row in rows(Bench(options, sizes, seed), options.ways, options.brief):
-            made.append(row)
-            print(seed, row, flush=True)
-        found += made
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text("".join(json.dumps(row) + "\n" for row in made))
-    if options.runs is not None:
-        found = [
-            json.loads(line) for file in sorted(options.runs.glob("*.jsonl")) for line in file.read_text().splitlines()
-        ]
-    print(json.dumps(summary(found)))
+    sizes, ways = SMOKE if options.smoke else Sizes(), "-".join(options.ways).replace(", ", "_").replace(" ", "_")
+    with opened(options, words, optional=True, free=["brief"]) as folder:
+        for seed in range(0 if options.report else sizes.seeds):
+            kept_rows(
+                folder / f"{seed}-{ways}.json",
+                lambda s=seed: rows(Bench(options, sizes, s), options.ways, options.brief),
+            )
+        print(json.dumps(summary(rows_in(folder))))
 
 
 if __name__ == "__main__":

@@ -13,17 +13,18 @@ import argparse
 import json
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import devices
 import numpy as np
 import tree
+from runs_common.folder import kept, opened
 
-from nas import files
 from nas.errors import NasError
 from searchspaces.nasbench201 import Table
 from searchspaces.nasbench201_table import all_cells, made_up
@@ -31,13 +32,10 @@ from searchspaces.nasbench201_table import all_cells, made_up
 MARKS = (32, 64, 128, 256)
 
 
-def kept(file: Path, make: Callable[[], dict[str, Any]]) -> None:
-    """A run, unless it is there."""
-    if file.exists():
-        return
+def timed(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Its figures, and the seconds of the processor that they took."""
     begun = time.process_time()
-    found = make()
-    files.write(file, json.dumps({**found, "seconds": round(time.process_time() - begun, 2)}) + "\n")
+    return {**make(), "seconds": round(time.process_time() - begun, 2)}
 
 
 def play_devices(folder: Path, table: Table, options: argparse.Namespace) -> None:
@@ -46,7 +44,9 @@ def play_devices(folder: Path, table: Table, options: argparse.Namespace) -> Non
         task = devices.Task(table, data)
         for name, search in devices.searches(options).items():
             for seed in range(options.seeds):
-                kept(folder / f"{data}, {name}, {seed}.json", lambda s=search, t=task, n=seed: t.run(s, n))  # type: ignore[misc]
+                kept(
+                    folder / f"{data}, {name}, {seed}.json", lambda s=search, t=task, n=seed: timed(lambda: t.run(s, n))
+                )
             print(f"{data}: {name}", flush=True)
 
 
@@ -59,7 +59,9 @@ def play_tree(folder: Path, table: Table, options: argparse.Namespace) -> None:
                 if title == "cells" and "bisect" in name:
                     continue  # there is no number
                 file = folder / f"{title}, {name}, {seed}.json"
-                kept(file, lambda p=problem, m=make, n=seed: {"scores": p.play(m, n, options.evaluations)})  # type: ignore[misc]
+                kept(
+                    file, lambda p=problem, m=make, n=seed: timed(lambda: {"scores": p.play(m, n, options.evaluations)})
+                )
         print(f"tree: seed {seed}", flush=True)
 
 
@@ -125,8 +127,8 @@ def synthetic(folder: Path) -> None:
     made_up(folder, genes, columns)
 
 
-def arguments() -> argparse.Namespace:
-    """What was asked for."""
+def arguments() -> argparse.ArgumentParser:
+    """Options."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--runs", type=Path, help="folder of the runs")
     words.add_argument("--tables", type=Path, help="folder with the tables of NAS-Bench-201")
@@ -141,30 +143,27 @@ def arguments() -> argparse.Namespace:
     words.add_argument("--inner", type=int, default=5_000, help="archs that an inner search looks at")
     words.add_argument("--report", action="store_true", help="only print the figures of the runs")
     words.add_argument("--smoke", action="store_true", help="seconds, on a made-up table")
-    options = words.parse_args()
-    if options.smoke:
-        options.data, options.seeds, options.evaluations, options.budget, options.inner = ["c10"], 1, 32, 60, 100
-    elif options.runs is None or (options.tables is None and not options.report):
-        words.error("give --runs FOLDER and --tables FOLDER, --runs FOLDER --report, or --smoke")
-    return options
+    return words
 
 
 def main() -> None:
     """Runs what is asked for and prints the figures."""
-    options = arguments()
-    with tempfile.TemporaryDirectory() as made:
+    words = arguments()
+    options = words.parse_args()
+    if options.smoke:
+        options.data, options.seeds, options.evaluations, options.budget, options.inner = ["c10"], 1, 32, 60, 100
+    with opened(options, words, needs=["tables"], free=["data"]) as folder:
         if options.smoke:
-            options.tables, options.runs = Path(made) / "tables", Path(made) / "runs"
+            options.tables = folder / "tables"
             synthetic(options.tables)
-        options.runs.mkdir(parents=True, exist_ok=True)
         if not options.report:
             try:
                 table = Table(options.tables, "c10_val_12", None)
                 for part in options.parts:
-                    {"devices": play_devices, "tree": play_tree}[part](options.runs, table, options)
+                    {"devices": play_devices, "tree": play_tree}[part](folder, table, options)
             except NasError as error:
                 sys.exit(f"error: {error}")
-        print(json.dumps(report(options.runs)))
+        print(json.dumps(report(folder)))
 
 
 if __name__ == "__main__":

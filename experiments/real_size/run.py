@@ -22,11 +22,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "compress_encoder"))
 
 import torch
-from compress_common.compare import carry_out, kept, trained
+from compress_common.compare import trained
 from encoder import pretrained
 from glyphs.letters import glyphs
 from net import Net
 from run import search_for_code
+from runs_common.folder import carry_out, kept
 from torch import nn
 
 import nas

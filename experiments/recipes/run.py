@@ -12,7 +12,6 @@ import json
 import random
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 from glyphs.letters import ALL, CAPITALS_AND_DIGITS, glyphs
+from runs_common.folder import kept, opened
 from torch import nn
 from torch.nn import functional
 
@@ -419,18 +419,15 @@ def run(options: argparse.Namespace, folder: Path, seed: int) -> None:
     for part in options.parts:
         ways: dict[str, Callable[[], Any]] = {"alone": lambda: None} if part == "alone" else PARTS[part](bench)
         for name in ways if options.ways is None else [way for way in ways if way in options.ways]:
-            file = folder / f"{part}, {name}, {seed}.json"
-            if file.exists():
-                continue
-            begun = time.process_time()
-            row = alone(bench) if part == "alone" else JUDGES.get(part, measured)(ways[name](), bench)
-            seconds = round(time.process_time() - begun, 1)
-            half = file.with_suffix(".half")
-            half.write_text(
-                json.dumps({"part": part, "way": name, "seed": seed, "passes": bench.passes, **row, "seconds": seconds})
-            )
-            half.replace(file)
-            print(f"{file.stem}: {row['smallest']:.2f} % of the smallest, {seconds} s", flush=True)
+
+            def made(part: str = part, name: str = name, ways: dict[str, Any] = ways) -> dict[str, Any]:
+                begun = time.process_time()
+                row = alone(bench) if part == "alone" else JUDGES.get(part, measured)(ways[name](), bench)
+                seconds = round(time.process_time() - begun, 1)
+                return {"part": part, "way": name, "seed": seed, "passes": bench.passes, **row, "seconds": seconds}
+
+            row = kept(folder / f"{part}, {name}, {seed}.json", made)
+            print(f"{part}, {name}, {seed}: {row['smallest']:.2f} % of the smallest, {row['seconds']} s", flush=True)
 
 
 def figures(folder: Path) -> dict[str, Any]:
@@ -463,7 +460,6 @@ def main() -> None:
     words.add_argument("--report", action="store_true", help="only the figures of what was run")
     words.add_argument("--smoke", action="store_true", help="seconds")
     options = words.parse_args()
-    torch.set_num_threads(1)
     if options.smoke:
         options.seeds, options.passes, options.archs = 1, 40, 2
         options.ways = [
@@ -476,16 +472,10 @@ def main() -> None:
             "short, delayed",
             "alone",
         ]
-        with tempfile.TemporaryDirectory() as folder:
-            run(options, Path(folder), 0)
-            print(json.dumps(figures(Path(folder))))
-        return
-    if options.runs is None or (options.glyphs is None and not options.report):
-        words.error("give --glyphs FILE and --runs FOLDER, or --smoke")
-    options.runs.mkdir(parents=True, exist_ok=True)
-    for seed in range(options.first_seed, options.first_seed + (0 if options.report else options.seeds)):
-        run(options, options.runs, seed)
-    print(json.dumps(figures(options.runs)))
+    with opened(options, words, needs=["glyphs"]) as folder:
+        for seed in range(options.first_seed, options.first_seed + (0 if options.report else options.seeds)):
+            run(options, folder, seed)
+        print(json.dumps(figures(folder)))
 
 
 if __name__ == "__main__":

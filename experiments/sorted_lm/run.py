@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import soft
 import sortednet
-import torch
-from compress_common.compare import kept
 from cost import cost_of_exits
 from original import DEEP, SIZES, SMALL, SMALL_DEEP, decoder, deep
+from runs_common.folder import kept, opened
 
 from searchspaces import sorted_lm
 
@@ -45,11 +43,7 @@ def main() -> None:
     words.add_argument("--seeds", type=int, default=3)
     words.add_argument("--smoke", action="store_true", help="seconds, in a folder that is thrown away")
     options = words.parse_args()
-    if options.runs is None and not options.smoke:
-        words.error("--runs needed (or --smoke); see README.md")
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) if options.smoke else options.runs
+    with opened(options, words) as folder:
         print(json.dumps(everything(options, folder)))
 
 

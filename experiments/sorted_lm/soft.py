@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compress_common.compare import kept
+from runs_common.folder import kept
 from torch import Tensor, nn
 
 import nas

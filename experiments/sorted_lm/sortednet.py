@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compress_common.compare import kept, trained
+from compress_common.compare import trained
+from runs_common.folder import kept
 from soft import bits, spread
 
 import nas
