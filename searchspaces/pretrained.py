@@ -1,6 +1,6 @@
 """A supernet from a pretrained model: its heads, neurons and blocks become elastic while it is fine-tuned.
 
-Sarah et al. 2023, "InstaTune: Instantaneous Neural Architecture Search During Fine-Tuning": the supernet is not trained
+Sridhar et al. 2023, "InstaTune: Instantaneous Neural Architecture Search During Fine-Tuning": the supernet is not trained
 before, but starts from the pretrained weights and is trained during fine-tuning alone, the intact model teaching the smaller
 ones; then it is searched.  Fine-tune with any sampler and loss, as `nas.Training(net, task, loss=nas.InPlace())`.
 

@@ -1,8 +1,8 @@
-"""Fine-tune a pretrained language model once as a supernet and search it, or fine-tune each subnet by itself?  See README.md.
+"""Fine-tune a pretrained language model as a supernet, train a supernet from scratch, or fine-tune each size by itself?
 
-    python experiments/instatune_lm/run.py [--smoke] [--seeds 3] [--device cpu|cuda] [--scale small|full]
+    python experiments/instatune_lm/run.py --runs FOLDER
 
-Prints one line a seed and one JSON line last.
+goes on where it stopped; --report prints the figures of the runs; --smoke takes seconds.  One JSON line last.  See README.md.
 """
 
 from __future__ import annotations
@@ -12,13 +12,19 @@ import copy
 import json
 import random
 import statistics
+import sys
 import sysconfig
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import torch
+from runs_common.folder import carry_out, kept
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -28,64 +34,20 @@ from nas.train import Sampler
 from nas.train.text import BytePairs, LanguageModelling, split_by_file
 from searchspaces import pretrained
 
-HERE = Path(__file__).parent
-OTHER = ("idlelib", "tkinter", "turtledemo")
-SPARE = ("email", "http", "urllib", "xmlrpc")  # in the place of OTHER, which some systems' Pythons are without
-"""Packages to fine-tune on: windows and drawing.  The rest of the library is what the model is pretrained on."""
-LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "_bundled"}
-BUDGETS = (0.4, 0.55, 0.7, 0.85)
-"""Most parameters of the blocks, as fractions of the whole model's."""
-SCALES: dict[str, dict[str, Any]] = {
-    "smoke": {"width": 16, "layers": 2, "heads": 2, "hidden": 32, "context": 32, "batch": 4, "merges": 32}
-    | {"limit": 150_000, "pretraining": 4, "steps": 3, "candidates": 2, "depths": (1, 2), "sizes": 2},
-    "small": {"width": 64, "layers": 4, "heads": 4, "hidden": 192, "context": 64, "batch": 8, "merges": 256}
-    | {"limit": 2_000_000, "pretraining": 800, "steps": 200, "candidates": 12, "depths": (2, 3, 4), "sizes": 3},
-    "full": {"width": 512, "layers": 12, "heads": 8, "hidden": 1536, "context": 512, "batch": 32, "merges": 2048}
-    | {"limit": 12_000_000, "pretraining": 6000, "steps": 1000, "candidates": 24, "depths": (6, 8, 10, 12), "sizes": 3},
-}
-
-
-def corpora(scale: dict[str, Any], seed: int) -> tuple[LanguageModelling, LanguageModelling]:
-    """The task of the pretraining and that of the fine-tuning; the tokenizer knows the former's training files only."""
-    root = Path(sysconfig.get_paths()["stdlib"])
-    texts: tuple[dict[str, str], dict[str, str]] = ({}, {})
-    other = OTHER if all((root / name).is_dir() for name in OTHER) else SPARE
-    print(f"fine-tuning on {', '.join(other)}", flush=True)
-    for path in sorted(root.rglob("*.py")):
-        parts = path.relative_to(root).parts
-        if not LEFT_OUT & set(parts):
-            texts[parts[0] in other]["/".join(parts)] = path.read_text(encoding="utf-8", errors="replace")
-    first, second = (split_by_file(each, scale["limit"], (0.03, 0.08), seed) for each in texts)
-    tokenizer = BytePairs.train(first[0], scale["merges"])
-    return _task(first, tokenizer, scale, seed), _task(second, tokenizer, scale, seed)
-
-
-def _task(splits: Any, tokenizer: BytePairs, scale: dict[str, Any], seed: int) -> LanguageModelling:
-    train, valid, test = (
-        torch.from_numpy(np.concatenate([[*tokenizer.encode(text), tokenizer.end] for text in split]).astype(np.int64))
-        for split in splits
-    )
-    return LanguageModelling(train, valid, test, tokenizer, scale["context"], scale["batch"], seed)
-
-
-def pretrain(task: LanguageModelling, scale: dict[str, Any], seed: int, device: str) -> nn.Module:
-    """A small Llama, trained on the first part of the corpus."""
-    config = LlamaConfig(
-        vocab_size=task.vocabulary,
-        hidden_size=scale["width"],
-        num_hidden_layers=scale["layers"],
-        num_attention_heads=scale["heads"],
-        num_key_value_heads=scale["heads"],
-        intermediate_size=scale["hidden"],
-        max_position_embeddings=scale["context"],
-        tie_word_embeddings=True,
-        use_cache=False,
-    )
-    torch.manual_seed(seed)
-    net = pretrained.supernet(LlamaForCausalLM(config), example=task.example)
-    options = {"steps": scale["pretraining"], "validate_every": scale["pretraining"], "lr": 4e-3, "device": device}
-    nas.Training(net, task, sampler=Only(net.space.largest), loss=nas.Labels(), seed=seed, **options).run(False)
-    return net.cpu().extract(net.space.largest)
+OTHER = ("email", "http", "urllib", "xmlrpc")
+"""Packages to fine-tune on: the internet.  The rest of the library is what the model is pretrained on."""
+LEFT_OUT = {"test", "tests", "idle_test", "idlelib", "tkinter", "turtledemo", "site-packages", "dist-packages"}
+LEFT_OUT |= {"__pycache__", "_bundled"}
+SMALL: dict[str, Any] = {"width": 48, "layers": 3, "heads": 4, "hidden": 144, "context": 32, "batch": 8, "merges": 256}
+SMALL |= {"limit": 2_000_000, "pretraining": 4000, "steps": 2000, "sizes": 10}
+SMOKE: dict[str, Any] = {"width": 16, "layers": 2, "heads": 2, "hidden": 32, "context": 16, "batch": 4, "merges": 32}
+SMOKE |= {"limit": 60_000, "pretraining": 2, "steps": 3, "sizes": 3}
+PASSES = 4
+"""Forward and backward passes of a step of the sandwich: largest, smallest and two at random."""
+FRESH = 4e-3
+"""Highest learning rate of weights that are drawn; that of fine-tuning is the trainer's default."""
+Bits: TypeAlias = list[float | None]
+"""Per byte of the test split, by arch; None was not measured."""
 
 
 class Only(Sampler):
@@ -101,6 +63,169 @@ class Only(Sampler):
         return {"class": "Only", "arch": self.arch.key}
 
 
+@dataclass
+class Case:
+    """Everything that the ways of one seed share.
+
+    Attributes:
+        scale: sizes and lengths.
+        seed: of weights, files, windows and archs.
+        task: what is fine-tuned on.
+        start: the pretrained model, elastic.
+        fresh: the same with drawn weights.
+        teacher: the pretrained model, fine-tuned by itself.
+    """
+
+    scale: Mapping[str, Any]
+    seed: int
+    task: LanguageModelling
+    start: nas.Supernet
+    fresh: nas.Supernet
+    teacher: nn.Module
+
+    def archs(self) -> list[nas.Arch]:
+        """As many as there are sizes, evenly apart: smallest, largest, and for each size between them one at random."""
+        space = self.start.space
+        found = {arch: size(self.start, arch) for arch in space.enumerate()}
+        targets = np.linspace(found[space.smallest], 1.0, self.scale["sizes"])[1:-1]
+        draw = random.Random(self.seed)
+        between = [draw.choice(sorted(found, key=lambda arch: abs(found[arch] - at))[:8]) for at in targets]
+        return [space.smallest, *between, space.largest]
+
+    def tuned(self, net: nas.Supernet, sampler: Sampler, loss: nas.Loss, steps: int, **options: Any) -> nas.Supernet:
+        """A copy of `net`, trained."""
+        trained = copy.deepcopy(net)
+        options |= {"steps": steps, "validate_every": steps, "seed": self.seed}
+        nas.Training(trained, self.task, sampler=sampler, loss=loss, **options).run(progress=False)
+        return trained
+
+    def bits(self, net: nas.Supernet, arch: nas.Arch) -> float:
+        """Bits per byte of the test split."""
+        return nas.Accuracy(net, self.task, split="test")(arch)["bits_per_byte"]
+
+    def all_bits(self, net: nas.Supernet) -> Bits:
+        """Of each of the archs."""
+        return [self.bits(net, arch) for arch in self.archs()]
+
+    def each(self, steps: int, every: int = 1) -> Bits:
+        """Of the archs, or one in so many, each fine-tuned by itself from the pretrained weights."""
+        loss = nas.Teacher(self.teacher)
+        return [
+            None if number % every else self.bits(self.tuned(self.start, Only(arch), loss, steps), arch)
+            for number, arch in enumerate(self.archs())
+        ]
+
+
+WAYS: dict[str, Callable[[Case], Bits]] = {
+    "not fine-tuned": lambda case: case.all_bits(case.start),
+    "supernet": lambda case: case.all_bits(
+        case.tuned(case.start, nas.Sandwich(2), nas.Teacher(case.teacher), case.scale["steps"])
+    ),
+    "each, equal cost": lambda case: case.each(case.scale["steps"] * PASSES // case.scale["sizes"]),
+    "from scratch": lambda case: case.all_bits(
+        case.tuned(case.fresh, nas.Sandwich(2), nas.Teacher(case.teacher), case.scale["steps"], lr=FRESH)
+    ),
+    "each, equal steps": lambda case: case.each(case.scale["steps"], every=3),
+    "from scratch, rate of fine-tuning": lambda case: case.all_bits(
+        case.tuned(case.fresh, nas.Sandwich(2), nas.Teacher(case.teacher), case.scale["steps"])
+    ),
+    "supernet, one random arch": lambda case: case.all_bits(
+        case.tuned(case.start, nas.Uniform(1), nas.Teacher(case.teacher), case.scale["steps"] * PASSES)
+    ),
+    "supernet, in-place": lambda case: case.all_bits(
+        case.tuned(case.start, nas.Sandwich(2), nas.InPlace(), case.scale["steps"])
+    ),
+}
+"""Bits per byte of each of the archs; the most important first, as all seeds of one go before the next."""
+REFERENCE = "supernet"
+
+
+def corpora(scale: Mapping[str, Any], seed: int) -> tuple[LanguageModelling, LanguageModelling]:
+    """The task of the pretraining and that of the fine-tuning; the tokenizer knows the former's training files only."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    texts: tuple[dict[str, str], dict[str, str]] = ({}, {})
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).parts
+        if not LEFT_OUT & set(parts):
+            texts[parts[0] in OTHER]["/".join(parts)] = path.read_text(encoding="utf-8", errors="replace")
+    first, second = (split_by_file(each, scale["limit"], (0.03, 0.08), seed) for each in texts)
+    tokenizer = BytePairs.train(first[0], scale["merges"])
+    return _task(first, tokenizer, scale, seed), _task(second, tokenizer, scale, seed)
+
+
+def _task(splits: Any, tokenizer: BytePairs, scale: Mapping[str, Any], seed: int) -> LanguageModelling:
+    train, valid, test = (
+        torch.from_numpy(np.concatenate([[*tokenizer.encode(text), tokenizer.end] for text in split]).astype(np.int64))
+        for split in splits
+    )
+    return LanguageModelling(train, valid, test, tokenizer, scale["context"], scale["batch"], seed)
+
+
+def llama(task: LanguageModelling, scale: Mapping[str, Any], seed: int) -> nn.Module:
+    """A small Llama of drawn weights."""
+    config = LlamaConfig(
+        vocab_size=task.vocabulary,
+        hidden_size=scale["width"],
+        num_hidden_layers=scale["layers"],
+        num_attention_heads=scale["heads"],
+        num_key_value_heads=scale["heads"],
+        intermediate_size=scale["hidden"],
+        max_position_embeddings=scale["context"],
+        tie_word_embeddings=True,
+        use_cache=False,
+    )
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(config)
+
+
+def alone(model: nn.Module, task: LanguageModelling, seed: int, **options: Any) -> nn.Module:
+    """The whole model, trained by itself on the labels."""
+    net = pretrained.supernet(model, example=task.example)
+    options["validate_every"] = options["steps"]
+    nas.Training(net, task, sampler=Only(net.space.largest), loss=nas.Labels(), seed=seed, **options).run(False)
+    return net.extract(net.space.largest)
+
+
+def stored(model: nn.Module, file: Path, train: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    """`model` as it was trained in an earlier run, else now."""
+    if not file.exists():
+        with files.replacing(file) as half:
+            torch.save(train(model).state_dict(), half)
+    model.load_state_dict(torch.load(file, weights_only=True))
+    return model
+
+
+def elastic(model: nn.Module, task: LanguageModelling, scale: Mapping[str, Any]) -> nas.Supernet:
+    """The model as a supernet: a quarter, half or all of the heads and neurons of each block, one to all of the blocks."""
+    return pretrained.supernet(
+        model,
+        example=task.example,
+        blocks="model.layers.*",
+        units=pretrained.llama_units(model.config),
+        choices={
+            name: sorted({max(1, whole // part) for part in (1, 2, 4)})
+            for name, whole in (("heads", scale["heads"]), ("neurons", scale["hidden"]))
+        },
+        depths=range(1, scale["layers"] + 1),
+    )
+
+
+def case_of(scale: Mapping[str, Any], seed: int, folder: Path) -> Case:
+    """Pretrained weights and teacher are kept in `folder`."""
+    first, task = corpora(scale, seed)
+    options: dict[str, Any] = {"steps": scale["pretraining"], "lr": FRESH}
+    model = stored(
+        llama(task, scale, seed), folder / f"pretrained, {seed}.pt", lambda net: alone(net, first, seed, **options)
+    )
+    teacher = stored(
+        copy.deepcopy(model),
+        folder / f"teacher, {seed}.pt",
+        lambda net: alone(net, task, seed, steps=scale["steps"]),
+    )
+    fresh = elastic(llama(task, scale, seed), task, scale)
+    return Case(scale, seed, task, elastic(model, task, scale), fresh, teacher)
+
+
 def size(net: nas.Supernet, arch: nas.Arch) -> float:
     """Parameters of the blocks, as a fraction of the whole model's."""
     inside = [
@@ -110,105 +235,98 @@ def size(net: nas.Supernet, arch: nas.Arch) -> float:
     return inside[0] / inside[1]
 
 
-def searched(net: nas.Supernet, task: LanguageModelling, count: int, seed: int) -> list[nas.Arch]:
-    """For each budget the best on the validation split of `count` random archs that use most of it."""
-    draw, measure = random.Random(seed), nas.Accuracy(net, task)
-    found = []
-    for budget in BUDGETS:
-        values: dict[nas.Arch, float] = {}
-        for _ in range(300 * count):
-            arch = net.space.sample(draw)
-            if arch not in values and budget - 0.15 <= size(net, arch) <= budget:
-                values[arch] = measure(arch)["loss"]
-            if len(values) == count:
-                break
-        found.append(min(values, key=values.__getitem__))
+def measured(case: Case, way: str) -> dict[str, Any]:
+    """What is kept of one way and seed."""
+    begun = time.process_time()
+    found = WAYS[way](case)
+    seconds = time.process_time() - begun
+    whole = case.task.evaluate(case.teacher, "test")["bits_per_byte"]
+    sizes = [size(case.start, arch) for arch in case.archs()]
+    return {"bits": found, "sizes": sizes, "teacher": whole, "archs": case.start.space.size, "seconds": seconds}
+
+
+def everything(options: argparse.Namespace, folder: Path) -> None:
+    """Runs what is missing, and prints the figures."""
+    cases: dict[int, Case] = {}
+    scale = SMOKE if options.smoke else SMALL
+    for way in () if options.report else options.ways:
+        for seed in range(options.seeds):
+            file = folder / f"{way}, {seed}.json"
+            if not file.exists() and seed not in cases:
+                cases[seed] = case_of(scale, seed, folder)
+            row = kept(file, lambda way=way, seed=seed: measured(cases[seed], way))
+            print(f"{way}, seed {seed}: {row['bits']}", flush=True)
+    print(json.dumps(figures(folder)))
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    """Means and deviations over the seeds: bits per byte by way and size, and what each way has more than the supernet."""
+    runs = {way: _runs(folder, way) for way in WAYS}
+    base = runs[REFERENCE]
+    if not base:
+        return {"seeds": 0}
+    found: dict[str, Any] = {
+        "sizes": _by_size([run["sizes"] for run in base.values()]),
+        "teacher": _spread([run["teacher"] for run in base.values()]),
+        "archs": next(iter(base.values()))["archs"],
+    }
+    for way, each in runs.items():
+        gaps = [_gaps(run["bits"], base[seed]["bits"]) for seed, run in each.items() if seed in base]
+        if gaps:
+            found[way] = {
+                "bits": _by_size([run["bits"] for run in each.values()]),
+                "more than the supernet": _by_size(gaps),
+                "more, mean of the sizes": _spread([_mean(gap) for gap in gaps]),
+                "most": _spread([max(_some(gap)) for gap in gaps]),
+                "least": _spread([min(_some(gap)) for gap in gaps]),
+                "seeds": len(each),
+                "cpu_seconds": round(_mean([run["seconds"] for run in each.values()])),
+            }
     return found
 
 
-def compare(seed: int, scale: dict[str, Any], device: str) -> dict[str, Any]:
-    """Both ways from the same pretrained weights, with the same archs and as many forward and backward passes."""
-    first, task = corpora(scale, seed)
-    model = pretrain(first, scale, seed, device)
-    halvings = [2**power for power in range(scale["sizes"])]
-    start = pretrained.supernet(
-        model,
-        example=task.example,
-        blocks="model.layers.*",
-        units=pretrained.llama_units(model.config),
-        choices={
-            "heads": [max(1, scale["heads"] // part) for part in halvings],
-            "neurons": [scale["hidden"] // part for part in halvings],
-        },
-        depths=scale["depths"],
-    )
-
-    def tuned(sampler: Sampler, loss: Any) -> tuple[nas.Supernet, float]:
-        options = {"steps": scale["steps"], "validate_every": scale["steps"], "device": device, "seed": seed}
-        training = nas.Training(copy.deepcopy(start), task, sampler=sampler, loss=loss, **options)
-        return training.supernet, training.run(progress=False).seconds
-
-    def bits(net: nas.Supernet, arch: nas.Arch) -> float:
-        return nas.Accuracy(net, task, split="test")(arch)["bits_per_byte"]
-
-    net, once_s = tuned(nas.Sandwich(2), nas.InPlace())  # largest, smallest and two at random: four passes a step
-    begun = time.perf_counter()
-    archs = searched(net, task, scale["candidates"], seed)
-    search_s, rows, each_s = time.perf_counter() - begun, [], 0.0
-    start.to(device)
-    for budget, arch in zip(BUDGETS, archs, strict=True):
-        alone, seconds = tuned(Only(arch), nas.Labels())  # four of them: as many passes
-        each_s += seconds
-        row = {"once": bits(net, arch), "each": bits(alone, arch), "not_tuned": bits(start, arch)}
-        rows.append({"budget": budget, "size": size(net, arch), **row})
-    whole = net.space.largest
-    alone, _ = tuned(Only(whole), nas.Labels())
-    row = {"once": bits(net, whole), "each": bits(alone, whole), "not_tuned": bits(start, whole)}
-    rows.append({"budget": 1.0, "size": 1.0, **row})
-    return {"rows": rows, "archs": net.space.size, "once_s": once_s, "search_s": search_s, "each_s": each_s}
+def _runs(folder: Path, way: str) -> dict[int, dict[str, Any]]:
+    """What was kept of a way, by seed."""
+    paths = {int(path.stem.removeprefix(f"{way}, ")): path for path in folder.glob(f"{way}, [0-9]*.json")}
+    return {seed: json.loads(paths[seed].read_text()) for seed in sorted(paths)}
 
 
-def summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means and deviations over the seeds, and of the paired difference of both ways, by budget."""
-    table = []
-    for rows in zip(*(seed["rows"] for seed in seeds), strict=True):
-        values = {name: [row[name] for row in rows] for name in ("size", "once", "each", "not_tuned")}
-        values["gap"] = [row["once"] - row["each"] for row in rows]
-        table.append(
-            {"budget": rows[0]["budget"]}
-            | {name: [round(statistics.mean(v), 4), round(statistics.pstdev(v), 4)] for name, v in values.items()}
-        )
-    seconds = {
-        name: round(statistics.mean(seed[name] for seed in seeds), 1) for name in ("once_s", "search_s", "each_s")
-    }
-    return {"bits_per_byte": table, "archs": float(seeds[0]["archs"]), **seconds}
+def _gaps(ours: Bits, theirs: Bits) -> Bits:
+    """What the first have more, where both were measured."""
+    return [None if None in (one, other) else one - other for one, other in zip(ours, theirs, strict=True)]
+
+
+def _some(values: Bits) -> list[float]:
+    """Those that were measured."""
+    return [value for value in values if value is not None]
+
+
+def _mean(values: Bits) -> float:
+    return statistics.fmean(_some(values))
+
+
+def _by_size(rows: list[Bits]) -> list[list[float] | None]:
+    """Mean and deviation of each size."""
+    return [_spread(_some(list(values))) if _some(list(values)) else None for values in zip(*rows, strict=True)]
+
+
+def _spread(values: list[float]) -> list[float]:
+    """Mean and deviation."""
+    return [round(statistics.fmean(values), 4), round(statistics.pstdev(values), 4)]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="seconds, to see that it runs; writes no results")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--scale", choices=("small", "full"), default="small")
-    args = parser.parse_args()
-    scale = SCALES["smoke" if args.smoke else args.scale]
-    count = 1 if args.smoke else args.seeds
-    torch.set_num_threads(1)
-    begun = time.perf_counter()
-    seeds = []
-    for seed in range(count):
-        seeds.append(compare(seed, scale, args.device))
-        print(seed, json.dumps(seeds[-1]), flush=True)
-    figures = {
-        "experiment": "instatune_lm",
-        "pretraining": scale["pretraining"],
-        "steps": scale["steps"],
-        "seeds": count,
-    }
-    figures |= {**summary(seeds), "seconds": round(time.perf_counter() - begun)}
-    if not args.smoke and args.scale == "small":
-        files.write(HERE / "results.json", json.dumps(figures, indent=1) + "\n")
-    print(json.dumps(figures))
+    """Runs what is asked for and prints the figures."""
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--runs", type=Path, help="folder of the runs")
+    words.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    words.add_argument("--seeds", type=int, default=3)
+    words.add_argument("--report", action="store_true", help="only the figures of what was run")
+    words.add_argument("--smoke", action="store_true", help="seconds, to see that it runs")
+    options = words.parse_args()
+    if options.smoke:
+        options.seeds, options.ways = 1, list(WAYS)[:4]
+    carry_out(everything, options, words)
 
 
 if __name__ == "__main__":
