@@ -130,7 +130,9 @@ def train_modules(
         targets: the modules of the model that is wanted.
         meta: those of the trained meta model, as many.
         task: data and loss.
-        teachers: modules of a trained teacher, as many (m2mKD); None trains on the labels alone (Deep Incubation).
+        teachers: modules of a trained teacher, as many (m2mKD); None trains on the labels alone (Deep Incubation).  Only modules
+            that fit the meta model teach: the authors' teacher was itself trained by Deep Incubation in the same meta model.
+            What those of a teacher trained end to end do in its place is measured in `experiments/incubation`.
         weight: α, of the teacher.
         temperature: softens both distributions.
         path: folder; each module has a training of its own below it, which resumes.
