@@ -280,7 +280,7 @@ def figures(folder: Path) -> dict[str, Any]:
     """Mean and deviation over the seeds of each figure of each way, printed as tables."""
     every = {way: rows for way in WAYS if (rows := rows_of(folder, way))}
     found: dict[str, Any] = {"experiment": "incubation"}
-    line("way", "seeds", "accuracy", "loss", "operations", "CPU seconds", "above as many operations, by seed")
+    line("way", "seeds", "accuracy", "loss", "operations", "CPU seconds", f"above {BASE}, by seed")
     line(*["---"] * 7)
     for way, rows in every.items():
         base = every.get(BASE, {})
