@@ -1,8 +1,8 @@
-"""What do stitches between three trained language models give?  See README.md.
+"""What do stitches between two language models at their plateau give, once trained with a teacher?  See README.md.
 
-    python experiments/stitch_lm/run.py [--smoke] [--seeds 3] [--device cpu|cuda] [--scale small|full]
+    python experiments/stitch_lm/run.py --runs FOLDER
 
-Prints one line a variant and seed, and one JSON line last.
+goes on where it stopped; --report prints the figures of the runs; --smoke takes seconds.  One JSON line last.
 """
 
 from __future__ import annotations
@@ -12,39 +12,92 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 import numpy as np
 import torch
+from runs_common.folder import carry_out, kept
 from scipy.stats import spearmanr
 from torch import nn
 
 import nas
 from nas import files
-from nas.train import Bucketed, Labels, LanguageModelling, Sampler, Training, Uniform, python_corpus, subnet_metrics
+from nas.train import Bucketed, LanguageModelling, Sampler, Uniform, as_supernet, python_corpus
 from searchspaces import sorted_lm, stitch
 from searchspaces.stitching_plan import Planner, SNNet, SNNetV2
 
-HERE = Path(__file__).parent
-SCALES: dict[str, dict[str, Any]] = {
-    "small": {"widths": (32, 48, 64), "depth": 3, "head": 16, "context": 64, "batch": 8, "limit": 1_000_000,
-              "merges": 256, "anchor_steps": 500, "steps": 300},
-    "full": {"widths": (256, 384, 512), "depth": 8, "head": 64, "context": 512, "batch": 32, "limit": 12_000_000,
-             "merges": 2048, "anchor_steps": 4000, "steps": 3000},
-    "smoke": {"widths": (8, 12, 16), "depth": 2, "head": 4, "context": 16, "batch": 4, "limit": 60_000,
-              "merges": 8, "anchor_steps": 4, "steps": 6},
-}  # fmt: skip
-VARIANTS: dict[str, tuple[type[Planner], bool, bool]] = {  # plan, least squares, by resource
-    "one-way, random": (SNNet, False, False),
-    "one-way": (SNNet, True, False),
-    "one-way, ROS": (SNNet, True, True),
-    "two-way": (SNNetV2, True, False),
+SMALL: dict[str, Any] = {"widths": (24, 48), "depth": 3, "head": 12, "context": 32, "batch": 8, "limit": 300_000}
+SMALL |= {"merges": 128, "anchor_steps": 3000, "rank": 4}
+SMOKE: dict[str, Any] = {"widths": (8, 12), "depth": 2, "head": 4, "context": 16, "batch": 4, "limit": 60_000}
+SMOKE |= {"merges": 8, "anchor_steps": 3, "rank": 2}
+FRESH, LR, GROUPS = 4e-3, 2e-3, 8
+"""Highest rates of drawn and of trained weights; ROS groups between the least and the most operations."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How paths are chosen and trained.
+
+    Attributes:
+        plan: of the paths.
+        grouped: paths are drawn by groups of like operations (ROS), else uniformly.
+        low_rank: stitches learn by low-rank updates (LoSA), else whole.
+        solved: stitches begin with the least-squares solution, else as `nn.Linear` draws them.
+        taught: by the largest anchor and the labels, else by the labels.
+    """
+
+    plan: type[Planner] = SNNet
+    grouped: bool = False
+    low_rank: bool = False
+    solved: bool = True
+    taught: bool = True
+
+
+WAYS = {
+    "one-way": Way(),
+    "two-way": Way(plan=SNNetV2),
+    "one-way, ROS": Way(grouped=True),
+    "one-way, low rank": Way(low_rank=True),
+    "two-way, ROS": Way(plan=SNNetV2, grouped=True),
+    "one-way, no teacher": Way(taught=False),
+    "one-way, random": Way(solved=False),
 }
+"""The most important first, as all seeds of one go before the next."""
 
 
-def model(width: int, scale: dict[str, Any], task: LanguageModelling) -> Any:
+@dataclass
+class Case:
+    """What the ways of one seed share.
+
+    Attributes:
+        scale: sizes and lengths.
+        seed: of weights, files and windows.
+        task: the text.
+        anchors: trained alone, the smallest first.
+    """
+
+    scale: Mapping[str, Any]
+    seed: int
+    task: LanguageModelling
+    anchors: list[nn.Module]
+
+    @property
+    def teacher(self) -> nn.Module:
+        """The largest anchor."""
+        return self.anchors[-1]
+
+    def fit(self, net: nas.Supernet, sampler: Sampler, loss: nas.Loss, steps: int, lr: float) -> None:
+        """Train `net`."""
+        options: dict[str, Any] = {"steps": steps, "validate_every": steps, "lr": lr, "seed": self.seed}
+        nas.Training(net, self.task, sampler=sampler, loss=loss, **options).run(progress=False)
+
+
+def model(width: int, scale: Mapping[str, Any], task: LanguageModelling) -> Any:
     """The call that builds an anchor."""
     return sorted_lm.sorted_lm(
         width=width,
@@ -58,148 +111,171 @@ def model(width: int, scale: dict[str, Any], task: LanguageModelling) -> Any:
     )
 
 
-def anchor(width: int, task: LanguageModelling, steps: int, seed: int, args: argparse.Namespace) -> nn.Module:
-    """An anchor trained alone: a supernet of one arch."""
-    space = nas.Space(model(width, args.sizes, task), name="anchor")
-    net = nas.Supernet(space, example=task.example, seed=seed)
-    fit(net, task, Uniform(), args.device, steps=steps, lr=args.anchor_lr, seed=seed)
-    return net.cpu().extract(net.space.largest)
+def case_of(scale: Mapping[str, Any], seed: int, folder: Path) -> Case:
+    """Anchors are kept in `folder`."""
+    task = python_corpus(scale["context"], scale["batch"], merges=scale["merges"], limit=scale["limit"], seed=seed)
+    case = Case(scale, seed, task, [])
+    for width in scale["widths"]:
+        case.anchors.append(_anchor(case, width, folder / f"anchor {width}, {seed}.pt"))
+    return case
 
 
-def fit(net: nas.Supernet, task: LanguageModelling, sampler: Sampler, device: str, **options: Any) -> None:
-    """Train `net` with the labels."""
-    options["validate_every"] = options["steps"]
-    Training(net, task, sampler=sampler, loss=Labels(), device=device, **options).run(progress=False)
+def _anchor(case: Case, width: int, file: Path) -> nn.Module:
+    """Trained alone, from drawn weights, on the labels."""
+    space = nas.Space(model(width, case.scale, case.task), name="anchor")
+    net = nas.Supernet(space, example=case.task.example, seed=case.seed)
+    if not file.exists():
+        case.fit(net, Uniform(), nas.Labels(), case.scale["anchor_steps"], FRESH)
+        with files.replacing(file) as half:
+            torch.save(net.extract(space.largest).state_dict(), half)
+    anchor = net.extract(space.largest)
+    anchor.load_state_dict(torch.load(file, weights_only=True))
+    return anchor
 
 
-def bits(module: nn.Module, task: LanguageModelling, args: argparse.Namespace) -> float:
-    """Bits per byte of a plain module."""
-    return task.evaluate(module.to(args.device), args.split, device=args.device)["bits_per_byte"]
+def longer(case: Case) -> dict[str, Any]:
+    """Bits per byte of the anchors, and once each has had its part of the steps that a supernet gets, at the same rate.
+
+    What they still gain says whether they were at their plateau; what they reach is the baseline of equal cost.
+    """
+    found: dict[str, Any] = {"given": [], "longer": [], "given_valid": [], "longer_valid": []}
+    begun, steps = time.process_time(), case.scale["steps"] // len(case.anchors)
+    for anchor in case.anchors:
+        net = as_supernet(anchor, example=case.task.example)
+        case.fit(net, Uniform(), nas.Labels(), steps, LR)
+        for name, module in (("given", anchor), ("longer", net.extract(net.space.largest))):
+            found[name].append(_bits(case.task, module))
+            found[f"{name}_valid"].append(_bits(case.task, module, "valid"))
+    return {**found, "seconds": time.process_time() - begun}
 
 
-def measure(net: nas.Supernet, task: LanguageModelling, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Cost and bits per byte of every route, anchors first."""
-    net.to(args.device)
-    rows = []
-    for arch in net.space.enumerate():
-        found = subnet_metrics(net, arch, task, args.split)
-        rows.append({"route": arch.choices["route"], "macs": net.macs(arch), "bits": found["bits_per_byte"]})
-    net.cpu()
-    return rows
+def _bits(task: LanguageModelling, module: nn.Module, split: Any = "test") -> float:
+    return task.evaluate(module, split)["bits_per_byte"]
 
 
-def line(macs: Sequence[float], anchors: Sequence[float], at: float) -> float:
-    """Bits per byte at `at` operations on the straight lines between the anchors."""
-    return float(np.interp(at, macs, anchors))
-
-
-def compare(seed: int, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every variant on the same anchors."""
-    sizes, start = args.sizes, time.perf_counter()
-    task = python_corpus(sizes["context"], sizes["batch"], merges=sizes["merges"], limit=sizes["limit"], seed=seed)
-    trained = [anchor(width, task, sizes["anchor_steps"], seed, args) for width in sizes["widths"]]
-    # What the fine-tuning of a supernet costs, spent on the anchors instead.
-    more = sizes["anchor_steps"] + sizes["steps"] // len(trained)
-    longer = [bits(anchor(width, task, more, seed, args), task, args) for width in sizes["widths"]]
-    print(f"seed {seed}: anchors trained in {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    rows = []
-    for variant, (plan, solved, bucketed) in VARIANTS.items():
-        start = time.perf_counter()
-        calls = [model(width, sizes, task) for width in sizes["widths"]]
-        net = stitch.supernet(stitch.space(calls, example=task.example, plan=plan()), weights=trained, seed=seed)
-        if solved:
-            stitch.least_squares(net, next(task.train_batches(0)).inputs)
-        before = measure(net, task, args)
-        spread = max(row["macs"] for row in before) - min(row["macs"] for row in before)
-        sampler = Bucketed(net.macs, spread / args.groups) if bucketed else Uniform()
-        fit(net, task, sampler, args.device, steps=sizes["steps"], lr=args.lr, seed=seed)
-        after = measure(net, task, args)
-        alone = [row for row in before if ">" not in row["route"]]
-        macs = [row["macs"] for row in alone]
-        kept = [row["bits"] for row in after if ">" not in row["route"]]
-        of_variant = [
-            {"seed": seed, "variant": variant, **row, "before": first["bits"],
-             "line": line(macs, [one["bits"] for one in alone], row["macs"]),
-             "line_longer": line(macs, longer, row["macs"]), "line_after": line(macs, kept, row["macs"])}
-            for first, row in zip(before, after, strict=True)
-        ]  # fmt: skip
-        rows += of_variant
-        shown = {name: value for name, value in figures(of_variant).items() if not isinstance(value, list)}
-        rounded = {name: round(value, 3) for name, value in shown.items()}
-        print({"seed": seed, "variant": variant, **rounded, "seconds": round(time.perf_counter() - start)}, flush=True)
-    return rows
-
-
-def figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of one variant and seed; fewer bits are better."""
-    stitched = [row for row in rows if ">" in row["route"]]
-    anchors = [row for row in rows if ">" not in row["route"]]
-
-    def share(name: str) -> float:
-        return 100 * statistics.mean(row["bits"] <= row[name] for row in stitched)
-
+def measure(net: nas.Supernet, task: LanguageModelling) -> dict[str, dict[str, float]]:
+    """Operations and bits per byte of every path."""
+    quality = nas.Accuracy(net, task, split="test")
     return {
-        "before": statistics.mean(row["before"] for row in stitched),
-        "after": statistics.mean(row["bits"] for row in stitched),
+        arch.choices["route"]: {"macs": net.macs(arch), "bits": quality(arch)["bits_per_byte"]}
+        for arch in net.space.enumerate()
+    }
+
+
+def trained(case: Case, way: Way) -> dict[str, Any]:
+    """Operations of every path, and its bits per byte before and after the training."""
+    begun, scale = time.process_time(), case.scale
+    calls = [model(width, scale, case.task) for width in scale["widths"]]
+    rank = scale["rank"] if way.low_rank else None
+    space = stitch.space(calls, example=case.task.example, plan=way.plan(), rank=rank)
+    net = stitch.supernet(space, weights=case.anchors, seed=case.seed)
+    if way.solved:
+        stitch.least_squares(net, next(case.task.calibration_inputs()))
+    before = measure(net, case.task)
+    macs = [row["macs"] for row in before.values()]
+    sampler = Bucketed(net.macs, (max(macs) - min(macs)) / GROUPS) if way.grouped else Uniform()
+    case.fit(net, sampler, nas.Teacher(case.teacher) if way.taught else nas.Labels(), scale["steps"], LR)
+    after = measure(net, case.task)
+    rows = {route: {**row, "before": before[route]["bits"]} for route, row in after.items()}
+    stitches = sum(one.numel() for name, one in net.named_parameters() if "stitches" in name and one.requires_grad)
+    return {"rows": rows, "stitch_parameters": stitches, "seconds": time.process_time() - begun}
+
+
+def of_run(run: Mapping[str, Any], anchors: Mapping[str, Any]) -> dict[str, float]:
+    """Figures of one way and seed; fewer bits are better, and a line joins the anchors' bits over their operations."""
+    rows = run["rows"]
+    alone = sorted((row["macs"], row["bits"]) for route, row in rows.items() if ">" not in route)
+    macs, after = zip(*alone, strict=True)
+    lines = {"line": anchors["given"], "line_longer": anchors["longer"], "line_after": after}
+    stitched = [row for route, row in rows.items() if ">" in route]
+    found = {
+        "paths": float(len(stitched)),
+        "before": statistics.fmean(row["before"] for row in stitched),
+        "bits": statistics.fmean(row["bits"] for row in stitched),
         "worst": max(row["bits"] for row in stitched),
-        "reach_line_percent": share("line"),
-        "reach_line_longer_percent": share("line_longer"),
-        "reach_line_after_percent": share("line_after"),
-        "over_line": statistics.mean(row["bits"] - row["line"] for row in stitched),
-        "over_line_longer": statistics.mean(row["bits"] - row["line_longer"] for row in stitched),
-        "spearman": float(spearmanr([row["macs"] for row in rows], [row["bits"] for row in rows]).statistic),
-        "anchors_alone": [row["line"] for row in anchors],
-        "anchors_longer": [row["line_longer"] for row in anchors],
-        "anchors_after": [row["bits"] for row in anchors],
-        "routes": len(rows),
+        "spearman": _ranked(list(rows.values())),
+        "spearman_stitched": _ranked(stitched),
+        "stitch_parameters": float(run["stitch_parameters"]),
     }
+    for name, bits in lines.items():
+        over = [row["bits"] - float(np.interp(row["macs"], macs, bits)) for row in stitched]
+        found[f"reach_{name}_percent"] = 100 * statistics.fmean(each <= 0 for each in over)
+        found[f"over_{name}"] = statistics.fmean(over)
+    for number, bits in enumerate(after):
+        found[f"anchor_{number}_after"] = bits
+    return found
 
 
-def summary(rows: list[dict[str, Any]], args: argparse.Namespace) -> dict[str, Any]:
-    """Mean and deviation over seeds of each figure of each variant."""
-    seeds = sorted({row["seed"] for row in rows})
-    variants: dict[str, Any] = {}
-    for variant in VARIANTS:
-        found = [figures([row for row in rows if (row["seed"], row["variant"]) == (seed, variant)]) for seed in seeds]
-        variants[variant] = {}
-        for name in found[0]:
-            values = np.array([one[name] for one in found], dtype=float)
-            pair = [np.round(values.mean(0), 3).tolist(), np.round(values.std(0), 3).tolist()]
-            variants[variant][name] = pair[0] if name == "routes" else pair
-    return {
-        "experiment": "stitch_lm",
-        "scale": args.scale,
-        "device": args.device,
-        "split": args.split,
-        "seeds": len(seeds),
-        "variants": variants,
-    }
+def _ranked(rows: list[dict[str, float]]) -> float:
+    """Rank correlation of operations and quality."""
+    return float(-spearmanr([row["macs"] for row in rows], [row["bits"] for row in rows]).statistic)
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    """Mean and deviation over the seeds of each figure of each way, and of the anchors."""
+    anchors = _runs(folder, "anchors")
+    if not anchors:
+        return {"seeds": 0}
+    found: dict[str, Any] = {"anchors": _summary([_flat(one) for one in anchors.values()]), "seeds": len(anchors)}
+    for name in WAYS:
+        runs = _runs(folder, name)
+        if runs:
+            found[name] = _summary([of_run(run, anchors[seed]) for seed, run in runs.items()])
+            found[name] |= {"seeds": len(runs), "cpu_seconds": round(_mean(run["seconds"] for run in runs.values()))}
+    return found
+
+
+def _flat(anchors: Mapping[str, Any]) -> dict[str, float]:
+    lists = {name: each for name, each in anchors.items() if isinstance(each, list)}
+    return {f"{name}_{number}": bits for name, each in lists.items() for number, bits in enumerate(each)}
+
+
+def _summary(runs: list[dict[str, float]]) -> dict[str, Any]:
+    values = {name: [run[name] for run in runs] for name in runs[0]}
+    return {name: [round(_mean(each), 3), round(statistics.pstdev(each), 3)] for name, each in values.items()}
+
+
+def _mean(values: Any) -> float:
+    return statistics.fmean(values)
+
+
+def _runs(folder: Path, name: str) -> dict[int, dict[str, Any]]:
+    """What was kept of a way, by seed."""
+    paths = {int(path.stem.removeprefix(f"{name}, ")): path for path in folder.glob(f"{name}, [0-9]*.json")}
+    return {seed: json.loads(paths[seed].read_text()) for seed in sorted(paths)}
+
+
+def everything(options: argparse.Namespace, folder: Path) -> None:
+    """Runs what is missing, and prints the figures."""
+    cases: dict[int, Case] = {}
+    scale = {**(SMOKE if options.smoke else SMALL), "steps": options.steps}
+
+    def once(name: str, seed: int, make: Callable[[Case], dict[str, Any]]) -> None:
+        file = folder / f"{name}, {seed}.json"
+        if not file.exists() and seed not in cases:
+            cases[seed] = case_of(scale, seed, folder)
+        kept(file, lambda: make(cases[seed]))
+        print(f"{name}, seed {seed}", flush=True)
+
+    for name in () if options.report else ("anchors", *options.ways):
+        for seed in range(options.seeds):
+            once(name, seed, longer if name == "anchors" else lambda case, name=name: trained(case, WAYS[name]))
+    print(json.dumps(figures(folder)))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="seconds' worth, to see that it runs; writes no results")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--scale", choices=("small", "full"), default="small")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--anchor-lr", type=float, default=4e-3)
-    parser.add_argument("--lr", type=float, default=2e-3, help="of fine-tuning, the same for every variant")
-    parser.add_argument("--groups", type=int, default=8, help="ROS groups between the cheapest and the dearest")
-    parser.add_argument("--split", choices=("valid", "test"), default="test")
-    args = parser.parse_args()
-    if args.smoke:
-        args.seeds, args.scale = 1, "smoke"
-    args.sizes = SCALES[args.scale]
-    torch.set_num_threads(1)
-    start, rows = time.perf_counter(), []
-    for seed in range(args.first_seed, args.first_seed + args.seeds):
-        rows += compare(seed, args)
-    result = {**summary(rows, args), "seconds": round(time.perf_counter() - start)}
-    if not args.smoke and args.split == "test":
-        rounded = [{key: round(v, 4) if isinstance(v, float) else v for key, v in row.items()} for row in rows]
-        files.write(HERE / "results.json", json.dumps({**result, "rows": rounded}) + "\n")
-    print(json.dumps(result))
+    """Runs what is asked for and prints the figures."""
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--runs", type=Path, help="folder of the runs")
+    words.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    words.add_argument("--seeds", type=int, default=3)
+    words.add_argument("--steps", type=int, default=1800, help="of a supernet, and of both anchors for the baseline")
+    words.add_argument("--report", action="store_true", help="only the figures of what was run")
+    words.add_argument("--smoke", action="store_true", help="seconds, to see that it runs")
+    options = words.parse_args()
+    if options.smoke:
+        options.seeds, options.steps, options.ways = 1, 4, ["one-way", "two-way, ROS", "one-way, low rank"]
+    carry_out(everything, options, words)
 
 
 if __name__ == "__main__":
