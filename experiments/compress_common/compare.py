@@ -194,12 +194,12 @@ def _measured(case: Case, way: str) -> dict[str, Any]:
         quality = nas.Accuracy(net, case.task, split="test").measure_module(module)
         rows[name] = {**quality, **nas.Costs(net)(net.space.largest), **case.memory(net)(net.space.largest)}
     if case.device is not None:
-        for name, (ms, share) in _in_turns(case, found).items():
+        for name, (ms, share) in in_turns(case, found).items():
             rows[name] |= {"latency_ms": ms, "latency_share": share}
     return {"rows": rows, "seconds": time.process_time() - begun}
 
 
-def _in_turns(case: Case, modules: Mapping[str, nn.Module]) -> dict[str, tuple[float, float]]:
+def in_turns(case: Case, modules: Mapping[str, nn.Module]) -> dict[str, tuple[float, float]]:
     """Latency of each, and its share of the original's at the same time."""
     assert case.device is not None
     each = [case.model, *modules.values()]

@@ -10,10 +10,11 @@ import warnings
 from typing import Any
 
 import torch
-from compress_common.compare import Case
+from compress_common.compare import Case, in_turns
 from torch import nn
 
 import nas
+from nas.compressing import parse_budget
 from nas.compressing.calibration import first_batches
 from nas.train import as_supernet
 
@@ -129,6 +130,8 @@ def _plain(module: nn.Module) -> nn.Module:
 
 
 def _cost(model: nn.Module, case: Case) -> float:
-    """The budget's metric of a module."""
+    """The budget's metric of a module; of its latency the share of the original's, measured in turns."""
+    if parse_budget(case.budget).metric == "latency_ms":
+        return in_turns(case, {"": model})[""][1]
     net = as_supernet(model, example=case.task.example)
     return case.costs(net)(net.space.largest)
