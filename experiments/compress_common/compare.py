@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runs_common.folder import carry_out as carry_out  # noqa: PLC0414
-from runs_common.folder import kept as kept  # noqa: PLC0414
+from runs_common.folder import kept
 from torch import nn
 
 import nas

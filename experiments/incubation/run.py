@@ -24,8 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from compress_common.compare import carry_out, kept, trained
+from compress_common.compare import trained
 from glyphs.letters import CAPITALS_AND_DIGITS, glyphs
+from runs_common.folder import carry_out, kept
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
