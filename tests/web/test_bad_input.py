@@ -217,6 +217,9 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path: Path, monkeypatch: p
 
 def test_a_locked_database_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.web.opened.PATIENCE_S", 0.2)
+    monkeypatch.setattr(
+        "nas.store.sqlite.BUSY_S", 0.2
+    )  # the lock is held until the answer is there, however long that is
     path = tmp_path / "new.db"
     open_store(path).close()
     with client(path) as one:
