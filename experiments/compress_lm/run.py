@@ -44,7 +44,7 @@ def main() -> None:
     if options.smoke:
         options.budgets, options.ways, options.seeds, options.epochs = ["memory 70%"], ["ours", "magnitude"], 1, 1
         options.evaluations = 12
-    carry_out(everything, options, words, free=["evaluations"])
+    carry_out(everything, options, words)
 
 
 def prepared(folder: Path, smoke: bool) -> tuple[LanguageModelling, nn.Module]:

@@ -364,7 +364,7 @@ def main() -> None:
             picture(folder, options.picture)
         print(json.dumps(figures(folder)))
 
-    carry_out(all_of_it, options, words, ["glyphs"], free=["picture", "turns"])
+    carry_out(all_of_it, options, words, ["glyphs"], free=["picture"])
 
 
 if __name__ == "__main__":

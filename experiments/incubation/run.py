@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from compress_common.compare import trained
 from glyphs.letters import CAPITALS_AND_DIGITS, glyphs
-from runs_common.folder import carry_out, kept
+from runs_common.folder import by_seed, carry_out, kept
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
@@ -279,7 +279,7 @@ def row_of(bench: Bench, way: str) -> Row:
 
 def figures(folder: Path) -> dict[str, Any]:
     """Mean and deviation over the seeds of each figure of each way, printed as tables."""
-    every = {way: rows for way in WAYS if (rows := rows_of(folder, way))}
+    every = {way: rows for way in WAYS if (rows := by_seed(folder, way))}
     found: dict[str, Any] = {"experiment": "incubation"}
     line("way", "seeds", "accuracy", "loss", "operations", "CPU seconds", f"above {BASE}, by seed")
     line(*["---"] * 7)
@@ -302,12 +302,6 @@ def figures(folder: Path) -> dict[str, Any]:
         cells = [cell(own[name], 1) if name in own else "—" for name in ("meta", *PLACES, "untuned", "accuracy")]
         line(way, " / ".join(map(str, rows_now[0]["steps"])), *cells)
     return found
-
-
-def rows_of(folder: Path, way: str) -> dict[int, Row]:
-    """By seed."""
-    names = [(file, *file.stem.rpartition(", ")[::2]) for file in folder.glob("*, *.json")]
-    return dict(sorted((int(seed), json.loads(file.read_text())) for file, name, seed in names if name == way))
 
 
 def line(*cells: str) -> None:

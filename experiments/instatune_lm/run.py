@@ -24,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import torch
-from runs_common.folder import carry_out, kept
+from runs_common.folder import by_seed, carry_out, kept
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import nas
 from nas import files
-from nas.train import Sampler
+from nas.train import FixedList, Sampler
 from nas.train.text import BytePairs, LanguageModelling, split_by_file
 from searchspaces import pretrained
 
@@ -48,19 +48,6 @@ FRESH = 4e-3
 """Highest learning rate of weights that are drawn; that of fine-tuning is the trainer's default."""
 Bits: TypeAlias = list[float | None]
 """Per byte of the test split, by arch; None was not measured."""
-
-
-class Only(Sampler):
-    """One arch at each step: that subnet by itself."""
-
-    def __init__(self, arch: nas.Arch) -> None:
-        self.arch = arch
-
-    def archs(self, space: nas.Space, step: int, rng: random.Random) -> list[nas.Arch]:  # noqa: ARG002
-        return [self.arch]
-
-    def describe(self) -> dict[str, Any]:
-        return {"class": "Only", "arch": self.arch.key}
 
 
 @dataclass
@@ -111,7 +98,7 @@ class Case:
         """Of the archs, or one in so many, each fine-tuned by itself from the pretrained weights."""
         loss = nas.Teacher(self.teacher)
         return [
-            None if number % every else self.bits(self.tuned(self.start, Only(arch), loss, steps), arch)
+            None if number % every else self.bits(self.tuned(self.start, FixedList([arch.choices]), loss, steps), arch)
             for number, arch in enumerate(self.archs())
         ]
 
@@ -182,7 +169,7 @@ def alone(model: nn.Module, task: LanguageModelling, seed: int, **options: Any) 
     """The whole model, trained by itself on the labels."""
     net = pretrained.supernet(model, example=task.example)
     options["validate_every"] = options["steps"]
-    nas.Training(net, task, sampler=Only(net.space.largest), loss=nas.Labels(), seed=seed, **options).run(False)
+    nas.Training(net, task, sampler=FixedList([{}]), loss=nas.Labels(), seed=seed, **options).run(False)
     return net.extract(net.space.largest)
 
 
@@ -261,7 +248,7 @@ def everything(options: argparse.Namespace, folder: Path) -> None:
 
 def figures(folder: Path) -> dict[str, Any]:
     """Means and deviations over the seeds: bits per byte by way and size, and what each way has more than the supernet."""
-    runs = {way: _runs(folder, way) for way in WAYS}
+    runs = {way: by_seed(folder, way) for way in WAYS}
     base = runs[REFERENCE]
     if not base:
         return {"seeds": 0}
@@ -283,12 +270,6 @@ def figures(folder: Path) -> dict[str, Any]:
                 "cpu_seconds": round(_mean([run["seconds"] for run in each.values()])),
             }
     return found
-
-
-def _runs(folder: Path, way: str) -> dict[int, dict[str, Any]]:
-    """What was kept of a way, by seed."""
-    paths = {int(path.stem.removeprefix(f"{way}, ")): path for path in folder.glob(f"{way}, [0-9]*.json")}
-    return {seed: json.loads(paths[seed].read_text()) for seed in sorted(paths)}
 
 
 def _gaps(ours: Bits, theirs: Bits) -> Bits:

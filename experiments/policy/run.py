@@ -282,7 +282,7 @@ def main() -> None:
     words.add_argument("--smoke", action="store_true")
     options = words.parse_args()
     sizes, ways = SMOKE if options.smoke else Sizes(), "-".join(options.ways).replace(", ", "_").replace(" ", "_")
-    with opened(options, words, optional=True, free=["brief"]) as folder:
+    with opened(options, words, optional=True) as folder:
         for seed in range(0 if options.report else sizes.seeds):
             kept_rows(
                 folder / f"{seed}-{ways}.json",

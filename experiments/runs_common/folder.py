@@ -36,6 +36,12 @@ def kept(file: Path, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def by_seed(folder: Path, way: str) -> dict[int, dict[str, Any]]:
+    """What was kept of a way, in files called "<way>, <seed>.json"; seeds ascend."""
+    named = [(*file.stem.rpartition(", ")[::2], file) for file in folder.glob("*, *.json")]  # a way may have a comma
+    return dict(sorted((int(seed), json.loads(file.read_text())) for name, seed, file in named if name == way))
+
+
 @contextmanager
 def opened(
     options: argparse.Namespace,

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import torch
-from runs_common.folder import carry_out, kept
+from runs_common.folder import by_seed, carry_out, kept
 from scipy.stats import spearmanr
 from torch import nn
 
@@ -213,12 +213,12 @@ def _ranked(rows: list[dict[str, float]]) -> float:
 
 def figures(folder: Path) -> dict[str, Any]:
     """Mean and deviation over the seeds of each figure of each way, and of the anchors."""
-    anchors = _runs(folder, "anchors")
+    anchors = by_seed(folder, "anchors")
     if not anchors:
         return {"seeds": 0}
     found: dict[str, Any] = {"anchors": _summary([_flat(one) for one in anchors.values()]), "seeds": len(anchors)}
     for name in WAYS:
-        runs = _runs(folder, name)
+        runs = by_seed(folder, name)
         if runs:
             found[name] = _summary([of_run(run, anchors[seed]) for seed, run in runs.items()])
             found[name] |= {"seeds": len(runs), "cpu_seconds": round(_mean(run["seconds"] for run in runs.values()))}
@@ -237,12 +237,6 @@ def _summary(runs: list[dict[str, float]]) -> dict[str, Any]:
 
 def _mean(values: Any) -> float:
     return statistics.fmean(values)
-
-
-def _runs(folder: Path, name: str) -> dict[int, dict[str, Any]]:
-    """What was kept of a way, by seed."""
-    paths = {int(path.stem.removeprefix(f"{name}, ")): path for path in folder.glob(f"{name}, [0-9]*.json")}
-    return {seed: json.loads(paths[seed].read_text()) for seed in sorted(paths)}
 
 
 def everything(options: argparse.Namespace, folder: Path) -> None:

@@ -84,3 +84,10 @@ def test_a_run_is_kept_whole(runs: ModuleType, tmp_path: Path) -> None:
         == runs.kept(file, lambda: {"a": 2})
         == json.loads(file.read_text())
     )
+
+
+def test_runs_of_a_way_are_its_own(runs: ModuleType, tmp_path: Path) -> None:
+    for name in ("end to end, 10", "end to end, 2", "end to end, 60 %, 0"):
+        runs.kept(tmp_path / f"{name}.json", lambda name=name: {"name": name})
+    assert list(runs.by_seed(tmp_path, "end to end")) == [2, 10]
+    assert runs.by_seed(tmp_path, "end to end, 60 %") == {0: {"name": "end to end, 60 %, 0"}}
