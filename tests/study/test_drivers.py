@@ -82,8 +82,13 @@ def _check(mine: Study) -> list[int]:
 
 
 @pytest.fixture
-def begun(tmp_path: Path) -> str:
-    """A folder where drivers say that they have worked."""
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder where drivers say that they have worked.
+
+    Their turns to measure are among themselves: a driver that waits for the other in the middle of an evaluation, and another
+    test that waits to measure alone and lets nobody in before, would wait for each other for ever.
+    """
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     (tmp_path / "begun").mkdir()
     return str(tmp_path / "begun")
 
