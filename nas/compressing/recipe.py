@@ -22,6 +22,7 @@ from nas.checking import Count, Natural, NonNegative, Probability, checked
 from nas.compressing import card
 from nas.compressing.budgets import Budget, parse_budgets
 from nas.compressing.calibration import LOSS, Calibration, first_batches
+from nas.compressing.filling import filled, larger
 from nas.compressing.kept import Kept
 from nas.compressing.memory import Cache
 from nas.compressing.near import Near
@@ -40,7 +41,7 @@ from nas.evaluate.base import Evaluator
 from nas.hardware import Device, Target, target_of
 from nas.identity import jsonable
 from nas.metrics import Constraint
-from nas.search import Algorithm, Surrogate
+from nas.search import Algorithm, Given, Surrogate
 from nas.space import Arch, Space
 from nas.study import Study
 from nas.supernet import Supernet, checkpoint, factorize, fit_linear, reorder
@@ -81,6 +82,7 @@ def compress(
     train_device: str = "cpu",
     best: str = "",
     algorithm: Algorithm | None = None,
+    fill: bool = True,
     workers: Natural = 0,
     options: Mapping[str, Any] | None = None,
     cache: Cache | None = None,
@@ -118,6 +120,8 @@ def compress(
         train_device: where networks are trained, and measured before they are: "cpu", "cuda", "cuda:1".
         best: metric of the task that decides between tuned networks, as "max accuracy"; "min loss" unless given.
         algorithm: of the search.
+        fill: make what the search found larger, a candidate at a time, while it stays within the budget and loses no more; for
+            it at most as many networks are measured as in a study of the search.
         workers: processes of the search; 0 is this one.
         options: of `nas.elastic`.
         cache: (batch, length) of sequences that a decoder writes: counts its key-value cache, for budgets as "memory_mib <= 50%"
@@ -183,6 +187,7 @@ def compress(
         best=metric,
         order=order,
         algorithm=algorithm,
+        fill=fill,
         cache=cache,
         training=dict(training),
         stages=Stages(names, path, show=progress),
@@ -359,7 +364,10 @@ class Compression:
         with stages.stage(SEARCH, f"{len(verdicts) + 1} studies of {self._trials(warmed)} networks each"):
             search = self.search(warmed, costs)
             for verdict in verdicts:
-                plans.append(tuning.plan([self.within(warmed, costs, verdict), search], verdict))
+                studies = [self.within(warmed, costs, verdict), search]
+                plan = tuning.plan(studies, verdict)
+                grown = self.filled(warmed, verdict, plan) if self.settings.fill else []
+                plans.append(tuning.plan([*studies, *grown], verdict) if grown else plan)
         for plan in plans:
             self.say(str(plan))
         return search, plans
@@ -382,6 +390,34 @@ class Compression:
         study.run(workers=self.settings.workers, progress=self.settings.stages.show)
         return study
 
+    def filled(self, warmed: Supernet, verdict: Verdict, plan: Plan) -> list[Study]:
+        """Studies of what the plan's networks grow into, within its budget."""
+        costs, sizes, studies = self._kept(warmed), Costs(warmed), list[Study]()
+        cost, bound = cost_by(verdict.budget.metric, costs), verdict.constraint.bound
+
+        def size(arch: Arch) -> tuple[float, float]:
+            found = sizes(arch)
+            return found["macs"], found["params"]
+
+        def losses(archs: Sequence[Arch]) -> dict[Arch, float]:
+            if not archs:
+                return {}
+            study = self._study("filled", warmed, costs, [f"min {LOSS}"], archs=archs)
+            study.run(workers=self.settings.workers, progress=self.settings.stages.show)
+            studies.append(study)
+            found = {arch: study.record.lookup(arch.key) for arch in archs}
+            return {arch: one.measurements[LOSS] for arch, one in found.items() if one and LOSS in one.measurements}
+
+        for arch in plan.archs:
+            filled(
+                arch,
+                wider=lambda one: [near for near in larger(warmed.space, one, size) if warmed.has(near)],
+                fits=lambda one: cost(one) <= bound,
+                losses=losses,
+                most=max(1, self._trials(warmed) // len(plan.archs)),
+            )
+        return studies
+
     def _study(
         self,
         name: str,
@@ -389,12 +425,15 @@ class Compression:
         costs: Sequence[Evaluator],
         objectives: Sequence[str],
         constraint: Constraint | None = None,
+        *,
+        archs: Sequence[Arch] = (),
     ) -> Study:
+        """Of the networks that the search asks for, or of some that are given."""
         settings = self.settings
         quality = Calibration(warmed, self.task, batches=settings.batches, device=settings.train_device)
         where = warmed.source[1] if warmed.source else ""
         evaluators = [Once(quality, _key, settings.folder / MEASURED), *costs]
-        algorithm = settings.algorithm or Surrogate()
+        algorithm = Given(archs) if archs else settings.algorithm or Surrogate()
         bound = None if constraint is None else str(constraint)
         return Study(
             f"{name}-{named(list(objectives), bound, where, told(evaluators, algorithm))}",
@@ -404,7 +443,7 @@ class Compression:
             evaluators=evaluators,
             algorithm=algorithm,
             store=settings.store,
-            trials=self._trials(warmed),
+            trials=len(archs) or self._trials(warmed),
         )
 
     def _trials(self, net: Supernet) -> int:

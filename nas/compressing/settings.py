@@ -27,6 +27,7 @@ class Settings:
         warmup: epochs in which all networks of about the budgets' sizes are trained together.
         race: candidates of a budget.
         best: decides between tuned networks.
+        fill: whether what the search leaves of a budget is filled.
         cache: batch and length of sequences whose key-value cache is counted.
         hidden: weight of the distance of layers from the original's.
         tune: "network" tunes one for each budget, "family" the networks of the search together.
@@ -51,6 +52,7 @@ class Settings:
     best: Metric
     order: str
     algorithm: Algorithm | None
+    fill: bool
     cache: Cache | None
     training: Mapping[str, Any]
     stages: Stages
