@@ -365,9 +365,7 @@ class Compression:
             search = self.search(warmed, costs)
             for verdict in verdicts:
                 studies = [self.within(warmed, costs, verdict), search]
-                plan = tuning.plan(studies, verdict)
-                grown = self.filled(warmed, verdict, plan) if self.settings.fill else []
-                plans.append(tuning.plan([*studies, *grown], verdict) if grown else plan)
+                plans.append(self.grown(warmed, tuning, tuning.plan(studies, verdict), studies))
         for plan in plans:
             self.say(str(plan))
         return search, plans
@@ -390,8 +388,21 @@ class Compression:
         study.run(workers=self.settings.workers, progress=self.settings.stages.show)
         return study
 
-    def filled(self, warmed: Supernet, verdict: Verdict, plan: Plan) -> list[Study]:
+    def grown(self, warmed: Supernet, tuning: Tuning, plan: Plan, studies: Sequence[Study]) -> Plan:
+        """The plan after its networks grew into what is left of its budget."""
+        if not self.settings.fill:
+            return plan
+        found = tuning.plan([*studies, *self.filled(warmed, plan)], plan.verdict)
+        if found.archs[0] != plan.archs[0]:
+            self.say(
+                f"fill: the best grew from {plan.share:.1%} to {found.share:.1%} of {plan.verdict.budget}, {LOSS} from "
+                f"{human(plan.measured[LOSS])} to {human(found.measured[LOSS])}"
+            )
+        return found
+
+    def filled(self, warmed: Supernet, plan: Plan) -> list[Study]:
         """Studies of what the plan's networks grow into, within its budget."""
+        verdict = plan.verdict
         costs, sizes, studies = self._kept(warmed), Costs(warmed), list[Study]()
         cost, bound = cost_by(verdict.budget.metric, costs), verdict.constraint.bound
 

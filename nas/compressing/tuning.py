@@ -53,11 +53,15 @@ class Plan:
     measured: Mapping[str, float]
     tried: int
 
+    @property
+    def share(self) -> float:
+        """Of the budget, that the best costs."""
+        return self.measured[self.verdict.budget.metric] / self.verdict.constraint.bound
+
     def __str__(self) -> str:
-        budget, bound = self.verdict.budget, self.verdict.constraint.bound
         return (
-            f"search: {self.tried} networks within {budget}; the best has {LOSS} {human(self.measured[LOSS])} and fills "
-            f"{self.measured[budget.metric] / bound:.1%} of the budget"
+            f"search: {self.tried} networks within {self.verdict.budget}; the best has {LOSS} {human(self.measured[LOSS])} and "
+            f"fills {self.share:.1%} of the budget"
         )
 
 

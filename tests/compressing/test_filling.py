@@ -159,6 +159,8 @@ def test_a_compression_that_is_filled_searches_once_and_is_no_worse(
             rows = [store.open_study(name).trials() for name in grown]
         assert all((one["macs"] <= choice.bound).all() for one in rows)
         (note,) = (note for note in made.notes if note.startswith("search: "))
+        grew = [one for one in made.notes if one.startswith("fill: the best grew from ")]
+        assert not grew or (fill and grew[0].endswith(f"to {note.split('calibration_loss ')[1].split()[0]}"))
         return float(note.split("calibration_loss ")[1].split()[0])
 
     before, after = untuned(False), untuned(True)
