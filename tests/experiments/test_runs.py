@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
-from tests.experiments.scripts import script
+from tests.experiments.scripts import ROOT, script
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +92,19 @@ def test_runs_of_a_way_are_its_own(runs: ModuleType, tmp_path: Path) -> None:
         runs.kept(tmp_path / f"{name}.json", lambda name=name: {"name": name})
     assert list(runs.by_seed(tmp_path, "end to end")) == [2, 10]
     assert runs.by_seed(tmp_path, "end to end, 60 %") == {0: {"name": "end to end, 60 %, 0"}}
+
+
+def test_a_search_of_fewer_evaluations_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    searching = script("search_common/runs.py")
+    problem, file = searching.Problem([6, 6], lambda genes: genes.astype(float)), tmp_path / "p, random, 0.npz"
+
+    def points(evaluations: int) -> list[list[float]]:
+        searching.one(problem, "random", 0, evaluations, file)
+        with np.load(file) as found:
+            return list(found["points"].tolist())
+
+    few, more = points(4), points(8)
+    assert (len(few), len(more)) == (4, 8)
+    assert more[:4] == few, "a seed proposes the same"
+    assert points(6) == more, "figures look at its beginning"
