@@ -26,6 +26,7 @@ from nas.compressing.uniform import ladder, largest_within
 from nas.evaluate import one_sample
 from nas.hardware import exclusive, measure_rounds
 from nas.hardware.device import parse_device
+from nas.metrics import parse_objective
 from nas.train import as_supernet
 
 
@@ -90,13 +91,15 @@ class Case:
         return budget.constraint({budget.metric: original}).bound
 
     def tuned(self, net: nas.Supernet, arch: nas.Arch, name: str) -> nn.Module:
-        """An arch trained by itself, taught by the original."""
+        """An arch trained by itself, taught by the original; as it was before, where that is better on the validation split."""
         options: dict[str, Any] = dict(self.training)
         if self.task.divergence is not None:
             options |= {"teacher": self.model, "weight": 0.5}
         trained = nas.Trained(self.task, self.folder / name, epochs=self.epochs, start=net, **options)
-        trained(arch)
-        return trained.extract(arch)
+        before = nas.Accuracy(net, self.task)
+        metric = parse_objective(self.best)
+        after = trained(arch)[metric.name] * metric.sign
+        return (before if before(arch)[metric.name] * metric.sign < after else trained).extract(arch)
 
     def tuned_module(self, module: nn.Module, name: str) -> nn.Module:
         """The same for a module that another library made."""
@@ -278,8 +281,10 @@ def _compressed(case: Case, name: str, **options: Any) -> dict[str, nn.Module]:
         cache=case.cache,
         **{**case.training, **options},
     )
-    choice = result.choices[0]
-    modules = {"ours": choice.found.model, "ours or uniform": choice.chosen.model}
+    choice, metric = result.choices[0], parse_objective(case.best)
+    ours = [choice.found, *([choice.untuned] if choice.untuned is not None else [])]
+    best = min(ours, key=lambda one: one.measured[metric.name] * metric.sign)
+    modules = {"ours": best.model, "ours or uniform": choice.chosen.model}
     return modules if choice.uniform is None else {**modules, "uniform": choice.uniform.model}
 
 

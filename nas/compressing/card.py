@@ -77,7 +77,7 @@ def family_rows(family: Family) -> list[list[str]]:
 def before_and_after(result: Compressed, choice: Choice) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of a table: each metric of the original, of the network that was found, and of uniform scaling."""
     columns = ["", "original", "found", "of the original", *(["uniform scaling"] if choice.uniform else [])]
-    found = choice.found.measured
+    found = choice.chosen.measured if choice.is_untuned else choice.found.measured
     rows = []
     for name, value in result.original.items():
         if name in found and name not in SPREAD.values():
@@ -99,6 +99,8 @@ def verdict(choice: Choice, original: Mapping[str, float]) -> str:
         if choice.is_uniform
         else "The network that the search found is chosen"
     )
+    if choice.is_untuned:
+        said += ", as it was before it was tuned: that made it worse"
     above = choice.excess(original)
     return said + (f"; {above}" if above else "")
 

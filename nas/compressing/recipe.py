@@ -487,14 +487,15 @@ class Compression:
                 continue
             beside = "" if one.uniform is None else f", uniform scaling {human(one.uniform.measured[name])}"
             which = "uniform scaling was better and is chosen" if one.is_uniform else "the found network is chosen"
+            which = "what it was before it was tuned is chosen" if one.is_untuned else which
             self.say(
                 f"{one.budget}: {name} {human(one.found.measured[name])} (original {human(original[name])}{beside}) at {metric} "
                 f"{human(cost)}, {cost / whole:.1%} of the original; {which}"
             )
-            if one.untuned is not None and self._is_worse(one.found.measured[name], one.untuned):
+            if one.untuned is not None and self._is_worse(one.found.measured[name], one.untuned.measured[name]):
                 self.say(
-                    f"{one.budget}: the found network was better before it was tuned, {name} {human(one.untuned)}; give a lower "
-                    "lr= or more epochs"
+                    f"{one.budget}: the found network was better before it was tuned, {name} {human(one.untuned.measured[name])}"
+                    f"{', and is chosen as it was' if one.is_untuned else ''}; give a lower lr= or more epochs"
                 )
             if more := one.excess(original):
                 self.say(f"{one.budget}: {more}; ask for a little less")

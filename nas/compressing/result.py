@@ -68,11 +68,12 @@ class Choice:
     Attributes:
         budget: as it was asked.
         bound: the same in the metric's unit.
-        found: the network of the search that won the race.
+        found: the network of the search that won the race, tuned.
         uniform: uniform scaling, trained as long; None where no uniform network is within the budget.
         is_uniform: uniform scaling was the better one, and is the choice.
         is_original: the original is within the budget, and is what was found; nothing was trained.
-        untuned: what decides, of the found network before it was tuned.
+        untuned: the found network before it was tuned; None where nothing was.
+        is_untuned: that was the best one, and is the choice.
         turns: latencies beside the original's, where a device of this machine is given.
     """
 
@@ -82,12 +83,15 @@ class Choice:
     uniform: Tuned | None
     is_uniform: bool
     is_original: bool = False
-    untuned: float | None = None
+    untuned: Tuned | None = None
+    is_untuned: bool = False
     turns: Turns | None = None
 
     @property
     def chosen(self) -> Tuned:
-        """The better one of the two, on the validation split."""
+        """The best of them, on the validation split."""
+        if self.is_untuned and self.untuned is not None:
+            return self.untuned
         return self.uniform if self.is_uniform and self.uniform is not None else self.found
 
     def cost(self, original: Mapping[str, float]) -> tuple[float, float]:

@@ -136,7 +136,7 @@ class Tuning:
         wide = self._scaled(plans)
         tuned = self._study("tuned", self._tuned, winners, plans)
         uniform = self._study("uniform", self._uniform, wide, plans)
-        return [self._choice(plan, _of(tuned, arch), uniform) for plan, arch in zip(plans, winners, strict=True)]
+        return self._choices(plans, [_of(tuned, arch) for arch in winners], uniform)
 
     def whole(self, verdict: Verdict, quality: Accuracy) -> Choice:
         """The original, for a budget that it is within."""
@@ -167,9 +167,8 @@ class Tuning:
         found = self._study("family", Accuracy(kept, self._task), members, plans)
         uniform = self._study("uniform", self._uniform, wide, plans)
         assert found is not None
-        return [self._choice(plan, _best(found, members, plan, settings.best), uniform) for plan in plans], Family(
-            folder, kept, found
-        )
+        best = [_best(found, members, plan, settings.best) for plan in plans]
+        return self._choices(plans, best, uniform), Family(folder, kept, found)
 
     def _scaled(self, plans: Sequence[Plan]) -> list[Arch]:
         """Uniform scaling of each plan, trained by itself."""
@@ -182,13 +181,22 @@ class Tuning:
         with self._settings.stages.stage(stage, f"{many}{trained.epochs} epochs each" if archs else "none fits"):
             self._train(trained, archs, trained.epochs)
 
-    def _choice(self, plan: Plan, found: Tuned, uniform: Study | None) -> Choice:
-        """The better one of what was found and of uniform scaling."""
+    def _choices(self, plans: Sequence[Plan], found: Sequence[Tuned], uniform: Study | None) -> list[Choice]:
+        """Of each plan what was found, what that was before it was tuned, and uniform scaling."""
+        quality, archs = Accuracy(self._warmed, self._task), [one.arch for one in found]
+        begun = self._warmed.source[1] if self._warmed.source else ""
+        before = self._study("untuned", quality, archs, plans, where=begun)
+        return [self._choice(plan, one, _of(before, one.arch), uniform) for plan, one in zip(plans, found, strict=True)]
+
+    def _choice(self, plan: Plan, found: Tuned, untuned: Tuned, uniform: Study | None) -> Choice:
+        """The best of the three; what was tuned where they are equal, and what was found."""
         name, sign = self._settings.best.name, self._settings.best.sign
         other = None if plan.uniform is None else _of(uniform, plan.uniform)
-        is_uniform = other is not None and other.measured[name] * sign < found.measured[name] * sign
-        untuned = Accuracy(self._warmed, self._task)(found.arch)[name]
-        return Choice(plan.verdict.budget, plan.verdict.constraint.bound, found, other, is_uniform, untuned=untuned)
+        best = min(
+            (one for one in (found, other, untuned) if one is not None), key=lambda one: one.measured[name] * sign
+        )
+        budget, bound = plan.verdict.budget, plan.verdict.constraint.bound
+        return Choice(budget, bound, found, other, best is other, untuned=untuned, is_untuned=best is untuned)
 
     def _race(self, plans: Sequence[Plan]) -> list[Arch]:
         """For each plan the candidate that is best after an epoch, of which nothing is lost."""
@@ -229,8 +237,18 @@ class Tuning:
             options["hidden"] = settings.hidden
         return Trained(self._task, settings.folder / name, epochs=epochs, start=start, **options)
 
-    def _study(self, name: str, quality: Evaluator, archs: Sequence[Arch], plans: Sequence[Plan]) -> Study | None:
-        """A study of these archs, run to its end; None without any."""
+    def _study(
+        self, name: str, quality: Evaluator, archs: Sequence[Arch], plans: Sequence[Plan], where: str = ""
+    ) -> Study | None:
+        """A study of these archs, run to its end; None without any.
+
+        Args:
+            name: of it, with a hash of what it measures.
+            quality: what decides.
+            archs: in order; each once.
+            plans: say which costs are measured.
+            where: the weights are, where `quality` does not say so.
+        """
         wanted = list(dict.fromkeys(archs))
         if not wanted:
             return None
@@ -238,7 +256,7 @@ class Tuning:
         metrics = [f"min {metric}" for metric in dict.fromkeys(plan.verdict.budget.metric for plan in plans)]
         objectives, evaluators = [str(settings.best), *metrics], [quality, *self._costs]
         study = Study(
-            f"{name}-{named(objectives, told(evaluators, algorithm))}",
+            f"{name}-{named(objectives, told(evaluators, algorithm), *([where] if where else []))}",
             space=wanted[0].space,
             objectives=objectives,
             evaluators=evaluators,

@@ -56,10 +56,10 @@ def folder(first: Path, tmp_path: Path) -> Path:
     ("options", "trained_again", "searched_again"),
     [
         ({}, 0, 0),
-        ({"lr": 1e-3}, 3, 4),  # warm-up, what was found and uniform scaling; searches and studies of what was tuned
-        pytest.param({"teacher": 0.0}, 3, 4, marks=pytest.mark.slow),  # as the rate
+        ({"lr": 1e-3}, 3, 5),  # warm-up, what was found and uniform scaling; searches and studies of what was tuned
+        pytest.param({"teacher": 0.0}, 3, 5, marks=pytest.mark.slow),  # as the rate
         ({"epochs": 5, "candidates": 1}, 2, 2),  # the same warm-up and search
-        ({"best": "max accuracy"}, 0, 2),  # the same trainings, judged otherwise
+        ({"best": "max accuracy"}, 0, 3),  # the same trainings, judged otherwise
         ({"algorithm": nas.RandomSearch()}, None, None),
         pytest.param({"batches": 1}, None, None, marks=pytest.mark.slow),  # as the search
     ],
@@ -116,9 +116,15 @@ def test_a_tuning_that_makes_a_network_worse_is_told(tmp_path: Path) -> None:
     worse = compressed(tmp_path / "high", "macs <= 80%", lr=3.0, optimizer="sgd", clip=None, divergence=1e9, **options)
     choice, told = worse.choices[0], "the found network was better before it was tuned, loss"
     assert choice.untuned is not None
-    assert choice.untuned < choice.found.measured["loss"]
-    assert any(told in note and "give a lower lr=" in note for note in worse.notes)
-    assert told in (tmp_path / "high" / "README.md").read_text()
+    assert choice.untuned.measured["loss"] < choice.found.measured["loss"]
+    assert choice.is_untuned
+    assert choice.chosen is choice.untuned
+    alone = nas.Accuracy(supernet(), task()).measure_module(worse.model)
+    assert alone["loss"] == pytest.approx(choice.untuned.measured["loss"], rel=0.02), "with statistics of its own"
+    assert any(told in note and "is chosen as it was; give a lower lr=" in note for note in worse.notes)
+    card = (tmp_path / "high" / "README.md").read_text()
+    assert told in card
+    assert "as it was before it was tuned" in card
     better = compressed(tmp_path / "low", **options)
     assert not any(told in note for note in better.notes)
 
