@@ -1,8 +1,9 @@
 """Is a nested feed-forward layer as good as one trained alone, and is Mix'n'Match on the front?  See README.md.
 
-    python experiments/matformer_lm/run.py [--smoke] [--seeds 3] [--device cpu|cuda] [--scale small|full]
+    python experiments/matformer_lm/run.py --runs FOLDER [--seeds 3] [--steps 1000] [--device cpu|cuda] [--scale small|full]
 
-A decoder models the source text of Python's standard library.  Prints one line a seed and one JSON line last.
+A decoder models the source text of Python's standard library.  Goes on where it stopped; --smoke takes seconds.  Prints one line
+a seed and one JSON line last.
 """
 
 from __future__ import annotations
@@ -11,21 +12,22 @@ import argparse
 import json
 import random
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 import numpy as np
-import torch
+from runs_common.folder import carry_out, kept
 
 import nas
-from nas import files
 from nas.pareto import non_dominated
 from nas.train import FixedList, Granular, Sampler, Training, subnet_metrics
 from nas.train.text import LanguageModelling, python_corpus
 from searchspaces import matformer
 
-HERE = Path(__file__).parent
 FRACTIONS = (1, 2, 4, 8)
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {
@@ -46,7 +48,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "batch": 8,
         "merges": 256,
         "limit": 2_000_000,
-        "steps": 250,
+        "steps": 1000,
     },
     "full": {
         "depth": 12,
@@ -112,7 +114,7 @@ def mixes(space: nas.Space, count: int) -> dict[str, list[nas.Arch]]:
 def compare(task: LanguageModelling, seed: int, scale: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     """Test figures of each granularity for each way of training, and of mixes of the nested one."""
     uniform = FixedList([dict(arch.choices) for arch in matformer.granularities(make(scale, task, seed).space)])
-    steps, each = scale["steps"], len(FRACTIONS)
+    steps, each = args.steps or scale["steps"], len(FRACTIONS)
     methods: dict[str, tuple[Sampler, int]] = {
         "all_each_step": (uniform, steps),
         "one_each_step": (FixedList(uniform.choices, n=1), each * steps),  # as many passes
@@ -181,25 +183,31 @@ def summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Runs what is asked for and prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="seconds, to see that it runs; writes no results")
+    parser.add_argument("--runs", type=Path, help="folder of the runs")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="of each network alone; those of the scale unless given")
     parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--scale", choices=("small", "full"), default="small")
+    parser.add_argument("--smoke", action="store_true", help="seconds, to see that it runs")
     args = parser.parse_args()
+    if args.smoke:
+        args.seeds = 1
+    carry_out(everything, args, parser)
+
+
+def everything(args: argparse.Namespace, folder: Path) -> None:
+    """All seeds that are not there yet, and the figures."""
     scale = SCALES["smoke" if args.smoke else args.scale]
-    args.seeds = 1 if args.smoke else args.seeds
-    torch.set_num_threads(1)
-    begun = time.perf_counter()
-    seeds = []
+    begun, seeds = time.perf_counter(), []
     for seed in range(args.seeds):
-        seeds.append(compare(corpus(scale, seed), seed, scale, args))
+        file = folder / f"{seed}.json"
+        seeds.append(kept(file, lambda seed=seed: compare(corpus(scale, seed), seed, scale, args)))
         print(seed, json.dumps(seeds[-1]), flush=True)
-    figures = {"experiment": "matformer_lm", "steps": scale["steps"], "seeds": args.seeds, **summary(seeds)}
-    figures["seconds"] = round(time.perf_counter() - begun)
-    if not args.smoke and args.scale == "small":
-        files.write(HERE / "results.json", json.dumps(figures, indent=1) + "\n")
+    figures = {"experiment": "matformer_lm", "steps": args.steps or scale["steps"], "seeds": args.seeds}
+    figures |= {**summary(seeds), "seconds": round(time.perf_counter() - begun)}
     print(json.dumps(figures))
 
 
