@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Size = Callable[["Arch"], tuple[float, ...]]
 
 
-def larger(space: Space, arch: Arch, size: Size) -> list[Arch]:
+def larger(space: Space, arch: Arch, size: Size, has: Callable[[Arch], bool] | None = None) -> list[Arch]:
     """For each decision the next larger network of those that differ from `arch` in it, where there is one.
 
     What a decision activates, as the widths of a block that is kept again, has its largest candidates or its first ones.
@@ -23,11 +23,12 @@ def larger(space: Space, arch: Arch, size: Size) -> list[Arch]:
         space: of the arch.
         arch: that is made larger.
         size: operations, and parameters where these are equal.
+        has: whether there is such a network at all; only these have a size.  None: all of them.
     """
     now, found = size(arch), []
     for place, genes in enumerate(Replacements(space, arch, SPREAD).genes):
         ways = (one for gene in genes for one in _replaced(space, arch, place, gene))
-        above = [one for one in dict.fromkeys(ways) if size(one) > now]
+        above = [one for one in dict.fromkeys(ways) if (has is None or has(one)) and size(one) > now]
         if above:
             found.append(min(above, key=size))
     return list(dict.fromkeys(found))

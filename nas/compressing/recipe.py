@@ -422,7 +422,7 @@ class Compression:
         for arch in plan.archs:
             filled(
                 arch,
-                wider=lambda one: [near for near in larger(warmed.space, one, size) if warmed.has(near)],
+                wider=lambda one: larger(warmed.space, one, size, warmed.has),
                 fits=lambda one: cost(one) <= bound,
                 losses=losses,
                 most=max(1, self._trials(warmed) // len(plan.archs)),

@@ -65,6 +65,13 @@ def test_the_next_larger_network_of_each_decision() -> None:
     assert larger(space, space.largest, size) == []
 
 
+def test_a_network_that_there_is_not_has_no_size() -> None:
+    space = box()
+    there = [one for one in space.enumerate() if numbers(one)[0] != 2]
+    found = larger(space, space.smallest, lambda arch: (float(there.index(arch)),), lambda arch: arch in there)
+    assert [numbers(one) for one in found] == [(3, 1, 1), (1, 2, 1), (1, 1, 2)]
+
+
 def test_a_block_that_is_kept_again_may_be_narrow() -> None:
     @nas.model
     def deep(block: int, width: int) -> nn.Module:
