@@ -39,6 +39,7 @@ from nas.errors import EvaluationError, NasError, StudyError
 from nas.evaluate import Accuracy, Costs, Latency, Once
 from nas.evaluate.base import Evaluator
 from nas.hardware import Device, Target, target_of
+from nas.hardware.idle import wait_for_quiet, wait_s
 from nas.identity import jsonable
 from nas.metrics import Constraint
 from nas.search import Algorithm, Given, Surrogate
@@ -132,8 +133,9 @@ def compress(
     A budget that the original is within has the original as its choice, and nothing is trained for it.
 
     On a device of this machine every latency is measured in turns with the original's, which has what it had first: what else
-    runs slows both. What is about to be tuned is measured again, for longer, and given up where it is above the budget; and what
-    was tuned once more at the end (`Choice.turns`).
+    runs slows both, though not alike, so that it waits for a quiet machine first (NAS_WAIT_S seconds at most, 60 unless set).
+    What is about to be tuned is measured again, for longer, and given up where it is above the budget; and what was tuned once
+    more at the end (`Choice.turns`).
 
     A second call in the folder uses again what was made with the same options and makes the rest: with another lr= what is
     trained, with other batches= the search, too.  Another model, task, space or order needs another folder.
@@ -222,6 +224,7 @@ class Compression:
         """All of it."""
         settings = self.settings
         self._remember()
+        self.quiet()
         net, found = self.supernet()
         original = {**self._judge(net)(net.space.largest), **found.original}
         wanted = [verdict for verdict in found.verdicts if not verdict.wide]
@@ -261,6 +264,16 @@ class Compression:
         for line in text.splitlines():
             self.notes.append(line)
             self.settings.stages.say(line)
+
+    def quiet(self) -> None:
+        """Wait, for a bounded time, until this machine has room to measure latencies, and note where it has not."""
+        if not isinstance(self.settings.device, Device):
+            return
+        if not wait_for_quiet(wait_s(None), self.settings.stages.say, how="NAS_WAIT_S=0 in the environment"):
+            self.say(
+                "latencies are measured beside other work of this machine, which slows large networks more than small ones: on a "
+                "quiet one a network takes a larger share of the original's time"
+            )
 
     # -- the steps
 

@@ -58,6 +58,7 @@ def wait_for_quiet(
     limit_s: float,
     say: Say,
     *,
+    how: str = "--wait 0",
     load: Callable[[], float] = busy_cores,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
@@ -67,6 +68,7 @@ def wait_for_quiet(
     Args:
         limit_s: the longest wait; 0 does not look at all.
         say: told when the wait begins and how it ends; nothing where the machine is quiet.
+        how: to say that nothing is to be waited for.
         load: how many cores are busy.
         clock: in seconds.
         sleep: between two looks.
@@ -82,7 +84,7 @@ def wait_for_quiet(
         return True
     say(
         f"the machine is busy ({found:.1f} of {cores()} cores): waiting up to {limit_s:g} s for it to be quiet, since latencies "
-        "would be noisy; --wait 0 measures at once"
+        f"would be noisy; {how} measures at once"
     )
     while clock() - began < limit_s:
         sleep(min(_EVERY_S, max(0.0, limit_s - (clock() - began))))

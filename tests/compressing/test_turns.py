@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nas.compressing.turns import Beside, in_turns
-from nas.errors import StudyError
-from nas.hardware import Device
+from nas.errors import MetricError, StudyError
+from nas.hardware import Device, idle
 from nas.space import Space
 from tests.compressing.nets import supernet
+from tests.compressing.test_recipe import compressed
 from tests.conformance.evaluator import EvaluatorConformance
 
 
@@ -58,3 +63,28 @@ def test_a_folder_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "times").write_text("")
     with pytest.raises(StudyError, match="times"):
         in_turns(supernet(), [supernet().space.smallest], Device(), tmp_path / "times")
+
+
+@pytest.fixture
+def work() -> Iterator[None]:
+    """Two processes that are busy."""
+    spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(idle.cores())]
+    yield
+    for one in spinning:
+        one.kill()
+        one.wait()
+
+
+@pytest.mark.usefixtures("work")
+def test_a_busy_machine_is_said_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(wait: str, budget: str, **options: Any) -> bool:
+        monkeypatch.setenv("NAS_WAIT_S", wait)
+        with pytest.raises(MetricError, match="smallest"):
+            compressed(tmp_path / "net", budget, progress=True, **options)
+        return "latencies are measured beside other work of this machine" in capsys.readouterr().err
+
+    assert said("0.1", "latency_ms <= 0.000001%", device="cpu")
+    assert not said("0", "latency_ms <= 0.000001%", device="cpu"), "it does not look"
+    assert not said("0.1", "macs <= 0.000001%"), "nothing is measured"
