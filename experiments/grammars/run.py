@@ -60,8 +60,9 @@ def main() -> None:
         options.layers, options.few, options.steps, options.long = 3, 2, 2, 2
         options.least, options.width = 0.0, 4
     options.classes, found = 10 if options.smoke else 36, {}
-    needs = [] if options.parts == ["evonorm"] else ["glyphs"]  # which einspace is trained on
-    with opened(options, words, needs=needs, free=["known"]) as folder:
+    # Layers are judged on the digits: both parts have one folder, and this one needs no images.
+    needs, free = ([], ["known", "glyphs"]) if options.parts == ["evonorm"] else (["glyphs"], ["known"])
+    with opened(options, words, needs=needs, free=free) as folder:
         for name in options.parts or PARTS:
             if not options.report:
                 PARTS[name].everything(options, folder)

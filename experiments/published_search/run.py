@@ -127,12 +127,16 @@ def synthetic(folder: Path) -> None:
     made_up(folder, genes, columns)
 
 
+PARTS = {"tree": ("evaluations",), "devices": ("budget", "goal", "inner")}
+"""What each is told beside the rest."""
+
+
 def arguments() -> argparse.ArgumentParser:
     """Options."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--runs", type=Path, help="folder of the runs")
     words.add_argument("--tables", type=Path, help="folder with the tables of NAS-Bench-201")
-    words.add_argument("--parts", nargs="+", choices=("devices", "tree"), default=["tree", "devices"])
+    words.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     words.add_argument("--data", nargs="+", choices=devices.DATA, default=list(devices.DATA))
     words.add_argument("--seeds", type=int, default=20)
     words.add_argument("--evaluations", type=int, default=max(MARKS), help="of a search of the tree")
@@ -152,7 +156,9 @@ def main() -> None:
     options = words.parse_args()
     if options.smoke:
         options.data, options.seeds, options.evaluations, options.budget, options.inner = ["c10"], 1, 32, 60, 100
-    with opened(options, words, needs=["tables"], free=["data"]) as folder:
+    # What the other part alone is told may differ: both have one folder.
+    others = [one for part, own in PARTS.items() if part not in options.parts for one in own]
+    with opened(options, words, needs=["tables"], free=["data", *others]) as folder:
         if options.smoke:
             options.tables = folder / "tables"
             synthetic(options.tables)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,3 +108,20 @@ def test_a_search_of_fewer_evaluations_is_made_again(tmp_path: Path, monkeypatch
     assert (len(few), len(more)) == (4, 8)
     assert more[:4] == few, "a seed proposes the same"
     assert points(6) == more, "figures look at its beginning"
+
+
+def test_a_part_without_images_goes_into_the_folder_of_one_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the README of `grammars` says: first the one, then the other."""
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    monkeypatch.syspath_prepend(str(ROOT / "experiments" / "grammars"))
+    grammars = script("grammars/run.py")
+    part = SimpleNamespace(everything=lambda options, folder: None, figures=lambda folder: {})
+    monkeypatch.setattr(grammars, "PARTS", {"einspace": part, "evonorm": part})
+    (tmp_path / "glyphs.npz").write_bytes(b"one")
+    for arguments in (["einspace", "--glyphs", str(tmp_path / "glyphs.npz")], ["evonorm"], ["evonorm", "--report"]):
+        monkeypatch.setattr("sys.argv", ["run.py", *arguments, "--runs", str(tmp_path / "runs")])
+        grammars.main()
+    settings = next((tmp_path / "runs").glob("*.settings"))
+    assert json.loads(settings.read_text())["glyphs"].startswith("glyphs.npz (")
