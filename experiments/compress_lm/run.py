@@ -38,6 +38,7 @@ TRAIN, HELD = 32_768, 32_768
 def main() -> None:
     """Runs what is asked for and prints the figures."""
     words = parser(__doc__, BUDGETS, epochs=3)
+    words.add_argument("--lr", type=float, default=1e-3, help="highest rate of every way")
     words.add_argument("--searches", action="store_true", help="compare searches at equal evaluations instead")
     words.add_argument("--evaluations", type=int, default=240, help="of NSGA-II; the others have half")
     options = words.parse_args()
@@ -92,7 +93,7 @@ def compressed(options: argparse.Namespace, folder: Path, task: LanguageModellin
                 device="cpu" if kind == "latency" else None,
                 folder=folder / f"{budget}-{task.seed}",
                 epochs=options.epochs,
-                training={"lr": 1e-3},
+                training={"lr": options.lr},
                 options={"granule": granule(options)},
                 trials=12 if options.smoke else 120,
                 best="min loss",
