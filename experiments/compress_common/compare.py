@@ -21,12 +21,14 @@ from torch import nn
 import nas
 from nas.compressing import parse_budget
 from nas.compressing.recipe import compress
+from nas.compressing.settings import STORE
 from nas.compressing.turns import Beside
 from nas.compressing.uniform import ladder, largest_within
 from nas.evaluate import one_sample
 from nas.hardware import exclusive, measure_rounds
 from nas.hardware.device import parse_device
 from nas.metrics import parse_objective
+from nas.store import open_store
 from nas.train import as_supernet
 
 
@@ -208,6 +210,31 @@ def in_turns(case: Case, modules: Mapping[str, nn.Module]) -> dict[str, tuple[fl
     with exclusive():
         ms = measure_rounds(each, [one_sample(case.task.example)] * len(each), parse_device(case.device), rounds=16).ms
     return {name: (float(one), float(one / ms[0])) for name, one in zip(modules, ms[1:], strict=True)}
+
+
+def again(model: nn.Module, task: nas.Task, folder: Path, options: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Latencies of what runs of *ours* tuned, all in turns with the original, once more: on a quiet machine, say.
+
+    Args:
+        model: the original.
+        task: gives a sample.
+        folder: of the runs.
+        options: of `nas.elastic`.
+    """
+    net = nas.Supernet(nas.elastic(model, task.example, **options), example=task.example, weights=model)
+    modules = {"original": model}
+    for database in sorted(folder.glob(f"*-*/ours/{STORE}")):
+        with open_store(database) as store:
+            for name in store.names():
+                way = name.partition("-")[0]
+                if way in ("tuned", "uniform"):
+                    trial = store.open_study(name).trial(0)
+                    arch = net.space.from_row(trial.row, trial.schema)
+                    modules[f"{database.parent.parent.name}, {way}"] = net.extract(arch).eval()
+    with exclusive():
+        samples = [one_sample(task.example)] * len(modules)
+        ms = measure_rounds(list(modules.values()), samples, parse_device("cpu"), rounds=30, budget_s=0.03).ms
+    return {name: {"ms": float(one), "share": float(one / ms[0])} for name, one in zip(modules, ms, strict=True)}
 
 
 def parser(document: str | None, budgets: Sequence[str], *, epochs: int) -> argparse.ArgumentParser:

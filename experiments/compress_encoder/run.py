@@ -2,7 +2,8 @@
 
     python experiments/compress_encoder/run.py --weights FOLDER --runs FOLDER
 
-goes on where it stopped; --report prints the figures of the runs; --smoke takes seconds.  One JSON line last.  See README.md.
+goes on where it stopped; --report prints the figures of the runs, --again measures the networks of `nas.compress` once more, on a
+quiet machine, say; --smoke takes seconds.  One JSON line last.  See README.md.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "minilm"))
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from compress_common.compare import Case, figures, original_of, parser, run
+from compress_common.compare import Case, again, figures, original_of, parser, run
 from encoder import numbered, pretrained
 from functions import Pair, splits
 from runs_common.folder import carry_out
@@ -44,19 +45,24 @@ def search_for_code(folder: str | None, counts: tuple[int, int, int], seed: int)
 
 def main() -> None:
     """Runs what is asked for and prints the figures."""
-    words = parser(__doc__, BUDGETS, epochs=4)
+    words = parser(__doc__, BUDGETS, epochs=1)
     words.add_argument("--weights", help="folder with config.json, model.safetensors and tokenizer.json")
-    words.add_argument("--pairs", type=int, default=2000, help="to train on")
+    words.add_argument("--pairs", type=int, default=8000, help="to train on")
+    words.add_argument("--again", action="store_true", help="only measure what was tuned once more, all in turns")
     options = words.parse_args()
     if options.smoke:
-        options.budgets, options.ways, options.seeds, options.epochs = ["50%"], ["magnitude"], 1, 1
+        options.budgets, options.ways, options.seeds = ["50%"], ["magnitude"], 1
         options.weights, options.pairs = None, 64
-    carry_out(everything, options, words, ["weights"])
+    carry_out(everything, options, words, ["weights"], free=["again"])
 
 
 def everything(options: argparse.Namespace, folder: Path) -> None:
     """All runs that are not there yet, and the figures."""
     held, granule = ((32, 32), 8) if options.smoke else ((600, 600), 64)
+    if options.again:
+        task = search_for_code(options.weights, (64, *held), 0)
+        print(json.dumps(again(pretrained(options.weights), task, folder, {"granule": granule})))
+        return
     for seed in range(0 if options.report else options.seeds):
         task = search_for_code(options.weights, (options.pairs, *held), seed)
         net = pretrained(options.weights)
