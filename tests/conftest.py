@@ -21,8 +21,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["NAS_WAIT_S"] = "0"  # a test does not depend on what else the machine does
 # What commands note of the user's jobs stays out of the user's home.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="nas-state-")
-# Whoever starts the tests in the background (nohup, a shell's &) has it ignored, in every process that they start too.
+# Whoever starts the tests in the background (a shell's &, nohup) has these ignored, in every process that they start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 # How long an example takes says something about the machine.
