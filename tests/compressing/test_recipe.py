@@ -18,7 +18,7 @@ from tests.compressing.nets import Net, supernet, task, trained
 
 
 def compressed(folder: Path, budget: Any = "macs <= 50%", **options: Any) -> Compressed:
-    few = {"epochs": 3, "trials": 24, "batches": 2, "lr": 3e-3, "progress": False, **options}
+    few = {"epochs": 3, "trials": 24, "batches": 2, "lr": 3e-3, "progress": False, "fill": False, **options}
     return nas.compress(trained(), task(), budget, folder=folder, **few)
 
 

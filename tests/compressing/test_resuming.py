@@ -26,6 +26,7 @@ def compressed(folder: Path, budget: Any = "macs <= 50%", **options: Any) -> Com
         "batches": 2,
         "lr": 3e-3,
         "progress": False,
+        "fill": False,  # see test_filling.py
         "data": task(),
         **options,
     }
@@ -70,9 +71,7 @@ def test_what_options_decide_is_made_again(
     before, known = trainings(folder), studies(folder)
     again = compressed(folder, **options)
     assert before <= trainings(folder), "nothing is lost"
-    made, new = trainings(folder) - before, studies(folder) - known
-    searched = {name for name in new if not name.startswith("filled")}  # one for each pass, however many there are
-    assert options or not new
+    made, searched = trainings(folder) - before, studies(folder) - known
     if trained_again is None:
         assert {name.partition("-")[0] for name in searched} >= {"search", "within"}
         assert not any(name.startswith("warmed") for name in made)
