@@ -23,7 +23,7 @@ from nas.compressing import card
 from nas.compressing.budgets import Budget, parse_budgets
 from nas.compressing.calibration import LOSS, Calibration, first_batches
 from nas.compressing.filling import filled, larger
-from nas.compressing.kept import Kept
+from nas.compressing.kept import Kept, kept
 from nas.compressing.memory import Cache
 from nas.compressing.near import Near
 from nas.compressing.profiling import Profile, Verdict, check_metrics, memory_of, profile
@@ -266,10 +266,19 @@ class Compression:
             self.settings.stages.say(line)
 
     def quiet(self) -> None:
-        """Wait, for a bounded time, until this machine has room to measure latencies, and note where it has not."""
-        if not isinstance(self.settings.device, Device):
+        """Wait, for a bounded time, until this machine has room to measure latencies, and note where it had not.
+
+        Once for a folder: a second call uses the latencies that are kept, and has the same note.
+        """
+        path, limit_s = self.settings.folder / TIMES / "machine.json", wait_s(None)
+        if not isinstance(self.settings.device, Device) or not (limit_s or path.exists()):
             return
-        if not wait_for_quiet(wait_s(None), self.settings.stages.say, how="NAS_WAIT_S=0 in the environment"):
+
+        def looked() -> dict[str, float]:
+            say = self.settings.stages.say
+            return {"quiet": float(wait_for_quiet(limit_s, say, how="NAS_WAIT_S=0 in the environment"))}
+
+        if not kept(path, looked, ["quiet"])["quiet"]:
             self.say(
                 "latencies are measured beside other work of this machine, which slows large networks more than small ones: on a "
                 "quiet one a network takes a larger share of the original's time"
