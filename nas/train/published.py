@@ -1,7 +1,5 @@
 """Published searches on shared weights as settings of a training: a policy, which archs are trained, and what they are taught.
 
->>> nas.Training(net, task, steps=9000, **nas.train.published.tunas(cost, 2e6, steps=9000))  # doctest: +SKIP
-
 Each is what its authors' code does as far as it is a setting here, and its docstring says what is not.  Schedules are shares of
 the training, and rates are theirs, for trainings of theirs: tens of thousands of steps of a policy.  In shorter ones its logits
 hardly move; give `lr=`.  Options given by name replace theirs.
@@ -36,6 +34,9 @@ def tunas(cost: Cost, target: Positive, *, steps: Count, batch: Count = 64, **op
     moving average of 0.95.  In the first quarter the largest arch is trained with a probability that falls from 1 to 0.  Not
     here: all operations of a choice at once in that quarter, since here an arch has one.
 
+    >>> settings = nas.train.published.tunas(nas.Costs(net), 2e6, steps=9000, metric="macs")  # doctest: +SKIP
+    >>> nas.Training(net, task, steps=9000, **settings)  # doctest: +SKIP
+
     Args:
         cost: of an arch, as for `nas.Policy`.
         target: cost that is aimed at.
@@ -68,6 +69,9 @@ def enas(cost: Cost | None = None, target: Positive | None = None, *, every: Cou
     100 trials with `nas.PolicySearch`.  Not here: the LSTM, in whose place decisions have logits of their own; and its steps
     are spread over the epoch instead of following it.
 
+    >>> settings = nas.train.published.enas(every=10)  # doctest: +SKIP
+    >>> nas.Training(net, task, steps=9000, **settings)  # doctest: +SKIP
+
     Args:
         cost: of an arch, as for `nas.Policy`; ENAS has none.
         target: cost that is aimed at.
@@ -91,6 +95,9 @@ def proxylessnas(cost: Cost, target: Positive, **options: Any) -> dict[str, Any]
     model is `nas.train.Mixable`; elsewhere masks of the largest arch are in the place of paths, and decisions that cannot be
     masked have the score function of the same draw.  Not here: two paths drawn at a time; and logits begin at 0 instead of near
     it.
+
+    >>> settings = nas.train.published.proxylessnas(nas.Costs(net), 2e6, metric="macs")  # doctest: +SKIP
+    >>> nas.Training(net, task, steps=9000, **settings)  # doctest: +SKIP
 
     Args:
         cost: of an arch, as for `nas.Policy`: it is asked for every option of a step, so give a predictor or exact counts.
@@ -120,6 +127,9 @@ def gdas(**options: Any) -> dict[str, Any]:
     weights, from the first.  Gates are those of operations where the model is `nas.train.Mixable`, and else masks of the
     largest arch.
 
+    >>> settings = nas.train.published.gdas()  # doctest: +SKIP
+    >>> nas.Training(net, task, steps=9000, **settings)  # doctest: +SKIP
+
     Args:
         options: others of `nas.Policy`; GDAS knows no cost.
     """
@@ -139,6 +149,9 @@ def darts(**options: Any) -> dict[str, Any]:
     Not here: the second order; BatchNorm without scale and shift in the mixture; the choice of two inputs a node, which is a rule
     of their cell; logits that begin near 0 instead of at it; and the weights' SGD, which is
     `Training(optimizer="sgd", lr=0.025, floor=0.04, weight_decay=3e-4, clip=5.0)`.
+
+    >>> settings = nas.train.published.darts()  # doctest: +SKIP
+    >>> nas.Training(net, task, steps=9000, **settings)  # doctest: +SKIP
 
     Args:
         options: others of `nas.Policy`; DARTS knows no cost.
