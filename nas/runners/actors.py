@@ -49,6 +49,7 @@ _UNREACHED = "its connection was lost"
 _LOOK_S = 1.0  # how often Ray is asked whether a worker is gone of which the socket says nothing
 _STARTING_LOOK_S = 0.02
 _DEATH_S = 5.0  # Ray hears of a death a little later than the socket does
+_BIRTH_S = 30.0  # what a machine under load takes to start a process
 _READ_AHEAD = 4  # chunks of a file on their way at the same time
 
 
@@ -127,6 +128,7 @@ class _Actor(Member):
     def __init__(self, name: str, handle: Any, node: str | None) -> None:
         super().__init__(name)
         self.handle, self.node = handle, node
+        self.born = handle.__ray_ready__.remote()
         self.call = handle.load.remote()
         self.wire: Wire | None = None
         self.pid = 0
@@ -222,7 +224,14 @@ class RayRunner(PoolRunner[_Actor]):
         super().launch()
 
     def close(self) -> None:
-        """Kill the actors, and the Ray that was started for them."""
+        """Kill the actors, and the Ray that was started for them.
+
+        An actor that is killed between the start of its process and that of itself would be gone for Ray, while its process
+        kept what it reserves for as long as this one lives (seen with Ray 2.60).
+        """
+        starting = [member.born for member in self._members if not member.ready]
+        if starting and not self._ours:
+            ray.wait(starting, num_returns=len(starting), timeout=_BIRTH_S)
         super().close()
         if self._files is not None:
             ray.kill(self._files)

@@ -12,7 +12,7 @@ import pytest
 from nas.errors import RunnerError
 from nas.placement import Needs
 from nas.runners import Runner
-from tests.conformance.runner import PoolConformance, RowSpace, double, drain, tasks
+from tests.conformance.runner import PoolConformance, RowSpace, double, drain, tasks, wait_for
 
 ray = pytest.importorskip("ray")
 
@@ -72,6 +72,22 @@ class TestRay(PoolConformance):
             assert done.stdout == "3 COMPLETED\n"
         else:
             assert "a script must call study.run() under if __name__ == '__main__':" in done.stderr.splitlines()[-1]
+
+    def test_no_worker_is_killed_before_it_is_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ray would forget the actor and keep its process, with the processor that it reserves."""
+        runner = self.make(double)
+        runner.launch()  # type: ignore[attr-defined]
+        born = {member.handle: member.born for member in runner._members}  # type: ignore[attr-defined]
+        killed, kill = [], ray.kill
+
+        def note(handle: Any) -> None:
+            killed.append(bool(ray.wait([born[handle]], timeout=0)[0]))
+            kill(handle)
+
+        monkeypatch.setattr(ray, "kill", note)
+        runner.close()
+        assert killed == [True, True]
+        wait_for(lambda: ray.available_resources().get("CPU") == 2)
 
     def test_resources_nobody_has_are_refused(self) -> None:
         for options, says in (
