@@ -62,6 +62,7 @@ class Sizes:
     """All, unless given."""
 
 
+LONG = Sizes(passes=8000, short=400, alone=1000)
 SMOKE = Sizes(
     passes=12, looks=2, alone=1, short=6, compared=2, trained=2, seeds=1, ways=("random", "uniform", "darts", "enas")
 )
@@ -147,16 +148,17 @@ def uniform(bench: Bench) -> dict[str, Any]:
 
 def scored(bench: Bench, *, enas: bool) -> dict[str, Any]:
     """The score function with 4 draws every 4 steps after a quarter, or ENAS; then looks at what it proposes."""
-    made: dict[str, Any] = published.enas(every=8, lr=0.2) if enas else {}
-    policy = made.get("policy") or nas.Policy(every=4, lr=0.1)
+    share = min(1.0, Sizes.passes / bench.sizes.passes)  # logits go as far in longer trainings
+    made: dict[str, Any] = published.enas(every=8, lr=0.2 * share) if enas else {}
+    policy = made.get("policy") or nas.Policy(every=4, lr=0.1 * share)
     each = 1 + (1 - policy.warmup) * policy.estimator.draws / 3 / policy.every
     net = bench.weights(max(8, bench.sizes.passes - bench.looking), each, **{"policy": policy, **made})
     return {"arch": bench.chosen(net, nas.PolicySearch(policy.logits)), "net": net, "policy": policy}
 
 
 def relaxed(bench: Bench, *, setting: Callable[..., dict[str, Any]], each: float, lr: float) -> dict[str, Any]:
-    """DARTS or GDAS, and the likeliest cell."""
-    made = setting(lr=lr)
+    """DARTS or GDAS, at a rate for the shortest training, and the likeliest cell."""
+    made = setting(lr=lr * min(1.0, Sizes.passes / bench.sizes.passes))
     net = bench.weights(bench.sizes.passes, each, **made)
     return {"arch": made["policy"].likeliest, "net": net, "policy": made["policy"]}
 
@@ -244,9 +246,10 @@ def main() -> None:
     words.add_argument("--table", type=Path, help="folder of NAS-Bench-201's tables; else one that is made up")
     words.add_argument("--runs", type=Path, help="folder of the raw rows")
     words.add_argument("--report", action="store_true", help="print the figures of the rows that are there")
+    words.add_argument("--long", action="store_true", help=f"{LONG.passes:,} passes in place of {Sizes.passes:,}")
     words.add_argument("--smoke", action="store_true")
     options = words.parse_args()
-    sizes, table = SMOKE if options.smoke else Sizes(), told(options.table)
+    sizes, table = SMOKE if options.smoke else LONG if options.long else Sizes(), told(options.table)
     with opened(options, words, optional=True) as folder:
         for seed in range(0 if options.report else sizes.seeds):
             kept_rows(folder / f"{seed}.json", lambda s=seed: rows(Bench(options, sizes, table, s)))

@@ -47,9 +47,9 @@ class Sizes:
     looks: int = 24
     """Archs whose shared weights a study measures."""
     alone: int = 300
-    """Steps of a network by itself."""
+    """Steps of a network that is judged by itself."""
     short: int = 100
-    """The same where random archs are compared."""
+    """Steps of each random arch that is a candidate."""
     compared: int = 10
     """Archs of a rank correlation."""
     drawn: int = 60
@@ -57,6 +57,7 @@ class Sizes:
     seeds: int = 3
 
 
+LONG = Sizes(passes=20_000, alone=1000, short=500, compared=20)
 SMOKE = Sizes(passes=40, looks=2, alone=4, short=20, compared=2, drawn=4, seeds=1)
 
 
@@ -277,11 +278,13 @@ def main() -> None:
     words.add_argument("--ways", nargs="+", choices=list(MADE), default=list(FIRST), help="default: %(default)s")
     words.add_argument("--fixed", action="store_true", help="widths of one choice, where gates are exact")
     words.add_argument("--brief", action="store_true", help="no rank correlations")
+    words.add_argument("--long", action="store_true", help=f"{LONG.passes:,} passes in place of {Sizes.passes:,}")
     words.add_argument("--runs", type=Path, help="folder of the raw rows")
     words.add_argument("--report", action="store_true", help="print the figures of the rows that are there")
     words.add_argument("--smoke", action="store_true")
     options = words.parse_args()
-    sizes, ways = SMOKE if options.smoke else Sizes(), "-".join(options.ways).replace(", ", "_").replace(" ", "_")
+    sizes = SMOKE if options.smoke else LONG if options.long else Sizes()
+    ways = "-".join(options.ways).replace(", ", "_").replace(" ", "_")
     with opened(options, words, optional=True) as folder:
         for seed in range(0 if options.report else sizes.seeds):
             kept_rows(
