@@ -198,7 +198,9 @@ MADE: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "policy": policy,
     "random": randomly,
     "policy, larger steps": partial(policy, weight=-1.0, lr=0.2),
+    "policy, heavier cost": partial(policy, weight=-3.0),
     "policy, flips": partial(policy, weight=-1.0, lr=0.2, flips=3),
+    "policy, flips, heavier cost": partial(policy, weight=-3.0, flips=3),
     "policy, gates": partial(policy, weight=-3.0, lr=0.2, gates=True),  # of a loss, not of an accuracy
 }
 FIRST = ("uniform", "policy", "random")
