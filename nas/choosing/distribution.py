@@ -9,6 +9,8 @@ TuNAS").
 from __future__ import annotations
 
 import copy
+import heapq
+import itertools
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -95,9 +97,7 @@ class Distribution:
             arch = self.steps.arch(self._filled([None] * self.steps.count, self.steps.order, rng), rng)
             if self.space.allows(arch) and (allows is None or allows(arch)):
                 return arch
-        raise SpaceError(
-            f"none of {TRIES:,} archs that were drawn is allowed by the rules of space {self.space.name!r}; relax them"
-        )
+        raise self._none_allowed()
 
     def _filled(self, chosen: Choices, order: Sequence[int], rng: random.Random) -> Choices:
         for p in order:
@@ -106,12 +106,61 @@ class Distribution:
         return chosen
 
     def likeliest(self) -> Arch:
-        """The arch of the likeliest option of every decision, one after the other; the middle of a continuous one's part."""
-        chosen: Choices = [None] * self.steps.count
-        for p in self.steps.order:
+        """The arch of the likeliest option of every decision, one after the other; the middle of a continuous one's part.
+
+        Where a rule of the space forbids it, the likeliest that is allowed of those with other options in some decisions and the
+        likeliest ones after each of them.
+
+        Raises:
+            SpaceError: none of 1,000 is allowed.
+        """
+        serial = itertools.count()  # of equally likely ones the first
+        start, surprise = self._ended([None] * self.steps.count, 0)
+        waiting = [(surprise, next(serial), start, 0)]
+        for _ in range(TRIES):
+            if not waiting:
+                break
+            _, _, chosen, begin = heapq.heappop(waiting)
+            arch = self.steps.arch(chosen, _Middle())
+            if self.space.allows(arch):
+                return arch
+            for at in range(
+                begin, self.steps.count
+            ):  # every list is made once, from the one that lacks its last change
+                for changed in self._others(chosen, at):
+                    other, surprise = self._ended(changed, at + 1)
+                    heapq.heappush(waiting, (surprise, next(serial), other, at + 1))
+        raise self._none_allowed()
+
+    def _ended(self, chosen: Choices, begin: int) -> tuple[Choices, float]:
+        """The choices with the likeliest options from the place `begin` of the order on, and −log p of the whole."""
+        surprise = 0.0
+        for place, p in enumerate(self.steps.order):
             options = self.steps.options(p, chosen)
-            chosen[p] = options[int(self.probabilities(p, options).argmax())] if options else None
-        return self.steps.arch(chosen, _Middle())
+            if not options:
+                chosen[p] = None
+                continue
+            likely = self.probabilities(p, options)
+            taken = chosen[p]
+            at = int(likely.argmax()) if place >= begin or taken is None else list(options).index(taken)
+            chosen[p] = options[at]
+            surprise -= float(np.log(likely[at]))
+        return chosen, surprise
+
+    def _others(self, chosen: Choices, at: int) -> list[Choices]:
+        """The choices before the place `at` of the order, with each other option there."""
+        p = self.steps.order[at]
+        found = []
+        for option in self.steps.options(p, chosen):
+            if option != chosen[p]:
+                found.append([*chosen])
+                found[-1][p] = option
+        return found
+
+    def _none_allowed(self) -> SpaceError:
+        return SpaceError(
+            f"none of {TRIES:,} archs that were drawn is allowed by the rules of space {self.space.name!r}; relax them"
+        )
 
     def flipped(self, arch: Arch, p: int, option: int, rng: random.Random) -> Arch:
         """`arch` with another option of decision `p`: what depends on that is drawn, everything else stays."""

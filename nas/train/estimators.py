@@ -102,12 +102,22 @@ class ScoreFunction(Estimator):
     baseline: Probability = 0.95
 
     def gradient(self, judge: Judge, archs: Sequence[Arch], rewards: Sequence[float]) -> Floats:
-        """Mean over the draws; at the first step their own mean is the baseline."""
-        base = float(np.mean(rewards)) if judge.baseline is None else judge.baseline
+        """Mean over the draws."""
+        base = base_of(judge, rewards)
         slopes = [(reward - base) * judge.distribution.slope(arch) for arch, reward in zip(archs, rewards, strict=True)]
         found: Floats = np.mean(slopes, axis=0)
-        judge.baseline = self.baseline * base + (1 - self.baseline) * float(np.mean(rewards))
+        remember(judge, rewards, self.baseline)
         return found
+
+
+def base_of(judge: Judge, rewards: Sequence[float]) -> float:
+    """The moving average of the rewards before; at the first step their own mean."""
+    return float(np.mean(rewards)) if judge.baseline is None else judge.baseline
+
+
+def remember(judge: Judge, rewards: Sequence[float], decay: float) -> None:
+    """Moves the average."""
+    judge.baseline = decay * base_of(judge, rewards) + (1 - decay) * float(np.mean(rewards))
 
 
 @checked(TrainError)
@@ -117,7 +127,7 @@ class Flip(Estimator):
 
     Σ_j p_j (δ_ij − p_i) reward(j), "local expectation gradients" (Titsias & Lázaro-Gredilla 2015): of any space, for any
     reward, with less variance than the score function, for a forward pass of each other option.  What an option activates is
-    drawn.
+    drawn.  Options that cannot be built or that a rule forbids have no reward and lose probability.
 
     Args:
         draws: archs a step.
@@ -128,16 +138,17 @@ class Flip(Estimator):
     flips: Count | None = None
 
     def gradient(self, judge: Judge, archs: Sequence[Arch], rewards: Sequence[float]) -> Floats:
-        """Mean over the draws; options that cannot be built or that a rule forbids are left out."""
+        """Mean over the draws."""
         others: list[Arch] = []
-        plans: list[tuple[float, int, list[int], list[int]]] = []  # weight, decision, options, where their rewards are
+        # Weight, decision, its open options, those that are possible, and where their rewards are.
+        plans: list[tuple[float, int, Sequence[int], list[int], list[int]]] = []
         for place, arch in enumerate(archs):
             active = judge.distribution.active(arch)
             count = len(active) if self.flips is None else min(self.flips, len(active))
             for p, options, at in judge.rng.sample(active, count):
                 kept, where = [], []
-                for option in options:
-                    near = arch if option == options[at] else judge.distribution.flipped(arch, p, option, judge.rng)
+                for at_option, option in enumerate(options):
+                    near = arch if at_option == at else judge.distribution.flipped(arch, p, option, judge.rng)
                     if near is arch:
                         where.append(place)
                     elif judge.usable(near):
@@ -145,19 +156,39 @@ class Flip(Estimator):
                         others.append(near)
                     else:
                         continue
-                    kept.append(option)
-                plans.append((len(active) / count / len(archs), p, kept, where))
+                    kept.append(at_option)
+                plans.append((len(active) / count / len(archs), p, options, kept, where))
         known = np.array([*rewards, *judge.rewards(others)])
+        above = known - base_of(judge, rewards)
         found: Floats = np.zeros_like(judge.distribution.values)
-        for weight, p, options, where in plans:
-            add_local(found, judge.distribution, p, options, weight * known[where])
+        for weight, p, options, kept, where in plans:
+            probability = judge.distribution.probabilities(p, options)
+            found[judge.distribution.of(p).start + np.asarray(options)] += weight * local(
+                probability, kept, above[where]
+            )
+        remember(judge, rewards, _DECAY)
         return found
 
 
-def add_local(found: Floats, distribution: Distribution, p: int, options: Sequence[int], rewards: Floats) -> None:
-    """Adds to `found` the gradient of Σ_j p_j rewards_j over the `options` of decision `p`."""
-    probability = distribution.probabilities(p, options)
-    found[distribution.of(p).start + np.asarray(options)] += probability * (rewards - probability @ rewards)
+_DECAY = 0.95
+
+
+def local(probability: Floats, kept: Sequence[int], above: Floats) -> Floats:
+    """(options,) Σ_j q_j above_j ∇ log p_j with respect to the logits: q is p given that the option is one of those `kept`.
+
+    With all of them it is the gradient of Σ_j p_j above_j, whatever all rewards are taken against.  Where options are
+    impossible, archs are drawn until one is possible, and rewards count against their mean: else p would be thought to be q, and
+    an option that is often impossible would seem as likely as it is drawn.
+
+    Args:
+        probability: (options,) p.
+        kept: places of the options that are possible.
+        above: (kept,) their rewards, less the mean of all.
+    """
+    q = probability[kept] / probability[kept].sum()
+    found: Floats = -probability * (q @ above)
+    found[kept] += q * above
+    return found
 
 
 @checked(TrainError)
@@ -205,18 +236,19 @@ class MaskGates(Estimator):
             raise TrainError(f"MaskGates has temperature={heat!r}; give the first and the last, as in (10.0, 0.1)")
 
     def gradient(self, judge: Judge, archs: Sequence[Arch], rewards: Sequence[float]) -> Floats:
-        """Mean over the draws; options that cannot be built or that a rule forbids are left out."""
+        """Mean over the draws."""
         felt = judge.linear(archs)
         active = [{p for p, _, _ in judge.distribution.active(arch)} for arch in archs]
         rest = {p for own, (_, slopes) in zip(active, felt, strict=True) for p in own if p not in slopes}
-        found = self._gated(judge, archs, felt, rest) / len(archs)
-        if rest:
-            others = self.others or ScoreFunction(self.draws)
-            found = found + others.gradient(_Counting(judge, rest), archs, rewards)
-        return found
+        found = self._gated(judge, archs, felt, rest, base_of(judge, rewards)) / len(archs)
+        if not rest:
+            remember(judge, rewards, _DECAY)
+            return found
+        others = self.others or ScoreFunction(self.draws)
+        return found + others.gradient(_Counting(judge, rest), archs, rewards)
 
     def _gated(
-        self, judge: Judge, archs: Sequence[Arch], felt: Sequence[tuple[float, Options]], rest: Set[int]
+        self, judge: Judge, archs: Sequence[Arch], felt: Sequence[tuple[float, Options]], rest: Set[int], base: float
     ) -> Floats:
         """Sum over the draws, of all decisions but those of `rest`."""
         found: Floats = np.zeros_like(judge.distribution.values)
@@ -230,23 +262,19 @@ class MaskGates(Estimator):
                 ]
                 kept = [place for place, one in enumerate(near) if one is arch or judge.usable(one)]
                 costs = judge.costs([near[place] for place in kept])
-                here = slopes[p][options[at]]
+                taken = slopes[p][options[at]]
                 expected = [
-                    judge.reward(-(loss + slopes[p][options[place]] - here), cost)
+                    judge.reward(-(loss + slopes[p][options[place]] - taken), cost)
                     for place, cost in zip(kept, costs, strict=True)
                 ]
-                self._add(found, judge, (p, [options[place] for place in kept], kept.index(at)), np.array(expected))
+                probability, heat = judge.distribution.probabilities(p, options), 1.0
+                if self.temperature is not None:
+                    first, last = self.temperature
+                    heat = first + (last - first) * judge.progress
+                    probability = warmed(probability, at, heat, judge.rng)
+                here = local(probability, kept, np.array(expected) - base) / heat
+                found[judge.distribution.of(p).start + np.asarray(options)] += here
         return found
-
-    def _add(self, found: Floats, judge: Judge, of: tuple[int, list[int], int], rewards: Floats) -> None:
-        p, options, at = of
-        if self.temperature is None:
-            add_local(found, judge.distribution, p, options, rewards)
-            return
-        first, last = self.temperature
-        heat = first + (last - first) * judge.progress
-        soft = warmed(judge.distribution.probabilities(p, options), at, heat, judge.rng)
-        found[judge.distribution.of(p).start + np.asarray(options)] += soft * (rewards - soft @ rewards) / heat
 
 
 class _Counting:
@@ -297,7 +325,10 @@ class Mixture(Estimator):
         found: Floats = np.zeros_like(judge.distribution.values)
         _, slopes = judge.mixture()
         for p, of in slopes.items():
-            add_local(found, judge.distribution, p, list(of), -np.array(list(of.values())))
+            options = list(of)
+            probability = judge.distribution.probabilities(p, options)
+            better = -np.array(list(of.values()))
+            found[judge.distribution.of(p).start + np.asarray(options)] += local(probability, range(len(of)), better)
         return found
 
 

@@ -88,6 +88,19 @@ def test_the_likeliest_arch_is_that_of_the_largest_logits() -> None:
     assert continuous().allows(Distribution(continuous()).likeliest())
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_likeliest_arch_is_allowed(seed: int) -> None:
+    space = flat(3).restricted(lambda arch: sum(arch.genome) % 7 == seed)
+    ours = tilted(space)
+    ours.values = np.random.default_rng(seed).normal(size=ours.values.shape)
+    assert max(space.enumerate(), key=ours.log_p) == ours.likeliest()
+
+
+def test_a_space_whose_rules_leave_nothing_has_no_likeliest_arch() -> None:
+    with pytest.raises(SpaceError, match="none of 1,000 archs"):
+        Distribution(flat(6).restricted(lambda _: False)).likeliest()
+
+
 def test_logits_go_round_by_name_and_must_fit() -> None:
     ours = tilted(conditional())
     again = Distribution(conditional(), ours.logits)

@@ -72,9 +72,10 @@ class Additive(Known):
 
 
 def expected(judge: Known) -> float:
-    """E[reward], by enumeration."""
+    """E[reward] of archs that are drawn until one is allowed, by enumeration."""
     archs = list(judge.distribution.space.enumerate())
-    return float(sum(np.exp(judge.distribution.log_p(a)) * r for a, r in zip(archs, judge.rewards(archs), strict=True)))
+    chances = [np.exp(judge.distribution.log_p(arch)) for arch in archs]
+    return float(np.dot(chances, judge.rewards(archs)) / np.sum(chances))
 
 
 class EstimatorConformance:
@@ -97,8 +98,10 @@ class EstimatorConformance:
     def mean(self, judge: Known) -> Floats:
         """Of the gradients of all archs, by their probability."""
         found: Floats = np.zeros_like(judge.distribution.values)
-        for arch in judge.distribution.space.enumerate():
-            weight = np.exp(judge.distribution.log_p(arch)) / self.repeats
+        archs = list(judge.distribution.space.enumerate())
+        whole = sum(np.exp(judge.distribution.log_p(arch)) for arch in archs)
+        for arch in archs:
+            weight = np.exp(judge.distribution.log_p(arch)) / whole / self.repeats
             for _ in range(self.repeats):
                 judge.baseline = self.baseline
                 found += weight * self.make().gradient(judge, [arch], judge.rewards([arch]))
@@ -116,6 +119,16 @@ class EstimatorConformance:
             pytest.skip("a mixture has all options at once")
         self.repeats, self.tolerance = max(self.repeats, 300), 0.12
         judge = self.judge(nested())
+        assert self.mean(judge) == pytest.approx(
+            slope_of(judge.distribution, lambda: expected(judge)), abs=self.tolerance
+        )
+
+    def test_it_is_so_where_rules_forbid_archs(self) -> None:
+        """A forbidden option is not as likely as it would be without the rule, nor are those that it goes with."""
+        if self.make().mixes:
+            pytest.skip("a mixture has all options at once")
+        judge = self.judge(flat(2).restricted(lambda arch: arch.choices["d0"] + arch.choices["d1"] <= 4))
+        self.baseline = expected(judge)
         assert self.mean(judge) == pytest.approx(
             slope_of(judge.distribution, lambda: expected(judge)), abs=self.tolerance
         )

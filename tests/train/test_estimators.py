@@ -53,14 +53,18 @@ class TestMixture(EstimatorConformance):
         return Mixture()
 
 
-def test_flips_leave_out_what_a_rule_forbids() -> None:
+def test_flips_ask_no_reward_of_what_a_rule_forbids() -> None:
     space = flat(2).restricted(lambda arch: arch.choices["d0"] != 3)
     judge = Known(tilted(space))
     arch = next(iter(space.enumerate()))
-    gradient = Flip(1).gradient(judge, [arch], judge.rewards([arch]))
-    assert gradient[3] == 0.0
-    assert gradient[:3].all()
-    assert gradient.sum() == pytest.approx(0.0)
+    judge.baseline, asked = 0.0, []
+    judge.rewards = lambda archs: asked.extend(archs) or [1.0] * len(archs)  # type: ignore[method-assign,func-returns-value]
+    gradient = Flip(1).gradient(judge, [arch], [1.0])
+    assert asked
+    assert all(space.allows(one) for one in asked)
+    probability = judge.distribution.probabilities(0, range(4))
+    possible = np.array([1.0, 1.0, 1.0, 0.0]) / probability[:3].sum()
+    assert gradient[:4] == pytest.approx(probability * (possible - 1))
 
 
 def test_the_baseline_is_a_moving_average_that_begins_with_the_first_mean() -> None:
@@ -107,8 +111,8 @@ def test_gates_that_are_right_give_the_gradient_of_the_expected_reward(gated: Se
         judge.baseline = -4.0
         gradient = MaskGates(1, others=others).gradient(judge, [arch], judge.rewards([arch]))
         found += np.exp(judge.distribution.log_p(arch)) * gradient
+        assert judge.baseline == pytest.approx(0.95 * -4.0 + 0.05 * judge.rewards([arch])[0])  # moved once
     assert found == pytest.approx(slope_of(judge.distribution, lambda: expected(judge)), abs=1e-6)
-    assert (judge.baseline == -4.0) is (len(gated) == 2 or others is not None)  # who does not use it leaves it alone
 
 
 def test_noise_under_which_an_option_was_drawn_makes_it_the_largest() -> None:
