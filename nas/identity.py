@@ -20,7 +20,7 @@ import math
 import platform
 import types
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import PurePath
 from typing import Any, TypeAlias
@@ -117,8 +117,36 @@ def unknown(described: Json, at: str = "") -> list[str]:
     )
 
 
+def weights_described(digest: str, keeps: Sequence[str] = ()) -> Json:
+    """Weights in settings that `same` compares.
+
+    Args:
+        digest: SHA-256 of them.
+        keeps: of others in whose place these may be, since every network has with these what it had with those.
+    """
+    return {"sha256": digest, "keeps": list(keeps)} if keeps else digest
+
+
+def _as_good(stored: Json, now: Json) -> bool:
+    """Whether both are weights, and the same ones or those that these keep."""
+    was, held = _hash_of(stored), _hash_of(now)
+    return was is not None and (was == held or (isinstance(now, dict) and was in now.get("keeps", ())))
+
+
+def _hash_of(described: Json) -> str | None:
+    """Of weights."""
+    if isinstance(described, dict) and described.keys() <= {"sha256", "keeps", "folder"}:
+        described = described.get("sha256")
+    return described if isinstance(described, str) else None
+
+
 def same(stored: Json, now: Json) -> bool:
-    """Whether settings are equal; identities count where both have one, and as far as can be told."""
+    """Whether settings are equal; identities count where both have one, and as far as can be told.
+
+    Weights are equal by their hash, wherever they are kept, and those that keep what others compute are as good as those.
+    """
+    if _as_good(stored, now):
+        return True
     if isinstance(stored, dict) and isinstance(now, dict):
         names = (stored.keys() | now.keys()) - {IDENTITY}
         told = IDENTITY not in stored or IDENTITY not in now or not changes(stored[IDENTITY], now[IDENTITY])
@@ -132,7 +160,7 @@ def same(stored: Json, now: Json) -> bool:
 
 
 def _differences(was: Json, now: Json, at: str) -> Iterator[tuple[str, Json, Json]]:
-    if was == now or any(isinstance(one, dict) and one.get("kind") == "opaque" for one in (was, now)):
+    if was == now or _as_good(was, now) or any(isinstance(x, dict) and x.get("kind") == "opaque" for x in (was, now)):
         return
     if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
         for index, (old, new) in enumerate(zip(was, now, strict=True)):

@@ -294,7 +294,7 @@ class Compression:
         """
         settings, given = self.settings, self.model
         folder = settings.folder / SUPERNET
-        is_kept = checkpoint.digest_of(folder) is not None  # the folder alone may be left by a kill or a full disk
+        is_kept = checkpoint.held(folder)[0] is not None  # the folder alone may be left by a kill or a full disk
         with settings.stages.stage(CONVERT, f"{type(given).__name__} into a space"):
             space = given.space if isinstance(given, Supernet) else elastic(given, self.task.example, **self.options)
             self.say(f"space {space.name!r}: {len(space.decisions)} decisions, {space.shown_size} networks")

@@ -159,7 +159,7 @@ class Tuning:
             )
             assert training.path is not None
             folder = training.path / SUPERNET
-            if checkpoint.digest_of(folder) is None:
+            if checkpoint.held(folder)[0] is None:
                 with files.explained(folder, StudyError):
                     net.save(folder)
             kept = Supernet.load(folder, net.space)

@@ -13,6 +13,7 @@ from nas.checking import checked
 from nas.errors import EvaluationError
 from nas.evaluate.base import Cost, Evaluator
 from nas.hardware import Device, Target, exclusive, measure, target_of
+from nas.identity import weights_described
 from nas.supernet import Supernet, checkpoint
 from nas.supernet.effects import varies
 from nas.supernet.inputs import Inputs, batch_size, call, some
@@ -70,14 +71,15 @@ class Weights:
         self.get(space)
 
     def describe(self) -> Any:
-        """JSON-able: what the weights are, or how they are made."""
+        """JSON-able: what the weights are (their hash), or how they are made."""
         if self._described is not None:
             return self._described
         if isinstance(self.source, Training):
             return self.source.config
         if isinstance(self.source, Supernet):
-            return self.source.source[1] if self.source.source else "in memory"
-        return {"folder": str(self.source), "sha256": checkpoint.digest_of(Path(self.source))}
+            return weights_described(self.source.digest, self.source.keeps)
+        digest, keeps = checkpoint.held(Path(self.source))
+        return {"folder": str(self.source), "sha256": None} if digest is None else weights_described(digest, keeps)
 
     def __reduce__(self) -> tuple[type[Weights], tuple[Source, Any]]:
         """As the supernet, once it is known: a checkpoint that changes in between is then noticed."""

@@ -44,6 +44,20 @@ class Loaded:
     digest: str
     checked: bool
     trained: bool
+    grown: Grown | None
+
+
+@dataclass(frozen=True)
+class Grown:
+    """Which smaller supernets' archs compute here what they did there.
+
+    Attributes:
+        digest: SHA-256 of the weights of which that is so: others have been trained since.
+        smaller: SHA-256s of theirs.
+    """
+
+    digest: str
+    smaller: tuple[str, ...]
 
 
 def save(
@@ -56,6 +70,7 @@ def save(
     checked: bool = True,
     unproved: Sequence[str] = (),
     trained: bool = True,
+    grown: Grown | None = None,
     force: bool = False,
 ) -> str:
     """Write the folder `path`; the hash of the weights.
@@ -71,6 +86,7 @@ def save(
             "checked": checked,
             **({"unproved": list(unproved)} if unproved else {}),
             **({} if trained else {"trained": False}),
+            **({} if grown is None or grown.digest != digest else {"keeps": list(grown.smaller)}),
             "weights": {"file": weights.name, "sha256": digest, "bytes": weights.stat().st_size},
         }
         _write(path / INDEX, sealed.seal(index, indent=1))
@@ -107,6 +123,11 @@ def check_target(path: Path, space: Space, *, force: bool = False) -> None:
         raise CheckpointError(
             f"{str(file)!r} is {what}, not of {space.name!r}; give another folder, or write over it with save(force=True)"
         )
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 that a checkpoint of these weights would have."""
+    return tensors.digest(state, {"format": FORMAT})
 
 
 def _write_weights(path: Path, state: Mapping[str, Tensor]) -> tuple[str, Path]:
@@ -198,6 +219,7 @@ def _load(path: Path, index: dict[str, Any], space: Space, *, verify: bool, dige
         recorded["sha256"],
         index.get("checked", True) is True,
         index.get("trained", True) is True,
+        Grown(recorded["sha256"], tuple(map(str, index["keeps"]))) if "keeps" in index else None,
     )
 
 
@@ -210,12 +232,13 @@ def listed(path: Path) -> list[str]:
     return [INDEX, str(_read_index(path)["weights"]["file"])]
 
 
-def digest_of(path: Path) -> str | None:
-    """SHA-256 of the weights that folder `path` says it holds; None when it is no checkpoint."""
+def held(path: Path) -> tuple[str | None, tuple[str, ...]]:
+    """SHA-256 of the weights that folder `path` says it holds, None when it is no checkpoint; and of those that they keep."""
     try:
-        return str(_read_index(path)["weights"]["sha256"])
+        index = _read_index(path)
+        return str(index["weights"]["sha256"]), tuple(map(str, index.get("keeps", ())))
     except (CheckpointError, KeyError, TypeError):
-        return None
+        return None, ()
 
 
 def _read_index(path: Path) -> dict[str, Any]:

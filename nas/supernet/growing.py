@@ -120,6 +120,8 @@ def grow(
             growth.carry(optimizer)
     grown = growth.grown
     grown.trained = supernet.trained
+    if width == "zero":
+        grown.grown_from(supernet)
     return grown
 
 

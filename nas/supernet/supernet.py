@@ -116,6 +116,7 @@ class Supernet(nn.Module):
         self._origin: tuple[Path, str] | None = None
         self._stamp: checkpoint.Stamp | None = None
         self._initial: dict[str, int] | None = None
+        self._grown: checkpoint.Grown | None = None
         self._made_in_study = reading.is_strict()
 
     def forbid_unbuildable(self) -> None:
@@ -416,6 +417,7 @@ class Supernet(nn.Module):
             checked=self.is_checked,
             unproved=getattr(self.space, "unproved", ()),
             trained=self.trained,
+            grown=self._grown,
             force=force,
         )
 
@@ -461,6 +463,7 @@ class Supernet(nn.Module):
         self._assemble(space if known else without_unbuildable(space), loaded.union, loaded.values, loaded.example)
         self.is_checked = self.is_checked and loaded.checked
         self.trained = loaded.trained
+        self._grown = loaded.grown
         self._origin = (path.absolute(), loaded.digest)
         self._stamp = checkpoint.stamp(self._shared.state())
 
@@ -475,6 +478,25 @@ class Supernet(nn.Module):
         del self.__dict__["_awaited"]
         self._fill(space, path, loaded)
         return getattr(self, name)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights, as `save` returns it: read from them unless they are those of `source`."""
+        source = self.source
+        return checkpoint.digest(self._shared.state()) if source is None else source[1]
+
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """Digests of smaller supernets all of whose archs compute here what they did there: `nas.grow` made this one of them.
+
+        None any more once the weights are trained on.
+        """
+        grown = self._grown
+        return () if grown is None or grown.digest != self.digest else grown.smaller
+
+    def grown_from(self, smaller: Supernet) -> None:
+        """Note that all archs of `smaller`, as it is now, compute the same here, as this is now."""
+        self._grown = checkpoint.Grown(self.digest, (smaller.digest, *smaller.keeps))
 
     @property
     def source(self) -> tuple[Path, str] | None:
@@ -510,6 +532,7 @@ class Supernet(nn.Module):
             parameter.requires_grad_(self.get_parameter(name).requires_grad)
         copy.training = self.training
         copy.trained = self.trained
+        copy._grown = self._grown
         memo[id(self)] = copy
         return copy
 

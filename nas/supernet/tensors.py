@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file, save_model
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from nas import sealed
@@ -23,10 +25,18 @@ def save(file: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | N
     Raises:
         OSError: it cannot be written.
     """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with writing(file):
-        save_file(plain, file, metadata)
+        save_file(_plain(tensors), file, metadata)
     return sealed.digest(file)
+
+
+def digest(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> str:
+    """SHA-256 of the file that `save` would write."""
+    return hashlib.sha256(to_bytes(_plain(tensors), metadata)).hexdigest()
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def save_module(file: Path, module: nn.Module) -> str:
