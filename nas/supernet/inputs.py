@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from nas.errors import SupernetError
 
@@ -71,6 +72,26 @@ def call(module: nn.Module, inputs: Inputs) -> Any:
         return module(inputs)
     positional, keywords = arguments(inputs)
     return module(*positional, **keywords)
+
+
+def call_with(module: nn.Module, inputs: Inputs, tensors: Mapping[str, Tensor]) -> Any:
+    """`module` called with `inputs`, and with other tensors in the place of its own, which it has again afterwards.
+
+    Each place is exchanged once: a module that is registered under two names would be left with what it had meanwhile, by
+    torch's `functional_call`, which takes the second name's tensor for its own.
+
+    Args:
+        module: it must not be called by another thread meanwhile.
+        inputs: of the module.
+        tensors: by the names of its parameters and buffers; of one with several names (ties) by all of them.
+    """
+    places: dict[tuple[int, str], str] = {}
+    for name in tensors:
+        path, _, key = name.rpartition(".")
+        places.setdefault((id(module.get_submodule(path)), key), name)
+    positional, keywords = arguments(inputs)
+    given = {name: tensors[name] for name in places.values()}
+    return functional_call(module, given, positional, keywords, tie_weights=False)
 
 
 def convert(inputs: Inputs, change: Callable[[Tensor], Any]) -> Any:

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nas.supernet.calibration import own_statistics
-from nas.supernet.inputs import Inputs, arguments
+from nas.supernet.inputs import Inputs, call_with
 from nas.supernet.parts import Shape
 from nas.supernet.relaxation import Relaxation, Shares, only
 
@@ -97,9 +96,8 @@ class Masks(Relaxation):
         binding = self.supernet.bind(whole)
         weights = self.weights(whole, shares, learning=learning)
         aliases = {name: weights[names[0]] for names, _ in binding.entries for name in names}
-        positional, keywords = arguments(inputs)
         with own_statistics(binding, dropping=learning):
-            return functional_call(binding.module, aliases, positional, keywords, tie_weights=False)
+            return call_with(binding.module, inputs, aliases)
 
 
 def _mask(supernet: Supernet, whole: Arch, arch: Arch) -> Mask:

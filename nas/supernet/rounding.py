@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,10 +22,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nas.errors import SupernetError
-from nas.supernet.inputs import Inputs, arguments, call, convert, tensors_in
+from nas.supernet.inputs import Inputs, call, call_with, convert, tensors_in
 
 DRAWS = 3
 SAFETY = 4.0
@@ -79,18 +79,21 @@ def rounding(module: nn.Module, inputs: Inputs, outputs: list[Tensor] | None = N
     """The largest difference of each tensor of the output that another order of the sums explains; 0 for integers.
 
     Args:
-        module: in eval mode.
+        module: in eval mode; it is left as it is.
         inputs: of the module.
         outputs: what it gives for them, if that is known.
     """
     outputs = tensors_in(call(module, inputs)) if outputs is None else outputs
-    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    every = (module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False))
+    names = dict(itertools.chain(*every))  # all of each tensor, as ties have several
+    state = {id(tensor): tensor for tensor in names.values()}
     moved = [0.0] * len(outputs)
     for draw in range(DRAWS):
         generator = torch.Generator().manual_seed(draw)
-        shaken = {name: _moved(tensor, generator, _units(tensor)) for name, tensor in state.items()}
-        given = arguments(convert(inputs, functools.partial(_moved, generator=generator)))
-        others = tensors_in(functional_call(module, shaken, *given))
+        moves = {own: _moved(tensor, generator, _units(tensor)) for own, tensor in state.items()}
+        shaken = {name: moves[id(tensor)] for name, tensor in names.items()}
+        given = convert(inputs, functools.partial(_moved, generator=generator))
+        others = tensors_in(call_with(module, given, shaken))
         for place, (one, other) in enumerate(zip(outputs, others, strict=False)):
             if one.is_floating_point() and one.shape == other.shape:
                 moved[place] = max(moved[place], _largest(one.double() - other.double()))

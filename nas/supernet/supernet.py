@@ -10,7 +10,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nas import carried, reading
 from nas.checking import checked
@@ -19,7 +18,7 @@ from nas.space import Arch, Space
 from nas.supernet import checkpoint, costs, low_rank, maps, parts
 from nas.supernet.binding import Binding, hang, replace_buffers
 from nas.supernet.calibration import calibrate
-from nas.supernet.inputs import Inputs, arguments, check_batch, few_samples
+from nas.supernet.inputs import Inputs, call_with, check_batch, few_samples
 from nas.supernet.layouts import Cut
 from nas.supernet.pretrained import fill_from
 from nas.supernet.proof import FEW, Proof, check_roles, prove
@@ -174,9 +173,8 @@ class Supernet(nn.Module):
         if not torch.is_grad_enabled():
             return binding(inputs, buffers)
         binding.refresh()
-        positional, keywords = arguments(inputs)
         with binding.buffers(buffers or {}), binding.watched(inputs):
-            return functional_call(binding.module, self._parts(binding), positional, keywords, tie_weights=False)
+            return call_with(binding.module, inputs, self._parts(binding))
 
     def has(self, arch: Arch) -> bool:
         """Whether the subnet of `arch` can be built: its model function does not raise `Infeasible`."""

@@ -473,3 +473,20 @@ def test_refusals(model: nn.Module, options: dict[str, Any], text: str) -> None:
         nas.fold(model, torch.ones(2, 4), **options)
     assert str(caught.value).startswith(text)
     assert "\n" not in str(caught.value)
+
+
+def test_a_layer_of_two_names_is_folded_around() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = self.second = nn.Linear(6, 6)
+            self.head, self.norm = nn.Linear(6, 3), nn.BatchNorm1d(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(self.head(self.second(F.relu(self.first(x)))))
+
+    model = stirred(Twice())
+    parameters = list(model.parameters())
+    done = folded(model, torch.randn(3, 6))
+    assert done.merged == {"norm": ("head",)}
+    assert all(one is other for one, other in zip(model.parameters(), parameters, strict=True))

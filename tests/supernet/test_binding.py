@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import weakref
 
+import pyglove as pg
 import pytest
 import torch
 from torch import nn
 
+import nas
 from nas.errors import SupernetError
 from nas.supernet import KernelTransform, Supernet
 from tests.supernet import families
@@ -219,3 +221,30 @@ def test_a_backward_reaches_the_supernet_after_its_subnet_was_forgotten(net, mon
     gc.collect()
     output.backward()
     assert_same(gradients(net), reference)
+
+
+@nas.model
+class _Twice(nn.Module):
+    """A layer that is registered under two names."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.stem, self.head = nn.Linear(6, width), nn.Linear(width, 3)
+        self.first = self.second = nn.Linear(width, width)
+
+    def forward(self, x):
+        return self.head(self.second(torch.relu(self.first(self.stem(x)))))
+
+
+def test_a_layer_of_two_names_is_still_bound_after_a_differentiable_call():
+    space = nas.Space(_Twice(pg.oneof([4, 6])))
+    net = Supernet(space, seed=0)
+    binding, inputs = net.bind(space.smallest), torch.randn(3, 6)
+    before = dict(binding.module.named_parameters(remove_duplicate=False))
+    net(inputs, space.smallest).sum().backward()
+    wanted = net.get_parameter("first.weight").grad
+    after = dict(binding.module.named_parameters(remove_duplicate=False))
+    assert all(after[name] is leaf for name, leaf in before.items())
+    net.zero_grad()
+    net.bind(space.smallest)(inputs).sum().backward()
+    assert torch.equal(net.get_parameter("first.weight").grad, wanted)

@@ -173,3 +173,26 @@ def test_a_nudged_copy_is_another_machine_s(case) -> None:
         far = (nudged(module, 0)(inputs) - module(inputs)).abs().max().item()
         assert 0 < far <= 2 * rounding(module, inputs)[0]
         assert far != (nudged(module, 1)(inputs) - module(inputs)).abs().max().item()
+
+
+class Twice(nn.Module):
+    """A layer that is registered under two names, and a weight that two layers have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = self.second = nn.Linear(6, 6)
+        self.tied = nn.Linear(6, 6)
+        self.tied.weight = self.first.weight
+
+    def forward(self, x):
+        return self.tied(torch.relu(self.second(torch.relu(self.first(x)))))
+
+
+def test_a_module_of_two_names_is_left_as_it_was() -> None:
+    module, inputs = Twice().eval(), torch.randn(3, 6)
+    before = dict(module.named_parameters(remove_duplicate=False))
+    values = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    assert all(0 < far < 1e-5 for far in rounding(module, inputs))
+    after = dict(module.named_parameters(remove_duplicate=False))
+    assert all(after[name] is tensor for name, tensor in before.items())
+    assert first_difference(module.state_dict(), values) is None
