@@ -71,6 +71,8 @@ class Divergence(ABC):
 class KL(Divergence):
     """T² times the Kullback–Leibler divergence of the softened distributions (Hinton et al. 2015).
 
+    A class whose logit is −∞, and so its probability 0, adds 0.
+
     Args:
         direction: "forward" is KL(teacher ‖ student), which covers what the teacher holds possible; "reverse" is
             KL(student ‖ teacher), which seeks its modes (Gu et al. 2024, "MiniLLM"); "symmetric" is the mean of the two.
@@ -91,7 +93,7 @@ class KL(Divergence):
     def _compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         log_q = functional.log_softmax(student / self.temperature, -1)
         log_p = functional.log_softmax(teacher / self.temperature, -1)
-        forward, reverse = ((a.exp() * (a - b)).sum(-1).mean() for a, b in ((log_p, log_q), (log_q, log_p)))
+        forward, reverse = relative(log_p, log_q).mean(), relative(log_q, log_p).mean()
         value = {"forward": forward, "reverse": reverse, "symmetric": 0.5 * (forward + reverse)}[self.direction]
         return value * self.temperature**2
 
@@ -117,7 +119,7 @@ class StandardizedKL(Divergence):
 
     def _compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         log_q, log_p = (functional.log_softmax(_standardized(one) / self.temperature, -1) for one in (student, teacher))
-        return (log_p.exp() * (log_p - log_q)).sum(-1).mean() * self.temperature**2
+        return relative(log_p, log_q).mean() * self.temperature**2
 
 
 @checked(TrainError)
@@ -142,9 +144,8 @@ class BalancedKL(Divergence):
 
     def _compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         log_q, log_p = (functional.log_softmax(one / self.temperature, -1) for one in (student, teacher))
-        q, p = log_q.exp(), log_p.exp()
-        forward, reverse = (p * (log_p - log_q)).sum(-1), (q * (log_q - log_p)).sum(-1)
-        ours, theirs = (TINY - (one * log).sum(-1).detach() for one, log in ((q, log_q), (p, log_p)))
+        forward, reverse = relative(log_p, log_q), relative(log_q, log_p)
+        ours, theirs = (TINY - relative(one, torch.zeros_like(one)).detach() for one in (log_q, log_p))
         return ((theirs * forward + ours * reverse) / (ours + theirs)).mean() * self.temperature**2
 
 
@@ -195,11 +196,12 @@ class AdaptiveAlpha(Divergence):
     def _alpha(self, log_q: Tensor, log_p: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
         """Value without gradient, and the surrogate whose gradient counts, of each sample: (n,) each."""
         fixed = log_q.detach()
-        q, log_r = fixed.exp(), log_p - fixed
+        q, log_r = fixed.exp(), (log_p - fixed).masked_fill(fixed.isneginf() & log_p.isneginf(), 0.0)
+        log_q = log_q.masked_fill(log_q.isneginf(), 0.0)  # times q = 0
         if math.isclose(alpha, 1.0, abs_tol=1e-3):
             # q · ρ and q · f with ρ = p / q, written without the quotient, which overflows.
             weight = log_p.exp()
-            return (weight * log_r).sum(-1), -(weight * log_q).sum(-1)
+            return relative(log_p, fixed), -(weight * log_q).sum(-1)
         if math.isclose(alpha, 0.0, abs_tol=1e-3):
             log_w = log_r.clamp(max=math.log(self.clip))
             return -(q * log_w).sum(-1), -(q * (log_w - 1.0) * log_q).sum(-1)
@@ -281,7 +283,9 @@ class Binary(Divergence):
         return self._compare(student.float(), teacher.detach().float())
 
     def _compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        p, q = teacher / self.temperature, student / self.temperature
+        # Infinite logits, of probabilities that are 0 or 1, as the largest numbers: infinity times 0 is none.
+        largest = torch.finfo(torch.float32).max
+        p, q = ((one / self.temperature).clamp(-largest, largest) for one in (teacher, student))
         entropy = functional.binary_cross_entropy_with_logits(p, p.sigmoid())
         return (functional.binary_cross_entropy_with_logits(q, p.sigmoid()) - entropy) * self.temperature**2
 
@@ -337,13 +341,20 @@ class SoftSimilarities(Similarities):
                 f"SoftSimilarities compares each sample with two others and got {len(student)}; give larger batches"
             )
         log_q, log_p = (self._likely(functional.normalize(one)) for one in (student, teacher))
-        return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+        return relative(log_p, log_q).mean()
 
     def _likely(self, rows: Tensor) -> Tensor:
         """(n, n − 1) logarithms: of each sample's others."""
         count = len(rows)
         others = ~torch.eye(count, dtype=torch.bool, device=rows.device)
         return functional.log_softmax((rows @ rows.T)[others].view(count, count - 1) / self.temperature, -1)
+
+
+def relative(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p ‖ q) = Σ p (log p − log q) of each row of (…, classes) logarithms; a class of probability 0 in p adds 0."""
+    impossible = log_p.isneginf()
+    apart = log_p.masked_fill(impossible, 0.0) - log_q.masked_fill(impossible, 0.0)
+    return (log_p.exp() * apart).sum(-1)
 
 
 def _standardized(logits: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from nas.errors import TrainError
 from nas.supernet.inputs import tensors_in
-from nas.train.divergences import KL, Divergence, Kind, MeanSquares
+from nas.train.divergences import KL, Divergence, Kind, MeanSquares, relative
 from nas.train.task import Batch, Task
 
 Compare: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -39,10 +39,9 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
         raise TrainError(
             f"the student's logits are {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}; they must agree"
         )
-    classes = student.shape[-1]
-    log_q = functional.log_softmax(student.float() / temperature, -1).reshape(-1, classes)
-    log_p = functional.log_softmax(teacher.detach().float() / temperature, -1).reshape(-1, classes)
-    return functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2
+    log_q = functional.log_softmax(student.float() / temperature, -1)
+    log_p = functional.log_softmax(teacher.detach().float() / temperature, -1)
+    return relative(log_p, log_q).mean() * temperature**2
 
 
 def check(who: str, task: Task, chosen: Divergence | None = None, temperature: float = 1.0) -> None:

@@ -105,7 +105,8 @@ class Interpolated(Loss):
         compare = comparing("Interpolated", step.task, batch, student)
         kept = step.kept.get(self)
         share = kept.share if isinstance(kept, Pace) else student.new_tensor(self.share(step.number)).float()
-        soft = compare(student, torch.lerp(student.detach().float(), teacher.float(), share))
+        between = torch.lerp(student.detach().float(), teacher.float(), share)
+        soft = compare(student, torch.where(teacher.isneginf(), teacher, between))  # −∞ times a share of 0 is none
         if isinstance(kept, Pace):
             kept.look(soft, len(student))
         return mixture(soft, self.weight, output, batch, step)

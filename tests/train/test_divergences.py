@@ -15,6 +15,7 @@ from nas.train import (
     KL,
     AdaptiveAlpha,
     BalancedKL,
+    Binary,
     Divergence,
     Hard,
     InPlace,
@@ -22,8 +23,10 @@ from nas.train import (
     StandardizedKL,
     Step,
     Teacher,
+    TeacherOutputs,
     distillation,
 )
+from nas.train.outputs import Taught
 from tests.train.family import blobs, space
 
 ALL: list[Divergence] = [
@@ -228,6 +231,28 @@ def test_interpolated_targets_move_from_the_student_to_the_teacher() -> None:
         assert torch.allclose(gradient, torch.autograd.grad(expected, student)[0], atol=1e-6)
 
 
+class Masked(torch.nn.Module):
+    """A teacher that holds the last class impossible."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = torch.zeros(len(x), 10)
+        scores[:, -1] = -math.inf
+        return scores
+
+
+@pytest.mark.parametrize("start", [0.0, 0.5])
+def test_interpolated_targets_keep_what_the_teacher_holds_impossible(start: float) -> None:
+    task, ours = blobs(), space()
+    batch = next(task.train_batches(0))
+    student = torch.randn(16, 10, generator=torch.Generator().manual_seed(0))
+    found = Interpolated(Masked(), steps=10, start=start, weight=1.0)(
+        student, batch, Step(0, task, ours, [], ours.largest)
+    )
+    target = torch.softmax((1 - start) * student[:, :-1], -1)
+    expected = (target * (target.log() - torch.log_softmax(student, -1)[:, :-1])).sum(-1).mean()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
@@ -249,3 +274,32 @@ def test_interpolated_targets_move_from_the_student_to_the_teacher() -> None:
 def test_options_are_checked(make: Any, sentence: str) -> None:
     with pytest.raises(TrainError, match=sentence):
         make()
+
+
+@pytest.mark.parametrize("divergence", [KL(), KL("symmetric", 2.0), BalancedKL(), AdaptiveAlpha(), Binary(2.0), None])
+def test_a_class_that_both_hold_impossible_adds_nothing(divergence: Divergence | None) -> None:
+    compare = distillation if divergence is None else divergence
+    student, teacher = logits()
+    never = torch.full((len(student), 1), -math.inf)
+    wide = [torch.cat([one, never], 1) for one in (student, teacher)]
+    share = 6 / 5 if isinstance(divergence, Binary) else 1.0  # which is a mean over labels
+    student.requires_grad_()
+    wide[0].requires_grad_()
+    value, wanted = compare(wide[0], wide[1]), compare(student, teacher)
+    (slope,) = torch.autograd.grad(value, wide[0])
+    (other,) = torch.autograd.grad(wanted, student)
+    assert value.item() * share == pytest.approx(wanted.item(), rel=1e-5)
+    assert torch.allclose(slope[:, :-1] * share, other, atol=1e-6)
+    assert not slope[:, -1].any()
+
+
+@pytest.mark.parametrize("compare", [KL(), distillation, TeacherOutputs])
+def test_a_class_that_the_teacher_holds_impossible_adds_nothing(compare: Any) -> None:
+    student, teacher = torch.tensor([[0.3, -1.0, 0.5]]), torch.tensor([[0.0, 1.0, -math.inf]])
+    if compare is TeacherOutputs:  # its rest has probability 0
+        taught = Taught.top(teacher, 2)
+        found = KL()(taught.of(student), taught.logits)
+    else:
+        found = compare(student, teacher)
+    q, p = softmax(student[0].tolist()), [*softmax([0.0, 1.0]), 0.0]
+    assert found.item() == pytest.approx(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a), rel=1e-5)
