@@ -97,15 +97,17 @@ def grow(
         layouts: as `Supernet` takes them; by default the old ones, which new blocks have too.
         inputs: to compare outputs with, instead of the supernet's example.
         optimizer: of the old supernet; it becomes one of the new: what it keeps of a parameter is padded, averages of squares
-            by their mean, all else by zeros.
+            by their mean, all else by zeros.  What it keeps in another shape (Adafactor's sums over rows and columns) starts
+            anew for the parameters that grew.
         seed: of what is drawn.
 
     Returns:
         The larger supernet, on the old one's device.
 
     Raises:
-        SupernetError: there are no inputs; the larger space lacks an arch or a tensor of the old one; or it cannot be grown
-            without changing what the largest arch, or an old one, computes.
+        SupernetError: there are no inputs; the larger space lacks an arch or a tensor of the old one; it cannot be grown
+            without changing what the largest arch, or an old one, computes; or the optimizer is LBFGS, which keeps all
+            parameters in one vector.
     """
     example = supernet.example if inputs is None else inputs
     if example is None:
@@ -113,6 +115,11 @@ def grow(
     check_batch(example)
     if (width != "zero" or depth != "identity") and units != "drawn":
         raise SupernetError(f"units={units!r} has no effect with width={width!r} and depth={depth!r}; leave it out")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise SupernetError(
+            "LBFGS keeps gradients of all parameters as one vector, which cannot grow; leave optimizer= out, and make another "
+            "of the grown supernet's parameters"
+        )
     with reading.any_weights():
         growth = _Growth(supernet, _empty(supernet, larger, layouts, seed), _inputs(example, supernet))
         growth.fill(width, depth, units)
@@ -487,13 +494,8 @@ class _Growth:
                 group["params"][index] = new = self.grown._shared.tensor(name)
                 kept = optimizer.state.pop(old, {})
                 place = self.places.get(name)
-                if kept:
-                    optimizer.state[new] = {
-                        key: padded(value, place)
-                        if place is not None and isinstance(value, Tensor) and value.shape == old.shape
-                        else value
-                        for key, value in kept.items()
-                    }
+                if left := dict(kept) if place is None else padded(kept, place):
+                    optimizer.state[new] = left
         more = [self.grown._shared.tensor(name) for name in self.grown._shared.homes if name not in theirs]
         for one in more:
             _group_for(optimizer, one)["params"].append(one)

@@ -404,8 +404,8 @@ class Training:
         """This training, which was stopped on its way (`run(until=…)`), as one that goes on in a larger space.
 
         Its supernet is that of the last checkpoint, grown with `nas.grow`: old archs have their weights.  What the optimizer
-        keeps is padded; steps, schedule, history and random states go on, and what was best so far counts no more.  The sampler
-        and the losses are the same.
+        keeps is padded, or starts anew where it cannot be (`nas.grow`); steps, schedule, history and random states go on, and
+        what was best so far counts no more.  The sampler and the losses are the same.
 
         Args:
             larger: as in `nas.grow`.

@@ -354,7 +354,55 @@ def test_an_optimizer_goes_on_with_the_larger_supernet(kind):
     assert grown(inputs, grown.space.largest).square().mean() < start
 
 
+@nas.model
+def _one(width):
+    return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 1))
+
+
+_SQUARED = {"exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "acc_delta", "exp_inf", "step_size", "variance"}
+_OF_TORCH = {
+    "SGD": {"momentum": 0.9},
+    "RMSprop": {"momentum": 0.9, "centered": True},
+    "AdamW": {"amsgrad": True},
+    **{kind: {} for kind in ("Adam", "NAdam", "RAdam", "Adamax", "Adadelta", "Adagrad", "Rprop", "Adafactor", "ASGD")},
+}
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+@pytest.mark.parametrize("smallest", [1, 2])
+@pytest.mark.parametrize("name", _OF_TORCH)
+def test_an_optimizer_s_states_are_padded_by_what_they_are(name, smallest, sign):
+    """Whatever the sign of the gradients."""
+    net = Supernet(nas.Space(_one(pg.oneof([smallest]))), example=torch.ones(2, 3))
+    optimizer = getattr(torch.optim, name)(net.parameters(), lr=1e-3, **_OF_TORCH[name])
+    for _ in range(3):
+        optimizer.zero_grad()
+        sum(sign * one.sum() for one in net.parameters()).backward()
+        optimizer.step()
+    before = {name: dict(optimizer.state[one]) for name, one in net.named_parameters()}
+    grown = nas.grow(net, nas.Space(_one(pg.oneof([smallest, smallest + 2]))), optimizer=optimizer)
+    for path, one in grown.named_parameters():
+        for key, old in before[path].items():
+            if name == "Adafactor" and one.ndim > 1:
+                assert one not in optimizer.state
+            elif old.ndim and one.shape != old.shape and key != "ax":
+                new = optimizer.state[one][key]
+                rest = torch.ones_like(new, dtype=torch.bool)
+                rest[tuple(map(slice, old.shape))] = False
+                assert torch.allclose(new[rest], old.mean() if key in _SQUARED else torch.zeros(()))
+    for _ in range(2):
+        optimizer.zero_grad()
+        grown(torch.ones(2, 3), grown.space.largest).square().mean().backward()
+        optimizer.step()
+
+
 # -- what cannot be grown
+
+
+def test_an_optimizer_that_keeps_one_vector_is_refused():
+    net = Supernet(nas.Space(_one(pg.oneof([2]))), example=torch.ones(2, 3))
+    with pytest.raises(SupernetError, match="LBFGS keeps gradients of all parameters as one vector"):
+        nas.grow(net, nas.Space(_one(pg.oneof([2, 4]))), optimizer=torch.optim.LBFGS(net.parameters()))
 
 
 def test_a_norm_over_units_that_are_no_multiple_is_refused():

@@ -23,7 +23,7 @@ def training(path: Path, **options: object) -> Training:
     return Training(supernet(), blobs(), path=path, **settings)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "adafactor"])
 def test_a_training_goes_on_in_the_larger_space(tmp_path: Path, optimizer: str) -> None:
     first = training(tmp_path / "small", optimizer=optimizer)
     first.run(progress=False, until=20)
