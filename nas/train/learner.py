@@ -141,7 +141,7 @@ class Learner:
         entropies = [self.distribution.entropy(arch) for arch in archs or [self.supernet.space.largest]]
         if policy.entropy:
             gradient = gradient + policy.entropy * np.mean([slope for _, slope in entropies], axis=0)
-        self._ascend(gradient, number)
+        self._ascend(gradient)
         seen = [(*self._seen[arch.key], reward) for arch, reward in zip(archs, rewards, strict=True)]
         self._note(seen or [(-self._mixture[0], 0.0, -self._mixture[0])], [entropy for entropy, _ in entropies])
         memory.steps += 1
@@ -201,7 +201,7 @@ class Learner:
 
     @property
     def progress(self) -> float:
-        """Share of the policy's steps that were made."""
+        """Share of the policy's steps that were made: 0 at the first, 1 at the last."""
         whole = -(-(self.training.steps - self.begins) // self.policy.every)
         return self.memory.steps / max(1, whole - 1)
 
@@ -360,11 +360,10 @@ class Learner:
             self._at = at + 1
         return found
 
-    def _ascend(self, gradient: Floats, number: int) -> None:
+    def _ascend(self, gradient: Floats) -> None:
         """A step of Adam (Kingma & Ba 2015) up the gradient."""
         memory, (beta1, beta2) = self.memory, self.policy.betas
-        far = (number - self.begins) / max(1, self.training.steps - self.begins)
-        rate = self.policy.lr * self.policy.growth**far
+        rate = self.policy.lr * self.policy.growth**self.progress
         values = self.distribution.values
         gradient = gradient - self.policy.weight_decay * values
         first = beta1 * np.array(memory.first) + (1 - beta1) * gradient

@@ -91,20 +91,26 @@ def test_adam_goes_up_as_torchs_does() -> None:
     theirs = torch.zeros(len(learner.distribution.values), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([theirs], lr=0.05, betas=(0.5, 0.99), weight_decay=0.1, maximize=True)
     draw = np.random.default_rng(0)
-    for number in range(6):
+    for _ in range(6):
         gradient = draw.normal(size=len(learner.distribution.values))
         theirs.grad = torch.from_numpy(gradient)
         optimizer.step()
-        learner._ascend(gradient, number)
+        learner._ascend(gradient)
         learner.memory.steps += 1
         assert learner.distribution.values == pytest.approx(theirs.detach().numpy(), abs=1e-12)
 
 
-def test_the_rate_grows_exponentially() -> None:
-    ours = training(growth=100.0, warmup=0.0)
+@pytest.mark.parametrize("every", [1, 3, 20])
+def test_the_rate_grows_exponentially_from_the_first_step_of_the_policy_to_its_last(every: int) -> None:
+    ours = training(growth=100.0, warmup=0.1, every=every)
     learner = Learner(ours, Ranks(), {})
-    learner._ascend(np.ones_like(learner.distribution.values), 10)  # half of the 20 steps
-    assert learner.distribution.values == pytest.approx(np.full_like(learner.distribution.values, 0.05 * 10))
+    count = len(range(2, 20, every))
+    for number in range(count):
+        before = learner.distribution.values
+        learner._ascend(np.ones_like(before))
+        rate = 0.05 * 100.0 ** (number / max(1, count - 1))
+        assert learner.distribution.values - before == pytest.approx(np.full_like(before, rate))
+        learner.memory.steps += 1
 
 
 @pytest.mark.parametrize("until", [3, 12])
