@@ -74,6 +74,11 @@ class Distribution:
         """By decision name, JSON-able."""
         return {name: self.values[self.of(p)].tolist() for p, name in enumerate(self.space.names)}
 
+    @property
+    def flat(self) -> bool:
+        """Whether every decision has the same options in every arch, and so every arch the same entropy."""
+        return all(self.steps.is_free(p) for p in range(self.steps.count))
+
     def probabilities(self, p: int, options: Sequence[int]) -> Floats:
         """(options,) of decision `p`, given that these are open."""
         logits = self.values[self._starts[p] + np.asarray(options)]

@@ -117,7 +117,38 @@ def base_of(judge: Judge, rewards: Sequence[float]) -> float:
 
 def remember(judge: Judge, rewards: Sequence[float], decay: float) -> None:
     """Moves the average."""
-    judge.baseline = decay * base_of(judge, rewards) + (1 - decay) * float(np.mean(rewards))
+    judge.baseline = moved(judge.baseline, rewards, decay)
+
+
+_DECAY = 0.95
+
+
+def moved(average: float | None, values: Sequence[float], decay: float = _DECAY) -> float:
+    """A moving average after these; without one before, their mean."""
+    mean = float(np.mean(values))
+    return mean if average is None else decay * average + (1 - decay) * mean
+
+
+def spread(distribution: Distribution, archs: Sequence[Arch], base: float | None) -> tuple[list[float], Floats]:
+    """Entropy of the active decisions of each draw, in nats, and the (total,) gradient of its expectation.
+
+    Where options decide which decisions are active, archs differ in their entropy and it counts as a reward: the gradient is
+    that of their own entropies and that of drawing them, by the score function.
+
+    Args:
+        distribution: from which the archs are independent draws.
+        archs: those.
+        base: mean entropy of draws before, which is taken off as a baseline; None takes that of `archs`.
+    """
+    each = [distribution.entropy(arch) for arch in archs]
+    values = [value for value, _ in each]
+    found: Floats = np.mean([slope for _, slope in each], axis=0)
+    if not distribution.flat:
+        base = float(np.mean(values)) if base is None else base
+        found += np.mean(
+            [(value - base) * distribution.slope(arch) for arch, value in zip(archs, values, strict=True)], axis=0
+        )
+    return values, found
 
 
 @checked(TrainError)
@@ -168,9 +199,6 @@ class Flip(Estimator):
             )
         remember(judge, rewards, _DECAY)
         return found
-
-
-_DECAY = 0.95
 
 
 def local(probability: Floats, kept: Sequence[int], above: Floats) -> Floats:

@@ -21,7 +21,7 @@ from nas.supernet.inputs import Inputs, call, few_samples, like
 from nas.supernet.mixtures import relaxed
 from nas.supernet.ragged import enough
 from nas.supernet.relaxation import Relaxation, Shares
-from nas.train.estimators import Options
+from nas.train.estimators import Options, moved, spread
 from nas.train.ranks import Ranks
 from nas.train.task import Batch, mixed
 
@@ -48,6 +48,8 @@ class Memory:
     steps: int = 0
     """Steps of the policy that were made."""
     baseline: float | None = None
+    entropy: float | None = None
+    """Moving average of the entropies of draws."""
     sums: list[float] = field(default_factory=lambda: [0.0] * len(COLUMNS))
     seen: int = 0
     """Draws in `sums`."""
@@ -138,12 +140,12 @@ class Learner:
         self.rng.seed(mixed(self.training.seed, "policy step", number))
         rewards = self.rewards(archs)
         gradient = policy.estimator.gradient(self, archs, rewards)
-        entropies = [self.distribution.entropy(arch) for arch in archs or [self.supernet.space.largest]]
+        entropies, spread = self._entropies(archs)
         if policy.entropy:
-            gradient = gradient + policy.entropy * np.mean([slope for _, slope in entropies], axis=0)
+            gradient = gradient + policy.entropy * spread
         self._ascend(gradient)
         seen = [(*self._seen[arch.key], reward) for arch, reward in zip(archs, rewards, strict=True)]
-        self._note(seen or [(-self._mixture[0], 0.0, -self._mixture[0])], [entropy for entropy, _ in entropies])
+        self._note(seen or [(-self._mixture[0], 0.0, -self._mixture[0])], entropies)
         memory.steps += 1
 
     def row(self) -> dict[str, float]:
@@ -237,6 +239,15 @@ class Learner:
         """`width` numbers of each arch, which one of the ranks computes."""
         ours = {at: of(arch) for at, arch in enumerate(archs) if at % self.ranks.size == self.ranks.rank}
         return self.ranks.gathered(ours, len(archs), width)
+
+    def _entropies(self, archs: Sequence[Arch]) -> tuple[list[float], Floats]:
+        """Of the active decisions of each draw, and the gradient of their mean; of the largest arch where nothing is drawn."""
+        if not archs:
+            value, slope = self.distribution.entropy(self.supernet.space.largest)
+            return [value], slope
+        values, slope = spread(self.distribution, archs, self.memory.entropy)
+        self.memory.entropy = moved(self.memory.entropy, values)
+        return values, slope
 
     # -- its own -----------------------------------------------------------------------------------------------------------
 

@@ -65,7 +65,8 @@ class Policy:
         betas: of Adam.
         weight_decay: of the logits, added to the gradient.
         growth: the rate is multiplied by this, exponentially, from the first to the last step of the policy.
-        entropy: weight of the entropy of the active decisions, in nats, added to the reward.
+        entropy: weight of the entropy of an arch's active decisions, in nats, which is added to its reward.  `nas.Mixture`, which
+            draws no archs, has that of the decisions that are active in the largest one.
         bins: equal parts of a continuous decision.
 
     Raises:

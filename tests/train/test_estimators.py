@@ -12,7 +12,7 @@ import pytest
 import nas
 from nas.choosing.distribution import Floats
 from nas.train import Estimator, Flip, MaskGates, Mixture, ScoreFunction
-from nas.train.estimators import Options, warmed
+from nas.train.estimators import Options, spread, warmed
 from tests.choosing.test_distribution import nested, slope_of, tilted
 from tests.conformance.algorithm import flat
 from tests.conformance.estimator import EstimatorConformance, Known, expected
@@ -129,3 +129,26 @@ def test_noise_under_which_an_option_was_drawn_makes_it_the_largest() -> None:
     assert found == pytest.approx(free, abs=0.02)
     cold = warmed(p, 1, 0.01, random.Random(1))
     assert cold == pytest.approx([0.0, 1.0, 0.0], abs=1e-3)
+
+
+def _cheap(arch: nas.Arch) -> bool:
+    """Forbids a convolution's largest kernel."""
+    return None in arch.genome or max(arch.genome) < 2
+
+
+@pytest.mark.parametrize("space", [flat(2), nested(), nested().restricted(_cheap)], ids=["flat", "nested", "rule"])
+def test_the_gradient_of_the_entropy_is_that_of_its_expectation(space: nas.Space) -> None:
+    """By enumeration: an option that activates decisions has their entropy as a reward."""
+    ours = tilted(space)
+    archs = list(space.enumerate())
+
+    def weights() -> Floats:
+        found = np.exp([ours.log_p(arch) for arch in archs])
+        return np.asarray(found / found.sum())
+
+    def mean() -> float:
+        return float(weights() @ [ours.entropy(arch)[0] for arch in archs])
+
+    base = mean()
+    found = sum(weight * spread(ours, [arch], base)[1] for weight, arch in zip(weights(), archs, strict=True))
+    assert found == pytest.approx(slope_of(ours, mean), abs=1e-7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +112,28 @@ def test_the_rate_grows_exponentially_from_the_first_step_of_the_policy_to_its_l
         rate = 0.05 * 100.0 ** (number / max(1, count - 1))
         assert learner.distribution.values - before == pytest.approx(np.full_like(before, rate))
         learner.memory.steps += 1
+
+
+@nas.model
+def _optional(kind: str, first: int = 4, second: int = 4) -> nn.Module:
+    """Of kind "a", whose sizes are decided, or "b"."""
+    return nas.sequential(
+        nn.Flatten(), nn.Linear(64, first), nn.ReLU(), nn.Linear(first, second), head=nn.Linear(second, 10)
+    )
+
+
+@pytest.mark.parametrize("estimator", [ScoreFunction(4), Flip(2)])
+def test_an_option_that_activates_decisions_is_rewarded_for_their_entropy(estimator: Any) -> None:
+    """p(a) rises to where E[entropy] is the largest: H(kind) + p(a) 2 ln 3 is at 9 / 10."""
+    sizes = {name: pg.oneof([2, 3, 4]) for name in ("first", "second")}
+    space = nas.Space(_optional(pg.oneof(["a", "b"]), **sizes), active_when={name: ("kind", {"a"}) for name in sizes})
+    net = Supernet(space, example=blobs(n=160).example)
+    ours = training(
+        net=net, cost=None, target=None, entropy=100.0, estimator=estimator, warmup=0.0, steps=60, quality="min loss"
+    )
+    ours.run(progress=False)
+    a, b = policy_of(ours).logits["kind"]
+    assert 0.8 < 1 / (1 + math.exp(b - a)) < 0.97
 
 
 @pytest.mark.parametrize("until", [3, 12])
