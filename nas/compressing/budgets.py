@@ -53,13 +53,25 @@ class Budget:
         """
         if self.bound is not None:
             return Constraint(self.metric, "<=", self.bound)
-        if self.metric not in original:
-            raise MetricError(
-                f"the budget {self} is on what is not measured of the original, which has {', '.join(original)}"
-                f"{suggest(self.metric, original)}"
-            )
         assert self.share is not None
-        return Constraint(self.metric, "<=", self.share * original[self.metric])
+        return Constraint(self.metric, "<=", self.share * self.of(original, "the original"))
+
+    def of(self, measured: Mapping[str, float], whom: str) -> float:
+        """What a network measures of the budget's metric.
+
+        Args:
+            measured: of the network.
+            whom: the network, for the sentence.
+
+        Raises:
+            MetricError: it does not measure the metric.
+        """
+        if self.metric not in measured:
+            raise MetricError(
+                f"the budget {self} is on what is not measured of {whom}, which has {', '.join(measured)}"
+                f"{suggest(self.metric, measured)}"
+            )
+        return measured[self.metric]
 
     def __str__(self) -> str:
         if self.share is not None:

@@ -190,7 +190,12 @@ def profile(
     measured = {name: costs_of(arch, asked) for name, arch in archs.items()}
     original, smallest = measured["largest"], measured["smallest"]
     verdicts = [
-        Verdict(budget, budget.constraint(original), smallest[budget.metric], original[budget.metric])
+        Verdict(
+            budget,
+            budget.constraint(original),
+            budget.of(smallest, "the smallest network"),
+            budget.of(original, "the original"),
+        )
         for budget in wanted
     ]
     return Profile(space.name, archs, measured, verdicts, _tied(space), len(space.decisions))

@@ -25,6 +25,7 @@ from torch.utils import _pytree as pytree
 
 from nas.convert.calls import Called, watch_calls
 from nas.convert.copying import computed, forget, named_tables, named_tensors, tied
+from nas.convert.dead import has_effect
 from nas.convert.isolation import compiled, int_callers, isolated, keeping_sources
 from nas.convert.lengths import Place, alive, origins
 from nas.convert.observing import MARK, Arguments, Observer
@@ -452,7 +453,7 @@ def _drop_dead(graph: fx.Graph, sources: Sequence[Source]) -> tuple[set[fx.Node]
     """
     live: set[fx.Node] = set()
     for node in reversed(graph.nodes):
-        if node in live or (node.op != "placeholder" and node.is_impure()):  # the output is, too
+        if node in live or (node.op != "placeholder" and has_effect(node)):  # the output is, too
             live.update((node, *node.all_input_nodes))
     unused = _unused(sources, live)
     alone = {source.node for source in sources if source.names[0] in unused}
@@ -460,7 +461,7 @@ def _drop_dead(graph: fx.Graph, sources: Sequence[Source]) -> tuple[set[fx.Node]
         if node not in live and any(each in alone for each in node.all_input_nodes):
             alone.add(node)
     lengths = origins(node for node in graph.nodes if node not in live and node not in alone)
-    graph.eliminate_dead_code(lambda node: node in alone or node.is_impure())
+    graph.eliminate_dead_code(lambda node: node in alone or has_effect(node))
     return live, lengths
 
 

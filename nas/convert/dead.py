@@ -25,11 +25,19 @@ def remove_dead(graph: fx.Graph) -> None:
     }  # what the caller has, or something live reads later
     for node in reversed(graph.nodes):
         written = {memory[one] for one in written_by(node)}
-        always = not written and (node.op in (*_GIVEN, "output") or node.is_impure())
+        always = not written and (node.op in (*_GIVEN, "output") or has_effect(node))
         if node.users or always or written & read:
             read |= {memory[one] for one in node.all_input_nodes}
         else:
             graph.erase_node(node)
+
+
+def has_effect(node: fx.Node) -> bool:
+    """Whether an operator does something besides its result; to draw random numbers, as attention and dropout may, is nothing."""
+    operator = node.target
+    if isinstance(operator, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in operator.tags:
+        return operator._schema.is_mutable
+    return node.is_impure()
 
 
 def _memory(graph: fx.Graph) -> dict[fx.Node, fx.Node]:

@@ -57,5 +57,7 @@ def test_operations_are_counted_where_there_is_an_example() -> None:
     assert set(nas.profile(space).original) == {"params", "weights_mib"}
     with pytest.raises(MetricError, match="not measured of the original, which has params, weights_mib"):
         nas.profile(space, "macs <= 50%")
+    with pytest.raises(MetricError, match="not measured of the smallest network, which has params, weights_mib"):
+        nas.profile(space, "macs <= 1000")
     with pytest.raises(EvaluationError, match="example="):
         nas.profile(trained())

@@ -111,3 +111,31 @@ def test_a_unit_that_writes_in_place_is_left_out_of_a_graph() -> None:
         del plain.blocks[place]
         torch.testing.assert_close(module(x), plain(x), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(net(x, arch), module(x), rtol=1e-4, atol=1e-5)
+
+
+class Attending(nn.Module):
+    """Attention whose heads have a size in the source, so that archs are graphs; its residual connection is within."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.packed, self.out, self.drop = nn.Linear(16, 48), nn.Linear(16, 16), nn.Dropout(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        q, k, v = self.packed(x).view(batch, length, 3, 2, 8).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        return x + self.drop(self.out(mixed.transpose(1, 2).reshape(batch, length, 16)))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_attention_and_dropout_of_a_unit_that_is_left_out_go_with_it(training: bool) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(5, 16), Attending(), Attending(), nn.Linear(16, 3)), torch.randn(2, 6, 5)
+    space = nas.elastic(model.train(training), x)
+    (left,) = [name for name in space.largest.choices if name.endswith("[1].keep")]
+    choices = {name: one for name, one in space.largest.choices.items() if not name.startswith("model[1].heads")}
+    arch = space.arch(choices | {left: False})
+    found = nas.Supernet(space, example=x, weights=model).extract(arch).eval()
+    plain = nn.Sequential(model[0], model[2], model[3]).eval()
+    torch.testing.assert_close(found(x), plain(x), rtol=1e-4, atol=1e-5)
+    assert nas.profile(space, "macs <= 50%", example=x).verdicts
