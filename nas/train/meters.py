@@ -118,27 +118,34 @@ class CalibrationError(Meter):
     Args:
         bins: their number.
         ignore: targets that do not count.
+
+    Raises:
+        TrainError: a target has no output, there is one output alone, or the outputs of the split are probabilities.
     """
 
     def __init__(self, bins: int = 15, ignore: int | None = None) -> None:
         self.ignore = ignore
+        self._logits = _Logits("calibration_error")
         self._sums = torch.zeros(3, bins, dtype=torch.float64)  # samples, those that are right, probability
 
     def add(self, scores: Any, targets: Any) -> None:
         """(…, classes) logits and (…,) classes."""
-        sure, predicted = torch.softmax(scores.detach().double(), -1).flatten(0, -2).max(-1)
-        truth = targets.flatten()
+        rows, truth = scores.detach().flatten(0, -2), targets.flatten()
         if self.ignore is not None:
             counted = truth != self.ignore
-            sure, predicted, truth = sure[counted], predicted[counted], truth[counted]
+            rows, truth = rows[counted], truth[counted]
+        _check_classes(rows, truth)
+        self._logits.look(rows)
+        sure, predicted = torch.softmax(rows.double(), -1).max(-1)
         bins = self._sums.shape[1]
         # A bin has its upper end: (0, 1/bins], …, as the paper's.
         place = ((sure * bins).ceil().long() - 1).clamp(0, bins - 1)
-        rows = torch.stack([torch.ones_like(sure), (predicted == truth).double(), sure])
-        self._sums.index_add_(1, place.cpu(), rows.cpu())
+        each = torch.stack([torch.ones_like(sure), (predicted == truth).double(), sure])
+        self._sums.index_add_(1, place.cpu(), each.cpu())
 
     def result(self) -> dict[str, float]:
         """A fraction; NaN where no target counts."""
+        self._logits.check()
         count, right, sure = self._sums
         total = float(count.sum())
         return {"calibration_error": float((right - sure).abs().sum()) / total if total else math.nan}
@@ -152,6 +159,9 @@ class Confusion(Meter):
     Args:
         names: of the metrics; the one that is called "pixel_accuracy" is the accuracy.
         ignore: targets that do not count.
+
+    Raises:
+        TrainError: a target has no output, or there is one output alone.
     """
 
     def __init__(self, names: tuple[str, ...], ignore: int | None = None) -> None:
@@ -165,11 +175,7 @@ class Confusion(Meter):
         if self.ignore is not None:
             counted = truth != self.ignore
             predicted, truth = predicted[counted], truth[counted]
-        if len(truth) and not 0 <= int(truth.min()) <= int(truth.max()) < classes:
-            raise TrainError(
-                f"targets have classes from {int(truth.min())} to {int(truth.max())} and the model gives logits of {classes}; "
-                "classes are numbered from 0, and the model needs one output for each"
-            )
+        _check_classes(scores, truth)
         pairs = torch.bincount(truth.long() * classes + predicted, minlength=classes * classes).cpu()
         self._matrix = pairs if self._matrix is None else self._matrix + pairs
 
@@ -185,6 +191,48 @@ class Confusion(Meter):
         right = hits.sum() / truth.sum()
         found = {"mean_iou": iou, "f1": f1, "accuracy": right, "pixel_accuracy": right}
         return {name: float(found[name]) for name in self.names}
+
+
+def _check_classes(scores: Tensor, truth: Tensor) -> None:
+    """Refuse (…, classes) logits that are not of the classes of the targets."""
+    classes = scores.shape[-1]
+    if classes < 2:
+        raise TrainError(
+            "the model gives one output a sample, and a metric of classes takes one of each class; give the model two, or a "
+            "function as the metric"
+        )
+    if len(truth) and not 0 <= int(truth.min()) <= int(truth.max()) < classes:
+        raise TrainError(
+            f"targets have classes from {int(truth.min())} to {int(truth.max())} and the model gives logits of {classes}; "
+            "classes are numbered from 0, and the model needs one output for each"
+        )
+
+
+class _Logits:
+    """Whether what a metric takes for logits are probabilities: all rows of a split, and more than a few, sum to 1."""
+
+    FEW = 4
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+        self._rows, self._sure = 0, True
+
+    def look(self, scores: Tensor) -> None:
+        """(…, classes)."""
+        rows = scores.detach().flatten(0, -2)
+        self._rows += len(rows)
+        if self._sure and len(rows):
+            near = 1e-3 if torch.finfo(rows.dtype).eps < 1e-6 else 2e-2
+            low, high, off = rows.min(), rows.max(), (rows.double().sum(-1) - 1).abs().max()
+            self._sure = bool((low >= 0) & (high <= 1) & (off <= near))
+
+    def check(self) -> None:
+        """Raises TrainError if so."""
+        if self._sure and self._rows > self.FEW:
+            raise TrainError(
+                f"{self.metric} takes logits, and all {self._rows} outputs of the model are probabilities (from 0 to 1, and "
+                "their sum is 1); give their logarithms, or leave out the model's softmax"
+            )
 
 
 class Labels(Meter):
@@ -233,14 +281,20 @@ def average_precision(scores: Tensor, truth: Tensor) -> float:
 
 
 class Tokens(Meter):
-    """Cross entropy of a token in nats over all tokens of a split, and its exponential: `perplexity`, `loss`."""
+    """Cross entropy of a token in nats over all tokens of a split, and its exponential: `perplexity`, `loss`.
+
+    Raises:
+        TrainError: the outputs of the split are probabilities.
+    """
 
     def __init__(self, ignore: int) -> None:
         self.ignore = ignore
+        self._logits = _Logits("perplexity")
         self._total, self._count = 0.0, 0
 
     def add(self, scores: Any, targets: Any) -> None:
         """(…, vocabulary) logits and (…,) tokens."""
+        self._logits.look(scores)
         each = functional.cross_entropy(
             scores.detach().float().flatten(0, -2), targets.flatten(), ignore_index=self.ignore, reduction="none"
         )
@@ -249,6 +303,7 @@ class Tokens(Meter):
 
     def result(self) -> dict[str, float]:
         """Both; NaN without a token."""
+        self._logits.check()
         mean = self._total / self._count if self._count else math.nan
         return {"perplexity": math.exp(mean) if mean < 700 else math.inf, "loss": mean}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 from torch import Tensor
 
+import nas
 from nas.errors import TrainError
 from nas.train import meters
 
@@ -140,3 +141,42 @@ def test_whole_metrics_take_any_form_or_say_what_else_to_do() -> None:
 def test_classes_without_a_logit_are_not_counted_as_others() -> None:
     with pytest.raises(TrainError, match="classes from 0 to 3 and the model gives logits of 2"):
         meters.Confusion(("accuracy",)).add(torch.zeros(4, 2), torch.arange(4))
+
+
+def test_one_output_is_no_metric_of_classes() -> None:
+    """Softmax of one logit is 1, and the largest of one the first, whatever is right."""
+    for meter in (meters.CalibrationError(), meters.Confusion(("accuracy",))):
+        for targets in (torch.tensor([0, 1, 1]), torch.zeros(3, dtype=torch.long)):
+            with pytest.raises(TrainError, match="the model gives one output a sample"):
+                meter.add(torch.randn(3, 1), targets)
+
+
+def test_a_class_without_an_output_has_no_calibration_error() -> None:
+    with pytest.raises(TrainError, match="classes from 0 to 3 and the model gives logits of 3"):
+        meters.CalibrationError().add(torch.randn(2, 3), torch.tensor([0, 3]))
+    meters.CalibrationError(ignore=255).add(torch.randn(2, 3), torch.tensor([0, 255]))
+
+
+@pytest.mark.parametrize("make", [meters.CalibrationError, lambda: meters.Tokens(-100)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_probabilities_are_not_taken_for_logits(make: Callable[[], meters.Meter], dtype: torch.dtype) -> None:
+    draw = torch.Generator().manual_seed(0)
+    logits, targets = 3 * torch.randn(24, 5, generator=draw), torch.randint(0, 5, (24,), generator=draw)
+    likely = torch.softmax(logits, -1)
+    with pytest.raises(TrainError, match="all 24 outputs of the model are probabilities.*give their logarithms"):
+        measured(make(), likely.to(dtype), targets, [3, 9])
+    assert measured(make(), likely.log(), targets, []) == pytest.approx(measured(make(), logits, targets, []), rel=1e-5)
+    assert measured(make(), torch.cat([likely, logits]), targets.repeat(2), [24])  # not all of them
+    assert measured(make(), likely[:4], targets[:4], [])  # too few to say
+
+
+def test_a_binary_model_of_one_logit_is_told_so() -> None:
+    x = torch.randn(40, 4)
+    y = (x[:, 0] > 0).long()
+
+    def loss(output: Tensor, targets: Tensor) -> Tensor:
+        return torch.nn.functional.binary_cross_entropy_with_logits(output[:, 0], targets.float())
+
+    task = nas.Task.of((x[:20], y[:20]), (x[20:], y[20:]), loss=loss, metrics=["calibration_error"], batch=10)
+    with pytest.raises(TrainError, match="the model gives one output a sample"):
+        task.evaluate(torch.nn.Linear(4, 1))
