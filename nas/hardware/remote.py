@@ -27,6 +27,8 @@ from nas.supernet.inputs import Inputs, plain
 
 REPEATS = 3
 _MODEL = "{model}"
+_SHOWN = 160
+_SEPARATOR = re.compile(r"[\s;]+|,(?=\s|$)")
 
 
 @checked(DeviceError)
@@ -36,9 +38,9 @@ class Command:
 
         Command("pixel7", "adb-bench --runs 20 {model}")
 
-    `{model}` becomes the path of the exported model; without it the path is added at the end.  The last line of the output that
-    is numbers counts, one for each run ("1.9 2.0 1.9 ms").  It is started without a shell, in a process group of its own,
-    which is killed when it takes too long.
+    `{model}` becomes the path of the exported model; without it the path is added at the end.  The last line of the output must
+    be numbers, one for each run ("1.9 2.0 1.9 ms"; "1.9, 2.0", "1.9; 2.0"), with a decimal point: "3,52" is refused.  The
+    command is started without a shell, in a process group of its own, which is killed when it takes too long.
 
     Args:
         name: of the device, in the store too.
@@ -104,7 +106,7 @@ class Command:
         """Milliseconds of each run; the command is called until there are `repeats` (3) of them.
 
         Raises:
-            DeviceError: the module cannot be exported, or the command fails, hangs, or prints no number.
+            DeviceError: the module cannot be exported, or the command fails, hangs, or its last line is not numbers.
         """
         from nas.deploy import export
 
@@ -123,13 +125,13 @@ class Command:
         """One call of the command.
 
         Raises:
-            DeviceError: it fails, hangs, or prints no number.
+            DeviceError: it fails, hangs, or its last line is not numbers.
         """
         words = self._words()
         words = [word.replace(_MODEL, str(model)) for word in words] if self._placed() else [*words, str(model)]
         code, out, err = self._output(words)
         if code != 0:
-            said = _last_line(err) or _last_line(out)
+            said = (_last_line(err) or _last_line(out))[:_SHOWN]
             raise DeviceError(
                 f"device {self.name!r}: {words[0]!r} ended with code {code}{f': {said}' if said else ''}; "
                 "run it by hand on a model file to see why"
@@ -163,15 +165,19 @@ class Command:
         return process.returncode, out, err
 
     def _numbers(self, out: str) -> list[float]:
-        for line in reversed(out.splitlines()):
-            words = line.replace(",", " ").replace(";", " ").replace("ms", " ").split()
-            found = _floats(words)
-            if found:
-                return self._usable(found)
         said = _last_line(out)
+        found = _floats(said)
+        if found:
+            return self._usable(found)
+        program, shown = self._words()[0], repr(said[:_SHOWN])
+        if _floats(said.replace(",", " ")):
+            raise DeviceError(
+                f"device {self.name!r}: {program!r} printed {shown}, where a comma may be a decimal point or stand between "
+                "runs; print numbers as in '1.92 1.95'"
+            )
         raise DeviceError(
-            f"device {self.name!r}: {self._words()[0]!r} printed no line of milliseconds"
-            f"{f' but {said!r}' if said else ' and nothing else'}; its last line must be numbers, as in '1.92 1.95'"
+            f"device {self.name!r}: {program!r} printed no line of milliseconds"
+            f"{f' but {shown}' if said else ' and nothing else'}; its last line must be numbers, as in '1.92 1.95'"
         )
 
     def _usable(self, found: list[float]) -> list[float]:
@@ -272,14 +278,14 @@ def _check_name(name: str) -> None:
         )
 
 
-def _floats(words: Sequence[str]) -> list[float]:
-    """The words as numbers; none when one of them is no number."""
+def _floats(line: str) -> list[float]:
+    """The numbers of a line; none when one of its words is no number."""
     try:
-        return [float(word) for word in words]
+        return [float(word.removesuffix("ms")) for word in _SEPARATOR.split(line) if word not in ("", "ms")]
     except ValueError:
         return []
 
 
 def _last_line(text: str) -> str:
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
-    return lines[-1][:160] if lines else ""
+    return lines[-1] if lines else ""

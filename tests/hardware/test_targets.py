@@ -95,6 +95,14 @@ def test_the_place_of_the_model_may_be_said(tmp_path: Path) -> None:
         ),
         ("print('done')", "printed no line of milliseconds but 'done'; its last line must be numbers"),
         ("pass", "printed no line of milliseconds and nothing else"),
+        ("print('4\\nerror: model not supported')", "but 'error: model not supported'; its last line must be numbers"),
+        ("print('100\\ndone')", "printed no line of milliseconds but 'done'"),
+        ("print('3.52 s')", "printed no line of milliseconds but '3.52 s'"),
+        (
+            "print('3,52')",
+            "printed '3,52', where a comma may be a decimal point or stand between runs; print numbers as in",
+        ),
+        ("print('2,500.5 ms')", "printed '2,500.5 ms', where a comma may be"),
         ("print('0.0')", "printed 0.0 ms; a latency is a positive number"),
         ("print('nan')", "printed nan ms; a latency is a positive number"),
     ],
@@ -104,6 +112,11 @@ def test_what_a_command_does_wrong_is_one_sentence(tmp_path: Path, body: str, me
         Command("phone", script(tmp_path, body)).run(tmp_path / "m.onnx")
     assert str(error.value).startswith("device 'phone': ")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("line", ["1.5 2e0", "1.5, 2.0", "1.5, 2.0,", "1.5ms;2.0 ms", " 1.5\t2 ms \n\n"])
+def test_runs_are_separated_by_spaces_commas_or_semicolons(tmp_path: Path, line: str) -> None:
+    assert Command("phone", script(tmp_path, f"print({line!r})")).run(tmp_path / "m.onnx") == [1.5, 2.0]
 
 
 def test_a_hanging_command_is_killed_with_its_children(tmp_path: Path) -> None:
