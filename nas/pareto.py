@@ -42,13 +42,12 @@ def _ordered(array: Array) -> Array:
     return np.stack(places, axis=1).astype(np.float64)
 
 
-def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
+def non_dominated(points: ArrayLike, *, duplicates: bool = False) -> NDArray[np.bool_]:
     """Which points no other point dominates.
-
-    Of exact duplicates only the first is kept, so that a front has no repeats.
 
     Args:
         points: (n, m), minimised; n may be 0.
+        duplicates: keep all of exact duplicates; else only the first, so that a front has no repeats.
 
     Returns:
         (n,) mask.
@@ -57,7 +56,9 @@ def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
         ValueError: not (n, m), or a value is NaN.
     """
     array = _points(points)
-    return np.asarray(moocore.is_nondominated(_ordered(array)), dtype=np.bool_).reshape(len(array))
+    return np.asarray(moocore.is_nondominated(_ordered(array), keep_weakly=duplicates), dtype=np.bool_).reshape(
+        len(array)
+    )
 
 
 def ranks(points: ArrayLike) -> NDArray[np.int64]:

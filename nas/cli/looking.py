@@ -128,7 +128,7 @@ def front(
     Args:
         where: the front of the trials that satisfy this filter, as in "latency_ms <= 2 and params < 50_000".
         format: table unless given, or what the output's ending says.
-        output: file to write instead of printing; html and png need one. [default: STUDY-front.FORMAT]
+        output: file to write instead of printing; with --format html or png it is STUDY-front.FORMAT unless given.
         objectives: of any metrics that were measured, as in "max accuracy, min params". [default: the study's]
         columns: print these columns, as in "params,latency_ms", or all; else what is of interest and has room.
         everything: as --columns all.
@@ -171,13 +171,16 @@ def compare(
 ) -> None:
     """Compare the fronts of studies: hypervolume by a common reference point, and how many trials each took.
 
+    joint_front is how many points of a study's front no trial of any of them dominates, trials_to_90 how many trials it took
+    to 90 % of the hypervolume of the best of them.
+
     Args:
         other: study to compare it with.
         more: further studies.
         objectives: as in "max accuracy, min params". [default: the first study's, as far as all have measured them]
         where: only trials that satisfy this filter.
         format: table unless given, or what the output's ending says.
-        output: file to write instead of printing; png needs one. [default: compare.png]
+        output: file to write instead of printing; with --format png it is compare.png unless given.
     """
     from nas.cli.compare import write_comparison
     from nas.metrics import parse_objectives

@@ -32,7 +32,7 @@ class Compared:
         front: its Pareto front, indexed by trial number.
         best: best value by objective.
         hypervolume: of its front, as a share of the box between the best and the worst value of each objective in all studies.
-        joint: how many trials of the front of all studies together are its own.
+        joint: points of its front that no trial of any study dominates; a point that several studies found counts for each.
         curve: (trials finished, hypervolume then), where it grew, and at the end.
         attained: share of the best study's hypervolume to the trials that it took; None where it never came so far.
     """
@@ -94,19 +94,21 @@ def compare(
     reference = np.where(worst > best, worst, best + 1.0)
     curves = [_curve(one, reference, box) for one in points]
     most = max(curve[-1][1] for curve in curves)
-    owners = np.concatenate([np.full(len(one.values), at) for at, one in enumerate(points)])
-    joint = owners[non_dominated(everything)]
+    best_of_all = np.split(
+        non_dominated(everything, duplicates=True), np.cumsum([len(one.values) for one in points])[:-1]
+    )
     compared = []
-    for at, (record, one, curve) in enumerate(zip(records, points, curves, strict=True)):
+    for record, one, curve, undominated in zip(records, points, curves, best_of_all, strict=True):
+        own = non_dominated(one.values)
         compared.append(
             Compared(
                 record.name,
                 one.finished,
                 len(one.values),
-                one.frame[non_dominated(one.values)].sort_values(chosen[0].name, ascending=chosen[0].sign > 0),
+                one.frame[own].sort_values(chosen[0].name, ascending=chosen[0].sign > 0),
                 {m.name: float(one.values[:, i].min() * m.sign) for i, m in enumerate(chosen)},
                 curve[-1][1],
-                int((joint == at).sum()),
+                int((own & undominated).sum()),
                 curve,
                 {share: next((n for n, volume in curve if volume >= share * most), None) for share in ATTAINED},
             )

@@ -60,6 +60,19 @@ def test_fronts_are_compared_by_one_reference_point(nas: Nas) -> None:
     assert "were evaluated differently" in found.notes[0]
 
 
+def test_the_joint_front_counts_what_several_studies_found_for_each(nas: Nas) -> None:
+    with open_store("nas.db") as store:
+        for name in ("all-1", "all-2"):
+            study(store, name, trials=64, algorithm=library.Exhaustive()).run(workers=0, progress=False)
+        records = [store.open_study(name) for name in ("all-1", "few", "all-2")]
+        found = {one.name: one for one in compare(records).studies}
+        turned = {one.name: one for one in compare(records[::-1]).studies}
+    assert {name: one.joint for name, one in found.items()} == {name: one.joint for name, one in turned.items()}
+    assert found["all-1"].joint == found["all-2"].joint == len(found["all-1"].front) == 8
+    every = {(row.quality, row.cost) for row in found["all-1"].front.itertuples()}
+    assert found["few"].joint == len({(row.quality, row.cost) for row in found["few"].front.itertuples()} & every)
+
+
 def test_a_comparison_in_every_format(nas: Nas, tmp_path: Path) -> None:
     table = nas("compare", "few", "many")
     assert table.code == 0
