@@ -15,20 +15,25 @@ from typing import Any
 
 from nas.errors import glimpse
 
+#: Columns of a trial beside its metrics.
+COLUMNS = frozenset({"number", "state", "worker", "attempt", "duration_s", "violation", "reason", "choices", "key"})
+#: What printed tables call a trial's number.  Databases of earlier versions may have a metric of that name.
+TRIAL = "trial"
 #: Names that no metric can have, since tables and filters use them for columns of a trial.
-RESERVED = frozenset({"number", "state", "worker", "attempt", "duration_s", "violation", "reason", "choices", "key"})
+RESERVED = COLUMNS | {TRIAL}
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}\Z")
 _SHOWN = 60
 _MUST = "it must be one finite number"
 
 
-def name_fault(name: object) -> str | None:
-    """Why `name` cannot name a metric; None if it can."""
+def name_fault(name: object, *, stored: bool = False) -> str | None:
+    """Why `name` cannot name a metric (or one that is `stored`, maybe by an earlier version); None if it can."""
     if not isinstance(name, str) or not _NAME.match(name):
         shown = repr(name) if isinstance(name, str) and len(name) <= _SHOWN else glimpse(name)
         return f"metric name {shown} is not an identifier; use up to 200 of a-z, A-Z, 0-9 and '_', as in 'latency_ms'"
-    return f"metric name {name!r} is reserved for a column of trials; choose another" if name in RESERVED else None
+    reserved = COLUMNS if stored else RESERVED
+    return f"metric name {name!r} is reserved for a column of trials; choose another" if name in reserved else None
 
 
 def number(value: Any) -> float:
@@ -67,6 +72,11 @@ def usable(measurements: Mapping[str, Any]) -> tuple[dict[str, float], str | Non
                 wrong = f"metric {name!r} is {error}"
         fault = fault or wrong
     return values, fault
+
+
+def heading(name: str) -> str:
+    """What a table calls a metric beside the column `trial`, the trials' numbers: its name, or else as filters spell it."""
+    return f'measurements["{name}"]' if name == TRIAL else name
 
 
 class _Fault(ValueError):

@@ -32,13 +32,13 @@ def unit_of(name: str) -> str:
     return next((unit for suffix, unit in _UNITS.items() if name.endswith(suffix)), "")
 
 
-def check_name(name: str) -> str:
-    """`name`, if it can name a metric: a Python identifier that no column of trials has.
+def check_name(name: str, *, stored: bool = False) -> str:
+    """`name`, if it can name a metric (or one that is `stored`): a Python identifier that no column of trials has.
 
     Raises:
         MetricError: it cannot.
     """
-    fault = name_fault(name)
+    fault = name_fault(name, stored=stored)
     if fault is not None:
         raise MetricError(fault)
     return name
@@ -54,7 +54,7 @@ class Metric:
     unit: str = ""
 
     def __post_init__(self) -> None:
-        check_name(self.name)
+        check_name(self.name, stored=True)
         if not self.unit:
             object.__setattr__(self, "unit", unit_of(self.name))
 
@@ -82,9 +82,9 @@ def parse_objective(objective: str | Metric) -> Metric:
         return objective
     match = _OBJECTIVE.match(objective) if isinstance(objective, str) else None
     if match and match[1] == "max":
-        return Metric(match[2], "max")
+        return Metric(check_name(match[2]), "max")
     if match and match[1] == "min":
-        return Metric(match[2], "min")
+        return Metric(check_name(match[2]), "min")
     raise MetricError(
         f"objective {objective!r} is not understood; write 'max NAME' or 'min NAME', as in 'max accuracy'"
     )
@@ -117,7 +117,7 @@ class Constraint:
     bound: float
 
     def __post_init__(self) -> None:
-        check_name(self.metric)
+        check_name(self.metric, stored=True)
         if self.op not in ("<=", ">=", "<", ">"):
             raise MetricError(f"constraint on {self.metric!r} has operator {self.op!r}; it is one of <=, >=, <, >")
         try:
@@ -169,7 +169,7 @@ def parse_constraint(constraint: str | Constraint) -> Constraint:
     match = _CONSTRAINT.match(constraint) if isinstance(constraint, str) else None
     bound = None if match is None else _number(match[3])
     if match is not None and bound is not None:
-        return Constraint(match[1], match[2], bound)  # type: ignore[arg-type]
+        return Constraint(check_name(match[1]), match[2], bound)  # type: ignore[arg-type]
     raise MetricError(
         f"constraint {constraint!r} is not understood; write 'NAME <= NUMBER' (or >=, <, >), as in 'params <= 50_000'"
     )

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from nas.errors import NasError
-from nas.measurements import RESERVED, cell
+from nas.measurements import COLUMNS, cell, heading
 from nas.metrics import Metric
 from nas.noise import LEGEND, half_spread, is_noisy, tells, with_noise
 from nas.plot import MADE_BY, axes_of
@@ -54,7 +54,7 @@ def page(name: str, objectives: Sequence[Metric], trials: pd.DataFrame, front: p
     """
     if len(objectives) < 2:
         raise NasError(f"study {name!r} has one objective, and a front needs two; use --format table")
-    metrics = [str(column) for column in front.columns if column not in RESERVED]
+    metrics = [str(column) for column in front.columns if column not in COLUMNS]
     script = resources.files("nas").joinpath("page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     title = html.escape(printable(name))
@@ -117,7 +117,7 @@ def _plain(value: Any) -> Any:
 
 def _table(front: pd.DataFrame, metrics: Sequence[str], noisy: Sequence[str]) -> str:
     """The front, with each value as a person reads it; the script sorts by `data-value`."""
-    heads = "".join(f"<th>{html.escape(name)}</th>" for name in ("trial", *metrics))
+    heads = "".join(f"<th>{html.escape(name)}</th>" for name in ("trial", *map(heading, metrics)))
     body = "".join(_row(number, row, metrics, noisy) for number, row in _rows(front))
     return f"<table><thead><tr>{heads}<th class=text>choices</th></tr></thead><tbody>{body}</tbody></table>"
 

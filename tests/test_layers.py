@@ -156,6 +156,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
         "evaluate",
         "hardware",
+        "measurements",
         "metrics",
         "noise",
         "optuna",

@@ -93,13 +93,12 @@ def show(
         everything: as --columns all.
     """
     from nas.cli.show import Columns, show_study
+    from nas.store.filters import in_state
 
-    clauses = [f"({where})"] if where else []
-    clauses += [f"state == {state!r}"] if state else []
     opened = reading(store)
     show_study(
         opened.open_study(study),
-        " and ".join(clauses) or None,
+        in_state(state, where) if state else where,
         limit,
         format,
         Columns("all" if everything else columns),

@@ -19,6 +19,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 from rich.text import Text
 
+from nas.measurements import TRIAL, heading
 from nas.text import printable
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as JSON-able dicts, the trial's number first; a missing value is None."""
     rows = []
     for number, row in zip(frame.index, frame.to_dict("records"), strict=True):
-        rows.append({"trial": int(number), **{str(name): _plain(value) for name, value in row.items()}})
+        rows.append({TRIAL: int(number), **{heading(str(name)): _plain(value) for name, value in row.items()}})
     return rows
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from nas import files
 from nas.cli.output import Column, Figure, choices_text, print_json, print_lines, print_table, print_text, records
 from nas.errors import FilterError, NasError, suggest
+from nas.measurements import TRIAL, heading
 from nas.noise import (
     LEGEND,
     close_neighbours,
@@ -27,6 +28,7 @@ from nas.noise import (
     with_noise,
 )
 from nas.store import frames, further
+from nas.store.filters import metric_key, trial_key
 from nas.study.retrying import no_front
 from nas.text import printable
 
@@ -44,7 +46,7 @@ def show_study(
     from nas.store.notes import TRIES
 
     first = max(0, sum(record.counts().values()) - limit)
-    trials = record.trials(where=where or f"number >= {first}").tail(limit)
+    trials = record.trials(where=where or f"{trial_key('number')} >= {first}").tail(limit)
     tries = {int(number): 1 + len(record.notes(int(number)).get(TRIES, ())) for number in trials.index}
     if any(count > 1 for count in tries.values()):
         trials.insert(1, "tries", [tries[int(number)] for number in trials.index])
@@ -75,7 +77,7 @@ def show_study(
 def _reused(record: StudyRecord) -> dict[str, int]:
     """How many trials were answered by one that computes the same; nothing where no evaluator shares (`nas.Once`)."""
     try:
-        return {"reused": len(record.trials(where="reused >= 1", columns=["reused"]))}
+        return {"reused": len(record.trials(where=f"{metric_key('reused')} >= 1", columns=["reused"]))}
     except FilterError:
         return {}
 
@@ -234,7 +236,7 @@ def _print_frame(
     frame = frame.drop(columns=[name for name in ("reason",) if name in frame and frame[name].isna().all()])
     noisy = [name for name in frame.columns if tells(frame.columns, str(name))]
     shown = columns.of(frame, [name for name in map(str, frame.columns) if not _is_detail(name, record, noisy)])
-    heads = [Column("trial"), *(_head(name, first) for name in shown)]
+    heads = [Column(TRIAL), *(_head(name, first) for name in shown)]
     same = _same_choices(frame) if "choices" in shown else {}
     rows = []
     for number, row in zip(frame.index, frame.to_dict("records"), strict=True):
@@ -252,8 +254,10 @@ def _print_frame(
 def _head(name: str, first: Sequence[str]) -> Column:
     """How soon a column is left out where there is no room: choices after what was measured, and the reason before it."""
     if name in first:
-        return Column(name)
-    return Column(name, {"choices": 1, "reason": 2, "duration_s": 4}.get(name, 3), brief=name in ("choices", "reason"))
+        return Column(heading(name))
+    return Column(
+        heading(name), {"choices": 1, "reason": 2, "duration_s": 4}.get(name, 3), brief=name in ("choices", "reason")
+    )
 
 
 def _same_choices(frame: pd.DataFrame) -> dict[str, Any]:

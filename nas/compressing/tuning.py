@@ -23,6 +23,7 @@ from nas.evaluate.base import Evaluator
 from nas.metrics import Metric
 from nas.search import Given
 from nas.study import Study
+from nas.study.retrying import FAILED
 from nas.supernet import Supernet, checkpoint
 from nas.text import human
 from nas.train import Labels, Loss, Sampler, Task, Teacher, TeacherOutputs, Training
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from nas.space import Arch
 
 SUPERNET = "supernet"
-FAILED = "state == 'FAILED'"
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy import bindparam as p
 
+from nas.measurements import TRIAL
 from nas.store.damage import RULES, Suspect, check, parsed, refuse_strays
-from nas.store.filters import NOTHING, Column, Kind, Table, column_key, kind_of
+from nas.store.filters import NOTHING, Column, Kind, Table, column_key, kind_of, metric_key, trial_key
 from nas.store.numbers import Numbers
 from nas.store.schema import FINAL, TRIAL_COLUMNS, measurements, metrics, spaces, study_spaces, trials
 from nas.store.spaces import Choices, Reader
@@ -203,7 +204,8 @@ class _Decision:
 class Catalog:
     """What columns a study has: by name, and by the way a filter spells it.
 
-    A name that several have means the trial's column, then the metric; `choices["name"]` always means the decision.
+    A name that several have means the trial's column, then the metric, and no filter may use it; `trial["name"]`,
+    `measurements["name"]` and `choices["name"]` always mean the trial's column, the metric and the decision.
     """
 
     def __init__(self, sql: Transaction, study: int) -> None:
@@ -237,18 +239,42 @@ class Catalog:
                     spelled.setdefault(spelling, decision)
         return spelled
 
+    @cached_property
+    def measured(self) -> dict[str, int]:
+        """Metrics by name and by every way a filter spells it."""
+        return self.metrics | {metric_key(name): identity for name, identity in self.metrics.items()}
+
+    @cached_property
+    def of_trials(self) -> dict[str, str]:
+        """Columns of trials by name and by every way a filter spells it; tables call the number `trial`."""
+        number = {} if TRIAL in self.metrics else {TRIAL: "number"}
+        return {name: name for name in TRIAL_COLUMNS} | {trial_key(name): name for name in TRIAL_COLUMNS} | number
+
     @property
     def kinds(self) -> dict[str, frozenset[Kind]]:
         """Kind of every column by the way a filter spells it, metrics first."""
-        kinds: dict[str, frozenset[Kind]] = {name: frozenset({"number"}) for name in self.metrics}
-        kinds |= {name: frozenset({kind}) for name, kind in TRIAL_COLUMNS.items()}
+        kinds: dict[str, frozenset[Kind]] = {name: frozenset({"number"}) for name in self.measured}
+        kinds |= {name: frozenset({TRIAL_COLUMNS[column]}) for name, column in self.of_trials.items()}
         for spelling, decision in self.decisions.items():
             if spelling == column_key(spelling):
                 kinds.setdefault(spelling, decision.kinds)
         return kinds
 
+    @property
+    def ambiguous(self) -> dict[str, tuple[str, ...]]:
+        """What a filter may mean by a name that several columns have, as it spells each."""
+        found: dict[str, tuple[str, ...]] = {}
+        for name in {*TRIAL_COLUMNS, TRIAL, *self.metrics}:
+            column = "number" if name == TRIAL else name
+            meant = [f'trial["{column}"]'] if column in TRIAL_COLUMNS else []
+            meant += [f'measurements["{name}"]'] if name in self.metrics else []
+            meant += [f'choices["{name}"]'] if name in self.decisions else []
+            if len(meant) > 1:
+                found[name] = tuple(meant)
+        return found
+
     def __contains__(self, name: str) -> bool:
-        return name in self.metrics or name in TRIAL_COLUMNS or name in self.decisions
+        return name in self.measured or name in self.of_trials or name in self.decisions
 
 
 class Columns:
@@ -279,7 +305,7 @@ class Columns:
         """Columns as a filter reads them: of a decision that chose the candidate None, `NOTHING`."""
         wanted = list(names)
         catalog = self._catalog
-        decided = [name for name in wanted if name not in TRIAL_COLUMNS and name not in catalog.metrics]
+        decided = [name for name in wanted if name not in catalog.of_trials and name not in catalog.measured]
         return Table(self.load(wanted, nothing=NOTHING), {name: catalog.decisions[name].numbers for name in decided})
 
     def load(self, names: Iterable[str], nothing: object = None) -> dict[str, Column]:
@@ -291,14 +317,14 @@ class Columns:
         """
         wanted = list(dict.fromkeys(names))
         catalog = self._catalog
-        self._ask([catalog.metrics[name] for name in wanted if name in catalog.metrics])
+        self._ask([catalog.measured[name] for name in wanted if name in catalog.measured])
         loaded: dict[str, Column] = {}
         decisions = []
         for name in wanted:
-            if name in TRIAL_COLUMNS:
-                loaded[name] = self._trial(name)
-            elif name in catalog.metrics:
-                loaded[name] = self._metric(catalog.metrics[name])
+            if name in catalog.of_trials:
+                loaded[name] = self._trial(catalog.of_trials[name])
+            elif name in catalog.measured:
+                loaded[name] = self._metric(catalog.measured[name])
             else:
                 decisions.append(name)
         if decisions:

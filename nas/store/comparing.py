@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nas.errors import StoreError
 from nas.metrics import Metric
 from nas.pareto import growth, non_dominated
+from nas.store.filters import in_state
 from nas.store.study import StudyRecord
 
 if TYPE_CHECKING:
@@ -164,8 +165,7 @@ def _points(record: StudyRecord, objectives: Sequence[Metric], where: str | None
             raise StoreError(f"study {record.name!r} has not measured {name!r}; it has {', '.join(sorted(known))}")
     history = record.history()
     place = {int(number): at + 1 for at, number in enumerate(history.numbers)}
-    condition = "state == 'COMPLETED'"
-    frame = record.trials(f"{condition} and ({where})" if where else condition, columns=[*names, "choices"])
+    frame = record.trials(in_state("COMPLETED", where), columns=[*names, "choices"])
     frame = frame.dropna(subset=names)
     if frame.empty:
         raise StoreError(f"study {record.name!r} has no completed trial with {', '.join(names)}; run it first")

@@ -153,13 +153,13 @@ def _json(rule: Rule) -> Rule:
 
 
 def _metric_name(value: Any) -> str | None:
-    return "a name of a metric" if not isinstance(value, str) or name_fault(value) else None
+    return "a name of a metric" if not isinstance(value, str) or name_fault(value, stored=True) else None
 
 
 def _objectives(value: Any) -> str | None:
     try:
         made = [Metric(**fields) for fields in value]
-        good = made and all(isinstance(one.unit, str) and not name_fault(one.name) for one in made)
+        good = made and all(isinstance(one.unit, str) and not name_fault(one.name, stored=True) for one in made)
     except (TypeError, MetricError):
         good = False
     return None if good else "a list of metrics, each with name, goal and unit"
@@ -169,7 +169,9 @@ def _constraints(value: Any) -> str | None:
     try:
         made = [Constraint(*fields) for fields in value]
         good = all(
-            not name_fault(one.metric) and one.op in ("<=", ">=", "<", ">") and _number()(one.bound) is None
+            not name_fault(one.metric, stored=True)
+            and one.op in ("<=", ">=", "<", ">")
+            and _number()(one.bound) is None
             for one in made
         )
     except TypeError:

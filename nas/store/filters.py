@@ -5,8 +5,9 @@
     state == "FAILED" or choices["block=MBConv.kernel"] == 3
 
 Comparisons (chained too), `and`, `or`, `not`, parentheses, numbers, text, True, False and None, and `in` with a list of those.
-Names are columns: of trials, metrics, decisions; `choices["…"]` reaches a decision of any name.  The text is parsed by `ast`
-and never evaluated, and never reaches the database.
+Names are columns: of trials, metrics, decisions; `choices["…"]` reaches a decision of any name, `measurements["…"]` a metric and
+`trial["…"]` a column of trials, where several have that name.  The text is parsed by `ast` and never evaluated, and never
+reaches the database.
 
 A trial without a value satisfies no comparison on it, whether negated or not: `not (latency_ms > 2)` is `latency_ms <= 2`
 (three-valued logic, as in SQL).
@@ -23,6 +24,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -98,6 +100,21 @@ def column_key(name: str) -> str | None:
     return ast.unparse(node) if isinstance(node, ast.Name | ast.Attribute | ast.Subscript) else None
 
 
+def metric_key(name: str) -> str:
+    """How a filter spells a metric, whatever else has its name."""
+    return f"measurements[{name!r}]"
+
+
+def trial_key(name: str) -> str:
+    """How a filter spells a column of trials, whatever else has its name."""
+    return f"trial[{name!r}]"
+
+
+def in_state(state: str, where: str | None = None) -> str:
+    """A filter: trials in a state, of those that satisfy another one."""
+    return f"{trial_key('state')} == {state!r}{f' and ({where})' if where else ''}"
+
+
 class Filter:
     """A parsed filter.
 
@@ -131,15 +148,23 @@ class Filter:
             raise FilterError(f"filter {text!r} does not parse ({message}){hint}", _where(text, error)) from None
         self.names = tuple(self._names)
 
-    def check(self, kinds: Mapping[str, frozenset[Kind]]) -> None:
-        """Whether the filter fits columns of these kinds.
+    def check(
+        self, kinds: Mapping[str, frozenset[Kind]], ambiguous: Mapping[str, Sequence[str]] = MappingProxyType({})
+    ) -> None:
+        """Whether the filter fits columns of these kinds; `ambiguous` are the spellings of each column with a shared name.
 
         Raises:
-            FilterError: a name is unknown, or text is compared with numbers.
+            FilterError: a name is unknown or that of several columns, or text is compared with numbers.
         """
         for name in self.names:
+            if name in ambiguous:
+                *others, last = ambiguous[name]
+                raise FilterError(
+                    f"filter {self.text!r}: several columns are called {name!r}; write {', '.join(others)} or {last}",
+                    self._places.get(name),
+                )
             if name not in kinds:
-                plain = [key for key in kinds if not key.startswith("choices[")]
+                plain = [key for key in kinds if not key.startswith(("choices[", "measurements[", "trial["))]
                 shown = ", ".join(plain[:20]) + (", …" if len(plain) > 20 else "")
                 raise FilterError(
                     f"filter {self.text!r}: there is no column {name!r}{suggest(name, kinds)}; there are {shown}",

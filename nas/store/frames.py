@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nas.errors import FilterError, StoreError, suggest
+from nas.measurements import TRIAL, heading
 from nas.metrics import Metric, unit_of
 from nas.noise import half_spread, is_noisy, with_noise
 from nas.store import history
@@ -194,7 +195,7 @@ def meeting(
     """(n,) which of the trials with these numbers meet a condition."""
     if condition is None:
         return np.ones(len(numbers), dtype=np.bool_)
-    condition.check(catalog.kinds)
+    condition.check(catalog.kinds, catalog.ambiguous)
     return condition.mask(Columns(sql, catalog, numbers, size).table(condition.names), len(numbers))
 
 
@@ -211,7 +212,7 @@ class Trials(pd.DataFrame):  # type: ignore[misc]  # pandas has no types here
     def _repr_html_(self) -> str:
         """For a notebook: a person's numbers, short choices, text escaped; `pandas.DataFrame(front)` shows all."""
         shown = self.head(_SHOWN)
-        heads = "".join(f"<th>{html.escape(printable(name))}</th>" for name in ("trial", *shown.columns))
+        heads = "".join(f"<th>{html.escape(printable(name))}</th>" for name in (TRIAL, *map(heading, shown.columns)))
         rows = []
         for number, row in zip(shown.index, shown.to_dict("records"), strict=True):
             cells = "".join(f"<td>{html.escape(_short(row, str(name)))}</td>" for name in shown.columns)
@@ -243,13 +244,16 @@ class Trials(pd.DataFrame):  # type: ignore[misc]  # pandas has no types here
 
 
 def flat(front: pd.DataFrame) -> pd.DataFrame:
-    """One column a decision instead of `choices`."""
+    """One column a decision instead of `choices`; a decision with the name of another column as filters spell it."""
+    measured = front.drop(columns="choices", errors="ignore").rename(columns=heading)
     if "choices" not in front.columns:
-        return front.rename_axis(index="trial")
+        return measured.rename_axis(index=TRIAL)
     choices = pd.DataFrame(front["choices"].map(dict).tolist(), index=front.index, dtype=object)
-    flat = pd.concat([front.drop(columns="choices"), choices], axis=1)
+    taken = {TRIAL, *measured.columns}
+    choices = choices.rename(columns=lambda name: f'choices["{name}"]' if name in taken else name)
+    flat = pd.concat([measured, choices], axis=1)
     flat = flat.rename(columns=printable).map(lambda value: printable(value) if isinstance(value, str) else value)
-    return flat.rename_axis(index="trial")
+    return flat.rename_axis(index=TRIAL)
 
 
 def _short(row: Mapping[Any, Any], name: str) -> str:

@@ -18,14 +18,14 @@ from nas.errors import MetricError
 from nas.measurements import usable
 from nas.metrics import Metric, unit_of
 from nas.noise import beside, is_noisy, noisy_name
-from nas.store.filters import Filter, Table
+from nas.store.filters import Filter, Table, in_state, metric_key
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from nas.store.study import StudyRecord
 
-COMPLETED = "state == 'COMPLETED'"
+COMPLETED = in_state("COMPLETED")
 NOTE = "further_measurements"  # on a trial: a list, oldest first; on the study: the trials that have some
 
 
@@ -128,12 +128,13 @@ def allowing(
     Whatever else the filter asks for is read from the record, now.
     """
     bounds = [bound for bound in record.constraints if bound.metric in names]
+    spelled = {key: name for name in names for key in (name, metric_key(name))}
     columns: dict[str, Any] = {}
     places: dict[int, int] = {}
     candidates: Any = {}
     if condition is not None:
         record.trials(condition.text, columns=[], limit=1)  # whether its names are there, and fit
-        table = record.table(["number", *(name for name in condition.names if name not in names)], COMPLETED)
+        table = record.table(["number", *(name for name in condition.names if name not in spelled)], COMPLETED)
         columns, candidates = dict(table), table.candidates
         places = {int(number): at for at, number in enumerate(columns["number"])}
 
@@ -144,7 +145,7 @@ def allowing(
         if condition is not None:
             at = [places[int(number)] for number in frame.index]
             chosen = {name: values[at] for name, values in columns.items()}
-            changed = {name: frame[name].to_numpy(float) for name in names if name in condition.names}
+            changed = {key: frame[name].to_numpy(float) for key, name in spelled.items() if key in condition.names}
             within &= condition.mask(Table({**chosen, **changed}, candidates), len(frame))
         return within
 
@@ -165,7 +166,7 @@ def left_out(record: StudyRecord, where: str | None, objectives: Sequence[Metric
     names = [metric.name for metric in objectives or () if metric.name not in {own.name for own in record.objectives}]
     if not names:
         return []
-    found = record.trials(f"{COMPLETED} and ({where})" if where else COMPLETED, columns=names)
+    found = record.trials(in_state("COMPLETED", where), columns=names)
     return [
         f"{missing} of {len(found)} completed trials have not measured {name!r} and are left out of the front"
         for name in names

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import MetricError, StoreError, suggest
+from nas.store.filters import in_state
 
 if TYPE_CHECKING:
     from nas.store.study import StudyRecord
@@ -71,8 +72,7 @@ def importance(record: StudyRecord, objective: str | None = None, where: str | N
     known = record.metric_names()
     if name not in known:
         raise MetricError(f"metric {name!r} was not measured in study {record.name!r}{suggest(name, known)}")
-    condition = f"state == 'COMPLETED'{f' and ({where})' if where else ''}"
-    frame = record.sample([name, "choices"], condition, MOST).frame
+    frame = record.sample([name, "choices"], in_state("COMPLETED", where), MOST).frame
     frame = frame[frame[name].notna()]
     if len(frame) < LEAST:
         raise StoreError(

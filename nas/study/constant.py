@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nas.metrics import Metric
+from nas.store.filters import in_state
 
 if TYPE_CHECKING:
     from nas.store import StudyRecord
@@ -17,7 +18,7 @@ ENOUGH = 20
 def constant(record: StudyRecord, objectives: Sequence[Metric]) -> str:
     """A sentence about objectives that are the same in all completed trials, of which there are `ENOUGH`; "" if none is."""
     names = [metric.name for metric in objectives]
-    trials = record.trials(where="state == 'COMPLETED'", columns=names)
+    trials = record.trials(where=in_state("COMPLETED"), columns=names)
     values_of = {name: trials[name].dropna() for name in names}
     same = {name: found.iloc[0] for name, found in values_of.items() if len(found) >= ENOUGH and found.nunique() == 1}
     if not same:

@@ -24,6 +24,7 @@ from nas.runners import InlineRunner, LocalRunner, Outcome, Runner, StagedRunner
 from nas.search import Algorithm, Exhausted, Finished, History, LazyArchs
 from nas.store import Added, NewTrial, Receipt, Report, State, StudyRecord, TrialRecord
 from nas.store import History as Stored
+from nas.store.filters import in_state
 from nas.store.records import ImportedTrial
 from nas.store.settle import Outcome as Settled
 from nas.store.settle import settle
@@ -623,7 +624,7 @@ class Driver:
 
     def _nothing_feasible(self, infeasible: int) -> str:
         constraints = " and ".join(map(str, self._constraints)) or "the evaluators' own conditions"
-        closest = self._record.trials(where="state == 'INFEASIBLE'", columns=["violation", "reason"])
+        closest = self._record.trials(where=in_state("INFEASIBLE"), columns=["violation", "reason"])
         closest = closest.sort_values("violation").head(1)
         nearest = "".join(f"; closest was trial {number}: {row['reason']}" for number, row in closest.iterrows())
         return f"none of {infeasible} archs met {constraints}{nearest}; relax the constraint or widen the space"

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import StoreError, StudyError, brief
+from nas.store.filters import in_state
 from nas.study.owner import is_gone
 
 if TYPE_CHECKING:
     from nas.store import StudyRecord
 
 STOPPED = "stopped_by_failures"
-FAILED = "state == 'FAILED'"
+FAILED = in_state("FAILED")
 
 
 def source_of(job: str | None, identity: Mapping[str, Any]) -> str:
@@ -109,7 +110,7 @@ def begin(record: StudyRecord, source: str, *, every: bool) -> str:
 
 def failed(record: StudyRecord, where: str | None = None, reason: str | None = None) -> list[int]:
     """Numbers of the FAILED trials that satisfy a filter, and whose reason contains a text, whatever its case."""
-    found = record.trials(where=f"{FAILED} and ({where})" if where else FAILED, columns=["reason"])
+    found = record.trials(where=in_state("FAILED", where), columns=["reason"])
     return [
         int(number)
         for number, why in zip(found.index, found["reason"], strict=True)

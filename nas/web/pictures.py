@@ -10,6 +10,7 @@ from nas.errors import NasError
 from nas.measurements import cell
 from nas.metrics import parse_objectives
 from nas.store.comparing import compare as compare_records
+from nas.store.filters import in_state
 from nas.web.asking import NameQuery, ObjectivesQuery, WhereQuery, record_of, state_of
 from nas.web.problems import Problem
 from nas.web.rows import Json, metric, metric_names, row
@@ -70,8 +71,7 @@ def parallel(
     decisions = record.schema["decisions"][:40]
     kept = record.front()
     metrics = [one.name for one in record.objectives]
-    done = f"state == 'COMPLETED'{f' and ({where})' if where else ''}"
-    page = record.sample([*metrics, "choices"], done, most)
+    page = record.sample([*metrics, "choices"], in_state("COMPLETED", where), most)
     shown = set(page.frame.index)
     numbers = [int(one) for one in page.frame.index]
     lines = [_line(one, decisions, metrics) for one in page.frame.to_dict("records")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from nas.measurements import RESERVED, cell
+from nas.measurements import COLUMNS, cell
 from nas.noise import half_spread, is_noisy
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def finite(value: Any) -> Any:
 
 def metric_names(columns: Iterable[Any]) -> list[str]:
     """Of a table's columns those that are metrics."""
-    return [str(name) for name in columns if name not in RESERVED]
+    return [str(name) for name in columns if name not in COLUMNS]
 
 
 def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

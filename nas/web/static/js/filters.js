@@ -68,6 +68,11 @@ function hasOr(text) {
   return false;
 }
 
+// How a filter spells a metric: by its name, unless a decision has that, too.
+export function spelling(study, metric) {
+  return study.decisions.some((one) => one.name === metric) ? `measurements["${metric}"]` : metric;
+}
+
 // A column between two numbers.
 export function between(name, [low, high]) {
   return `${spelled(low)} <= ${name} <= ${spelled(high)}`;

@@ -1,6 +1,6 @@
 // The filter and the sliders: a slider writes a clause of the filter, and the filter sets the sliders.
 
-import { boundOf, withBound } from "../filters.js";
+import { boundOf, spelling, withBound } from "../filters.js";
 import { button, make, say } from "../dom.js";
 import { metricNames, metricOf, valueOf } from "../plane.js";
 import { human, plural } from "../text.js";
@@ -63,7 +63,7 @@ export function budgetPanel(model) {
     sliders.dataset.mark = mark;
     all = wanted.map((range) =>
       slider(range, (value) => {
-        field.value = withBound(field.value, range.name, range.upper, value);
+        field.value = withBound(field.value, range.column, range.upper, value);
         later();
       }),
     );
@@ -107,17 +107,18 @@ function ranges(model, whole, text) {
   for (const name of new Set(named)) {
     const values = whole.map((row) => valueOf(row, name)).filter(Number.isFinite);
     const upper = metricOf(study, name).goal !== "max";
-    const now = boundOf(text, name, upper);
+    const column = spelling(study, name);
+    const now = boundOf(text, column, upper);
     if (now !== null) values.push(now);
     const low = values.reduce((a, b) => Math.min(a, b), Infinity),
       high = values.reduce((a, b) => Math.max(a, b), -Infinity);
-    if (high > low) found.push({ name, upper, low, high });
+    if (high > low) found.push({ name, column, upper, low, high });
   }
   return found.slice(0, 8);
 }
 
 function slider(range, changed) {
-  const { name, upper, low, high } = range;
+  const { name, column, upper, low, high } = range;
   const logarithmic = low > 0 && high / low > 10;
   const value = (step) => (logarithmic ? low * (high / low) ** (step / STEPS) : low + ((high - low) * step) / STEPS);
   const step = (at) =>
@@ -145,7 +146,7 @@ function slider(range, changed) {
   return {
     root,
     set: (text) => {
-      const bound = boundOf(text, name, upper);
+      const bound = boundOf(text, column, upper);
       bar.value = bound === null ? open : Math.min(STEPS, Math.max(0, step(bound)));
       tell(bound);
     },
