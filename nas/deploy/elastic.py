@@ -154,20 +154,31 @@ class ElasticModel:
 
         Args:
             constraints: as `"accuracy >= 0.9"`.
-            budget: measurement -> most that is allowed: `latency_ms=2.0, macs=1e6`, or one of your own.
+            budget: measurement -> most that is allowed: `latency_ms=2.0, macs=1e6`, or one of your own.  The objective has no
+                most where more of it is better: its least is a constraint.
 
         Raises:
-            DeployError: no point is within the budget (says how near the front comes), or a name was not measured.
+            DeployError: no point is within the budget (says how near the front comes), a name was not measured, or the budget
+                names an objective to maximise.
             MetricError: a constraint is ill-formed.
         """
         wanted = [parse_constraint(constraint) for constraint in constraints]
-        wanted += [Constraint(name, "<=", _bound(name, bound)) for name, bound in budget.items()]
+        wanted += [Constraint(name, "<=", self._most(name, bound)) for name, bound in budget.items()]
         for constraint in wanted:
             self._check_measured(constraint.metric)
         for point in self.points:  # best first
             if all(_meets(point, constraint) for constraint in wanted):
                 return point
         raise DeployError(f"no point of the front has {' and '.join(map(str, wanted))}; {self._reach(wanted)}")
+
+    def _most(self, name: str, bound: Any) -> float:
+        most = _bound(name, bound)
+        if name == self.objective.name and self.objective.goal == "max":
+            raise DeployError(
+                f"budget {name}={exact(most)} is the most that is allowed, and the objective is {self.objective}; write "
+                f"'{name} >= {exact(most)}'"
+            )
+        return most
 
     def switch(self, *constraints: str | Constraint, **budget: float) -> Point:
         """Compute with the best point within a budget from the next call on; a budget that cannot be met changes nothing.

@@ -349,6 +349,10 @@ def test_threads_compute_with_the_point_that_was_active_when_they_began() -> Non
         ({"parms": 3}, "'parms' was not measured on this front; did you mean 'params'?; there are accuracy, params"),
         ({"params": float("nan")}, "budget params=nan is no finite number"),
         ({"params": "small"}, "budget params='small' is no finite number"),
+        (
+            {"accuracy": 0.8},
+            "the most that is allowed, and the objective is max accuracy; write 'accuracy >= 0.8'",
+        ),
         ({"params": 1}, "no point of the front has params <= 1; the nearest has params"),
     ],
 )
