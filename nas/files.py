@@ -16,7 +16,7 @@ import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -217,6 +217,26 @@ def check(
     if not force and target.is_file() and target.stat().st_size and not is_own(target):
         raise kind(
             f"{str(target)!r} exists already and is no earlier output of this kind; give another file, or insist with {INSIST}"
+        )
+
+
+def check_ending(target: Path, format: str, endings: Mapping[str, str], kind: type[NasError]) -> None:
+    """Refuse a name whose ending says another format than the one to write.
+
+    Args:
+        target: file to write.
+        format: to write.
+        endings: of names, as `.csv`, to the format that each says.
+        kind: of error to raise.
+
+    Raises:
+        NasError: of that kind.
+    """
+    said = endings.get(target.suffix.lower(), format)
+    if said != format:
+        raise kind(
+            f"the ending of {str(target)!r} says {said}, and the format is {format}; give one of them, or an ending that says "
+            "none"
         )
 
 

@@ -34,6 +34,7 @@ def write_comparison(
         raise NasError(f"a table is not written to a file; give --format json, csv or png, or -o {output.stem}.csv")
     else:
         check_output(output, store, lambda file: _is_comparison(file, format), force=force)
+        files.check_ending(output, format, _FORMATS, NasError)
         with files.explained(output, NasError):
             files.write(output, _content(found, format))
         print_text(f"wrote {output}")

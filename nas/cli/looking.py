@@ -21,7 +21,7 @@ from nas.cli.root import (
     text,
 )
 from nas.cli.stores import check_output, declared, reading, shown_of, store_hint
-from nas.errors import MetricError
+from nas.errors import MetricError, NasError
 
 # How soon a count of trials is left out of a narrow terminal.
 _STATE_RANKS = {"COMPLETED": 0, "FAILED": 1, "INFEASIBLE": 2, "RUNNING": 3, "WAITING": 4}
@@ -134,7 +134,8 @@ def front(
         measure: measure a front of predicted latencies until all of it is measured, or what is noisy on the front once more.
         wait: seconds to wait for a quiet machine before that.
     """
-    from nas.cli.show import Columns, destination, is_front, write_front
+    from nas.cli.show import FRONT_FORMATS, Columns, destination, is_front, write_front
+    from nas.files import check_ending
     from nas.metrics import parse_objectives
 
     record, found = reading(store).open_study(study), None
@@ -142,6 +143,7 @@ def front(
     chosen, target = destination(record, format, output)
     if target is not None:
         check_output(target, store, is_front(record, chosen, others), force=force)
+        check_ending(target, chosen, FRONT_FORMATS, NasError)
     if measure:
         from nas.cli.hardware import measure_anew
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from nas.metrics import Metric
     from nas.store import StudyRecord
 
-_FORMATS = {".json": "json", ".csv": "csv", ".html": "html", ".png": "png"}
+FRONT_FORMATS = {".json": "json", ".csv": "csv", ".html": "html", ".png": "png"}
 
 
 def show_study(
@@ -154,7 +154,7 @@ def destination(record: StudyRecord, format: str | None, output: Path | None) ->
     Raises:
         NasError: a table in a file.
     """
-    format = format or (_FORMATS.get(output.suffix) if output else None) or "table"
+    format = format or (FRONT_FORMATS.get(output.suffix) if output else None) or "table"
     if format == "table" and output is not None:
         raise NasError(
             f"a table is not written to a file; give --format json, csv, html or png, or -o {output.stem}.csv"

@@ -287,12 +287,13 @@ def check_target(path: Path, format: Format, *, force: bool = False) -> None:
     """Refuse what an export would write over; `export` asks this itself.
 
     Raises:
-        DeployError: there is something that no export made, or no folder to write in.
+        DeployError: there is something that no export made, no folder to write in, or the ending is another format's.
     """
     if format == "pretrained":
         files.check_folder(path, DeployError, force=force)
     else:
         files.check(path, DeployError, force=force)
+    files.check_ending(path, format, {f".{known}": known for known in FORMATS}, DeployError)
 
 
 def _refusal(module: nn.Module, format: Format, any_batch: bool, error: Exception) -> str:

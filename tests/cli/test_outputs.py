@@ -150,6 +150,26 @@ def test_the_name_that_a_picture_has_unless_told_is_checked_too(
         assert run(["front", "grid", "--format", "html", *force]) == 0
 
 
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["front", "grid", "--format", "png", "-o", "x.csv"], "ending of 'x.csv' says csv, and the format is png"),
+        (["front", "grid", "--format", "csv", "-o", "x.HTML"], "ending of 'x.HTML' says html, and the format is csv"),
+        (["compare", "grid", "grid", "--format", "json", "-o", "x.png"], "says png, and the format is json"),
+        (
+            [*("export", "mlp", "1", "--store", "mlp.db", "--job", "job.py"), "--format", "onnx", "-o", "x.pt2"],
+            "says pt2, and the format is onnx; give one of them, or an ending that says none",
+        ),
+    ],
+)
+def test_an_ending_of_another_format_is_refused(
+    command: list[str], sentence: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(folder)
+    assert sentence in refusal(capsys, *command)
+    assert contents(folder) == before
+
+
 @pytest.mark.parametrize("format", ["safetensors", "pt2"])
 def test_an_export_is_written_over_nothing_unless_told(
     format: str, folder: Path, capsys: pytest.CaptureFixture[str]
