@@ -48,6 +48,10 @@ class Delayed(Sampler):
         if step >= self.start:
             self.sampler.begin(supernet, optimizer, step - self.start)
 
+    def check(self, steps: int) -> None:
+        """The sampler's, for the steps that are left to it."""
+        self.sampler.check(steps - self.start)
+
     def describe(self) -> dict[str, Any]:
         """Name, start, and the sampler's own."""
         return {"class": "Delayed", "sampler": self.sampler.describe(), "start": self.start}

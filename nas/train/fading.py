@@ -96,7 +96,7 @@ class Fading(Sampler):
         start: its first step.
 
     Raises:
-        TrainError: when the training begins: the supernet's archs have no `Fade`.
+        TrainError: when the training begins: the supernet's archs have no `Fade`, or the share is not 1 before its last step.
     """
 
     sampler: Sampler
@@ -123,6 +123,15 @@ class Fading(Sampler):
         with torch.no_grad():
             for share in shares:
                 share.fill_(self.share(step))
+
+    def check(self, steps: int) -> None:
+        """Whether the second module alone is trained for a step at least, after the sampler's own check."""
+        self.sampler.check(steps)
+        if self.share(steps - 1) < 1:
+            raise TrainError(
+                f"Fading ends at step {self.start + self.steps + 1} of {steps}, so that no network would be trained without the "
+                f"first modules; start + steps is at most {steps - 1}"
+            )
 
     def describe(self) -> dict[str, Any]:
         """Options, and the sampler's own."""

@@ -65,7 +65,9 @@ class Run:
         self.scaler = torch.amp.GradScaler(training.device.type, enabled=training.precision == "fp16")
         self.state = found or state.State(config=training.config)
         self.state.config = training.config  # an earlier version has noted less of the same
-        if found is None:  # before anything is learnt with units that are mixed
+        if found is None:
+            training.sampler.check(training.steps)
+            # Before anything is learnt with units that are mixed.
             self.supernet.prove_once(training.task.example)
         self.supernet.zero_grad(set_to_none=True)
         if found is not None and training.path is not None:

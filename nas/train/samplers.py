@@ -34,6 +34,13 @@ class Sampler(ABC):
     def begin(self, supernet: Supernet, optimizer: torch.optim.Optimizer, step: int) -> None:  # noqa: B027 (most do nothing)
         """Called before each step, before `archs`: may change the weights, as a function of the step and the weights alone."""
 
+    def check(self, steps: int) -> None:  # noqa: B027 (most fit any)
+        """Called before the first of `steps` steps of a training.
+
+        Raises:
+            TrainError: so many do not fit the sampler.
+        """
+
     def describe(self) -> dict[str, Any]:
         """JSON-able name and options."""
         return described(self)
@@ -83,6 +90,10 @@ class Widened(Sampler):
     def begin(self, supernet: Supernet, optimizer: torch.optim.Optimizer, step: int) -> None:
         """The other sampler's."""
         self.sampler.begin(supernet, optimizer, step)
+
+    def check(self, steps: int) -> None:
+        """The other sampler's."""
+        self.sampler.check(steps)
 
     def describe(self) -> dict[str, Any]:
         """Options, and what the other sampler says."""

@@ -51,15 +51,21 @@ def supernet(norm: Any = "faded") -> nas.Supernet:
     return nas.Supernet(space, example=torch.zeros(1, 1, 8, 8), seed=0)
 
 
+def faded_in_part(path: Path, steps: int, fading: nas.Fading) -> nas.Supernet:
+    """A supernet whose training has stopped on its way."""
+    training = Training(supernet(), blobs(), path=path, sampler=fading, loss=Labels(), steps=12)
+    training.run(progress=False, until=steps)
+    return training.supernet
+
+
 def shares(net: nas.Supernet) -> list[float]:
     return [float(tensor) for name, tensor in net.state_dict().items() if name.endswith("faded_share")]
 
 
-def test_the_share_follows_the_step() -> None:
+def test_the_share_follows_the_step(tmp_path: Path) -> None:
     fading = nas.Fading(Uniform(1), steps=4, start=2)
     assert [fading.share(step) for step in range(8)] == [0, 0, 0, 0.25, 0.5, 0.75, 1, 1]
-    net = supernet()
-    train(net, blobs(), sampler=fading, loss=Labels(), steps=6, progress=False)
+    net = faded_in_part(tmp_path, 6, fading)
     assert shares(net) == [0.75, 0.75]
     assert {
         float(one.faded_share) for one in net.extract(net.space.largest).modules() if isinstance(one, nas.Fade)
@@ -107,8 +113,7 @@ def test_at_its_end_a_network_folds_and_before_it_does_not(tmp_path: Path) -> No
     assert torch.allclose(folded.module(x), module(x), atol=1e-5)
     assert not any("fade" in type(one).__name__.lower() for one in folded.module.modules())
     nas.export(module, tmp_path / "folded.pt2", example=x, fold=True)
-    half = supernet()
-    train(half, blobs(), sampler=nas.Fading(Sandwich(1), steps=6), steps=4, progress=False)
+    half = faded_in_part(tmp_path / "half", 4, nas.Fading(Sandwich(1), steps=6))
     module = half.extract(half.space.largest)
     assert nas.fold(module, x).merged == {}
     with pytest.raises(nas.NasError, match="^'3' cannot be folded: "):
@@ -116,8 +121,7 @@ def test_at_its_end_a_network_folds_and_before_it_does_not(tmp_path: Path) -> No
 
 
 def test_a_network_that_still_fades_is_written_without_this_library(tmp_path: Path) -> None:
-    net = supernet()
-    train(net, blobs(), sampler=nas.Fading(Sandwich(1), steps=6), steps=4, progress=False)
+    net = faded_in_part(tmp_path / "half", 4, nas.Fading(Sandwich(1), steps=6))
     module = net.extract(net.space.largest)
     Winner("fading", 0, net.space.largest, module, {}, {}, torch.randn(3, 1, 8, 8), None).write(tmp_path / "winner")
     assert (tmp_path / "winner" / "load.py").exists()
@@ -153,8 +157,20 @@ def test_the_norm_of_a_block_with_a_skip_folds() -> None:
             "changes its input in place, and both modules read it",
         ),
         (
-            lambda: train(supernet("plain"), blobs(), sampler=nas.Fading(Uniform(1), 3), steps=2, progress=False),
+            lambda: train(supernet("plain"), blobs(), sampler=nas.Fading(Uniform(1), 3), steps=4, progress=False),
             "Fading has nothing to fade: no arch of the space has a nas.Fade",
+        ),
+        (
+            lambda: train(supernet(), blobs(), sampler=nas.Fading(Uniform(1), 20), steps=10, progress=False),
+            r"Fading ends at step 21 of 10.*start \+ steps is at most 9",
+        ),
+        (
+            lambda: train(supernet(), blobs(), sampler=nas.Fading(Uniform(1), 2, start=8), steps=10, progress=False),
+            "Fading ends at step 11 of 10",
+        ),
+        (
+            lambda: train(supernet(), blobs(), sampler=Delayed(nas.Fading(Uniform(1), 2), 5), steps=7, progress=False),
+            "Fading ends at step 3 of 2",
         ),
     ],
 )
