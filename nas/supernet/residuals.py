@@ -34,5 +34,6 @@ class Residuals(nn.Sequential):
         """The shape that the blocks take -> the same."""
         y = x
         for block in self:
-            y = y + (block(x) - x) if self.parallel else block(y)
+            # A block of its own copy: one that begins with an activation in place would change the others' input.
+            y = y + (block(x.clone()) - x) if self.parallel else block(y)
         return y

@@ -63,3 +63,25 @@ def test_a_choice_of_both_has_the_weights_of_one(tmp_path: Path) -> None:
 def test_a_word_is_not_taken_for_true() -> None:
     with pytest.raises(SupernetError, match="Residuals was given parallel='deep'; it is True or False"):
         nas.Residuals(nn.Identity(), parallel="deep")  # type: ignore[arg-type]
+
+
+class InPlace(nn.Module):
+    """Begins with an activation in place: relu(x) + layer(relu(x)), and in f(x) of that less x."""
+
+    def __init__(self, function: bool) -> None:
+        super().__init__()
+        self.activation: Any = nn.functional.relu_ if function else nn.ReLU(inplace=True)
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.layer(self.activation(x))
+        return y
+
+
+@pytest.mark.parametrize("function", [False, True])
+def test_blocks_that_write_into_their_input_do_not_write_into_each_other_s(function: bool) -> None:
+    blocks, x = [InPlace(function) for _ in range(3)], torch.randn(2, 4)
+    before = x.clone()
+    found = nas.Residuals(*blocks, parallel=True)(x)
+    assert torch.equal(x, before)
+    assert torch.allclose(found, x + sum(block(x.clone()) - x for block in blocks), atol=1e-6)
