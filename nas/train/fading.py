@@ -55,7 +55,7 @@ class Fade(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape that both take -> what they give."""
-        one: Tensor = self.first(x)
+        one: Tensor = self.first(x.clone())  # whose functions may write into it
         other: Tensor = self.second(x)
         return (1 - self.faded_share) * one + self.faded_share * other
 

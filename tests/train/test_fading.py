@@ -104,6 +104,17 @@ def test_what_is_measured_on_the_way_is_what_is_trained() -> None:
         assert torch.allclose(module(x), expected)
 
 
+def test_a_function_in_place_changes_no_more_than_its_own_input() -> None:
+    class Rectified(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.relu_(x)
+
+    fade, x = nas.Fade(Rectified(), nn.Identity()), torch.randn(3, 4)
+    fade.faded_share.fill_(0.25)
+    assert torch.allclose(fade(x), 0.75 * x.relu() + 0.25 * x)
+    assert bool((x < 0).any())
+
+
 def test_at_its_end_a_network_folds_and_before_it_does_not(tmp_path: Path) -> None:
     net = supernet()
     train(net, blobs(), sampler=nas.Fading(Sandwich(1), steps=6), steps=8, progress=False)
