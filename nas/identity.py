@@ -33,6 +33,7 @@ IDENTITY = "identity"
 _TEXT = 200  # characters of a text that are kept as they are
 _DEPTH, _NODES = 12, 4_000
 _LARGEST = 64_000  # characters of JSON; a larger identity is kept as its digest
+_LARGEST_MODULE = 8_000  # of what a module computes beside its weights
 _SAMPLE = 1 << 24  # bytes of an array that are looked at; of a larger one, evenly spread rows
 # Modules whose objects are handles of this process, or differ in every process.
 _HANDLES = frozenset({
@@ -49,6 +50,46 @@ def identity(value: Any) -> Json:
     if len(text) <= _LARGEST:
         return described
     return {"kind": "large", "class": _named(type(value)), "digest": _digest(text.encode())}
+
+
+def behaviour(module: Any) -> dict[str, Json]:
+    """What a module computes beside its weights, as it is now: short JSON for settings that `same` compares, and names of files.
+
+    Two parts: a digest of attributes and of buffers that are not persistent, and one of the code of the user's classes.
+    """
+    found = _Describer(fresh=True).of_module(module)
+    code = json.dumps([[name, item] for name, item in _coded(found, "")], sort_keys=True)
+    text = json.dumps(_without_code(found), sort_keys=True)
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {
+        "attributes": _digest(text.encode()),
+        "code": {"kind": "code", "digest": _digest(code.encode()), "python": python},
+    }
+
+
+def _coded(described: Json, at: str) -> Iterator[tuple[str, str]]:
+    """Digests of code in an identity, with where they are."""
+    items = (
+        enumerate(described)
+        if isinstance(described, list)
+        else described.items()
+        if isinstance(described, dict)
+        else ()
+    )
+    for name, item in items:
+        if name == "code" and isinstance(item, str) and "python" in described:
+            yield at, item
+        else:
+            yield from _coded(item, f"{at}.{name}")
+
+
+def _without_code(described: Json) -> Json:
+    if isinstance(described, list):
+        return [_without_code(item) for item in described]
+    if not isinstance(described, dict):
+        return described
+    left_out = ("code", "python") if "python" in described else ()
+    return {name: _without_code(item) for name, item in described.items() if name not in left_out}
 
 
 def described(one: Any) -> dict[str, Any]:
@@ -160,7 +201,7 @@ def same(stored: Json, now: Json) -> bool:
 
 
 def _differences(was: Json, now: Json, at: str) -> Iterator[tuple[str, Json, Json]]:
-    if was == now or _as_good(was, now) or any(isinstance(x, dict) and x.get("kind") == "opaque" for x in (was, now)):
+    if was == now or _as_good(was, now) or _is_untold(was, now):
         return
     if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
         for index, (old, new) in enumerate(zip(was, now, strict=True)):
@@ -181,15 +222,28 @@ def _differences(was: Json, now: Json, at: str) -> Iterator[tuple[str, Json, Jso
     old_of, new_of = was.get("of") or {}, now.get("of") or {}
     code_differs = was.get("kind") == "function" and was.get("code") != now.get("code")
     for name in dict.fromkeys([*old_of, *new_of]):
-        if name.startswith("_") and (old_of.get(name) is None or new_of.get(name) is None):
-            continue  # filled when it is first needed, sooner in one run than in another
+        if _is_unknown(name, old_of.get(name), new_of.get(name)):
+            continue
         if name in old_of and name in new_of:
             yield from _differences(old_of[name], new_of[name], _joined(at, name))
         elif not code_differs:  # other code may read other globals
             yield _joined(at, name), old_of.get(name, _ABSENT), new_of.get(name, _ABSENT)
 
 
+def _is_untold(was: Json, now: Json) -> bool:
+    """Whether one of both cannot be told, or both are code of different versions of Python."""
+    if any(isinstance(one, dict) and one.get("kind") == "opaque" for one in (was, now)):
+        return True
+    both = isinstance(was, dict) and isinstance(now, dict) and was.get("kind") == now.get("kind") == "code"
+    return both and was["python"] != now["python"]
+
+
 _ABSENT = {"kind": "absent"}
+
+
+def _is_unknown(name: str, old: Json, new: Json) -> bool:
+    """Whether a part is not in both: one that is filled when it is first needed, or that an earlier version did not look at."""
+    return (name.startswith("_") or name == IDENTITY) and (old is None or new is None)
 
 
 def _code_differs(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
@@ -218,6 +272,8 @@ def _functions(was: Json, now: Json) -> Iterator[tuple[Mapping[str, Any], Mappin
 
 
 def _joined(at: str, name: str) -> str:
+    if name == IDENTITY:
+        return at
     return name if not at else f"{at}{name}" if name.startswith("[") else f"{at}.{name}"
 
 
@@ -245,10 +301,14 @@ def _shown(described: Json) -> str:
 
 
 class _Describer:
-    """One description: bounded in depth and size, each object on the way once."""
+    """One description: bounded in depth and size, each object on the way once.
 
-    def __init__(self) -> None:
-        self._left, self._inside = _NODES, set[int]()
+    Args:
+        fresh: modules as they are now, not as they were when they were first seen.
+    """
+
+    def __init__(self, *, fresh: bool = False) -> None:
+        self._left, self._inside, self._fresh = _NODES, set[int](), fresh
 
     def __call__(self, value: Any, depth: int = 0) -> Json:
         """JSON of `value`."""
@@ -313,22 +373,45 @@ class _Describer:
 
     def attributes(self, value: Any, depth: int = 1) -> dict[str, Any]:
         """An object by its attributes, as they were when it was first seen."""
-        first = _remembered(value)
+        is_module = _is_module(value)
+        first = None if is_module and self._fresh else _remembered(value)
         if first is None:
             self._inside.add(id(value))
             first = self._attributes(value, depth)
-            _remember(value, first)
+            if not (is_module and self._fresh):
+                _remember(value, first)
         return first
 
     def _attributes(self, value: Any, depth: int) -> dict[str, Any]:
-        if hasattr(value, "state_dict") and hasattr(value, "parameters"):  # a module of torch
+        if _is_module(value):
             weights = _digest_of((name, one) for name, one in value.state_dict().items())
-            return {"kind": "object", "class": _named(type(value)), "digest": weights, "of": {}}
+            of = {IDENTITY: _shortened(self.of_module(value, depth))}
+            return {"kind": "object", "class": _named(type(value)), "digest": weights, "of": of}
         parts: list[tuple[str, Any]] = list(_attributes_of(value))
         call = inspect.getattr_static(type(value), "__call__", None)
         if isinstance(call, types.FunctionType) and not call.__module__.startswith("nas."):
             parts.append(("__call__", call))
         return self._group("object", _named(type(value)), parts, depth)
+
+    def of_module(self, module: Any, depth: int = 1) -> dict[str, Json]:
+        """What a module of torch computes beside its weights: see `nas.behaviour`."""
+        from nas import behaviour
+
+        layers = {id(layer) for layer in module.modules()} - self._inside
+        self._inside |= layers  # which refer to each other
+        try:
+            found = behaviour.attributes(module, lambda value: self._anew(value, depth))
+            return found | {name: self._anew(one, depth) for name, one in behaviour.functions(module).items()}
+        finally:
+            self._inside -= layers
+
+    def _anew(self, value: Any, depth: int) -> Json:
+        """One of many parts, each of which may be as large as a whole."""
+        self._left, before = _NODES, self._left
+        try:
+            return self(value, depth)
+        finally:
+            self._left = before
 
     def _function(self, function: types.FunctionType, depth: int) -> Json:
         first = _remembered(function)
@@ -359,6 +442,16 @@ class _Describer:
     def _group(self, kind: str, name: str, parts: Iterable[tuple[str, Any]], depth: int) -> dict[str, Any]:
         which = "class" if kind == "object" else "name"
         return {"kind": kind, which: name, "of": {str(at): self(item, depth) for at, item in parts}}
+
+
+def _is_module(value: Any) -> bool:
+    return hasattr(value, "state_dict") and hasattr(value, "parameters") and hasattr(value, "named_modules")
+
+
+def _shortened(described: dict[str, Json]) -> Json:
+    """The digest of what a module with many layers computes."""
+    text = json.dumps(described, sort_keys=True)
+    return described if len(text) <= _LARGEST_MODULE else {"kind": "large", "digest": _digest(text.encode())}
 
 
 def _plain(value: Any) -> Json:

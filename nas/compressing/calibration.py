@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nas.checking import Count, checked
 from nas.errors import EvaluationError
 from nas.evaluate.subnets import OfSubnets, Source, Weights
+from nas.identity import IDENTITY, behaviour
 from nas.supernet import Inputs, Supernet
 from nas.supernet.inputs import call
 from nas.train import Task
@@ -102,13 +103,19 @@ class Calibration(OfSubnets):
         return {name: total / count for name, total in found.items()}
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able name, weights and options."""
+        """JSON-able name, weights, options and what the largest network computes beside its weights, where it is loaded."""
         return {
             "name": "Calibration",
             "supernet": self.weights.describe(),
             "task": self.task.describe(),
             "batches": self.batches,
+            **self._network,
         }
+
+    @property
+    def _network(self) -> dict[str, Any]:
+        loaded = self.weights.loaded
+        return {} if loaded is None else {IDENTITY: {"network": behaviour(loaded.extract(loaded.space.largest))}}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_held": None, "_taught": None, "_moved": None}

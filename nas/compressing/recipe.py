@@ -40,7 +40,7 @@ from nas.evaluate import Accuracy, Costs, Latency, Once
 from nas.evaluate.base import Evaluator
 from nas.hardware import Device, Target, target_of
 from nas.hardware.idle import wait_for_quiet, wait_s
-from nas.identity import jsonable
+from nas.identity import code_changes, jsonable, same
 from nas.metrics import Constraint
 from nas.search import Algorithm, Given, Surrogate
 from nas.space import Arch, Space
@@ -138,7 +138,8 @@ def compress(
     more at the end (`Choice.turns`).
 
     A second call in the folder uses again what was made with the same options and makes the rest: with another lr= what is
-    trained, with other batches= the search, too.  Another model, task, space or order needs another folder.
+    trained, with other batches= the search, too.  Another model, task, space or order needs another folder; a model of
+    equal weights with another attribute, function or code of `forward` is another one.
 
     Raises:
         MetricError: a budget is not understood, on what nothing measures, or below the smallest network; or `best` is on what
@@ -579,7 +580,7 @@ class Compression:
         except (OSError, ValueError) as error:
             raise StudyError(f"'{path}' cannot be read ({error}); give another folder=") from error
         if before is not None:
-            differs = [what for what, now in json.loads(text).items() if before.get(what) != now]
+            differs = [what for what, now in json.loads(text).items() if _differs(before.get(what), now)]
             if differs:
                 raise StudyError(
                     f"'{self.settings.folder}' holds the compression of another {' and '.join(differs)}; give another folder="
@@ -588,6 +589,11 @@ class Compression:
         with files.explained(path, StudyError):
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write(path, text)
+
+
+def _differs(before: Any, now: Any) -> bool:
+    """Whether what is compressed is another, or computed by other code."""
+    return not same(before, now) or bool(code_changes(before, now))
 
 
 def alternatives(space: Space) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nas.checking import Positive, Probability, checked
 from nas.errors import TrainError
-from nas.identity import described
+from nas.identity import IDENTITY, behaviour, described
 from nas.supernet.inputs import call
 from nas.supernet.skeleton import statistics_of
 from nas.train import fitting
@@ -283,8 +283,8 @@ def _described(divergence: Divergence | None) -> dict[str, Any]:
     return {} if divergence is None else {"divergence": divergence.describe()}
 
 
-def digest(module: nn.Module) -> dict[str, str]:
-    """Class and a digest of the weights of a module: JSON-able.
+def digest(module: nn.Module) -> dict[str, Any]:
+    """Class, a digest of the weights of a module, and under `IDENTITY` what it computes beside them: JSON-able.
 
     Statistics of normalisation layers are computed, and rounded otherwise on another machine: of these the digest has three
     decimals of their size.
@@ -297,7 +297,7 @@ def digest(module: nn.Module) -> dict[str, str]:
             found.update(f"{float(tensor.double().norm()):.3e}".encode())
             continue
         found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return {"class": type(module).__qualname__, "weights": found.hexdigest()}
+    return {"class": type(module).__qualname__, "weights": found.hexdigest(), IDENTITY: behaviour(module)}
 
 
 @checked(TrainError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import nas
 from nas.compressing import Compressed
@@ -87,6 +89,50 @@ def test_another_order_or_task_needs_another_folder(folder: Path) -> None:
         compressed(folder, order="magnitude")
     with pytest.raises(StudyError, match="of another task"):
         compressed(folder, data=nas.digits(batch=16))
+
+
+class Acting(nn.Module):
+    """Of equal weights, whatever it does with them."""
+
+    def __init__(self, act: str = "relu") -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.act = nn.Linear(8, 24), nn.Linear(24, 3), act
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.second(getattr(torch, self.act)(self.first(x)))
+        return found
+
+
+def points() -> nas.Task:
+    x = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+    y = x[:, :3].argmax(1)
+    return nas.Task.of((x[:40], y[:40]), (x[40:], y[40:]), loss="cross_entropy", batch=20)
+
+
+def test_a_model_of_equal_weights_that_computes_something_else_needs_another_folder(tmp_path: Path) -> None:
+    few: dict[str, Any] = {"epochs": 1, "trials": 4, "batches": 1, "progress": False, "fill": False}
+    nas.compress(Acting(), points(), "macs <= 60%", folder=tmp_path, **few)
+    nas.compress(Acting(), points(), "macs <= 60%", folder=tmp_path, **few)
+    with pytest.raises(StudyError, match="holds the compression of another model; give another folder="):
+        nas.compress(Acting("tanh"), points(), "macs <= 60%", folder=tmp_path, **few)
+    note = tmp_path / "compress.json"  # as an earlier version wrote it
+    record = json.loads(note.read_text())
+    del record["model"]["identity"]
+    note.write_text(json.dumps(record))
+    nas.compress(Acting(), points(), "macs <= 60%", folder=tmp_path, **few)
+
+
+def test_sensitivities_of_a_model_that_computes_something_else_are_measured(tmp_path: Path) -> None:
+    def lost(act: str, folder: Path) -> list[float]:
+        model = Acting(act).eval()
+        net = nas.Supernet(nas.elastic(model, points().example), example=points().example, weights=model)
+        net.save(tmp_path / act)
+        found = nas.sensitivities(net, points(), batches=1, folder=folder, progress=False)
+        return [float(one) for one in found.table["lost"]]
+
+    lost("relu", tmp_path / "kept")
+    assert lost("sigmoid", tmp_path / "kept") == lost("sigmoid", tmp_path / "fresh")
 
 
 def test_times_that_decide_are_measured_once(tmp_path: Path) -> None:
