@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from nas import files
 from nas.checking import Count, Positive, checked
 from nas.errors import TrainError
+from nas.identity import behaviour
 from nas.supernet.effects import varies
 from nas.supernet.inputs import call, tensors_in
 from nas.supernet.skeleton import quiet
@@ -109,14 +111,14 @@ class TeacherOutputs:
         return {} if self.top is None else {"top": self.top}
 
     def ready(self, module: nn.Module, training: Training) -> None:
-        """Called before a training: whether outputs of this teacher can be stored.
+        """Called before each training: whether outputs of this teacher, as it is now, can be stored.
 
         Raises:
             TrainError: batches of the task cannot be asked again; the content of its inputs cannot be told; the teacher draws
                 at random or keeps something of earlier calls; there are not more classes than `top`; or the folder cannot be
                 written.
         """
-        task, who = training.task, f"the teacher, a {type(module).__name__},"
+        task = training.task
         if not task.repeatable:
             raise TrainError(
                 f"{type(task).__name__} has training data with an order of their own, so that stored outputs of a teacher would "
@@ -128,16 +130,21 @@ class TeacherOutputs:
                 f"inputs of {type(task).__name__} hold what is no tensor, array, number or text, so that stored outputs of a "
                 "teacher cannot be found by them; leave outputs= out"
             )
-        known = self._known.get(module)
-        if known is not None and known.versions == _versions(module):
-            return
+        with torch.no_grad(), quiet():
+            logits = task.logits(call(module, example))
+        name, known = _fingerprint(module, task, logits), self._known.get(module)
+        if known is None or known.name != name:
+            self._check(module, example, logits)
+        self._known[module] = _Known(name, _versions(module))
+
+    def _check(self, module: nn.Module, example: Any, logits: Tensor) -> None:
+        """Raises what `ready` says of the teacher, of which nothing is known yet, and of the folder."""
+        who = f"the teacher, a {type(module).__name__},"
         if varies(lambda: call(module, example)) or _draws(module, example):
             raise TrainError(
                 f"{who} gives other outputs at each call in eval mode or draws random numbers, so that stored ones are not what "
                 "it would give; leave outputs= out"
             )
-        with torch.no_grad(), quiet():
-            logits = task.logits(call(module, example))
         if self.top is not None and (logits.ndim < 2 or logits.shape[-1] <= self.top):
             raise TrainError(
                 f"{who} gives {logits.shape[-1] if logits.ndim else 1} classes and top={self.top} keeps some of them; give a "
@@ -145,7 +152,6 @@ class TeacherOutputs:
             )
         with files.explained(self.folder, TrainError):
             self.folder.mkdir(parents=True, exist_ok=True)
-        self._known[module] = _Known(_fingerprint(module, task, logits), _versions(module))
 
     def ask(self, module: nn.Module, batch: Batch, run: Callable[[], Tensor]) -> Taught:
         """What the teacher gives for a batch: read, or computed and stored.
@@ -188,7 +194,7 @@ class TeacherOutputs:
         ).hexdigest()
 
     def _compare(self, stored: Taught, now: Taught, path: Path) -> None:
-        """The first entry that a process reads is compared: something outside of a teacher's weights may decide what it gives."""
+        """The first entry that a training reads is compared: something outside of a teacher's weights may decide what it gives."""
         ours, theirs = stored.logits.double(), now.logits.double()
         if ours.shape == theirs.shape and (ours - theirs).abs().max() <= CLOSE * theirs.abs().max():
             return
@@ -232,7 +238,7 @@ class TeacherOutputs:
 
 @dataclass
 class _Known:
-    """A teacher: its fingerprint, the versions of its tensors then, and whether an entry was compared since."""
+    """A teacher in a training: its fingerprint, the versions of its tensors then, and whether an entry was compared since."""
 
     name: str
     versions: tuple[int, ...]
@@ -247,8 +253,9 @@ def _folded(logits: Tensor, indices: Tensor) -> Tensor:
 
 
 def _fingerprint(module: nn.Module, task: Any, logits: Tensor) -> str:
-    """Of all that tells two teachers apart: every bit of the weights, the layers' options, and what one sample gives."""
-    found = hashlib.blake2b(f"{type(module).__qualname__} {type(task).__qualname__} {module}".encode(), digest_size=8)
+    """Of all that tells two teachers apart: every bit of the weights, what else it computes with, and what one sample gives."""
+    told = f"{type(module).__qualname__} {type(task).__qualname__} {module} {json.dumps(behaviour(module))}"
+    found = hashlib.blake2b(told.encode(), digest_size=8)
     buffers = [(name, one) for name, one in module.named_buffers() if name not in module.state_dict()]
     for name, tensor in [*module.state_dict().items(), *buffers, ("", logits)]:
         found.update(name.encode())

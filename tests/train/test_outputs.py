@@ -196,16 +196,52 @@ def test_a_disk_that_fills_ends_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     assert not list(tmp_path.glob("*/.supernas*"))
 
 
-def test_what_decides_outside_of_the_weights_is_found_where_an_entry_is_read(tmp_path: Path) -> None:
-    class Late(Counting):
-        """Gives something else for batches, but not for the example."""
+class Late(Counting):
+    """Gives something else for batches, but not for the example."""
 
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x) * (self.factor if len(x) > 1 else 1 / self.factor)
+    def forward(self, x: Tensor) -> Tensor:
+        factor = self.factor * float(os.environ.get("FACTOR", "1"))
+        return super().forward(x) * (factor if len(x) > 1 else 1.0)
 
+
+def test_an_attribute_that_the_example_does_not_show_makes_another_teacher(tmp_path: Path) -> None:
     trained(Teacher(Late(), outputs=TeacherOutputs(tmp_path)))
-    with pytest.raises(TrainError, match="holds other outputs than the teacher gives now for the same batch"):
-        trained(Teacher(Late(factor=2.0), outputs=TeacherOutputs(tmp_path)))
+    other = trained(Teacher(Late(factor=2.0), outputs=TeacherOutputs(tmp_path)))
+    assert same(other, trained(Teacher(Late(factor=2.0))))
+    assert len(entries(tmp_path)) == 2 * STEPS
+
+
+def test_what_nobody_sees_is_found_where_an_entry_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs, teacher = TeacherOutputs(tmp_path), Late()
+    trained(Teacher(teacher, outputs=outputs))
+    monkeypatch.setenv("FACTOR", "2")
+    for again in (outputs, TeacherOutputs(tmp_path)):
+        with pytest.raises(TrainError, match="holds other outputs than the teacher gives now for the same batch"):
+            trained(Teacher(teacher, outputs=again))
+
+
+def scale_data(teacher: Counting) -> None:
+    teacher.body[4].weight.data.mul_(3.0)
+
+
+def set_attribute(teacher: Counting) -> None:
+    teacher.factor = 5.0
+
+
+def replace_layer(teacher: Counting) -> None:
+    torch.manual_seed(7)
+    teacher.body[4] = nn.Linear(20, 10)
+
+
+@pytest.mark.parametrize("change", [scale_data, set_attribute, replace_layer])
+def test_a_teacher_that_changes_between_two_trainings_is_another(
+    tmp_path: Path, change: Callable[[Counting], None]
+) -> None:
+    outputs, teacher = TeacherOutputs(tmp_path), Counting()
+    trained(Teacher(teacher, outputs=outputs))
+    change(teacher)
+    assert same(trained(Teacher(teacher, outputs=outputs)), trained(Teacher(teacher)))
+    assert len(entries(tmp_path)) == 2 * STEPS
 
 
 def test_a_teacher_that_changes_cannot_be_stored(tmp_path: Path) -> None:
