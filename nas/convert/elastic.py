@@ -15,6 +15,7 @@ from nas.convert.including import Origin, including
 from nas.convert.mapping import with_maps
 from nas.convert.model import conditions, value
 from nas.convert.plan import LINEAR, Plan
+from nas.convert.projecting import projected
 from nas.convert.proofs import CLASSES, RENUMBERED, ZEROS, Proofs, prove
 from nas.convert.report import Fixed, Proof, Report, describe
 from nas.convert.spelling import keep, spelled
@@ -243,7 +244,8 @@ def elastic(
         fixed=fixed,
         skipped=_skipped(options, proved),
     )
-    return ElasticSpace(template, plan, report, name=name)
+    space, rule = ElasticSpace(template, plan, report, name=name), projected(model, plan)
+    return space if rule is None else space.restricted(rule)
 
 
 def _skipped(options: Options, proved: Proofs | None) -> dict[str, str]:
