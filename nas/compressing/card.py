@@ -99,6 +99,8 @@ def verdict(choice: Choice, original: Mapping[str, float]) -> str:
         if choice.is_uniform
         else "The network that the search found is chosen"
     )
+    if choice.is_same:
+        said = "The search found uniform scaling: both are one network, which is chosen"
     if choice.is_untuned:
         said += ", as it was before it was tuned: that made it worse"
     above = choice.excess(original)

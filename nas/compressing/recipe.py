@@ -59,6 +59,7 @@ OUTPUTS = "outputs"
 CONFIRMING = 16  # rounds of the times of what may be tuned
 GIB = 2**30
 TOLD_GIB = 0.1
+SAME = "the found network and uniform scaling are one network, which is chosen"
 STORED_GIB = 4.0  # of outputs that are stored without being asked for
 
 
@@ -510,6 +511,7 @@ class Compression:
                 continue
             beside = "" if one.uniform is None else f", uniform scaling {human(one.uniform.measured[name])}"
             which = "uniform scaling was better and is chosen" if one.is_uniform else "the found network is chosen"
+            which = SAME if one.is_same else which
             which = "what it was before it was tuned is chosen" if one.is_untuned else which
             self.say(
                 f"{one.budget}: {name} {human(one.found.measured[name])} (original {human(original[name])}{beside}) at {metric} "

@@ -88,6 +88,11 @@ class Choice:
     turns: Turns | None = None
 
     @property
+    def is_same(self) -> bool:
+        """Whether search and uniform scaling gave one arch: then only its trainings differ."""
+        return self.uniform is not None and self.uniform.arch == self.found.arch
+
+    @property
     def chosen(self) -> Tuned:
         """The best of them, on the validation split."""
         if self.is_untuned and self.untuned is not None:

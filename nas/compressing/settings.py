@@ -25,7 +25,7 @@ class Settings:
 
     Attributes:
         warmup: epochs in which all networks of about the budgets' sizes are trained together.
-        race: candidates of a budget.
+        race: candidates of a budget, at most; fewer race where fewer fit.
         best: decides between tuned networks.
         fill: whether what the search leaves of a budget is filled.
         cache: batch and length of sequences whose key-value cache is counted.
@@ -62,10 +62,9 @@ class Settings:
         """The database of all studies."""
         return self.folder / STORE
 
-    @property
-    def tuning(self) -> int:
-        """Epochs of the network that won the race: what warm-up and race leave of them all."""
-        return self.epochs - self.warmup - (self.race - 1)
+    def tuning(self, raced: int) -> int:
+        """Epochs of the network that won a race of `raced`: what warm-up and the others' epochs leave of them all."""
+        return self.epochs - self.warmup - (raced - 1)
 
 
 def named(*what: object) -> str:

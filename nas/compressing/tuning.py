@@ -102,7 +102,7 @@ class Tuning:
     ) -> None:
         self._task, self._settings, self._original, self._teaching = task, settings, original, teaching
         self._costs, self._kept, self._warmed = measures.costs, measures.kept, warmed
-        self._tuned = self._trained("tuned", settings.tuning, warmed)
+        self._tuned: dict[int, Trained] = {}
         self._uniform = self._trained("uniform", settings.epochs, original)
 
     def plan(self, searches: Sequence[Study], verdict: Verdict) -> Plan:
@@ -132,11 +132,14 @@ class Tuning:
     def run(self, plans: Sequence[Plan]) -> list[Choice]:
         """The choice of each plan; what was tuned before is not tuned again."""
         winners = self._race(plans)
-        self._tune(TUNING, self._tuned, winners)
+        alike: dict[Trained, list[Arch]] = {}  # winners of races that were as long
+        for plan, arch in zip(plans, winners, strict=True):
+            alike.setdefault(self._tuning(plan), []).append(arch)
+        self._tune(TUNING, alike)
         wide = self._scaled(plans)
-        tuned = self._study("tuned", self._tuned, winners, plans)
-        uniform = self._study("uniform", self._uniform, wide, plans)
-        return self._choices(plans, [_of(tuned, arch) for arch in winners], uniform)
+        studies = {trained: self._study("tuned", trained, archs, plans) for trained, archs in alike.items()}
+        tuned = [_of(studies[self._tuning(plan)], arch) for plan, arch in zip(plans, winners, strict=True)]
+        return self._choices(plans, tuned, self._study("uniform", self._uniform, wide, plans))
 
     def whole(self, verdict: Verdict, quality: Accuracy) -> Choice:
         """The original, for a budget that it is within."""
@@ -148,13 +151,14 @@ class Tuning:
         """The choice of each plan among networks that are tuned together."""
         settings = self._settings
         members = members_of(search, [plan.archs[0] for plan in plans], plans[0].verdict.budget.metric)
-        what = f"{len(members)} networks together, one a step, {settings.tuning} epochs"
+        epochs = settings.tuning(1)
+        what = f"{len(members)} networks together, one a step, {epochs} epochs"
         with settings.stages.stage(TUNING, what):
             training, net = trained_together(
                 self._warmed,
                 self._task,
                 settings,
-                Together(Members(members), settings.tuning),
+                Together(Members(members), epochs),
                 self._teaching,
             )
             assert training.path is not None
@@ -173,13 +177,22 @@ class Tuning:
     def _scaled(self, plans: Sequence[Plan]) -> list[Arch]:
         """Uniform scaling of each plan, trained by itself."""
         wide = list(dict.fromkeys(plan.uniform for plan in plans if plan.uniform))
-        self._tune(UNIFORM, self._uniform, wide)
+        self._tune(UNIFORM, {self._uniform: wide} if wide else {})
         return wide
 
-    def _tune(self, stage: str, trained: Trained, archs: Sequence[Arch]) -> None:
-        many = f"{len(set(archs))} networks, " if len(set(archs)) != 1 else ""
-        with self._settings.stages.stage(stage, f"{many}{trained.epochs} epochs each" if archs else "none fits"):
-            self._train(trained, archs, trained.epochs)
+    def _tuning(self, plan: Plan) -> Trained:
+        """Trains the networks of a plan, which have as many passes in all as uniform scaling."""
+        epochs = self._settings.tuning(len(plan.archs))
+        if epochs not in self._tuned:
+            self._tuned[epochs] = self._trained("tuned", epochs, self._warmed)
+        return self._tuned[epochs]
+
+    def _tune(self, stage: str, archs: Mapping[Trained, Sequence[Arch]]) -> None:
+        """Trains networks to the end, each by what trains it."""
+        what = [_told(len(set(some)), trained.epochs) for trained, some in archs.items()]
+        with self._settings.stages.stage(stage, "; ".join(what) or "none fits"):
+            for trained, some in archs.items():
+                self._train(trained, some, trained.epochs)
 
     def _choices(self, plans: Sequence[Plan], found: Sequence[Tuned], uniform: Study | None) -> list[Choice]:
         """Of each plan what was found, what that was before it was tuned, and uniform scaling."""
@@ -203,14 +216,23 @@ class Tuning:
         settings = self._settings
         if settings.race == 1:
             return [plan.archs[0] for plan in plans]
-        with settings.stages.stage(RACE, f"{settings.race} networks for each budget, an epoch each"):
-            archs = [arch for plan in plans if len(plan.archs) > 1 for arch in plan.archs]
-            after = self._train(self._tuned, archs, 1)
-            for plan in plans:
-                for arch in plan.archs if len(plan.archs) > 1 else ():
-                    if math.isnan(after[arch]):
-                        raise TrainError(f"{settings.best.name} of arch {arch.choices} is nan after an epoch; lower lr")
-            return [min(plan.archs, key=lambda arch: after.get(arch, 0.0)) for plan in plans]
+        counts = sorted({len(plan.archs) for plan in plans})
+        many = " or ".join(map(str, counts)) + (" network" if counts == [1] else " networks")
+        with settings.stages.stage(
+            RACE, f"{many} for each budget{', no race' if counts == [1] else ', an epoch each'}"
+        ):
+            return [self._raced(plan) for plan in plans]
+
+    def _raced(self, plan: Plan) -> Arch:
+        """Of a plan the arch that is best after an epoch; its only one without any."""
+        if len(plan.archs) == 1:
+            return plan.archs[0]
+        after = self._train(self._tuning(plan), plan.archs, 1)
+        for arch in plan.archs:
+            if math.isnan(after[arch]):
+                name = self._settings.best.name
+                raise TrainError(f"{name} of arch {arch.choices} is nan after an epoch; lower lr")
+        return min(plan.archs, key=lambda arch: after[arch])
 
     def _train(self, trained: Trained, archs: Sequence[Arch], epochs: int) -> dict[Arch, float]:
         """Goes on with the training of each to so many epochs; what decides, to minimise.  Finished epochs are not made again."""
@@ -330,6 +352,10 @@ def trained_together(
     if not training.trained:
         training.run(progress=settings.stages.show)
     return training, training.load()
+
+
+def _told(networks: int, epochs: int) -> str:
+    return f"{epochs} epochs" if networks == 1 else f"{networks} networks, {epochs} epochs each"
 
 
 def _best(study: Study, members: Sequence[Arch], plan: Plan, best: Metric) -> Tuned:

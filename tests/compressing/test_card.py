@@ -36,11 +36,12 @@ def tuned(number: int, arch: nas.Arch, macs: float) -> Tuned:
     return Tuned(study, number, arch, {"loss": 0.5 + number, "macs": macs, "latency_ms": 2.0, "latency_spread_ms": 0.2})
 
 
-def result(folder: str = "out", **options: Any) -> Compressed:
+def result(folder: str = "out", *, is_same: bool = False, **options: Any) -> Compressed:
     archs: Mapping[str, nas.Arch] = {"largest": space().largest, "smallest": space().smallest}
     profile = Profile(EVIL, archs, {"largest": {"macs": 100.0}}, (), {}, 2)
     budget = parse_budget("macs <= 50%")
-    choice = Choice(budget, 50.0, tuned(0, space().smallest, 40.0), tuned(1, space().smallest, 45.0), **options)
+    wide = space().smallest if is_same else space().largest
+    choice = Choice(budget, 50.0, tuned(0, space().smallest, 40.0), tuned(1, wide, 45.0), **options)
     study: Any = Study()
     original = {"loss": 0.4, "macs": 100.0, "latency_ms": 4.0}
     return Compressed(profile, original, [choice], study, Path(folder), [EVIL, "a | b"])
@@ -84,6 +85,10 @@ def test_names_and_notes_are_text_in_the_card() -> None:
     [
         ({"is_uniform": True}, "Uniform scaling was the better one and is chosen; the parts below are its"),
         ({"is_uniform": False}, "The network that the search found is chosen"),
+        (
+            {"is_uniform": True, "is_same": True},
+            "The search found uniform scaling: both are one network, which is chosen",
+        ),
         ({"is_uniform": False, "is_original": True}, "The original is within this budget and is chosen"),
     ],
 )

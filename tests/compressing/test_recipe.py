@@ -200,3 +200,30 @@ def test_a_budget_that_cannot_be_met_is_refused_before_the_search(tmp_path: Path
     with pytest.raises(MetricError, match=said):
         compressed(tmp_path / "net", budget)
     assert not (tmp_path / "net" / "compress.db").exists()
+
+
+NARROW = {"depth": False}
+
+
+def only_the_smallest() -> str:
+    """A budget that one network is within."""
+    space = nas.elastic(trained(), task().example, **NARROW)
+    return f"params <= {nas.Supernet(space, example=task().example, weights=trained()).params(space.smallest)}"
+
+
+def test_a_race_that_does_not_take_place_takes_no_epoch(tmp_path: Path) -> None:
+    made = compressed(tmp_path / "net", only_the_smallest(), epochs=5, candidates=4, trials=4, options=NARROW)
+    (choice,) = made.choices
+    assert choice.uniform is not None
+    assert choice.found.arch == choice.uniform.arch
+    assert choice.found.measured["epochs"] == choice.uniform.measured["epochs"] == 5
+    assert choice.is_same
+    assert "the found network and uniform scaling are one network, which is chosen" in made.notes[-1]
+    assert "better" not in made.notes[-1]
+    assert "both are one network, which is chosen" in (tmp_path / "net" / "README.md").read_text()
+
+
+def test_each_budget_has_as_many_passes_as_its_race_leaves(tmp_path: Path) -> None:
+    made = compressed(tmp_path / "net", [only_the_smallest(), "params <= 60%"], trials=8, options=NARROW)
+    assert [one.found.measured["epochs"] for one in made.choices] == [3, 2]
+    assert all(one.uniform is not None and one.uniform.measured["epochs"] == 3 for one in made.choices)
