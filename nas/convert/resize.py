@@ -9,9 +9,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from nas.convert.copying import deep_copied, named_tables, restores_itself
 from nas.convert.factors import factor_axes, only_saving, put_factors
@@ -68,9 +70,10 @@ def resize(
     for number in plan.numbers:
         if number.module in copies and not isinstance(copies[number.module], Dropped):
             _keep_in_copies(copies[number.module], number, originals[number.module])
-    for name, layer in copies.items():
-        if name in originals and type(layer) is type(originals[name]):
-            _own_sizes(layer, originals[name], {number.path for number in plan.numbers if number.module == name})
+    with _without_steps(model, resized):
+        for name, layer in copies.items():
+            if name in originals and type(layer) is type(originals[name]):
+                _own_sizes(layer, originals[name], {number.path for number in plan.numbers if number.module == name})
     factored = {each.layer: each for each in plan.factors if sizes[each.atom] and each.layer in copies}
     for each in factored.values():
         more = factor_axes(originals[each.layer], each, axes)
@@ -364,6 +367,20 @@ _OPERATORS: dict[str, Callable[[int, int], int]] = {
 
 
 # -- what torch's layers say of their own sizes
+
+
+@contextmanager
+def _without_steps(*modules: nn.Module) -> Iterator[None]:
+    """Parametrisations in eval mode: in training mode each read of `.weight` is a step of `spectral_norm`'s power iteration."""
+    lists = [one for module in modules for one in module.modules() if isinstance(one, ParametrizationList)]
+    modes = [(part, part.training) for each in lists for part in each.modules()]
+    try:
+        for part, _ in modes:
+            part.training = False
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def _own_sizes(layer: nn.Module, original: nn.Module, told: Collection[Path]) -> None:

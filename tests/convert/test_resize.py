@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
+import nas
 from nas.convert.plan import AtomPlan, Decision, Number, Plan, Unit
 from nas.convert.resize import resize, shared_with, solve
 from nas.errors import Infeasible, SpaceError
@@ -281,3 +283,20 @@ def test_a_closure_over_the_original_is_found():
     assert not list(shared_with(model, resize(model, Plan(), {}, (), meta=True)))
     model.act = lambda x: model.head(x)
     assert next(shared_with(model, resize(model, Plan(), {}, (), meta=True))).startswith("act")
+
+
+def test_spectral_norm_of_a_model_in_training_mode_is_left_to_the_bit() -> None:
+    model = nn.Sequential(spectral_norm(nn.Linear(8, 32)), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 3))
+    model.train()[2].eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = [part.training for part in model.modules()]
+    x = torch.randn(4, 8)
+    space = nas.elastic(model, x)
+    net = nas.Supernet(space, example=x, weights=model)
+    first, second = (net.extract(space.largest) for _ in range(2))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert [part.training for part in model.modules()] == modes
+    assert all(torch.equal(tensor, before[name]) for name, tensor in first.state_dict().items())
+    assert torch.equal(first(x), second(x))
+    net.extract(space.smallest)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
