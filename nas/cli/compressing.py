@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from nas.cli.root import MODELS, DeviceOption, JobArgument, app, count, natural, text
+from nas.cli.root import MODELS, DeviceOption, app, count, job_with, natural, text
 
 
 @app.command(group=MODELS)
 def compress(
-    job: JobArgument,
+    job: Annotated[str, job_with("a trained `model` and its `task`")],
     *,
     budget: Annotated[str, text, Parameter(help="As 'latency_ms <= 0.6 * original', 'params <= 10_000_000' or '50%'.")],
     device: DeviceOption | None = None,
@@ -68,7 +68,8 @@ def compress(
         chosen = choice.chosen
         chosen.study.job = job
         winner = take_home(chosen.study, chosen.number)
-        target = Path(folder) / f"network-{chosen.arch.key[:8]}"
+        # Another training of the arch is another study, whose network has another folder.
+        target = Path(folder) / f"network-{chosen.study.name}-{chosen.number}"
         winner.write(target, force=True)
         print_text(f"{choice.budget}: wrote {target}/: model.safetensors, arch.json, load.py")
     print_text(f"report: {Path(folder) / 'report.html'} and {Path(folder) / 'README.md'}")

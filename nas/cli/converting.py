@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from nas.cli.root import MODELS, DeviceOption, ForceOption, HtmlOption, JobArgument, app, text
+from nas.cli.root import MODELS, DeviceOption, ForceOption, HtmlOption, app, job_with, text
 from nas.text import human
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @app.command(group=MODELS)
 def elastic(
-    job: JobArgument,
+    job: Annotated[str, job_with("a `model` and an `example`, or a `space` or `study`")],
     *,
     budget: Annotated[
         str | None,

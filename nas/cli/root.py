@@ -71,6 +71,13 @@ HtmlOption = Annotated[
 JobArgument = Annotated[
     str, Parameter(converter=_PATH, help="A Python file that builds a nas.Study, or package.module:name.")
 ]
+
+
+def job_with(what: str) -> Parameter:
+    """A job that defines something else than a study."""
+    return Parameter(converter=_PATH, help=f"A Python file, or package.module, that defines {what}.")
+
+
 JobOption = Annotated[str | None, Parameter(converter=_PATH, help="The job, where it is not the one that you ran.")]
 TrialArgument = Annotated[int, natural, Parameter(help="Number of a trial, as 'nas front' lists them.")]
 ForceOption = Annotated[

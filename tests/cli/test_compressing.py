@@ -52,6 +52,29 @@ def test_the_network_and_its_report_are_written_and_the_command_goes_on(capsys: 
     assert ended(capsys, *words)[0] == 0
 
 
+def test_no_network_is_written_over_another(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["job.py", "--budget", "params <= 50%, params <= 60%", "--trials", "12", "--epochs"]
+    assert ended(capsys, *words, "2")[0] == 0
+    first = {path: path.read_bytes() for path in Path("compressed").glob("network-*/*.*")}
+    assert ended(capsys, *words, "1")[0] == 0
+    assert all(path.read_bytes() == held for path, held in first.items())
+    both = set(Path("compressed").glob("network-*/model.safetensors"))
+    assert both > first.keys() & both, "another training of an arch has another folder"
+    assert ended(capsys, *words, "2")[0] == 0
+    assert set(Path("compressed").glob("network-*/model.safetensors")) == both, "the same call has the same names"
+    assert all(path.read_bytes() == held for path, held in first.items())
+
+
+@pytest.mark.parametrize(
+    ("command", "said"), [("compress", "a trained model and its task"), ("elastic", "a model and an example")]
+)
+def test_help_says_what_the_job_defines(capsys: pytest.CaptureFixture[str], command: str, said: str) -> None:
+    assert run([command, "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"that defines {said}" in told
+    assert "builds a nas.Study" not in told
+
+
 def test_a_dry_run_says_what_networks_cost_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = ended(capsys, "job.py", "--budget", "params <= 50%, params <= 10", "--dry-run")
     assert code == 0
