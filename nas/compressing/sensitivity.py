@@ -173,11 +173,6 @@ def sensitivities(
         EvaluationError: the task has no training batch; what the whole network gives is no number; or the folder cannot be used.
     """
     quality, space = Calibration(net, task, batches=batches, device=device), net.space
-    if folder is not None and net.source is None:
-        raise EvaluationError(
-            "measurements are kept by the hash of the supernet's weights, and these are in memory alone; save them first "
-            "(net.save(folder)), or leave folder= out"
-        )
     measure = quality if folder is None else Once(quality, _key, folder)
     metric = DIVERGENCE if DIVERGENCE in quality.metrics else LOSS
     base, replaced = space.largest, Replacements(space, space.largest, SPREAD)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import nas
 from nas.compressing import Calibration, Sensitivities
@@ -84,11 +85,7 @@ def test_what_is_below_the_smallest_has_no_network() -> None:
 def test_measurements_are_kept_for_other_budgets_and_after_a_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = supernet()
-    with pytest.raises(EvaluationError, match="in memory alone; save them first"):
-        nas.sensitivities(made, task(), folder=tmp_path / "kept", progress=False)
-    made.save(tmp_path / "net")
-    kept = nas.Supernet.load(tmp_path / "net", made.space)
+    kept = supernet()  # in memory alone
     calls: list[nas.Arch] = []
     measure = Calibration.__call__
 
@@ -109,6 +106,17 @@ def test_measurements_are_kept_for_other_budgets_and_after_a_kill(
     assert again.table.equals(first.table)
     nas.sensitivities(kept, task(), folder=tmp_path / "kept", batches=2, progress=False)
     assert len(calls) > count, "other batches are other measurements"
+    count = len(calls)
+    kept.save(tmp_path / "net")
+    saved = nas.Supernet.load(tmp_path / "net", kept.space)
+    assert nas.sensitivities(saved, task(), folder=tmp_path / "kept", batches=1, progress=False).table.equals(
+        first.table
+    )
+    assert len(calls) == count, "the same weights, wherever they are"
+    with torch.no_grad():
+        next(kept.parameters()).mul_(0.5)
+    nas.sensitivities(kept, task(), folder=tmp_path / "kept", batches=1, progress=False)
+    assert len(calls) > count, "other weights are other measurements"
 
 
 def test_a_task_that_compares_no_outputs_is_measured_by_its_loss() -> None:
