@@ -14,6 +14,7 @@ import pyglove as pg
 from nas.errors import SpaceError
 
 P = ParamSpec("P")
+_NO_LAYER = " is not a Module subclass"  # how torch refuses it
 
 
 class _Class(type(pg.Functor)):  # type: ignore[misc]  # PyGlove's metaclass, under our own name for `copyreg`
@@ -127,6 +128,16 @@ def called(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: called(item) for key, item in value.items()}
     return tuple(map(called, value)) if type(value) is tuple else value
+
+
+def uncalled(error: Exception) -> str:
+    """What to do where torch says that a model function, or a class of layers, is no layer; "" for other errors."""
+    said = str(error)
+    name = said.removesuffix(_NO_LAYER)
+    module, _, function = name.rpartition(".")
+    found = _by_name(module, function)
+    is_made = isinstance(found, _Class) or (isinstance(found, type) and hasattr(found, "forward"))
+    return f"; call it, as in {function}()" if name != said and is_made else ""
 
 
 def _by_name(module: str, qualname: str) -> Any:

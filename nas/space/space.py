@@ -25,6 +25,7 @@ from nas.space.extremes import covering, preferred
 from nas.space.features import Encoder, Floats, Kind
 from nas.space.forest import Forest
 from nas.space.labels import is_scalar, short
+from nas.space.model import uncalled
 from nas.space.restricting import COUNTABLE, LOOKS, TRIES, Genome, Rule, drawn, nearest, ranks_of
 from nas.space.rows import RowMap, differences
 from nas.space.scalars import with_plain_scalars
@@ -485,6 +486,7 @@ class Space:
         except Exception as error:
             raise SpaceError(
                 f"arch {_shown(arch.choices)} of space {self.name!r} cannot be built: {type(error).__name__}: {error}"
+                f"{uncalled(error)}"
             ) from error
 
     @cached_property

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyglove as pg
 import pytest
+import torch
 
 import nas
 from nas.errors import SpaceError
@@ -303,3 +304,29 @@ def test_a_space_of_a_job_file_goes_to_another_process(tmp_path: Path) -> None:
         [sys.executable, "-c", read], env=environment, input=pickled, capture_output=True, check=True
     )
     assert shown.stdout.decode() == "job 3 (1, [5]) True True\n"
+
+
+@nas.model
+def activation() -> Any:
+    return torch.nn.ReLU()
+
+
+@nas.model
+def forgetful(act: Any, width: int) -> Any:
+    return torch.nn.Sequential(torch.nn.Linear(2, width), act)
+
+
+@pytest.mark.parametrize(
+    ("act", "hint"),
+    [
+        (activation(), r"test_model.activation is not a Module subclass; call it, as in activation\(\)$"),
+        (torch.nn.ReLU, r"ReLU is not a Module subclass; call it, as in ReLU\(\)$"),
+        (nas.model(torch.nn.ReLU)(), r"ReLU is not a Module subclass; call it, as in ReLU\(\)$"),
+        ("relu", "str is not a Module subclass$"),
+        (3, "int is not a Module subclass$"),
+    ],
+)
+def test_a_call_that_was_forgotten_is_hinted_at(act: Any, hint: str) -> None:
+    space = nas.Space(forgetful(act=act, width=pg.oneof([2, 3])))
+    with pytest.raises(SpaceError, match=hint):
+        space.build(space.smallest)
