@@ -40,8 +40,9 @@ _PLAIN = (bool, int, float, str, bytes, type(None), enum.Enum)
 
 def attributes(module: nn.Module, describe: Callable[[Any], Json]) -> dict[str, Json]:
     """By "layer.name": plain attributes of all layers, and buffers that are not persistent, as `describe` describes them."""
-    if isinstance(module.__dict__.get("space"), Space):  # a supernet: the space says what its networks are
-        return {"space": module.space.fingerprint}
+    space = vars(module).get("space")
+    if isinstance(space, Space):  # a supernet: the space says what its networks are
+        return {"space": space.fingerprint}
     found: dict[str, Json] = {}
     for path, layer in module.named_modules():
         at = f"{path}." if path else ""

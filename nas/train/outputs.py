@@ -194,7 +194,7 @@ class TeacherOutputs:
         ).hexdigest()
 
     def _compare(self, stored: Taught, now: Taught, path: Path) -> None:
-        """The first entry that a training reads is compared: something outside of a teacher's weights may decide what it gives."""
+        """The first entry that a training reads is compared: something outside of a teacher may decide what it gives."""
         ours, theirs = stored.logits.double(), now.logits.double()
         if ours.shape == theirs.shape and (ours - theirs).abs().max() <= CLOSE * theirs.abs().max():
             return
