@@ -168,6 +168,31 @@ def weights_described(digest: str, keeps: Sequence[str] = ()) -> Json:
     return {"sha256": digest, "keeps": list(keeps)} if keeps else digest
 
 
+def inputs_described(inputs: str) -> dict[str, Any]:
+    """The inputs that a figure belongs to, in settings that `same` compares: not with those that have none.
+
+    Args:
+        inputs: one sample of them, as `nas.supernet.inputs.sample_text` says it; "" if they are not known.
+    """
+    return {IDENTITY: {"inputs": inputs}} if inputs else {}
+
+
+def inputs_in(settings: Json) -> str:
+    """The inputs that evaluators name in a study's settings; "" where none does, or they name different ones."""
+    found = set(_inputs_in(settings))
+    return found.pop() if len(found) == 1 else ""
+
+
+def _inputs_in(settings: Json) -> Iterator[str]:
+    if isinstance(settings, Mapping):
+        about = settings.get(IDENTITY)
+        if isinstance(about, Mapping) and about.keys() == {"inputs"} and isinstance(about["inputs"], str):
+            yield about["inputs"]
+    if isinstance(settings, (Mapping, list)):
+        for part in settings.values() if isinstance(settings, Mapping) else settings:
+            yield from _inputs_in(part)
+
+
 def _as_good(stored: Json, now: Json) -> bool:
     """Whether both are weights, and the same ones or those that these keep."""
     was, held = _hash_of(stored), _hash_of(now)
@@ -212,6 +237,8 @@ def _differences(was: Json, now: Json, at: str) -> Iterator[tuple[str, Json, Jso
         return
     if "kind" not in was and "kind" not in now:  # what an object says of itself
         for name in dict.fromkeys([*was, *now]):
+            if name == IDENTITY and (name not in was or name not in now):
+                continue  # an earlier version said less
             yield from _differences(was.get(name, _ABSENT), now.get(name, _ABSENT), _joined(at, name))
         return
     kept = ("kind", "class", "name", "shape", "dtype", "digest", "length", "text")

@@ -19,7 +19,16 @@ import torch
 from torch import nn
 
 import nas
-from nas.identity import changes, code_changes, described, identity, same, unknown
+from nas.identity import (
+    changes,
+    code_changes,
+    described,
+    identity,
+    inputs_described,
+    inputs_in,
+    same,
+    unknown,
+)
 
 SCALE = 1
 
@@ -296,3 +305,15 @@ def test_our_own_objects_say_what_they_are() -> None:
     task: Mapping[str, Any] = identity(Evaluator(nas.digits()))
     assert "data" in json.dumps(task)
     assert changes(identity(Evaluator(nas.digits(seed=1))), identity(Evaluator(nas.digits(seed=2)))) != []
+
+
+def test_what_one_side_does_not_say_of_itself_is_not_compared() -> None:
+    with_inputs, without = {"name": "Costs", **inputs_described("(3, 8, 8) float32")}, {"name": "Costs"}
+    other = {"name": "Costs", **inputs_described("(3, 32, 32) float32")}
+    for was, now in ((with_inputs, without), (without, with_inputs)):
+        assert same(was, now)
+        assert changes(was, now) == []
+    assert not same(with_inputs, other)
+    assert changes(with_inputs, other) == ['identity.inputs "(3, 8, 8) float32" → "(3, 32, 32) float32"']
+    assert inputs_in([{"evaluators": [with_inputs, without]}]) == "(3, 8, 8) float32"
+    assert inputs_in([with_inputs, other]) == ""

@@ -62,17 +62,19 @@ def measure(
 ) -> None:
     """Measure archs of the job's space on a device."""
     from nas.hardware import Command
-    from nas.study.measuring import measure_archs, plan, supernet_of
+    from nas.study.measuring import inputs_of, measure_archs, plan, supernet_of
 
     target = resolve(device, command, study, store)
     supernet = supernet_of(study)
     target.check()
-    todo = plan(study.space, store.hardware, target, archs, few=few)
+    todo = plan(study.space, store.hardware, target, archs, few=few, inputs=inputs_of(supernet))
     if todo.unread:
         sys.stderr.write(
             f"nas: device {todo.device!r} has latencies of {todo.unread} archs by a version of supernas that did not record "
             "what is fixed in a space; they are not used\n"
         )
+    for note in todo.notes:
+        _note(f"nas: {note}")
     if dry_run:
         print_json({"device": todo.device, "archs": archs, "measured": todo.done, "to measure": len(todo.archs)})
         return
@@ -89,7 +91,7 @@ def measure(
 def fit(study: Study, store: Store, device: str, kind: Kind, *, noisy: bool, quiet: bool) -> None:
     """Fit a predictor to what was measured."""
     from nas.study.measuring import fit as fit_predictor
-    from nas.study.measuring import supernet_of
+    from nas.study.measuring import inputs_of, notes_on_inputs, supernet_of
 
     target = resolve(device, None, study, store, run=False)
     try:
@@ -97,6 +99,8 @@ def fit(study: Study, store: Store, device: str, kind: Kind, *, noisy: bool, qui
     except NasError:
         supernet = None  # decisions alone are features, too
     one = fit_predictor(study.space, store.hardware, target, kind, supernet=supernet, noisy=noisy, tick=ticker(quiet))
+    for note in notes_on_inputs(study.space, store.hardware, target.key, inputs_of(supernet)):
+        _note(f"nas: {note}")
     chosen = getattr(one, "regressor", one.kind)
     print_text(
         f"predictor of {target.key!r} for space {study.space.name!r}: {chosen}, on {one.errors['archs']:.0f} archs; held out: "
@@ -116,6 +120,7 @@ def show_predictors(store: Store, as_json: bool) -> None:
                     "space": one.space,
                     "fingerprint": one.fingerprint,
                     "kind": _kind(one),
+                    "inputs": one.inputs,
                     **one.errors,
                 }
                 for one in kept
@@ -125,7 +130,7 @@ def show_predictors(store: Store, as_json: bool) -> None:
     if not kept:
         print_text("no predictor yet; measure archs with 'nas measure JOB' and fit one with 'nas predictor fit JOB'")
         return
-    columns = ["device", "space", "kind", "archs", "error", "within 10 %", "rank correlation"]
+    columns = ["device", "space", "kind", "inputs", "archs", "error", "within 10 %", "rank correlation"]
     print_table(
         columns,
         [
@@ -133,6 +138,7 @@ def show_predictors(store: Store, as_json: bool) -> None:
                 one.device,
                 one.space,
                 _kind(one),
+                one.inputs,
                 one.errors.get("archs"),
                 _percent(one.errors.get("mape")),
                 _percent(one.errors.get("within10")),

@@ -10,6 +10,7 @@ from nas.compressing.cache import cache_bytes
 from nas.errors import EvaluationError
 from nas.evaluate.base import Cost, Evaluator
 from nas.evaluate.subnets import Source, Weights
+from nas.identity import inputs_described
 from nas.supernet.skeleton import build_skeleton, parameters_of
 
 if TYPE_CHECKING:
@@ -84,9 +85,11 @@ class Memory(Evaluator):
             self._sequence(space.largest, self.length)
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able name, and the sequences."""
-        sequences = {} if self.batch is None else {"batch": self.batch, "length": self.length}
-        return {"name": "Memory", **sequences}
+        """JSON-able name; with a cache, the sequences and the inputs that it is counted with."""
+        if self.batch is None:
+            return {"name": "Memory"}
+        counted = inputs_described(self.weights.inputs)
+        return {"name": "Memory", "batch": self.batch, "length": self.length, **counted}
 
 
 def weights_mib(space: Space, arch: Arch) -> float:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.checking import checked
-from nas.errors import EvaluationError
+from nas.errors import EvaluationError, PredictorError
 from nas.evaluate.base import Cost, Evaluator
+from nas.identity import inputs_described
 from nas.predict import Predictor
 from nas.predict.predictor import Packed
 
 if TYPE_CHECKING:
+    from nas.evaluate.subnets import Weights
     from nas.hardware import Target
     from nas.space import Arch, Space
 
@@ -25,7 +28,7 @@ class Predicted(Evaluator):
 
     Args:
         predictor: one that is fitted, a file that `Predictor.save` wrote, or the database that `nas predictor fit` kept it in
-            (then `device` says whose).
+            (then `device` says whose).  A study refuses one that was fitted to latencies of other inputs than its supernet's.
         device: to measure the front on; a `Device`, a label like "cpu,threads=2", a `Command` or a `Custom`.
 
     Raises:
@@ -47,16 +50,40 @@ class Predicted(Evaluator):
         self.source = predictor if isinstance(predictor, Predictor) else str(predictor)
         self.device = target_of(device)
         self._loaded: Predictor | None = predictor if isinstance(predictor, Predictor) else None
+        self._networks: Weights | None = None
+        self._inputs = ""
+
+    @property
+    def inputs(self) -> str:
+        """One sample of what the study's supernet is run with (`nas.supernet.inputs.sample_text`); "" while it is not known."""
+        if not self._inputs and self._networks is not None:
+            self._inputs = self._networks.inputs
+        return self._inputs
+
+    def bound(self, source: Any, task: Any) -> Predicted:
+        """Itself, for latencies of the inputs that the study's supernet is run with."""
+        del task
+        if source is None:
+            return self
+        made = copy.copy(self)
+        made._networks = source
+        return made
 
     def get(self, space: Space) -> Predictor:
         """The predictor, read when it is first asked for.
 
         Raises:
-            PredictorError: the file holds none, or it is of another space.
+            PredictorError: the file holds none, or it is of another space, or fitted to latencies of other inputs.
             StoreError: the database has none of this device and space.
         """
         if self._loaded is None:
             self._loaded = self._read(str(self.source), space)
+        fitted, ours = self._loaded.inputs, self.inputs
+        if fitted and ours and fitted != ours:
+            raise PredictorError(
+                f"the predictor of device {self.device.key!r} was fitted to latencies with inputs {fitted}, these are {ours}; "
+                "measure archs with these ('nas measure JOB') and fit it again ('nas predictor fit JOB')"
+            )
         return self._loaded
 
     def __call__(self, arch: Arch) -> dict[str, float]:
@@ -69,12 +96,17 @@ class Predicted(Evaluator):
         self.get(space).predict([space.smallest])
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able: device, and where the predictor comes from or what it is."""
+        """JSON-able: device, where the predictor comes from or what it is, and the inputs of the study's supernet."""
+        about = {"name": "Predicted", "device": self.device.key, **inputs_described(self.inputs)}
         if isinstance(self.source, str):
-            return {"name": "Predicted", "device": self.device.key, "predictor": self.source}
+            return {**about, "predictor": self.source}
         packed = self.source.pack()
         digest = hashlib.blake2b(packed.array_bytes(), digest_size=8).hexdigest()
-        return {"name": "Predicted", "device": self.device.key, "predictor": f"{packed.kind} {digest}"}
+        return {**about, "predictor": f"{packed.kind} {digest}"}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the supernet, of which the inputs alone are asked."""
+        return {**vars(self), "_inputs": self.inputs, "_networks": None}
 
     def _read(self, source: str, space: Space) -> Predictor:
         if source.endswith(".npz"):
@@ -93,6 +125,7 @@ def unpack(kept: Any, space: Space) -> Predictor:
         "fingerprint": kept.fingerprint,
         "device": kept.device,
         "errors": kept.errors,
+        "inputs": kept.inputs,
         "state": kept.state,
     }
     return Predictor.unpack(Packed.of_bytes(kept.kind, state, kept.arrays), space)

@@ -13,10 +13,10 @@ from nas.checking import checked
 from nas.errors import EvaluationError
 from nas.evaluate.base import Cost, Evaluator
 from nas.hardware import Device, Target, exclusive, measure, target_of
-from nas.identity import weights_described
+from nas.identity import inputs_described, weights_described
 from nas.supernet import Supernet, checkpoint
 from nas.supernet.effects import varies
-from nas.supernet.inputs import Inputs, batch_size, call, some
+from nas.supernet.inputs import Inputs, batch_size, call, sample_text, some
 from nas.supernet.rounding import Gap, gap
 from nas.train import Task, Training, subnet_metrics
 from nas.train.task import Split, to_device
@@ -50,6 +50,18 @@ class Weights:
     def loaded(self) -> Supernet | None:
         """The supernet, if it is there already."""
         return self._loaded
+
+    @property
+    def inputs(self) -> str:
+        """One sample of the example (`sample_text`), which operations, latency and memory belong to; "" while it is not known."""
+        if self._loaded is not None:
+            example = self._loaded.example
+        elif isinstance(self.source, Training):
+            example = self.source.supernet.example
+        else:
+            assert isinstance(self.source, (str, Path))
+            example = checkpoint.example_in(Path(self.source))
+        return "" if example is None else sample_text(example)
 
     def get(self, space: Space) -> Supernet:
         """The supernet of `space`.
@@ -201,8 +213,8 @@ class Costs(Evaluator):
         self.weights.check(space)
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able name."""
-        return {"name": "Costs"}
+        """JSON-able name, and the inputs that operations are counted with."""
+        return {"name": "Costs", **inputs_described(self.weights.inputs)}
 
 
 class Latency(Evaluator):
@@ -254,13 +266,14 @@ class Latency(Evaluator):
         self.device.check()
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able name and device."""
+        """JSON-able name, device, and the inputs that are timed."""
         return {
             "name": "Latency",
             # Not the processor: a study may go on on another machine.
             "device": vars(self.device).copy() if isinstance(self.device, Device) else self.device.describe(),
             "repeats": self.repeats,
             "budget_s": self.budget_s,
+            **inputs_described(self.weights.inputs),
         }
 
 

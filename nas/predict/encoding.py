@@ -66,6 +66,13 @@ class Encoding:
         found: Floats = np.concatenate(blocks, axis=1)
         return found
 
+    @property
+    def inputs(self) -> str:
+        """One sample of the example, as text; "" without one."""
+        from nas.supernet.inputs import sample_text
+
+        return "" if self.example is None else sample_text(self.example)
+
     def state(self) -> dict[str, Any]:
         """JSON-able; `restore` reads it."""
         from nas.supernet.inputs import describe

@@ -56,6 +56,7 @@ class Learned(Predictor):
             _class(regressor)
         self.wanted = regressor
         self.encoding = Encoding(space, features, example=example)
+        self.inputs = self.encoding.inputs
         self.tried: dict[str, float] = {}
         """Held-out error (MAPE) of each regressor that was tried."""
 

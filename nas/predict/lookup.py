@@ -63,7 +63,10 @@ class LookUp(Predictor):
         table: Mapping[str, float] | None = None,
         line: bool = True,
     ) -> None:
+        from nas.supernet.inputs import sample_text
+
         super().__init__(space, device)
+        self.inputs = sample_text(example)
         if operators and blocks:
             raise PredictorError("operators=True has no blocks: parts are operators, or modules; give one of them")
         self.example, self.blocks, self.operators, self.line = example, tuple(blocks), operators, line

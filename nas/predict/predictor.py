@@ -88,6 +88,8 @@ class Predictor(ABC):
         self.errors: dict[str, float] = {}
         """On measured archs that were held out of the fit: what `nas.predict.scores` gives."""
         self.fitted = False
+        self.inputs = ""
+        """One sample of what the measured archs were run with (`nas.supernet.inputs.sample_text`); "" if it is not known."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -154,6 +156,7 @@ class Predictor(ABC):
             "fingerprint": self.space.fingerprint,
             "device": self.device,
             "errors": self.errors,
+            **({"inputs": self.inputs} if self.inputs else {}),
         }
         return Packed(self.kind, {**own, "state": state}, arrays)
 
@@ -217,6 +220,7 @@ class Predictor(ABC):
         try:
             one = found._restore(space, state["device"], state["state"], packed.arrays)
             one.errors, one.fitted = dict(state["errors"]), True
+            one.inputs = str(state.get("inputs") or one.inputs)
         except PredictorError:
             raise
         except Exception as error:

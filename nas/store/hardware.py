@@ -1,12 +1,15 @@
 """Devices in the results database: what was measured on each, and the predictor fitted to it.
 
-A device is known by its name.  Measurements are of archs of one space, told apart by the space's fingerprint.
+A device is known by its name.  Measurements are of archs of one space, told apart by the space's fingerprint, and of the inputs
+that the archs were run with: those of other inputs are not read for these.  An earlier version did not record the inputs; what
+it measured counts as of any.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +25,9 @@ from nas.store.schema import device_measurements as measured
 from nas.store.schema import devices, predictors
 from nas.store.sql import Row, Statement, Transaction
 from nas.store.statements import STRAY_LATENCIES
+
+INPUTS = "inputs"
+"""The name under which a measurement's environment and a predictor's state say the inputs."""
 
 
 def _otherwise(was: dict[str, Any], now: dict[str, Any], where: str) -> str:
@@ -44,6 +50,7 @@ class ArchMeasurement:
         details: what else was found, by a name with its unit; what the platform does not expose is absent.
         environment: versions and the processor.
         created: seconds since the epoch; set by the store.
+        inputs: one sample of what the arch was run with, as `nas.supernet.inputs.sample_text` says it; "" if it is not known.
     """
 
     key: str
@@ -53,6 +60,7 @@ class ArchMeasurement:
     details: Mapping[str, float] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     created: float = 0.0
+    inputs: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ class StoredPredictor:
         state: JSON-able.
         arrays: an .npz without objects.
         created: seconds since the epoch; set by the store.
+        inputs: one sample of what the measured archs were run with; "" if it is not known.
     """
 
     device: str
@@ -78,6 +87,7 @@ class StoredPredictor:
     state: Mapping[str, Any]
     arrays: bytes
     created: float = 0.0
+    inputs: str = ""
 
 
 @dataclass(frozen=True)
@@ -243,17 +253,38 @@ class HardwareRecord:
         # Done again after a lost connection it may leave an arch's figure twice; the newest counts, and they are equal.
         self._database.writing(add)
 
-    def measurements(self, device: str, fingerprint: str, *, noisy: bool = True) -> list[ArchMeasurement]:
+    def measurements(
+        self, device: str, fingerprint: str, *, noisy: bool = True, inputs: str = ""
+    ) -> list[ArchMeasurement]:
         """The newest measurement of each arch, in the order in which archs were first measured.
 
         Args:
             device: name.
             fingerprint: of the space.
             noisy: False leaves out archs whose newest measurement is flagged.
+            inputs: leave out what was measured with others than these, as far as that is known; "" leaves out none.
 
         Raises:
             StoreError: the device is not known.
         """
+        rows = self._measured(device, fingerprint)
+        newest = {one.key: one for one in rows if not (inputs and one.inputs) or one.inputs == inputs}
+        return [one for one in newest.values() if noisy or not one.noisy]
+
+    def inputs(self, device: str, fingerprint: str) -> dict[str, int]:
+        """How many archs were measured with which inputs; "" of those that do not say it.
+
+        Raises:
+            StoreError: the device is not known.
+        """
+        return dict(
+            Counter(
+                inputs for inputs, _ in {(one.inputs, one.key): None for one in self._measured(device, fingerprint)}
+            )
+        )
+
+    def _measured(self, device: str, fingerprint: str) -> list[ArchMeasurement]:
+        """Every measurement, in order."""
 
         def read(sql: Transaction) -> list[Row]:
             refuse_strays(sql, STRAY_LATENCIES)
@@ -261,16 +292,12 @@ class HardwareRecord:
                 of_row("device_measurements", "device_id fingerprint", (identity, mark))
             return sql.all(_MEASURED, (self._device(sql, device), fingerprint))
 
-        rows = self._database.reading(read)
-        newest: dict[str, ArchMeasurement] = {}
-        for row in rows:
-            newest[row[1]] = _unpacked(row)
-        return [one for one in newest.values() if noisy or not one.noisy]
+        return [_unpacked(row) for row in self._database.reading(read)]
 
     # -- predictors ----------------------------------------------------------------------------------------------------
 
     def save_predictor(self, predictor: StoredPredictor) -> None:
-        """Keep a predictor; it replaces the older one of the same device and space.
+        """Keep a predictor; it replaces the older one of the same device and space, whatever its inputs.
 
         Raises:
             StoreError: the device is not known.
@@ -280,7 +307,8 @@ class HardwareRecord:
         def save(sql: Transaction) -> None:
             identity = self._device(sql, one.device)
             sql.run(_DROP_PREDICTOR, (identity, one.fingerprint))
-            texts = [json.dumps(dict(part), separators=(",", ":")) for part in (one.errors, one.state)]
+            state = {**one.state, INPUTS: one.inputs} if one.inputs else dict(one.state)
+            texts = [json.dumps(part, separators=(",", ":")) for part in (dict(one.errors), state)]
             sql.run(_ADD_PREDICTOR, (identity, one.fingerprint, one.space, one.kind, *texts, one.arrays, time.time()))
 
         self._database.writing(save, alone=True)
@@ -327,22 +355,29 @@ def _names(stored: Sequence[StoredPredictor]) -> str:
 
 
 def _packed(row: ArchMeasurement) -> Row:
-    texts = [
-        json.dumps(part, separators=(",", ":")) for part in (list(row.row), dict(row.details), dict(row.environment))
-    ]
+    environment = {**row.environment, INPUTS: row.inputs} if row.inputs else dict(row.environment)
+    texts = [json.dumps(part, separators=(",", ":")) for part in (list(row.row), dict(row.details), environment)]
     return (row.key, texts[0], row.median_ms, int(row.noisy), texts[1], texts[2])
 
 
 def _unpacked(row: Row) -> ArchMeasurement:
     of_row("device_measurements", "id key arch median_ms noisy details environment created", row)
-    _, key, arch, median, noisy, details, environment, created = row
+    _, key, arch, median, noisy, details, text, created = row
+    environment, inputs = _without_inputs(text)
     return ArchMeasurement(
-        key, json.loads(arch), median, bool(noisy), json.loads(details), json.loads(environment), created
+        key, json.loads(arch), median, bool(noisy), json.loads(details), environment, created, inputs
     )
+
+
+def _without_inputs(text: str) -> tuple[dict[str, Any], str]:
+    """A stored object, and the inputs that it says a figure belongs to."""
+    found = json.loads(text)
+    return found, str(found.pop(INPUTS, ""))
 
 
 def _predictor(row: Row) -> StoredPredictor:
     device, mark, space, kind, errors, state, arrays, created = row
     check("devices", {"name": device})
     of_row("predictors", "fingerprint space kind errors state arrays created", row[1:])
-    return StoredPredictor(device, mark, space, kind, json.loads(errors), json.loads(state), bytes(arrays), created)
+    described, inputs = _without_inputs(state)
+    return StoredPredictor(device, mark, space, kind, json.loads(errors), described, bytes(arrays), created, inputs)

@@ -23,6 +23,7 @@ from nas.predict.pieces import Part, realised
 from nas.store import ArchMeasurement, HardwareRecord, StoredPredictor
 from nas.store.filters import Filter
 from nas.store.further import COMPLETED, allowing, non_dominated_rows
+from nas.supernet.inputs import sample_text
 from nas.supernet.unbuildable import can_build
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ Tick = Callable[[int, int, str], None]
 class Plan:
     """What `measure_archs` will do.
 
-    `unread` archs were measured by a version that did not record what is fixed in a space: not known to be of this one.
+    `unread` archs were measured by a version that did not record what is fixed in a space: not known to be of this one.  `notes`
+    are sentences about archs that were measured with other inputs, or with inputs that are not known.
     """
 
     device: str
@@ -48,6 +50,7 @@ class Plan:
     done: int
     archs: Sequence[Arch]
     unread: int = 0
+    notes: Sequence[str] = ()
 
 
 def supernet_of(study: Study) -> Supernet:
@@ -65,11 +68,40 @@ def supernet_of(study: Study) -> Supernet:
     raise StudyError(f"no evaluator of study {study.name!r} has a supernet to measure; add nas.Costs(supernet)")
 
 
-def plan(space: Space, hardware: HardwareRecord, device: Target, count: int, *, few: bool = False) -> Plan:
+def inputs_of(supernet: Supernet | None) -> str:
+    """One sample of what a supernet's archs are run with, as text; "" where that is not known."""
+    return "" if supernet is None or supernet.example is None else sample_text(supernet.example)
+
+
+def notes_on_inputs(space: Space, hardware: HardwareRecord, device: str, inputs: str) -> list[str]:
+    """What must be said of measurements on a device before figures of `inputs` are made of them: a sentence each."""
+    found = hardware.inputs(device, space.fingerprint) if inputs and _is_known(hardware, device) else {}
+    unknown = found.pop("", 0)
+    found.pop(inputs, None)
+    notes = []
+    if found:
+        others = " and ".join(f"{count} archs were measured with inputs {what}" for what, count in found.items())
+        notes.append(f"on device {device!r}, {others}, these are {inputs}: those figures are not used")
+    if unknown:
+        notes.append(
+            f"on device {device!r}, {unknown} archs were measured by a version that did not record the inputs: their figures are "
+            f"taken for those of {inputs}"
+        )
+    return notes
+
+
+def _is_known(hardware: HardwareRecord, device: str) -> bool:
+    return any(one.name == device for one in hardware.devices())
+
+
+def plan(
+    space: Space, hardware: HardwareRecord, device: Target, count: int, *, few: bool = False, inputs: str = ""
+) -> Plan:
     """Which archs are still to be measured so that the device has `count`.
 
     The smallest, the largest and random ones, in an order that is the same each time; those whose measurement is noisy are
-    measured again.  With `few`, those that say most about a new device, given the other devices of the store.
+    measured again.  With `few`, those that say most about a new device, given the other devices of the store.  What was measured
+    with other inputs than `inputs` (`inputs_of`) does not count; "" counts all.
 
     Raises:
         StudyError: the space has fewer archs.
@@ -78,19 +110,19 @@ def plan(space: Space, hardware: HardwareRecord, device: Target, count: int, *, 
         raise StudyError(
             f"{count} archs cannot be measured; space {space.name!r} has {space.shown_size}, give 1 to as many"
         )
-    known = {one.name for one in hardware.devices()}
-    rows = hardware.measurements(device.key, space.fingerprint, noisy=False) if device.key in known else []
+    known = _is_known(hardware, device.key)
+    rows = hardware.measurements(device.key, space.fingerprint, noisy=False, inputs=inputs) if known else []
     done = {one.key for one in rows}
-    before = hardware.measurements(device.key, space.labels_fingerprint) if device.key in known else []
-    unread = len({one.key for one in before})
+    before = hardware.measurements(device.key, space.labels_fingerprint) if known else []
+    unread, notes = len({one.key for one in before}), notes_on_inputs(space, hardware, device.key, inputs)
     if few:
-        chosen = FewShot(space, device.key, known_devices(space, hardware, device.key)).choose(count)
-        return Plan(device.key, count, len(done), [arch for arch in chosen if arch.key not in done], unread)
+        chosen = FewShot(space, device.key, known_devices(space, hardware, device.key, inputs)).choose(count)
+        return Plan(device.key, count, len(done), [arch for arch in chosen if arch.key not in done], unread, notes)
     rng, found = random.Random(0), {space.smallest: None, space.largest: None}
     while len(found) < min(space.size, count + len(done) + 2):
         found[space.sample(rng)] = None
     rest = [arch for arch in found if arch.key not in done]
-    return Plan(device.key, count, len(done), rest[: max(0, count - len(done))], unread)
+    return Plan(device.key, count, len(done), rest[: max(0, count - len(done))], unread, notes)
 
 
 def measure_archs(
@@ -130,7 +162,9 @@ def measure_archs(
             continue
         found, spent = _measured(supernet, device, arch, budget_s, energy)
         details = {**found.details(), **spent}
-        row = ArchMeasurement(arch.key, arch.row(), found.median_ms, found.noisy, details, found.environment)
+        row = ArchMeasurement(
+            arch.key, arch.row(), found.median_ms, found.noisy, details, found.environment, inputs=inputs_of(supernet)
+        )
         hardware.add_measurements(device.key, arch.space.fingerprint, [row])
         kept.append(row)
         if tick is not None:
@@ -169,30 +203,35 @@ def fit(
         hardware: where measurements are, and where the predictor goes.
         device: of the measurements.
         kind: a regressor of `Learned`, "lookup" (parts that are not known are measured now, on this machine) or "fewshot".
-        supernet: its example is what models are run with; without one features are decisions alone.
+        supernet: its example is what models are run with, and what was measured with others is left out; without one features are
+            decisions alone, and all measurements must be of the same inputs.
         noisy: also use measurements that are flagged.
         tick: progress of measuring parts.
 
     Raises:
         StoreError: nothing is known of the device.
-        PredictorError: too few measurements, or they contradict each other.
+        PredictorError: too few measurements, or they contradict each other, or are of different inputs.
     """
-    rows = hardware.measurements(device.key, space.fingerprint, noisy=noisy)
+    inputs = inputs_of(supernet)
+    rows = hardware.measurements(device.key, space.fingerprint, noisy=noisy, inputs=inputs)
     archs = space.rows_to_archs([one.row for one in rows])
-    one = _made(space, hardware, device, kind, supernet)
+    inputs = inputs or _inputs_of_all(rows, device.key)
+    one = _made(space, hardware, device, kind, supernet=supernet, inputs=inputs)
     if isinstance(one, LookUp) and not isinstance(device, Device):
         raise StudyError(f"parts cannot be measured on {device.label!r} from here; choose another kind than 'lookup'")
     if len(rows) < one.least:
-        every = len(hardware.measurements(device.key, space.fingerprint))
+        every = len(hardware.measurements(device.key, space.fingerprint, inputs=inputs))
+        others = "".join(f"; {note}" for note in notes_on_inputs(space, hardware, device.key, inputs))
         flagged = f", and {every - len(rows)} that are noisy" if every > len(rows) else ""
         raise PredictorError(
             f"device {device.key!r} has {len(rows)} measurements of space {space.name!r}{flagged}; a {one.kind!r} predictor "
             f"needs {one.least} or more: run 'nas measure' on a quieter machine"
-            f"{', or use the noisy ones (--noisy)' if flagged else ''}"
+            f"{', or use the noisy ones (--noisy)' if flagged else ''}{others}"
         )
     if isinstance(one, LookUp) and isinstance(device, Device):
         _fill(one, device, archs, tick)
     one.fit(archs, [row.median_ms for row in rows])
+    one.inputs = inputs
     packed = one.pack()
     hardware.save_predictor(
         StoredPredictor(
@@ -203,15 +242,33 @@ def fit(
             one.errors,
             packed.state["state"],
             packed.array_bytes(),
+            inputs=inputs,
         )
     )
     return one
 
 
-def _made(space: Space, hardware: HardwareRecord, device: Target, kind: Kind, supernet: Supernet | None) -> Predictor:
+def _inputs_of_all(rows: Sequence[ArchMeasurement], device: str) -> str:
+    """The inputs of all measurements that say theirs; "" where none does.
+
+    Raises:
+        PredictorError: they are of different ones.
+    """
+    found = dict.fromkeys(row.inputs for row in rows if row.inputs)
+    if len(found) > 1:
+        raise PredictorError(
+            f"device {device!r} has measurements with inputs {' and '.join(found)}, and the study has no supernet with an "
+            "example that says which are meant; give it one, as with nas.Costs(nas.Supernet(space, example=inputs))"
+        )
+    return next(iter(found), "")
+
+
+def _made(
+    space: Space, hardware: HardwareRecord, device: Target, kind: Kind, *, supernet: Supernet | None, inputs: str
+) -> Predictor:
     example = None if supernet is None or supernet.example is None else sample_for(supernet, space.smallest)
     if kind == "fewshot":
-        return FewShot(space, device.key, known_devices(space, hardware, device.key))
+        return FewShot(space, device.key, known_devices(space, hardware, device.key, inputs))
     if kind == "lookup":
         if example is None:
             raise StudyError("a table of parts needs a supernet with example inputs; give the study one")
@@ -220,12 +277,12 @@ def _made(space: Space, hardware: HardwareRecord, device: Target, kind: Kind, su
     return Learned(space, device.key, regressor=kind, features=features, example=example)
 
 
-def known_devices(space: Space, hardware: HardwareRecord, but: str) -> list[Known]:
-    """Every other device of the store on which enough archs of the space were measured."""
+def known_devices(space: Space, hardware: HardwareRecord, but: str, inputs: str = "") -> list[Known]:
+    """Every other device of the store on which enough archs of the space were measured with these inputs; "" for any."""
     found = []
     for device in hardware.devices():
         if device.name != but and device.measured.get(space.fingerprint, 0) >= 20:
-            rows = hardware.measurements(device.name, space.fingerprint, noisy=False)
+            rows = hardware.measurements(device.name, space.fingerprint, noisy=False, inputs=inputs)
             if len(rows) >= 20:
                 archs = space.rows_to_archs([row.row for row in rows])
                 found.append(Known(device.name, archs, np.array([row.median_ms for row in rows])))
@@ -298,7 +355,8 @@ def measured_front(study: Study, where: str | None = None, tick: Tick | None = N
     supernet = supernet_of(study)
     device.check()
     hardware.add_device(device.key, device.describe())
-    known = {one.key: one.median_ms for one in hardware.measurements(device.key, study.space.fingerprint)}
+    rows = hardware.measurements(device.key, study.space.fingerprint, inputs=inputs_of(supernet))
+    known = {one.key: one.median_ms for one in rows}
     measured = 0
     while True:
         frame["latency_ms"] = [

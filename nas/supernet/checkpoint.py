@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -239,6 +239,15 @@ def held(path: Path) -> tuple[str | None, tuple[str, ...]]:
         return str(index["weights"]["sha256"]), tuple(map(str, index.get("keeps", ())))
     except (CheckpointError, KeyError, TypeError):
         return None, ()
+
+
+def example_in(path: Path) -> Inputs | None:
+    """Inputs of the shapes and dtypes that folder `path` says its supernet has; None when it has none or is no checkpoint."""
+    try:
+        described = _read_index(path)["example"]
+        return None if described is None else cast("Inputs", zeros(described))
+    except (CheckpointError, KeyError, TypeError):
+        return None
 
 
 def _read_index(path: Path) -> dict[str, Any]:

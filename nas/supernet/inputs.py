@@ -326,6 +326,50 @@ def few_samples(inputs: Inputs, most: int = 2) -> Any:
     return _converted(inputs, first)
 
 
+def sample_text(inputs: Inputs) -> str:
+    """Shapes and dtypes of one sample of `inputs` and where its batch was: what latency, memory and operations belong to.
+
+    >>> sample_text(torch.zeros(8, 3, 32, 32))
+    '(3, 32, 32) float32'
+    >>> sample_text(Example((torch.zeros(12, 8, 4), torch.zeros(5, 5)), batch_axis=(1, None)))
+    '((12, 4) float32 along batch axis 1, (5, 5) float32 without batch)'
+
+    Equal for batches of any size.  Values are no part, but for those of other arguments than tensors.
+    """
+    size = batch_size(inputs)
+
+    def text(tensor: Tensor, axis: int | None) -> str:
+        dtype, shape = str(tensor.dtype).split(".")[1], list(tensor.shape)
+        if axis is None or shape[axis] not in (1, size):
+            return f"{_shape_text(shape)} {dtype} without batch"
+        del shape[axis]
+        return f"{_shape_text(shape)} {dtype}{f' along batch axis {axis}' if axis else ''}"
+
+    found = plain(_converted(inputs, text))
+    if isinstance(found, str):
+        return found
+    if isinstance(found, tuple):
+        return f"({', '.join(map(_argument_text, found))})"
+    return f"{{{', '.join(f'{name}: {_argument_text(found[name])}' for name in sorted(found, key=str))}}}"
+
+
+def _shape_text(shape: list[int]) -> str:
+    return f"({', '.join(map(str, shape))})"
+
+
+def _argument_text(value: Any) -> str:
+    """Of an argument that is no tensor, or of the text of a tensor."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Tensor):
+        return f"{_shape_text(list(value.shape))} {str(value.dtype).split('.')[1]}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_argument_text, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_argument_text(one)}' for key, one in value.items())}}}"
+    return repr(value) if isinstance(value, (bool, int, float, type(None))) else type(value).__name__
+
+
 def describe(inputs: Inputs) -> Any:
     """JSON-able shapes and dtypes of `inputs`; values that are no tensors must be JSON themselves."""
     shapes = convert(

@@ -8,6 +8,7 @@ import numpy as np
 from fastapi import APIRouter, Query, Request
 
 from nas.errors import brief
+from nas.identity import inputs_in
 from nas.predict.scoring import scores
 from nas.web.asking import NameQuery, record_of, state_of
 from nas.web.problems import Problem
@@ -39,6 +40,7 @@ def devices(request: Request) -> Json:
                             "space": each.space,
                             "fingerprint": each.fingerprint,
                             "kind": each.kind,
+                            "inputs": each.inputs,
                             "errors": dict(each.errors),
                             "created": each.created,
                         }
@@ -65,6 +67,7 @@ def measurements(request: Request, device: str, fingerprint: Annotated[str, Quer
                     "key": one.key,
                     "median_ms": one.median_ms,
                     "noisy": one.noisy,
+                    "inputs": one.inputs,
                     "details": dict(one.details),
                     "created": one.created,
                 }
@@ -93,7 +96,9 @@ def latencies(request: Request, study: str, device: NameQuery, metric: NameQuery
     store = state.opened.store
     check_device(store, device)
     record.check_names([metric])
-    measured = {one.key: one for one in store.hardware.measurements(device, record.schema["fingerprint"])}
+    found_with = inputs_in(record.settings.get("evaluators"))
+    rows = store.hardware.measurements(device, record.schema["fingerprint"], inputs=found_with)
+    measured = {one.key: one for one in rows}
     pairs = []
     for key, one in measured.items():
         found = record.lookup(key)

@@ -186,7 +186,7 @@ def test_memory_is_that_of_weights_and_of_the_cache_of_a_batch(decoder: nas.Supe
         assert found["cache_mib"] == pytest.approx(cache)
         assert found["weights_mib"] == nas.Memory(decoder)(arch)["weights_mib"]
         assert found["memory_mib"] == pytest.approx(cache + found["weights_mib"])
-    assert memory.describe() == {"name": "Memory", "batch": 3, "length": 64}
+    assert memory.describe() == {"name": "Memory", "batch": 3, "length": 64, "identity": {"inputs": "(64) int64"}}
     assert nas.Memory(decoder).describe() == {"name": "Memory"}
 
 

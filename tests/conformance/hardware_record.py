@@ -47,6 +47,24 @@ class HardwareRecordConformance:
             ]
             assert again.hardware.devices()[0].measured == {"f": 2, "other space": 1}
 
+    def test_measurements_of_other_inputs_are_told_apart(self, record: HardwareRecord) -> None:
+        record.add_device("board", CPU)
+        rows = [
+            ArchMeasurement("k1", [0], 1.0),
+            ArchMeasurement("k2", [1], 2.0, environment={"torch": "2"}, inputs="small"),
+            ArchMeasurement("k2", [1], 9.0, inputs="large"),
+            ArchMeasurement("k3", [2], 8.0, inputs="large"),
+        ]
+        record.add_measurements("board", "f", rows)
+        found = record.measurements("board", "f", inputs="small")  # an earlier version did not say them
+        assert [(one.key, one.median_ms, one.inputs) for one in found] == [("k1", 1.0, ""), ("k2", 2.0, "small")]
+        assert found[1].environment == {"torch": "2"}
+        assert [one.median_ms for one in record.measurements("board", "f")] == [1.0, 9.0, 8.0]
+        assert record.inputs("board", "f") == {"": 1, "small": 1, "large": 2}
+        record.save_predictor(StoredPredictor("board", "f", "conv", "ridge", {}, {"a": 1}, b"", inputs="small"))
+        kept = record.predictor("board", "f")
+        assert (kept.inputs, kept.state) == ("small", {"a": 1})
+
     @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
     def test_a_latency_is_a_positive_number(self, record: HardwareRecord, value: float) -> None:
         record.add_device("board", CPU)

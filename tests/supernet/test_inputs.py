@@ -16,7 +16,7 @@ from nas.evaluate import Function, Trained, one_sample
 from nas.hardware import Custom, Device, measure
 from nas.predict.pieces import parts_of, realised
 from nas.proxies import Proxies
-from nas.supernet.inputs import batch_size, describe, joined, repeated, some, spread, zeros
+from nas.supernet.inputs import batch_size, describe, joined, repeated, sample_text, some, spread, zeros
 from nas.train import Batch, Classification
 from nas.train.ranks import Share
 
@@ -277,6 +277,24 @@ def test_a_description_keeps_the_axis(axis: Any) -> None:
     assert isinstance(again, nas.Example)
     assert again.batch_axis == axis
     assert describe(again) == describe(nas.Example(given, batch_axis=axis))
+    assert sample_text(again) == sample_text(nas.Example(given, batch_axis=axis))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        (torch.zeros(1, 3, 8, 8), "(3, 8, 8) float32"),
+        (torch.zeros(4, 3, 8, 8), "(3, 8, 8) float32"),
+        (nas.Example(torch.zeros(4, 3, 8, 8)), "(3, 8, 8) float32"),
+        (torch.zeros(2, 16, dtype=torch.int64), "(16) int64"),
+        (nas.Example(torch.zeros(12, 2, 4), batch_axis=1), "(12, 4) float32 along batch axis 1"),
+        (nas.Example(torch.zeros(12, 4), batch_axis=None), "(12, 4) float32 without batch"),
+        ((torch.zeros(2, 5), torch.zeros(1, 7), True), "((5) float32, (7) float32, True)"),
+        ({"b": torch.zeros(2, 5), "a": [torch.zeros(3)]}, "{a: [(3) float32], b: (5) float32}"),
+    ],
+)
+def test_one_sample_is_told_by_shapes_and_dtypes(inputs: Any, expected: str) -> None:
+    assert sample_text(inputs) == expected
 
 
 def test_measure_takes_an_example() -> None:

@@ -191,7 +191,9 @@ def test_a_device_is_told_with_what_was_predicted_and_measured(tmp_path: Path) -
         rows = []
         for number in list(done.index)[:6]:
             trial = record.trial(int(number))
-            rows.append(ArchMeasurement(trial.key, trial.row, trial.measurements["latency_ms"] * 1.1))
+            rows.append(
+                ArchMeasurement(trial.key, trial.row, trial.measurements["latency_ms"] * 1.1, inputs="(8) float32")
+            )
         hardware.add_measurements("phone", record.schema["fingerprint"], rows)
     with client(path) as api:
         (device,) = get(api, "devices")["devices"]
@@ -202,7 +204,8 @@ def test_a_device_is_told_with_what_was_predicted_and_measured(tmp_path: Path) -
         assert found["mape"] == pytest.approx(100 * (1 - 1 / 1.1))
         assert found["spearman"] == pytest.approx(1.0)
         mark = next(iter(device["measured"]))
-        assert len(get(api, "devices/phone/measurements", fingerprint=mark)["measurements"]) == 6
+        measured = get(api, "devices/phone/measurements", fingerprint=mark)["measurements"]
+        assert [one["inputs"] for one in measured] == ["(8) float32"] * 6
 
 
 def test_what_another_process_adds_is_read(tmp_path: Path) -> None:
