@@ -91,7 +91,7 @@ def measure(
 def fit(study: Study, store: Store, device: str, kind: Kind, *, noisy: bool, quiet: bool) -> None:
     """Fit a predictor to what was measured."""
     from nas.study.measuring import fit as fit_predictor
-    from nas.study.measuring import inputs_of, notes_on_inputs, supernet_of
+    from nas.study.measuring import inputs_of, notes_on_devices, notes_on_inputs, supernet_of
 
     target = resolve(device, None, study, store, run=False)
     try:
@@ -99,7 +99,9 @@ def fit(study: Study, store: Store, device: str, kind: Kind, *, noisy: bool, qui
     except NasError:
         supernet = None  # decisions alone are features, too
     one = fit_predictor(study.space, store.hardware, target, kind, supernet=supernet, noisy=noisy, tick=ticker(quiet))
-    for note in notes_on_inputs(study.space, store.hardware, target.key, inputs_of(supernet)):
+    inputs = inputs_of(supernet)
+    unused = notes_on_devices(study.space, store.hardware, target.key, inputs) if kind == "fewshot" else []
+    for note in [*notes_on_inputs(study.space, store.hardware, target.key, inputs), *unused]:
         _note(f"nas: {note}")
     chosen = getattr(one, "regressor", one.kind)
     print_text(

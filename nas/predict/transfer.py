@@ -40,6 +40,8 @@ POOL, TARGETS = 900, 200
 POOLS = 4
 """Pools of which a left-out device's archs are chosen: one choice of ten says little about the strengths."""
 AGREEMENT = 0.0
+LEAST_KNOWN = 20
+"""Archs of a device that others are learned from."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,10 @@ class FewShot(Predictor):
         self._features: Features = features or Encoding(space, "onehot+counts")
         for one in known:
             self._check(one.archs)
-            if len(one.archs) < 20 or len(one.archs) != len(one.ms):
+            if len(one.archs) < LEAST_KNOWN or len(one.archs) != len(one.ms):
                 raise PredictorError(
                     f"device {one.device!r} has {len(one.archs)} archs and {len(one.ms)} latencies; "
-                    "to be learned from it needs 20 or more, one latency each"
+                    f"to be learned from it needs {LEAST_KNOWN} or more, one latency each"
                 )
         self._profiles = _profiles(self._features, known)
         self.left_out: dict[str, float] = {}
@@ -191,15 +193,22 @@ class FewShot(Predictor):
         self.errors = {**scores(ms, posterior.alone * self._scale), "archs": float(len(ms))}
 
     def _refuse_contradictions(self, ms: Floats, alone: Floats) -> None:
-        """Five or more measurements must say something about each other."""
+        """Five or more measurements must say something about each other; without known devices they need not contradict."""
         if len(ms) < 5 or np.ptp(ms) <= 1e-9 * self._scale:
             return
         agreement = spearman(ms, alone)
-        if agreement <= AGREEMENT:
+        if agreement > AGREEMENT:
+            return
+        found = f"each predicted from the others has rank correlation {agreement:.2f} with what was measured"
+        if not self.known:
             raise PredictorError(
-                f"the {len(ms)} measurements of device {self.device!r} contradict each other: each predicted from the others "
-                f"has rank correlation {agreement:.2f} with what was measured; measure them again with the machine alone"
+                f"the {len(ms)} measurements of device {self.device!r} say too little about each other without a known device: "
+                f"{found}; measure {LEAST_KNOWN} archs or more on another device, or more here for another kind than 'fewshot'"
             )
+        raise PredictorError(
+            f"the {len(ms)} measurements of device {self.device!r} contradict each other: {found}; "
+            "measure them again with the machine alone"
+        )
 
     def _predict(self, archs: Sequence[Arch]) -> tuple[Floats, Floats]:
         design = self._design(archs, self.strengths)

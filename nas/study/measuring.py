@@ -6,7 +6,7 @@ Everything is kept in the store as it is found: what is killed goes on where it 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +20,7 @@ from nas.evaluate.subnets import sample_for
 from nas.hardware import Device, exclusive, measure, resources
 from nas.predict import FewShot, Known, Learned, LookUp, Predictor
 from nas.predict.pieces import Part, realised
+from nas.predict.transfer import LEAST_KNOWN
 from nas.store import ArchMeasurement, HardwareRecord, StoredPredictor
 from nas.store.filters import Filter
 from nas.store.further import COMPLETED, allowing, non_dominated_rows
@@ -42,7 +43,8 @@ class Plan:
     """What `measure_archs` will do.
 
     `unread` archs were measured by a version that did not record what is fixed in a space: not known to be of this one.  `notes`
-    are sentences about archs that were measured with other inputs, or with inputs that are not known.
+    are sentences about archs that were measured with other inputs, or with inputs that are not known, and about devices that a
+    few-shot choice does not learn from.
     """
 
     device: str
@@ -117,6 +119,7 @@ def plan(
     unread, notes = len({one.key for one in before}), notes_on_inputs(space, hardware, device.key, inputs)
     if few:
         chosen = FewShot(space, device.key, known_devices(space, hardware, device.key, inputs)).choose(count)
+        notes += notes_on_devices(space, hardware, device.key, inputs)
         return Plan(device.key, count, len(done), [arch for arch in chosen if arch.key not in done], unread, notes)
     rng, found = random.Random(0), {space.smallest: None, space.largest: None}
     while len(found) < min(space.size, count + len(done) + 2):
@@ -230,7 +233,11 @@ def fit(
         )
     if isinstance(one, LookUp) and isinstance(device, Device):
         _fill(one, device, archs, tick)
-    one.fit(archs, [row.median_ms for row in rows])
+    try:
+        one.fit(archs, [row.median_ms for row in rows])
+    except PredictorError as error:
+        unused = notes_on_devices(space, hardware, device.key, inputs) if kind == "fewshot" else []
+        raise PredictorError("; ".join([str(error), *unused])) from error
     one.inputs = inputs
     packed = one.pack()
     hardware.save_predictor(
@@ -280,13 +287,30 @@ def _made(
 def known_devices(space: Space, hardware: HardwareRecord, but: str, inputs: str = "") -> list[Known]:
     """Every other device of the store on which enough archs of the space were measured with these inputs; "" for any."""
     found = []
-    for device in hardware.devices():
-        if device.name != but and device.measured.get(space.fingerprint, 0) >= 20:
-            rows = hardware.measurements(device.name, space.fingerprint, noisy=False, inputs=inputs)
-            if len(rows) >= 20:
-                archs = space.rows_to_archs([row.row for row in rows])
-                found.append(Known(device.name, archs, np.array([row.median_ms for row in rows])))
+    for device, rows in _other_devices(space, hardware, but, inputs):
+        if len(rows) >= LEAST_KNOWN:
+            archs = space.rows_to_archs([row.row for row in rows])
+            found.append(Known(device, archs, np.array([row.median_ms for row in rows])))
     return found
+
+
+def notes_on_devices(space: Space, hardware: HardwareRecord, but: str, inputs: str = "") -> list[str]:
+    """A sentence for each other device with too few archs of the space to be learned from."""
+    return [
+        f"device {device!r} has {len(rows)} archs of space {space.name!r} that are not noisy and is not learned from, "
+        f"which needs {LEAST_KNOWN}"
+        for device, rows in _other_devices(space, hardware, but, inputs)
+        if len(rows) < LEAST_KNOWN
+    ]
+
+
+def _other_devices(
+    space: Space, hardware: HardwareRecord, but: str, inputs: str
+) -> Iterator[tuple[str, list[ArchMeasurement]]]:
+    """The other devices of the store with archs of the space, and what is not noisy of them."""
+    for device in hardware.devices():
+        if device.name != but and space.fingerprint in device.measured:
+            yield device.name, hardware.measurements(device.name, space.fingerprint, noisy=False, inputs=inputs)
 
 
 def _fill(one: LookUp, device: Device, archs: Sequence[Arch], tick: Tick | None) -> None:

@@ -184,6 +184,24 @@ def test_contradicting_measurements_are_one_sentence_and_stay_in_the_store(store
     assert len(store.hardware.measurements("board", space().fingerprint)) == 10
 
 
+def test_a_known_device_with_too_few_archs_is_named(store: Store) -> None:
+    """Of exact values nothing is to be measured again: what is missing is a known device."""
+    apart = [
+        space().arch({"width": 8, "layers": 1, "last": last}) for last in range(4, 13)
+    ]  # none says much of another
+    for name in ("a", "board"):
+        store.hardware.add_device(name, {"name": name})
+        rows = [ArchMeasurement(arch.key, arch.row(), truth(arch)) for arch in apart]
+        store.hardware.add_measurements(name, space().fingerprint, rows)
+    with pytest.raises(PredictorError) as refused:
+        fit(space(), store.hardware, BOARD, "fewshot")
+    said = str(refused.value)
+    assert "measurements of device 'board' say too little about each other without a known device" in said
+    assert "device 'a' has 9 archs of space 'toy' that are not noisy and is not learned from, which needs 20" in said
+    assert "again" not in said
+    assert "device 'a' has 9 archs" in plan(space(), store.hardware, BOARD, 12, few=True).notes[0]
+
+
 def test_a_predictor_of_another_space_is_one_sentence(store: Store, tmp_path: Path) -> None:
     some = archs(30, 1)
     one = Learned(space(), "board", regressor="ridge").fit(some, [truth(arch) for arch in some])
