@@ -7,9 +7,8 @@ same number, counted again from 0, of every atom of the axis.  So whole multiple
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -212,42 +211,3 @@ def _fresh(place: Placement, dim: int, like: Tensor) -> Tensor:
     fresh = torch.ones(place.new[dim], dtype=torch.bool, device=like.device)
     fresh[place.kept[dim].to(like.device)] = False
     return fresh.reshape([-1 if axis == dim else 1 for axis in range(like.dim())])
-
-
-_SQUARES = frozenset(
-    {"exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "acc_delta", "exp_inf", "variance", "step_size"}
-)
-_MOMENTUM = frozenset({"momentum_buffer", "exp_avg", "grad_avg", "prev"})
-_FACTORED = frozenset({"row_var", "col_var"})
-
-
-def padded(state: Mapping[str, Any], place: Placement) -> dict[str, Any]:
-    """What an optimizer keeps of a parameter, for the new one; nothing, so that it starts anew, where that cannot be padded.
-
-    Averages of squares, by the names that torch has for them, have the mean of the others for new units, so that their first
-    steps are as long as those of the others: zeros would be divided by.  Momentum has zeros.  Of a name that is not known, what
-    has no negative number is taken for an average of squares, and everything else for momentum.  Sums over rows and columns
-    (Adafactor), and whatever else has not the parameter's shape, cannot be padded.
-    """
-    if place.old == place.new:
-        return dict(state)
-    if any(name in _FACTORED or not _fits(value, place) for name, value in state.items()):
-        return {}
-    return {
-        name: _padded(name, value, place) if isinstance(value, Tensor) and value.shape == place.old else value
-        for name, value in state.items()
-    }
-
-
-def _fits(value: Any, place: Placement) -> bool:
-    """Whether it is of the parameter's shape, or one number."""
-    if isinstance(value, Tensor):
-        return value.shape == place.old or value.numel() == 1
-    return value is None or isinstance(value, int | float | str)
-
-
-def _padded(name: str, state: Tensor, place: Placement) -> Tensor:
-    positive = name not in _MOMENTUM and state.is_floating_point() and bool((state >= 0).all())
-    new = state.new_full(place.new, float(state.mean()) if name in _SQUARES or positive else 0)
-    place.put(new, state)
-    return new

@@ -31,7 +31,7 @@ from nas.errors import Infeasible, SpaceError, SupernetError
 from nas.space import Arch, Space
 from nas.supernet import maps, parts, rounding
 from nas.supernet.atomic import Parts
-from nas.supernet.enlarging import Placement, divided, enlarged, new_name, padded, placements
+from nas.supernet.enlarging import Placement, divided, enlarged, new_name, placements
 from nas.supernet.identities import silenced
 from nas.supernet.inputs import Inputs, call, check_batch, convert
 from nas.supernet.layouts import Cut
@@ -39,6 +39,7 @@ from nas.supernet.order import random_inputs, reads
 from nas.supernet.ranking import Place
 from nas.supernet.roles import role_of
 from nas.supernet.skeleton import build_skeleton, parameters_of
+from nas.supernet.states import check_separate, padded
 from nas.supernet.supernet import Supernet
 
 Width = Literal["zero", "fpi", "aki"]
@@ -115,11 +116,7 @@ def grow(
     check_batch(example)
     if (width != "zero" or depth != "identity") and units != "drawn":
         raise SupernetError(f"units={units!r} has no effect with width={width!r} and depth={depth!r}; leave it out")
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise SupernetError(
-            "LBFGS keeps gradients of all parameters as one vector, which cannot grow; leave optimizer= out, and make another "
-            "of the grown supernet's parameters"
-        )
+    check_separate(optimizer)
     with reading.any_weights():
         growth = _Growth(supernet, _empty(supernet, larger, layouts, seed), _inputs(example, supernet))
         growth.fill(width, depth, units)

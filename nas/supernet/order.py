@@ -33,6 +33,7 @@ from nas.supernet.ranking import Place
 from nas.supernet.roles import input_dim
 from nas.supernet.scores import Batches, Data, Score, Task, chosen, measured
 from nas.supernet.skeleton import buffers_of, build_skeleton, parameters_of
+from nas.supernet.states import along, check_separate
 from nas.supernet.supernet import Supernet
 from nas.supernet.union import CORNER
 
@@ -218,7 +219,7 @@ def reorder(
         loss: for scores by gradients: a function of the network, which takes inputs in the form of the example, and of a batch if
             there are `batches`, that gives a scalar tensor.
         task: in place of both: its training batches, of 1,024 samples in all, and its loss; or its calibration inputs.
-        optimizer: its state of the supernet's parameters is renumbered with them.
+        optimizer: its state of the supernet's parameters is renumbered with them, or starts anew where its form is not known.
 
     Returns:
         For each axis the old number of the channel that now has each number.  Axes on which a tensor in an attribute is, such
@@ -226,9 +227,10 @@ def reorder(
 
     Raises:
         SupernetError: there is no example; a pattern matches no tensor; data are missing, do not fit or give numbers that are not
-            finite; or the output would change, since the model treats channels differently by their number (groups, shuffles,
-            slices).  The supernet is then as it was.
+            finite; the optimizer is LBFGS; or the output would change, since the model treats channels differently by their
+            number (groups, shuffles, slices).  The supernet is then as it was.
     """
+    check_separate(optimizer)
     data = Data(batches, loss, task)
     score = chosen(by, data)
     _check_patterns(supernet, readers)
@@ -264,13 +266,12 @@ def _renumber(supernet: Supernet, orders: Mapping[Axis, Tensor], optimizer: torc
     for axis, order in orders.items():
         for name, dim in axis.places:
             tensor = supernet._shared.tensor(name)
-            state = optimizer.state.get(tensor, {}) if optimizer is not None else {}
-            alike = [one for one in state.values() if isinstance(one, Tensor) and one.shape == tensor.shape]
+            kept = [] if optimizer is None else along(optimizer, tensor, dim)
             index = order
             if axis.atom:
                 cut = _parts(supernet, name)
                 index = parts.permuted(cut.axes[dim], cut.whole, {axis.atom: order})
-            for one in (tensor, *alike):
+            for one in (tensor, *kept):
                 one.copy_(one.index_select(dim, index.to(one.device)))
 
 

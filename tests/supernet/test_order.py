@@ -203,6 +203,39 @@ def test_the_optimizers_state_follows():
         assert torch.equal(optimizer.state[parameter]["step"], steps[name])
 
 
+def test_sums_over_rows_and_columns_follow():
+    net = chain_net()
+    optimizer = torch.optim.Adafactor(net.parameters(), lr=1e-2)
+    net(torch.randn(3, 2, 4, 4), net.space.largest).square().sum().backward()
+    optimizer.step()
+
+    def spread(parameter):  # of the shape of the parameter
+        state = optimizer.state[parameter]
+        return state["variance"].clone() if parameter.ndim < 2 else state["row_var"] * state["col_var"]
+
+    before = {name: spread(parameter) for name, parameter in net.named_parameters()}
+    for axis, found in order.reorder(net, optimizer=optimizer).items():
+        assert not torch.equal(found, torch.arange(len(found)))
+        for name, dim in axis.places:
+            before[name] = before[name].index_select(dim, found)
+    for name, parameter in net.named_parameters():
+        assert torch.equal(spread(parameter), before[name])
+
+
+def test_states_of_another_form_start_anew_and_one_vector_is_refused():
+    net = chain_net()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
+    net(torch.ones(1, 2, 4, 4), net.space.largest).sum().backward()
+    optimizer.step()
+    first = next(net.parameters())
+    optimizer.state[first]["factors"] = [torch.ones(2, 2)]
+    order.reorder(net, optimizer=optimizer)
+    assert first not in optimizer.state
+    optimizer.step()
+    with pytest.raises(SupernetError, match="LBFGS keeps gradients of all parameters as one vector"):
+        order.reorder(net, optimizer=torch.optim.LBFGS(net.parameters()))
+
+
 def test_a_model_that_tells_channels_apart_is_refused_and_left_as_it_was():
     net = chain_net(groups=2)
     weights = {key: value.clone() for key, value in net.state_dict().items()}
