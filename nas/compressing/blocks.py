@@ -13,6 +13,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ Changes = Mapping[str, Any]
 """Decisions of a block that are not as in the largest arch -> what is chosen."""
 ERROR = "block_error"
 FORMAT = 1
+CALIBRATED = 2  # of a block with BatchNorm: its error was measured with the statistics of the teaching before
 
 
 class Blocks(OfSubnets):
@@ -201,7 +203,7 @@ class Blocks(OfSubnets):
             alternatives: choices of decisions inside of the one block; every other choice of one decision by default.
 
         Returns:
-            A row for each: block, choices, and the error before and after.
+            A row for each: block, choices, and the error before and after, with BatchNorm statistics as `extract` gives them.
 
         Raises:
             EvaluationError: there is no such block, the data do not fit, or the folder cannot be written; what was taught before
@@ -239,8 +241,8 @@ class Blocks(OfSubnets):
 
     def _teach(self, block: str, modules: Sequence[nn.Module], alternatives: Sequence[Changes]) -> list[_Kept]:
         whole = distilling.Block(self._original, block)
-        inputs = list(self.task.calibration_inputs())
-        before = distilling.errors(whole, modules, inputs)
+        distilling.errors(whole, [], islice(self.task.calibration_inputs(), 1))  # refuses data that do not fit
+        before = self._errors(whole, modules, alternatives)
         begun = [_state(module) for module in modules]
         key = keep(block)
         pupils = [
@@ -250,11 +252,33 @@ class Blocks(OfSubnets):
         ]
         if pupils:
             distilling.learn(whole, pupils, distilling.endless(self.task), self.steps, self.lr)
-        after = distilling.errors(whole, modules, inputs) if pupils else before
+        after = self._errors(whole, modules, alternatives) if pupils else before
         return [  # what was nearly right to begin with may be worse after a few long steps
             _Kept(start if first <= last else _state(module), first, min(first, last))
             for module, start, first, last in zip(modules, begun, before, after, strict=True)
         ]
+
+    def _errors(
+        self, whole: distilling.Block, modules: Sequence[nn.Module], alternatives: Sequence[Changes]
+    ) -> list[float]:
+        """Errors of alternatives as composed networks have them: with BatchNorm statistics of their own."""
+        net = self.weights.get(self._space)
+
+        def composed(module: nn.Module, changes: Changes) -> nn.Module:
+            if not statistics_of(module):
+                return module
+            network = net.extract(self._space._with(changes))
+            network.get_submodule(whole.name).load_state_dict(module.state_dict())
+            return self._calibrated(network).get_submodule(whole.name)
+
+        with quiet():  # what is drawn here is no part of the teaching
+            measured = [composed(module, changes) for module, changes in zip(modules, alternatives, strict=True)]
+        return distilling.errors(whole, measured, self.task.calibration_inputs())
+
+    def _calibrated(self, network: nn.Module) -> nn.Module:
+        """The network with BatchNorm statistics of the calibration data."""
+        alone = as_supernet(network, example=self.task.example)
+        return alone.extract(alone.space.largest, calibrated(alone, alone.space.largest, self.task))
 
     @property
     def _original(self) -> nn.Module:
@@ -268,7 +292,7 @@ class Blocks(OfSubnets):
     def _path(self, block: str, changes: Changes, module: nn.Module) -> Path:
         """Where an alternative is kept: everything that it depends on is in the name."""
         content = {
-            "format": FORMAT,
+            "format": CALIBRATED if statistics_of(module) else FORMAT,
             "parent": self._parent,
             "block": block,
             "alternative": {name: changes[name] for name in sorted(changes)},
@@ -299,8 +323,7 @@ class Blocks(OfSubnets):
             module.get_submodule(block).load_state_dict(kept.state)
             total += kept.error
         if statistics_of(module) and total:
-            alone = as_supernet(module, example=self.task.example)
-            module = alone.extract(alone.space.largest, calibrated(alone, alone.space.largest, self.task))
+            module = self._calibrated(module)
         return module.eval(), total
 
     def __call__(self, arch: Arch) -> dict[str, float]:

@@ -112,8 +112,8 @@ def test_one_pass_of_the_parent_teaches_all_alternatives_and_each_as_if_alone(
     monkeypatch.setattr(distilling.Block, "__call__", lambda self, inputs: calls.append(1) or run(self, inputs))
     both: list[dict[str, Any]] = [NARROW, {"blocks[0].hidden": 12}]
     together = library(tmp_path / "a").learn(["blocks.0"], both)
-    measured = 2 * len(list(task().calibration_inputs()))
-    assert len(calls) == 20 + measured
+    looked, measured = 1, 2 * len(list(task().calibration_inputs()))
+    assert len(calls) == looked + 20 + measured
     alone = library(tmp_path / "b").learn(["blocks.0"], both[1:])
     assert alone["error"][0] == together["error"][1]
     states = [library(tmp_path / name).extract(arch(blocks_0_hidden=12)).state_dict() for name in "ab"]
@@ -298,3 +298,13 @@ def test_data_that_do_not_fit_are_a_sentence(tmp_path: Path) -> None:
     data = nas.Classification((x, torch.arange(8) % 3), (x, torch.arange(8) % 3), batch=4, calibration=8)
     with pytest.raises(EvaluationError, match="Net does not take a batch of the task"):
         Blocks(net(), data, tmp_path).learn(["blocks.0"], [NARROW])
+
+
+def test_the_error_of_a_block_with_batch_norm_is_that_of_the_network_that_is_extracted(tmp_path: Path) -> None:
+    blocks = library(tmp_path)
+    row = blocks.learn(["blocks.0"], [NARROW]).iloc[0]
+    whole, inputs = distilling.Block(trained(), "blocks.0"), list(task().calibration_inputs())
+    taught = blocks.extract(with_changes(NARROW)).get_submodule("blocks.0")
+    assert [row["error"]] == pytest.approx(distilling.errors(whole, [taught], inputs), rel=1e-4)
+    untaught = nas.Accuracy(net(), task()).extract(with_changes(NARROW)).get_submodule("blocks.0")
+    assert [row["before"]] == pytest.approx(distilling.errors(whole, [untaught], inputs), rel=1e-4)
