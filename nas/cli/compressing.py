@@ -9,12 +9,17 @@ from cyclopts import Parameter
 
 from nas.cli.root import MODELS, DeviceOption, app, count, job_with, natural, text
 
+BUDGET = (
+    "As 'latency_ms <= 0.6 * original', 'params <= 10_000_000' or '50%'; one network for each budget where several are "
+    "separated by commas."
+)
+
 
 @app.command(group=MODELS)
 def compress(
     job: Annotated[str, job_with("a trained `model` and its `task`")],
     *,
-    budget: Annotated[str, text, Parameter(help="As 'latency_ms <= 0.6 * original', 'params <= 10_000_000' or '50%'.")],
+    budget: Annotated[str, text, Parameter(help=BUDGET)],
     device: DeviceOption | None = None,
     folder: Annotated[str, text] = "compressed",
     epochs: Annotated[int, count] = 6,

@@ -11,6 +11,11 @@ from nas.errors import MetricError, suggest
 from nas.metrics import Constraint, check_name, parse_constraint
 from nas.text import human
 
+JOINT = (
+    "one network within several bounds at once is not offered here; a study finds one: nas.Study(space=nas.elastic(…), "
+    "constraints=['macs <= …', 'params <= …'], …)"
+)
+_AND = re.compile(r"&|\band\b", re.IGNORECASE)
 _BOUND = re.compile(
     r"\s*(?:(?P<name>[A-Za-z_]\w*)\s*(?P<op><=|<)\s*)?"
     r"(?:(?P<percent>[0-9._eE+-]+)\s*%|(?P<share>[0-9._eE+-]+)\s*\*\s*original)(?:\s*(?:of|\*)\s*(?:the\s+)?original)?\s*\Z"
@@ -97,6 +102,8 @@ def parse_budget(budget: str | float | Budget, usual: str = "macs") -> Budget:
     """
     if isinstance(budget, Budget):
         return budget
+    if isinstance(budget, str) and _AND.search(budget):
+        raise MetricError(f"budget {budget!r} is of several bounds; {JOINT}")
     if isinstance(budget, float | int):
         return Budget(usual, share=float(budget))
     if match := _BOUND.match(budget):
@@ -120,7 +127,7 @@ def parse_budget(budget: str | float | Budget, usual: str = "macs") -> Budget:
 def parse_budgets(
     budgets: str | float | Budget | Sequence[str | float | Budget], usual: str = "macs"
 ) -> tuple[Budget, ...]:
-    """One budget or several, "latency_ms <= 5, params <= 60%" too.
+    """One budget or several, "latency_ms <= 5, params <= 60%" too: each is met by a network of its own.
 
     Raises:
         MetricError: one is not of that form, or there is none.

@@ -100,7 +100,8 @@ def compress(
         model: trained; left as it is.  Or a supernet with its weights, whose space is searched.
         task: data, loss and metrics; its training split is what networks are searched and tuned on.
         budget: the most that a network may cost: "latency_ms <= 5", "params <= 0.5 * original", "macs <= 60%", "50%" (of the
-            latency where a device is given, else of the operations); several are searched at once.
+            latency where a device is given, else of the operations).  Several, in a list or separated by commas, are searched at
+            once and have one network each: see `result.choices`.
         device: where latency is measured: "cpu", "cpu,threads=2", a `nas.Device`, `nas.Command` or `nas.Custom`.
         folder: of everything that is made; a killed compression goes on there.
         epochs: of training, warm-up and race included; uniform scaling is trained by itself for as many.

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from nas.compressing.budgets import Budget
+from nas.compressing.budgets import JOINT, Budget
 from nas.compressing.family import Family
 from nas.compressing.profiling import Profile
+from nas.errors import StudyError
 from nas.text import human
 
 if TYPE_CHECKING:
@@ -99,6 +100,11 @@ class Choice:
             return self.untuned
         return self.uniform if self.is_uniform and self.uniform is not None else self.found
 
+    @property
+    def model(self) -> nn.Module:
+        """The chosen network, of the original's class, in eval mode."""
+        return self.chosen.model
+
     def cost(self, original: Mapping[str, float]) -> tuple[float, float]:
         """What the chosen network costs in the budget's metric, and the original: latencies as they were measured in turns."""
         if self.budget.metric == LATENCY and self.turns is not None:
@@ -149,8 +155,17 @@ class Compressed:
 
     @property
     def model(self) -> nn.Module:
-        """The tuned network of the first budget."""
-        return self.choices[0].chosen.model
+        """The chosen network of the one budget, in eval mode.
+
+        Raises:
+            StudyError: there are several budgets, each with a network of its own.
+        """
+        if len(self.choices) != 1:
+            each = "; ".join(
+                f"result.choices[{place}].model for {one.budget}" for place, one in enumerate(self.choices)
+            )
+            raise StudyError(f"there are {len(self.choices)} budgets, each with a network of its own: {each}; {JOINT}")
+        return self.choices[0].model
 
     def __str__(self) -> str:
         return "\n".join(self.notes)

@@ -52,7 +52,7 @@ def test_the_best_of_each_budget_is_chosen_beside_uniform_scaling(result: Compre
         assert choice.found.measured["loss"] == within["loss"].min()
         assert choice.uniform is not None
         assert choice.uniform.measured["epochs"] == 2
-    network = result.model
+    network = result.choices[0].model
     assert type(network) is Net
     accuracy = nas.Accuracy(supernet(), task()).measure_module(network)["accuracy"]
     assert accuracy == pytest.approx(result.choices[0].chosen.measured["accuracy"], abs=0.005)

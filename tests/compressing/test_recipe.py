@@ -153,6 +153,12 @@ def test_several_budgets_are_searched_at_once(result: Compressed) -> None:
     wider = compressed(result.folder, ["macs <= 50%", "macs <= 80%"])
     assert [choice.budget.share for choice in wider.choices] == [0.5, 0.8]
     assert wider.choices[1].chosen.measured["macs"] <= 0.8 * wider.original["macs"]
+    for choice in wider.choices:
+        assert sum(one.numel() for one in choice.model.parameters()) == choice.chosen.measured["params"]
+    with pytest.raises(
+        StudyError, match=r"2 budgets, each .*: result.choices\[0\].model for macs <= 0.5 .*not offered"
+    ):
+        _ = wider.model
 
 
 def test_latencies_of_what_is_chosen_are_measured_in_turns_with_the_original(tmp_path: Path) -> None:
@@ -194,6 +200,8 @@ def test_a_folder_of_another_model_is_refused(result: Compressed) -> None:
         ("params <= 1", "below the smallest network of space 'Net'"),
         ("latency_ms <= 50%", "nothing measures here"),
         ("small", "not understood"),
+        ("macs <= 50% & params <= 20%", "several bounds at once is not offered here; a study finds one"),
+        ("macs <= 50% and params <= 20%", "is of several bounds"),
     ],
 )
 def test_a_budget_that_cannot_be_met_is_refused_before_the_search(tmp_path: Path, budget: str, said: str) -> None:
