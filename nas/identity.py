@@ -222,6 +222,39 @@ def same(stored: Json, now: Json) -> bool:
     return bool(stored == now)
 
 
+def setting_changes(stored: Json, now: Json) -> list[str]:
+    """Where settings that are not the `same` differ: "Accuracy.calibrate: true → false"; entries of a list by their name."""
+    return list(_setting_changes(stored, now, ""))
+
+
+def _setting_changes(stored: Json, now: Json, at: str) -> Iterator[str]:
+    if same(stored, now):
+        return
+    if isinstance(stored, dict) and isinstance(now, dict) and _ABSENT not in (stored, now):
+        for name in dict.fromkeys([*stored, *now]):
+            if name != IDENTITY:
+                yield from _setting_changes(stored.get(name, _ABSENT), now.get(name, _ABSENT), _joined(at, name))
+            elif name in stored and name in now:
+                yield from (_joined(at, change) for change in changes(stored[name], now[name]))
+    elif isinstance(stored, list) and isinstance(now, list) and list(map(_title, stored)) == list(map(_title, now)):
+        for index, (old, new) in enumerate(zip(stored, now, strict=True)):
+            yield from _setting_changes(old, new, _joined(at, _title(new) or f"[{index}]"))
+    else:
+        was, new = (_title(one) or json.dumps(one)[:80] for one in (stored, now))
+        yield f"{at}: {was} → {new}" if at else f"{was} → {new}"
+
+
+def _title(described: Json) -> str:
+    """An entry of settings for people: its name, the names in a list, or a short text; "" for one without a name."""
+    if described == _ABSENT:
+        return "nothing"
+    if isinstance(described, list):
+        return f"[{', '.join(map(_title, described))}]"
+    if isinstance(described, dict):
+        return str(described.get("name", ""))
+    return _shown(described)
+
+
 # -- comparing -----------------------------------------------------------------------------------------------------------
 
 

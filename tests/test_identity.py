@@ -27,6 +27,7 @@ from nas.identity import (
     inputs_described,
     inputs_in,
     same,
+    setting_changes,
     unknown,
 )
 
@@ -317,3 +318,22 @@ def test_what_one_side_does_not_say_of_itself_is_not_compared() -> None:
     assert changes(with_inputs, other) == ['identity.inputs "(3, 8, 8) float32" → "(3, 32, 32) float32"']
     assert inputs_in([{"evaluators": [with_inputs, without]}]) == "(3, 8, 8) float32"
     assert inputs_in([with_inputs, other]) == ""
+
+
+@pytest.mark.parametrize(
+    ("stored", "now", "said"),
+    [
+        (
+            [{"name": "A", "x": 1}, "f"],
+            [{"name": "A", "x": 2, "y": {"z": 1}}, "f"],
+            ["A.x: 1 → 2", 'A.y: nothing → {"z": 1}'],
+        ),
+        ([{"name": "A"}], [{"name": "A"}, {"name": "B"}], ["[A] → [A, B]"]),
+        ({"name": "a", "o": [1, 2]}, {"name": "b", "o": [1, 3]}, ['name: "a" → "b"', "o: [1, 2] → [1, 3]"]),
+        ({"o": 1, "identity": {"x": 1}}, {"o": 1, "identity": {"x": 2}}, ["x 1 → 2"]),
+        ({"o": 1}, {"o": 1, "identity": {"x": 2}}, []),
+    ],
+)
+def test_settings_that_differ_are_told_by_entry(stored: Any, now: Any, said: list[str]) -> None:
+    assert setting_changes(stored, now) == said
+    assert same(stored, now) == (not said)

@@ -114,7 +114,9 @@ class Predicted(Evaluator):
         from nas.store import open_store
 
         with open_store(source, create=False) as store:
-            kept = store.hardware.predictor(self.device.key, space.fingerprint, space.name)
+            marks = [one.fingerprint for one in store.hardware.predictors() if one.device == self.device.key]
+            recorded = sorted(filter(space.has_fingerprint, marks), key=lambda mark: mark != space.fingerprint)
+            kept = store.hardware.predictor(self.device.key, (recorded or [space.fingerprint])[0], space.name)
         return unpack(kept, space)
 
 

@@ -206,7 +206,7 @@ class Predictor(ABC):
         import nas.predict.transfer  # noqa: F401  (they register their kinds)
 
         state = packed.state
-        if state["fingerprint"] != space.fingerprint:
+        if not space.has_fingerprint(state["fingerprint"]):
             raise PredictorError(
                 f"the predictor of device {state['device']!r} knows space {state['space']!r} ({state['fingerprint'][:8]}) "
                 f"and was asked about space {space.name!r} ({space.fingerprint[:8]}); fit one for it with 'nas predictor fit JOB'"

@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ import pyglove as pg
 
 from nas.space import nodes
 from nas.space.labels import is_scalar, object_items, qualified_name, raw_elements, raw_items
-from nas.space.template import Tree, text_of
+from nas.space.template import Tree, renamed, text_of
 
 #: Modules that are a file which was started, or the file of a job: the same one is called differently by each way to start it.
 _SCRIPTS = ("__main__", "__mp_main__")
 _JOB = "nas_job_"
 _WRAPPED = "nas.model("
+_DEEPEST = 4  # parts of a file's path that may be in the name of its module
 
 
 class Description:
@@ -43,6 +45,17 @@ class Description:
         """Digest of the source text by name, for classes and functions of the user's own: they may move to another module."""
         found = {name: _source_digest(value) for name, value in sorted(self._named.items())}
         return {name: digest for name, digest in found.items() if digest}
+
+    def elsewhere(self) -> Iterator[Tree]:
+        """The tree as it is where Python gives a file of the user's own another name: started, as a job, or imported."""
+        files: dict[tuple[str, Path], list[str]] = {}
+        for name, value in self._named.items():
+            if (file := _own_file(value)) is not None:
+                files.setdefault((stable_name(f"{_origin(value).__module__}."), file), []).append(name)
+        for (module, file), names in files.items():
+            for other in _modules_of(file):
+                if other != module:
+                    yield renamed(self.tree, {name: _moved(name, module, other) for name in names})
 
     def _node(self, node: nodes.Node) -> Tree:  # noqa: PLR0911 (one line a kind)
         if isinstance(node, nodes.One):
@@ -131,16 +144,39 @@ def _array(value: Any) -> Tree | None:
     return {"opaque": f"array {numbers.dtype} {list(numbers.shape)} {_digest(numbers.tobytes())}"}
 
 
-@functools.cache
-def _source_digest(value: Any) -> str | None:
-    """Digest of the text that defines a class or function; None for what is installed or has no source."""
-    origin = getattr(value, "_nas_origin", value)
-    file = getattr(sys.modules.get(getattr(origin, "__module__", "")), "__file__", None)
+def _modules_of(file: Path) -> list[str]:
+    """What Python may call the module in a file, up to a package of packages, each with a dot; "" where it is started."""
+    parts = [*file.parts[-_DEEPEST:-1], *([] if file.stem == "__init__" else [file.stem])]
+    return ["", *(f"{'.'.join(parts[at:])}." for at in range(len(parts)))]
+
+
+def _moved(name: str, module: str, other: str) -> str:
+    """A name in one module as it is in another one."""
+    wrapped = _WRAPPED if name.startswith(_WRAPPED) else ""
+    return f"{wrapped}{other}{name.removeprefix(wrapped).removeprefix(module)}"
+
+
+def _origin(value: Any) -> Any:
+    """What a model function was made of."""
+    return getattr(value, "_nas_origin", value)
+
+
+def _own_file(value: Any) -> Path | None:
+    """Where the user defines a class or function; None for what is installed or has no file."""
+    file = getattr(sys.modules.get(getattr(_origin(value), "__module__", "")), "__file__", None)
     installed = [sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")]
     if file is None or any(Path(file).is_relative_to(place) for place in installed):
         return None
+    return Path(file).resolve()
+
+
+@functools.cache
+def _source_digest(value: Any) -> str | None:
+    """Digest of the text that defines a class or function; None for what is installed or has no source."""
+    if _own_file(value) is None:
+        return None
     try:
-        return _digest(inspect.getsource(origin).encode())
+        return _digest(inspect.getsource(_origin(value)).encode())
     except (OSError, TypeError):
         return None
 

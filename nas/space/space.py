@@ -129,8 +129,26 @@ class Space:
         return _digest(self._structure())
 
     def has_fingerprint(self, recorded: Any) -> bool:
-        """Whether something recorded is of this space, as far as that was recorded: by version 0.1, without what is fixed."""
-        return recorded in (self.fingerprint, self.labels_fingerprint)
+        """Whether something recorded is of this space, as far as that was recorded.
+
+        Version 0.1 recorded it without what is fixed.  A file that was started, run as a job or imported is another module each
+        time: its model functions are the same ones whichever of these names was recorded.
+        """
+        return recorded in (self.fingerprint, self.labels_fingerprint) or recorded in self._fingerprints_elsewhere
+
+    def restated(self, recorded: Any) -> Any:
+        """Recorded JSON with this space's fingerprint wherever it has one that `has_fingerprint` takes for it."""
+        if isinstance(recorded, Mapping):
+            return {name: self.restated(item) for name, item in recorded.items()}
+        if isinstance(recorded, list):
+            return [self.restated(item) for item in recorded]
+        is_one = isinstance(recorded, str) and len(recorded) == len(self.fingerprint) and self.has_fingerprint(recorded)
+        return self.fingerprint if is_one else recorded
+
+    @cached_property
+    def _fingerprints_elsewhere(self) -> frozenset[str]:
+        structure = self._structure()
+        return frozenset(_digest([structure, tree]) for tree in self._description.elsewhere())
 
     def _structure(self) -> list[Any]:
         described = []

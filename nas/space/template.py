@@ -255,7 +255,10 @@ def is_open(tree: Tree) -> bool:
 def renamed(tree: Tree, names: Mapping[str, str]) -> Tree:
     """A tree with classes and functions called by their new names."""
     if isinstance(tree, dict):
-        tree = {**tree, **{kind: names.get(tree[kind], tree[kind]) for kind in ("name", "object") if kind in tree}}
+        tree = {
+            **tree,
+            **{kind: names.get(tree[kind], tree[kind]) for kind in ("name", "object", "opaque") if kind in tree},
+        }
         if "of" in tree:
             tree["of"] = [renamed(candidate, names) for candidate in tree["of"]]
     return rebuilt(tree, lambda item: renamed(item, names))

@@ -18,6 +18,7 @@ from nas.identity import IDENTITY, changes, code_changes, identity, unknown
 
 if TYPE_CHECKING:
     from nas.search import Algorithm
+    from nas.space import Space
     from nas.store import StudyRecord
 
 NOTE = IDENTITY
@@ -30,13 +31,14 @@ def identity_of(evaluators: Sequence[Evaluator], algorithm: Algorithm) -> dict[s
     return {"evaluators": told, "algorithm": {name: identity(getattr(algorithm, name)) for name in options}}
 
 
-def check(record: StudyRecord, now: Mapping[str, Any], finished: int) -> list[str]:
+def check(record: StudyRecord, now: Mapping[str, Any], finished: int, space: Space) -> list[str]:
     """Compare with what the study began with, and note it where nothing was.
 
     Args:
         record: the study.
         now: `identity_of` what this job declares.
         finished: how many trials it has.
+        space: of this job.
 
     Returns:
         sentences to say when the study is run.
@@ -49,7 +51,7 @@ def check(record: StudyRecord, now: Mapping[str, Any], finished: int) -> list[st
         record.annotate({NOTE: now})
         early = f"study {record.name!r} was begun by an earlier version, which kept no parameters of evaluators: "
         return [early + "those of this job are taken for the same, and compared from now on"] if finished else []
-    said: list[str] = []
+    was, said = space.restated(was), list[str]()
     for old, new in zip(was["evaluators"], now["evaluators"], strict=False):
         who = f"evaluator {new['name']!r}"
         if differ := changes(old["is"], new["is"]):

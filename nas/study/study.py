@@ -18,7 +18,7 @@ from nas.evaluate import Evaluation
 from nas.evaluate.base import Evaluator, EvaluatorLike, adapted, settings_of
 from nas.evaluate.gated import with_conditions
 from nas.hardware.idle import wait_for_quiet
-from nas.identity import same
+from nas.identity import same, setting_changes
 from nas.metrics import Constraint, Metric, parse_constraint, parse_objective, parse_objectives
 from nas.runners import Outcome, Task
 from nas.runners.work import Work
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from nas.space import Arch, Space
     from nas.train import Training
 
+_MOST_CHANGES = 5
 _REHEARSED = 8  # archs that a dry run tries until one is feasible
 
 
@@ -527,7 +528,7 @@ class Study:
         record = self.store.open_study(self.name)
         self._check_same(record)
         note = follow(record, self.space)
-        compared = check(record, self._identity, sum(record.counts().values()))
+        compared = check(record, self._identity, sum(record.counts().values()), self.space)
         self._notes = [*([note] if note else []), *compared]
         return record
 
@@ -559,16 +560,20 @@ class Study:
             ("algorithm", settings.get("algorithm"), self.algorithm.describe()),
             ("evaluators", settings.get("evaluators"), self._settings()["evaluators"]),
         ]
-        for what, was, now in pairs:
-            if not same(was, json.loads(json.dumps(now))):
+        for what, stored, declared in pairs:
+            was, now = self.space.restated(stored), json.loads(json.dumps(declared))
+            if not same(was, now):
                 change = ""
                 if what == "objectives":
                     change = (
                         f", change the study's (nas objectives {self.name} '{', '.join(map(str, self.objectives))}')"
                     )
+                begun = f"{what} {was}, this job has {now}"
+                if what in ("algorithm", "evaluators"):
+                    begun = f"{what} of other settings: {', '.join(setting_changes(was, now)[:_MOST_CHANGES])}"
                 raise StudyError(
-                    f"study {self.name!r} was begun with {what} {was}, this job has {now}; "
-                    f"restore them{change}, or give the new study another name (--name)"
+                    f"study {self.name!r} was begun with {begun}; restore them{change}, or give the new study another "
+                    "name (--name)"
                 )
 
     def _check_metrics(self) -> None:

@@ -394,11 +394,8 @@ class Training:
         return found
 
     def _as_now(self, config: dict[str, Any]) -> dict[str, Any]:
-        """A checkpoint's settings with this space's fingerprint where it was recorded as version 0.1 did."""
-        space = config.get("space")
-        if isinstance(space, Mapping) and self.supernet.space.has_fingerprint(space.get("fingerprint")):
-            return {**config, "space": {**space, "fingerprint": self.supernet.space.fingerprint}}
-        return config
+        """A checkpoint's settings with this space's fingerprint where it was recorded otherwise."""
+        return dict(self.supernet.space.restated(config))
 
     def grow(self, larger: Space | Supernet, path: str | Path, **options: Any) -> Training:
         """This training, which was stopped on its way (`run(until=…)`), as one that goes on in a larger space.
