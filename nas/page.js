@@ -37,6 +37,28 @@ const COMPARE = {
   "<=": (a, b) => a <= b, ">=": (a, b) => a >= b, "==": (a, b) => a === b, "<": (a, b) => a < b, ">": (a, b) => a > b,
 };
 
+const SPELLED = /^(choices|measurements|trial)\[["'](.*)["']\]$/;
+
+// What a trial has by a name, as the filters of `nas front` spell it, in each of the columns that are called so.
+function meant(trial, name) {
+  const [, kind, rest] = SPELLED.exec(name) ?? [];
+  const table = { choices: trial.choices, measurements: trial.values, trial: { number: trial.number } }[kind];
+  if (table) return Object.hasOwn(table, rest) ? [[name, table[rest]]] : [];
+  const found = name === "trial" || name === "number" ? [['trial["number"]', trial.number]] : [];
+  if (Object.hasOwn(trial.values, name)) found.push([`measurements["${name}"]`, trial.values[name]]);
+  if (Object.hasOwn(trial.choices, name)) found.push([`choices["${name}"]`, trial.choices[name]]);
+  return found;
+}
+
+// A sentence on a name in a filter that several columns have; "" where there is none.
+function ambiguous(text, trials) {
+  for (const [, name] of text.split(/\s+and\s+/).map((part) => CLAUSE.exec(part) ?? [])) {
+    const spellings = trials.map((trial) => meant(trial, name ?? "")).find((found) => found.length > 1);
+    if (spellings) return `several columns are called ${name}: write ${spellings.map(([one]) => one).join(" or ")}`;
+  }
+  return "";
+}
+
 // A test of trials from what a person typed: comparisons joined by "and", and else text that the trial contains.
 function filter(text) {
   const tests = text.split(/\s+and\s+/).filter((part) => part.trim()).map((part) => {
@@ -44,8 +66,9 @@ function filter(text) {
     if (!match) return (trial) => trial.text.toLowerCase().includes(part.trim().toLowerCase());
     const [, name, op, bound] = match;
     return (trial) => {
-      const value = name === "trial" ? trial.number : Object.hasOwn(trial.values, name) ? trial.values[name] : trial.choices[name];
-      return typeof value === "number" && COMPARE[op](value, Number(bound.replaceAll("_", "")));
+      const found = meant(trial, name);
+      const value = found[0]?.[1];
+      return found.length === 1 && typeof value === "number" && COMPARE[op](value, Number(bound.replaceAll("_", "")));
     };
   });
   return (trial) => tests.every((test) => test(trial));
@@ -129,7 +152,7 @@ function start() {
       const row = rows.get(trial.number);
       if (row) { row.hidden = !keep(trial); shown += row.hidden ? 0 : 1; }
     }
-    document.getElementById("count").textContent = `${shown} of ${rows.size} trials of the front`;
+    document.getElementById("count").textContent = ambiguous(asked.value, data.trials) || `${shown} of ${rows.size} trials of the front`;
   }
 
   for (const [list, chosen] of [[across, data.axes[0]], [up, data.axes[1]]]) {
@@ -149,5 +172,5 @@ function start() {
   draw();
 }
 
-if (typeof module !== "undefined") module.exports = { human, ticks, filter, start };
+if (typeof module !== "undefined") module.exports = { human, ticks, filter, ambiguous, start };
 else start();

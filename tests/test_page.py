@@ -147,6 +147,29 @@ def test_the_script_filters_by_comparisons_and_by_text() -> None:
     assert node(program) == [True, False, True, True, True, False]
 
 
+@needs_node
+def test_the_script_refuses_a_name_of_several_columns() -> None:
+    trial = {"number": 7, "values": {"depth": 9}, "choices": {"depth": 2, "trial": 1}, "text": ""}
+    asked = [
+        "depth == 9",
+        "depth == 2",
+        'choices["depth"] == 2',
+        "measurements['depth'] == 9",
+        'trial["number"] == 7',
+        "trial == 7",
+    ]
+    told = json.dumps(trial)
+    program = f"{json.dumps(asked)}.map((text) => [page.filter(text)({told}), page.ambiguous(text, [{told}])])"
+    depth = 'several columns are called depth: write measurements["depth"] or choices["depth"]'
+    number = 'several columns are called trial: write trial["number"] or choices["trial"]'
+    right = [True, ""]
+    assert node(f"console.log(JSON.stringify({program}))") == [
+        *([False, depth], [False, depth]),
+        *(right, right, right),
+        [False, number],
+    ]
+
+
 DOCUMENT = """
 const made = [];
 function element(kind) {
