@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from shlex import join, quote
 from typing import TYPE_CHECKING, Any
 
@@ -167,11 +166,12 @@ def resolve(device: str, command: str | None, study: Study, store: Store, *, run
         DeviceError: none of them, or it is behind a command that this user never gave.
     """
     from nas.hardware import parse_device
+    from nas.hardware.device import Elsewhere
 
     own_devices: dict[str, Target] = {
         one.device.label: one.device
         for one in every(study.evaluators)
-        if one.device is not None and not isinstance(one.device, str)
+        if one.device is not None and not isinstance(one.device, (str, Elsewhere))
     }
     stored = {one.name: one.description for one in store.hardware.devices()}
     found = stored.get(device)
@@ -204,27 +204,6 @@ def resolve(device: str, command: str | None, study: Study, store: Store, *, run
         f"device {device!r} is not known{suggest(device, names)}; give a label as 'cpu,threads=2', a device of the job or of the "
         "database, or --command"
     )
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """A device of a database by its name, whose figures are read and which nothing is measured on."""
-
-    key: str
-    description: Mapping[str, Any]
-
-    @property
-    def label(self) -> str:
-        """The name."""
-        return self.key
-
-    def describe(self) -> dict[str, Any]:
-        """As stored."""
-        return dict(self.description)
-
-    def check(self) -> None:
-        """Raises `DeviceError`: it cannot be reached."""
-        raise DeviceError(f"device {self.key!r} is known by its figures alone; name how it is measured")
 
 
 def _behind(device: str, command: str | list[str], stored: Mapping[str, Any] | None) -> Target:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.checking import checked
-from nas.errors import EvaluationError, PredictorError
+from nas.errors import DeviceError, EvaluationError, PredictorError, StoreError
 from nas.evaluate.base import Cost, Evaluator
 from nas.identity import inputs_described
 from nas.predict import Predictor
@@ -29,7 +30,8 @@ class Predicted(Evaluator):
     Args:
         predictor: one that is fitted, a file that `Predictor.save` wrote, or the database that `nas predictor fit` kept it in
             (then `device` says whose).  A study refuses one that was fitted to latencies of other inputs than its supernet's.
-        device: to measure the front on; a `Device`, a label like "cpu,threads=2", a `Command` or a `Custom`.
+        device: to measure the front on; a `Device`, a label like "cpu,threads=2", a `Command` or a `Custom`.  The name of another
+            device of the database does for predictions, and the front is not measured.
 
     Raises:
         EvaluationError: `predictor` is none of the three.
@@ -41,14 +43,12 @@ class Predicted(Evaluator):
 
     @checked(EvaluationError)
     def __init__(self, predictor: Predictor | Path | str, device: Target | str = "cpu") -> None:
-        from nas.hardware import target_of
-
         if not isinstance(predictor, (Predictor, Path, str)):
             raise EvaluationError(
                 f"a {type(predictor).__name__} predicts nothing; give a Predictor, its file, or the database that keeps it"
             )
         self.source = predictor if isinstance(predictor, Predictor) else str(predictor)
-        self.device = target_of(device)
+        self.device = _target(device, self.source)
         self._loaded: Predictor | None = predictor if isinstance(predictor, Predictor) else None
         self._networks: Weights | None = None
         self._inputs = ""
@@ -118,6 +118,31 @@ class Predicted(Evaluator):
             recorded = sorted(filter(space.has_fingerprint, marks), key=lambda mark: mark != space.fingerprint)
             kept = store.hardware.predictor(self.device.key, (recorded or [space.fingerprint])[0], space.name)
         return unpack(kept, space)
+
+
+def _target(device: Target | str, source: Predictor | str) -> Target:
+    """What a device's label means, or else its name in the database `source`."""
+    from nas.hardware import target_of
+    from nas.hardware.device import Elsewhere
+
+    try:
+        return target_of(device)
+    except DeviceError:
+        stored = {} if not isinstance(source, str) or source.endswith(".npz") else _stored_devices(source)
+        if not isinstance(device, str) or device not in stored:
+            raise
+        return Elsewhere(device, stored[device])
+
+
+def _stored_devices(source: str) -> dict[str, Mapping[str, Any]]:
+    """Descriptions of the devices of a database by their names; none where there is no database yet."""
+    from nas.store import open_store
+
+    try:
+        with open_store(source, create=False) as store:
+            return {one.name: one.description for one in store.hardware.devices()}
+    except StoreError:
+        return {}
 
 
 def unpack(kept: Any, space: Space) -> Predictor:

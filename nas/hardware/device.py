@@ -7,6 +7,7 @@ import functools
 import os
 import platform
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -96,6 +97,27 @@ class Device:
             raise DeviceError(
                 f"threads={self.threads} on a machine with {cores} cores for this process; choose 1 to {cores}"
             )
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A device of a database by its name, whose figures are read and which nothing is measured on."""
+
+    key: str
+    description: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The name."""
+        return self.key
+
+    def describe(self) -> dict[str, Any]:
+        """As stored."""
+        return dict(self.description)
+
+    def check(self) -> None:
+        """Raises `DeviceError`: it cannot be reached."""
+        raise DeviceError(f"device {self.key!r} is known by its figures alone; name how it is measured")
 
 
 @checked(DeviceError)

@@ -14,7 +14,7 @@ from torch import nn
 
 import nas
 from nas.cli.app import run
-from nas.cli.hardware import measure_front
+from nas.cli.hardware import measure_front, resolve
 from nas.errors import DeviceError, EvaluationError, FilterError, PredictorError, StoreError, StudyError
 from nas.evaluate import Predicted
 from nas.hardware import Custom, Device
@@ -212,6 +212,23 @@ def test_a_predictor_of_another_space_is_one_sentence(store: Store, tmp_path: Pa
         Predicted(str(tmp_path / "nas.db"), BOARD).check(space())
     with pytest.raises(EvaluationError, match="predictor=3; it is a nas.predict.Predictor or a path"):
         Predicted(3)  # type: ignore[arg-type]
+
+
+def test_a_device_of_the_database_is_known_by_its_name(store: Store, supernet: Supernet, tmp_path: Path) -> None:
+    database = str(tmp_path / "nas.db")
+    with pytest.raises(DeviceError, match="device 'board' is not 'cpu', 'cuda' or 'cuda:N'"):
+        Predicted(database, "board")
+    measure_archs(supernet, store.hardware, BOARD, archs(12, 1))
+    one = fit(space(), store.hardware, BOARD, "ridge", supernet=supernet)
+    named = Predicted(database, "board")
+    assert named.describe() == Predicted(database, BOARD).describe()
+    for again in (named, pickle.loads(pickle.dumps(named))):
+        assert again(archs(1, 2)[0])["latency_ms"] == pytest.approx(one.predict(archs(1, 2))[0][0])
+    with pytest.raises(DeviceError, match="device 'board' is known by its figures alone; name how it is measured"):
+        named.device.check()
+    study = nas.Study("named", space=space(), objectives=["min latency_ms"], evaluators=[named], store=store)
+    with pytest.raises(DeviceError, match="device 'board' is measured by a function"):
+        resolve("board", None, study, store)
 
 
 def test_predictions_travel_to_workers(tmp_path: Path) -> None:
