@@ -9,21 +9,16 @@ from __future__ import annotations
 import dataclasses
 import dis
 import enum
-import functools
-import inspect
 import itertools
-import sys
-import sysconfig
 import types
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from nas.space import Space
+from nas import code
 
 Json: TypeAlias = Any
 
@@ -32,17 +27,14 @@ _BOOKKEEPING = frozenset(vars(nn.Module()))
 _ORIGIN = frozenset({
     "_commit_hash", "_name_or_path", "architectures", "dtype", "name_or_path", "torch_dtype", "transformers_version",
 })  # fmt: skip
-_FILLING = frozenset(
-    {"add", "append", "appendleft", "clear", "extend", "insert", "pop", "popitem", "setdefault", "update"}
-)
 _PLAIN = (bool, int, float, str, bytes, type(None), enum.Enum)
 
 
 def attributes(module: nn.Module, describe: Callable[[Any], Json]) -> dict[str, Json]:
     """By "layer.name": plain attributes of all layers, and buffers that are not persistent, as `describe` describes them."""
     space = vars(module).get("space")
-    if isinstance(space, Space):  # a supernet: the space says what its networks are
-        return {"space": space.fingerprint}
+    if hasattr(space, "fingerprint"):  # a supernet: the space says what its networks are
+        return {"space": space.fingerprint, "code": describe(space.code)}
     found: dict[str, Json] = {}
     for path, layer in module.named_modules():
         at = f"{path}." if path else ""
@@ -54,20 +46,9 @@ def attributes(module: nn.Module, describe: Callable[[Any], Json]) -> dict[str, 
 def functions(module: nn.Module) -> dict[str, types.FunctionType]:
     """By "Class.name": `forward` of the user's own classes of layers, and the methods that it calls."""
     classes = dict.fromkeys(type(layer) for layer in module.modules())
-    return {f"{method.__qualname__}": method for kind in classes for method in _class(kind).methods if is_own(method)}
-
-
-def is_own(one: Any) -> bool:
-    """Whether a function or a class is a user's: neither this library's nor torch's, nor installed."""
-    name = str(getattr(one, "__module__", None))
-    return name.partition(".")[0] not in ("builtins", "nas", "torch") and not _is_installed(name)
-
-
-@functools.cache
-def _is_installed(module: str) -> bool:
-    file = getattr(sys.modules.get(module), "__file__", None)
-    places = {sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return file is not None and any(Path(file).is_relative_to(place) for place in places)
+    return {
+        f"{method.__qualname__}": method for kind in classes for method in _class(kind).methods if code.is_own(method)
+    }
 
 
 def _told(layer: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -78,7 +59,7 @@ def _told(layer: nn.Module) -> Iterator[tuple[str, Any]]:
     known = _class(type(layer))
     for name in sorted(layer._non_persistent_buffers_set - known.changed):
         yield name, layer._buffers.get(name)
-    counts = _counts_of_own if is_own(type(layer)) else _counts_of_others
+    counts = _counts_of_own if code.is_own(type(layer)) else _counts_of_others
     left_out = _BOOKKEEPING | known.changed | (_ORIGIN if hasattr(layer, "config") else frozenset())
     for name, value in sorted(vars(layer).items()):
         if name == "config" and hasattr(value, "to_dict"):
@@ -127,39 +108,15 @@ def _class(kind: type) -> _Class:
     if kind not in _classes:
         methods = tuple(_methods(kind))
         changed, aliased = set[str](), set[str]()
-        for code in (code for method in methods for code in _codes(method.__code__)):
-            steps = list(dis.get_instructions(code))
-            changed.update(_changed(steps))
+        for part in (part for method in methods for part in code.codes_of(method.__code__)):
+            steps = list(dis.get_instructions(part))
+            changed.update(code.changed(steps))
             pairs = itertools.pairwise(steps)
-            aliased |= {str(one.argval) for one, after in pairs if one.opname == _LOAD and after.opname == "STORE_FAST"}
+            aliased |= {
+                str(one.argval) for one, after in pairs if one.opname == code.ATTRIBUTE and after.opname == "STORE_FAST"
+            }
         _classes[kind] = _Class(methods, frozenset(changed), frozenset(aliased))
     return _classes[kind]
-
-
-_LOAD = "LOAD_ATTR"
-
-
-def _changed(steps: Sequence[dis.Instruction]) -> Iterator[str]:
-    """Attributes that are assigned, whose items are, and of which a method is called that changes them in place."""
-    for at, step in enumerate(steps):
-        if step.opname in ("STORE_ATTR", "DELETE_ATTR"):
-            yield str(step.argval)
-        elif step.opname in ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE"):
-            whose = _before(steps, at, 2 if step.opname == "STORE_SLICE" else 1)
-            if whose is not None and whose.opname == _LOAD:
-                yield str(whose.argval)
-        elif step.opname in ("LOAD_METHOD", _LOAD) and at and steps[at - 1].opname == _LOAD:
-            name = str(step.argval)
-            if name in _FILLING or (name.endswith("_") and not name.startswith("_")):
-                yield str(steps[at - 1].argval)
-
-
-def _before(steps: Sequence[dis.Instruction], at: int, values: int) -> dis.Instruction | None:
-    """The last instruction before those that put the topmost `values` on the stack for the one at `at`."""
-    while values > 0 and at > 0:
-        at -= 1
-        values -= dis.stack_effect(steps[at].opcode, steps[at].arg, jump=False)
-    return steps[at - 1] if at > 0 else None
 
 
 def _methods(kind: type) -> Iterator[types.FunctionType]:
@@ -171,25 +128,7 @@ def _methods(kind: type) -> Iterator[types.FunctionType]:
         if name in seen:
             continue
         seen.add(name)
-        for method in (_function(base[name]) for base in bases if name in base):
+        for method in (code.function_of(base[name]) for base in bases if name in base):
             if method is not None:
                 yield method
-                waiting += [called for code in _codes(method.__code__) for called in code.co_names]
-
-
-def _function(attribute: Any) -> types.FunctionType | None:
-    """The function of a method, of whatever kind."""
-    if isinstance(attribute, property):
-        attribute = attribute.fget
-    if isinstance(attribute, functools.cached_property):
-        attribute = attribute.func
-    found = inspect.unwrap(getattr(attribute, "__func__", attribute)) if attribute is not None else None
-    return found if isinstance(found, types.FunctionType) else None
-
-
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    """Of a function, and of those inside it."""
-    yield code
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
-            yield from _codes(inner)
+                waiting += [called for part in code.codes_of(method.__code__) for called in part.co_names]

@@ -25,6 +25,8 @@ from collections.abc import Set as AbstractSet
 from pathlib import PurePath
 from typing import Any, TypeAlias
 
+from nas.code import changed_globals, is_own, reached
+
 Json: TypeAlias = Any
 
 #: The name under which settings that are compared hold an identity: settings of an earlier version have none.
@@ -34,6 +36,7 @@ _TEXT = 200  # characters of a text that are kept as they are
 _DEPTH, _NODES = 12, 4_000
 _LARGEST = 64_000  # characters of JSON; a larger identity is kept as its digest
 _LARGEST_MODULE = 8_000  # of what a module computes beside its weights
+_LARGEST_GLOBAL = 4_000  # of a container or an object that a function reads
 _SAMPLE = 1 << 24  # bytes of an array that are looked at; of a larger one, evenly spread rows
 # Modules whose objects are handles of this process, or differ in every process.
 _HANDLES = frozenset({
@@ -60,11 +63,35 @@ def behaviour(module: Any) -> dict[str, Json]:
     found = _Describer(fresh=True).of_module(module)
     code = json.dumps([[name, item] for name, item in _coded(found, "")], sort_keys=True)
     text = json.dumps(_without_code(found), sort_keys=True)
-    python = ".".join(platform.python_version_tuple()[:2])
     return {
         "attributes": _digest(text.encode()),
-        "code": {"kind": "code", "digest": _digest(code.encode()), "python": python},
+        "code": {"kind": "code", "digest": _digest(code.encode()), "python": _python()},
     }
+
+
+def code(one: Any) -> dict[str, str]:
+    """Of a function or a class of the user's as it is now: a digest of its code and of what that reads; formatting is no part.
+
+    Functions and classes of the user's that it reads are followed, and constants, containers and arrays are as they are now.
+    """
+    describe, told = _Describer(fresh=True), []
+    for name, function in sorted(reached(one).items()):
+        reads = [(at, item) for at, item in _globals_of(function) if not isinstance(item, (type, types.FunctionType))]
+        reads += [(at, _named(item)) for at, item in _globals_of(function) if isinstance(item, type)]
+        reads += [*_data_of(function), ("defaults", (function.__defaults__, function.__kwdefaults__))]
+        told.append(
+            [name, _code(function.__code__, function.__doc__), [[at, describe.part(item)] for at, item in reads]]
+        )
+    return {"kind": "code", "digest": _digest(json.dumps(told, sort_keys=True).encode()), "python": _python()}
+
+
+def recoded(was: Mapping[str, Json], now: Mapping[str, Json]) -> list[str]:
+    """Names of what has other `code`, where both have it of the same version of Python."""
+    return [name for name in was if name in now and changes(was[name], now[name])]
+
+
+def _python() -> str:
+    return ".".join(platform.python_version_tuple()[:2])
 
 
 def _coded(described: Json, at: str) -> Iterator[tuple[str, str]]:
@@ -286,8 +313,13 @@ def _differences(was: Json, now: Json, at: str) -> Iterator[tuple[str, Json, Jso
             continue
         if name in old_of and name in new_of:
             yield from _differences(old_of[name], new_of[name], _joined(at, name))
-        elif not code_differs:  # other code may read other globals
+        elif not code_differs and not _is_new(name, old_of, new_of):  # other code may read other globals
             yield _joined(at, name), old_of.get(name, _ABSENT), new_of.get(name, _ABSENT)
+
+
+def _is_new(name: str, old: Mapping[str, Json], new: Mapping[str, Json]) -> bool:
+    """Whether it is a global at which an earlier version did not look: any but a constant."""
+    return name.startswith("global ") and name not in old and isinstance(new[name], (dict, list))
 
 
 def _is_untold(was: Json, now: Json) -> bool:
@@ -404,7 +436,9 @@ class _Describer:
             return self._group("method", value.__func__.__qualname__, parts, depth)
         if isinstance(value, types.FunctionType):
             return self._function(value, depth)
-        if isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)):
+        if isinstance(value, type):
+            return _class(value)
+        if isinstance(value, (types.ModuleType, types.BuiltinFunctionType)):
             return {"kind": "value", "class": "", "text": _named(value)}
         if (item := _scalar(value)) is not None:
             return _plain(item)
@@ -445,7 +479,7 @@ class _Describer:
     def _attributes(self, value: Any, depth: int) -> dict[str, Any]:
         if _is_module(value):
             weights = _digest_of((name, one) for name, one in value.state_dict().items())
-            of = {IDENTITY: _shortened(self.of_module(value, depth))}
+            of = {IDENTITY: _shortened(self.of_module(value, depth), _LARGEST_MODULE)}
             return {"kind": "object", "class": _named(type(value)), "digest": weights, "of": of}
         parts: list[tuple[str, Any]] = list(_attributes_of(value))
         call = inspect.getattr_static(type(value), "__call__", None)
@@ -460,12 +494,12 @@ class _Describer:
         layers = {id(layer) for layer in module.modules()} - self._inside
         self._inside |= layers  # which refer to each other
         try:
-            found = behaviour.attributes(module, lambda value: self._anew(value, depth))
-            return found | {name: self._anew(one, depth) for name, one in behaviour.functions(module).items()}
+            found = behaviour.attributes(module, lambda value: self.part(value, depth))
+            return found | {name: self.part(one, depth) for name, one in behaviour.functions(module).items()}
         finally:
             self._inside -= layers
 
-    def _anew(self, value: Any, depth: int) -> Json:
+    def part(self, value: Any, depth: int = 1) -> Json:
         """One of many parts, each of which may be as large as a whole."""
         self._left, before = _NODES, self._left
         try:
@@ -477,6 +511,8 @@ class _Describer:
         first = _remembered(function)
         if first is None:
             first = self._first_of(function, depth)
+            data = {name: _shortened(self.part(item, depth), _LARGEST_GLOBAL) for name, item in _data_of(function)}
+            first = {**first, "of": {**first["of"], **data}}
             _remember(function, first)
         constants = {name: self(item, depth) for name, item in _globals_of(function)}
         return {**first, "of": {**first["of"], **constants}}
@@ -497,21 +533,31 @@ class _Describer:
             "torch",
         )  # whose code changes with their versions
         digest = "" if of_ours else _code(code, function.__doc__)
-        return {**found, "code": digest, "python": ".".join(platform.python_version_tuple()[:2])}
+        return {**found, "code": digest, "python": _python()}
 
     def _group(self, kind: str, name: str, parts: Iterable[tuple[str, Any]], depth: int) -> dict[str, Any]:
         which = "class" if kind == "object" else "name"
         return {"kind": kind, which: name, "of": {str(at): self(item, depth) for at, item in parts}}
 
 
+def _class(kind: type) -> Json:
+    """A class by its name, and one of the user's by its code, too."""
+    named = {"kind": "value", "class": "", "text": _named(kind)}
+    if not is_own(kind):
+        return named
+    now = code(kind)
+    told = {"kind": "function", "name": _named(kind), "code": now["digest"], "python": now["python"], "of": {}}
+    return {**named, "of": {IDENTITY: told}}
+
+
 def _is_module(value: Any) -> bool:
     return hasattr(value, "state_dict") and hasattr(value, "parameters") and hasattr(value, "named_modules")
 
 
-def _shortened(described: dict[str, Json]) -> Json:
-    """The digest of what a module with many layers computes."""
+def _shortened(described: Json, most: int) -> Json:
+    """The digest of what is longer than so many characters."""
     text = json.dumps(described, sort_keys=True)
-    return described if len(text) <= _LARGEST_MODULE else {"kind": "large", "digest": _digest(text.encode())}
+    return described if len(text) <= most else {"kind": "large", "digest": _digest(text.encode())}
 
 
 def _plain(value: Any) -> Json:
@@ -648,18 +694,46 @@ def _contents(cell: types.CellType) -> Any:
 
 
 def _globals_of(function: types.FunctionType) -> list[tuple[str, Any]]:
-    """Constants and functions of its own module that the function reads, and does not assign."""
+    """Constants that the function reads and does not assign, and functions and classes of the user's, which are no state."""
     found = []
-    names, assigned = _names(function.__code__)
-    for name in sorted(names - assigned):
-        value = function.__globals__.get(name)
+    for name, value in _read_by(function):
         constant = isinstance(value, (*_PLAIN, tuple, enum.Enum)) and not name.startswith("__") and value is not None
-        own = (
-            isinstance(value, types.FunctionType) and value.__module__ == function.__module__ and value is not function
-        )
-        if constant or own:
+        own = isinstance(value, types.FunctionType) and value.__module__ == function.__module__
+        if constant or (own and value is not function) or (isinstance(value, type) and value is not type):
             found.append((f"global {name}", value))
     return found
+
+
+def _data_of(function: types.FunctionType) -> list[tuple[str, Any]]:
+    """Containers, arrays, tensors and objects that the function reads, and that no function of its module changes."""
+    found = [(name, value) for name, value in _read_by(function) if _is_data(value)]
+    if not found:
+        return []
+    beside = [one for one in function.__globals__.values() if isinstance(one, types.FunctionType)]
+    changed = {name for one in (function, *beside) for name in changed_globals(one)}
+    return [(f"global {name}", value) for name, value in found if name not in changed]
+
+
+def _read_by(function: types.FunctionType) -> list[tuple[str, Any]]:
+    """Globals that a function reads, and does not assign."""
+    names, assigned = _names(function.__code__)
+    there = function.__globals__
+    return [(name, there[name]) for name in sorted(names - assigned) if name in there]
+
+
+def _is_data(value: Any) -> bool:
+    """Whether a global is something to compute with; modules of torch are trained, and what else there is changes by itself."""
+    if isinstance(value, (list, dict, set, frozenset, functools.partial)):
+        return True
+    if isinstance(value, (*_PLAIN, tuple, type, enum.Enum, types.ModuleType)) or callable(
+        getattr(value, "parameters", None)
+    ):
+        return False
+    if type(value).__module__.partition(".")[0] == "nas":
+        return callable(getattr(value, "describe", None))
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return True
+    return is_own(type(value)) and type(value).__module__.partition(".")[0] not in _HANDLES
 
 
 def _names(code: types.CodeType) -> tuple[set[str], set[str]]:

@@ -337,3 +337,70 @@ def test_what_one_side_does_not_say_of_itself_is_not_compared() -> None:
 def test_settings_that_differ_are_told_by_entry(stored: Any, now: Any, said: list[str]) -> None:
     assert setting_changes(stored, now) == said
     assert same(stored, now) == (not said)
+
+
+class Held:
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+
+
+READ = {
+    "dict": "DATA = {{'k': {0}}}\ndef ev(arch): return DATA['k']",
+    "list": "DATA = [{0}]\ndef ev(arch): return DATA[0]",
+    "array": "import numpy\nDATA = numpy.full(3, {0})\ndef ev(arch): return DATA.sum()",
+    "tensor": "import torch\nDATA = torch.full((3,), {0})\ndef ev(arch): return DATA.sum()",
+    "object": "from tests.test_identity import Held\nDATA = Held({0})\ndef ev(arch): return DATA.scale",
+    "in a helper": "DATA = {{'k': {0}}}\ndef helper(): return DATA['k']\ndef ev(arch): return helper()",
+    "large": "DATA = [{0}] * 5_000\ndef ev(arch): return DATA[0]",
+}
+
+
+@pytest.mark.parametrize("source", READ.values(), ids=READ)
+def test_containers_arrays_and_objects_of_the_module_count_for_what_reads_them(source: str) -> None:
+    one, other = made_by(source.format(1.0)), made_by(source.format(2.0))
+    assert changes(identity(one), identity(made_by(source.format(1.0)))) == []
+    (said,) = changes(identity(one), identity(other))
+    assert "global DATA" in said
+    assert len(json.dumps(identity(one))) < 5_000
+
+
+KEPT = {
+    "a cache": "DATA = {{'first': {0}}}\ndef ev(arch):\n    DATA[arch] = 1\n    return DATA",
+    "a count": "DATA = {{'calls': {0}}}\ndef ev(arch): DATA['calls'] += 1",
+    "a list that another function fills": "DATA = [{0}]\ndef keep(x): DATA.append(x)\ndef ev(arch): return DATA",
+    "an attribute that is assigned": "from tests.test_identity import Held\nDATA = Held({0})\ndef ev(arch): DATA.scale += 1",
+    "a logger": "import logging\nDATA = logging.getLogger('{0}')\ndef ev(arch): DATA.info('')",
+    "a lock": "import threading\nDATA = threading.Lock()\ndef ev(arch): return DATA",
+    "a module": "import math, random\nDATA = math if {0} == 1 else random\ndef ev(arch): return DATA",
+    "a network that is trained": "from torch import nn\nDATA = nn.Linear(3, 3)\ndef ev(arch): return DATA(arch)",
+    "a generator": "import random\nDATA = random.Random({0})\ndef ev(arch): return DATA.random()",
+}
+
+
+@pytest.mark.parametrize("source", KEPT.values(), ids=KEPT)
+def test_what_changes_by_itself_is_no_change(source: str) -> None:
+    assert changes(identity(made_by(source.format(1))), identity(made_by(source.format(2)))) == []
+
+
+def test_a_global_is_taken_as_it_was_when_it_was_first_seen() -> None:
+    evaluator = made_by("DATA = {'k': 1}\ndef ev(arch):\n    known = DATA\n    known[arch] = 1\n    return 1")
+    before = identity(evaluator)
+    evaluator("a")
+    assert changes(before, identity(evaluator)) == []
+
+
+def test_a_record_of_before_globals_were_read_is_no_other() -> None:
+    now = identity(made_by(READ["dict"].format(1)))
+    assert changes({**now, "of": {}}, now) == []
+    constant = identity(made_by("DATA = 1\ndef ev(arch): return DATA"))
+    assert changes({**constant, "of": {}}, constant) == ["global DATA nothing → 1"]
+
+
+def test_edited_code_of_a_class_that_is_read_is_said() -> None:
+    source = (
+        "class Net:\n    def run(self): return helper() + {}\ndef helper(): return 1\ndef ev(arch): return Net().run()"
+    )
+    one, other = made_by(source.format(1)), made_by(source.format(2))
+    assert changes(identity(one), identity(other)) == []
+    assert code_changes(identity(one), identity(other)) == ["Net"]
+    assert code_changes(identity(one), identity(made_by(source.format(1)))) == []
