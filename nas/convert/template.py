@@ -24,6 +24,7 @@ from nas.convert.plan import Plan
 from nas.convert.refusing import check_modules
 from nas.convert.resize import Axes, named_axes, shared_with, without_weights
 from nas.errors import SpaceError
+from nas.identity import behaviour
 from nas.space.model import ModelFunction, model
 from nas.supernet import attributes
 from nas.supernet.constructor import structure
@@ -156,6 +157,11 @@ class Template:
 
     def _nas_described(self) -> dict[str, Any]:
         return {"model": self.cls, "structure": self.structure}
+
+    def _nas_code(self) -> dict[str, str]:
+        """What the model computes beside its weights: attributes, buffers and code."""
+        found = behaviour(self.skeleton())
+        return {**found["code"], "digest": f"{found['attributes']}{found['code']['digest']}"}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Template) and (self.cls, self.structure) == (other.cls, other.structure)

@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import sys
 import sysconfig
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 import pyglove as pg
 
+from nas.code import is_own
+from nas.identity import code
 from nas.space import nodes
 from nas.space.labels import is_scalar, object_items, qualified_name, raw_elements, raw_items
 from nas.space.template import Tree, renamed, text_of
@@ -30,8 +33,8 @@ class Description:
     """The tree of a closing plan, and the classes and functions that it names.
 
     Scalars, containers, symbolic objects, dataclasses, arrays, classes, functions and enum members are described by content,
-    and objects with a method `_nas_described` by the mapping that it gives.  Of anything else only the type is known: a space
-    needs another version when such a value changes.
+    and objects with a method `_nas_described` by the mapping that it gives; `_nas_code` says what else they compute with.
+    Of anything else only the type is known: a space needs another version when such a value changes.
 
     Args:
         node: the closing plan.
@@ -39,6 +42,7 @@ class Description:
 
     def __init__(self, node: nodes.Node) -> None:
         self._named: dict[str, Any] = {}
+        self._converted: dict[str, Any] = {}
         self.tree: Tree = self._node(node)
 
     def sources(self) -> dict[str, str]:
@@ -56,6 +60,15 @@ class Description:
             for other in _modules_of(file):
                 if other != module:
                     yield renamed(self.tree, {name: _moved(name, module, other) for name in names})
+
+    def code(self) -> dict[str, dict[str, str]]:
+        """By name: digests of what classes and functions of the user's do, and of what a converted model computes with."""
+        found = {
+            name: code(getattr(value, "_nas_origin", value))
+            for name, value in sorted(self._named.items())
+            if _is_own(value)
+        }
+        return found | {name: value._nas_code() for name, value in self._converted.items()}
 
     def _node(self, node: nodes.Node) -> Tree:  # noqa: PLR0911 (one line a kind)
         if isinstance(node, nodes.One):
@@ -93,6 +106,8 @@ class Description:
         if (name := qualified_name(value)) is not None:
             return {"name": self._name(name, value)}
         if hasattr(type(value), "_nas_described"):
+            if hasattr(value, "_nas_code"):
+                self._converted[repr(value)] = value
             return self._object(type(value), [(key, self._value(item)) for key, item in value._nas_described().items()])
         if dataclasses.is_dataclass(value):
             fields = [(field.name, self._value(getattr(value, field.name))) for field in dataclasses.fields(value)]
@@ -129,6 +144,10 @@ def stable_name(name: str) -> str:
         return f"{_WRAPPED}{stable_name(name.removeprefix(_WRAPPED))}"
     module, _, rest = name.partition(".")
     return rest if module in _SCRIPTS or module.startswith(_JOB) else name
+
+
+def _is_own(one: Any) -> bool:
+    return isinstance(one, (type, types.FunctionType)) and is_own(one)
 
 
 def _array(value: Any) -> Tree | None:

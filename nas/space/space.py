@@ -124,6 +124,11 @@ class Space:
         return _digest([self._structure(), self._description.tree])
 
     @cached_property
+    def code(self) -> dict[str, dict[str, str]]:
+        """What the user's classes and functions in it do, by name, for `nas.identity.recoded`: no part of the fingerprint."""
+        return self._description.code()
+
+    @cached_property
     def labels_fingerprint(self) -> str:
         """What version 0.1 recorded as the fingerprint: decisions, labels and activity, and nothing of what is fixed."""
         return _digest(self._structure())

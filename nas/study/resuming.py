@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nas.errors import StudyError
 from nas.evaluate import base
 from nas.evaluate.base import Evaluator, subject
-from nas.identity import IDENTITY, changes, code_changes, identity, unknown
+from nas.identity import IDENTITY, changes, code_changes, identity, recoded, unknown
 
 if TYPE_CHECKING:
     from nas.search import Algorithm
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 NOTE = IDENTITY
 
 
-def identity_of(evaluators: Sequence[Evaluator], algorithm: Algorithm) -> dict[str, Any]:
-    """What decides a study's measurements and proposals, JSON-able: a `describe()` of an evaluator has the word."""
+def identity_of(evaluators: Sequence[Evaluator], algorithm: Algorithm, space: Space) -> dict[str, Any]:
+    """What decides a study's networks, measurements and proposals, JSON-able: a `describe()` of an evaluator has the word."""
     told = [{"name": _name(subject(one)), "is": base.identity_of(one)} for one in evaluators]
     options = [name for name in inspect.signature(type(algorithm)).parameters if hasattr(algorithm, name)]
-    return {"evaluators": told, "algorithm": {name: identity(getattr(algorithm, name)) for name in options}}
+    chosen = {name: identity(getattr(algorithm, name)) for name in options}
+    return {"evaluators": told, "algorithm": chosen, "code": space.code}
 
 
 def check(record: StudyRecord, now: Mapping[str, Any], finished: int, space: Space) -> list[str]:
@@ -51,7 +52,8 @@ def check(record: StudyRecord, now: Mapping[str, Any], finished: int, space: Spa
         record.annotate({NOTE: now})
         early = f"study {record.name!r} was begun by an earlier version, which kept no parameters of evaluators: "
         return [early + "those of this job are taken for the same, and compared from now on"] if finished else []
-    was, said = space.restated(was), list[str]()
+    said = _recoded(record, was.get("code"), space) if finished else []
+    was = space.restated(was)
     for old, new in zip(was["evaluators"], now["evaluators"], strict=False):
         who = f"evaluator {new['name']!r}"
         if differ := changes(old["is"], new["is"]):
@@ -76,6 +78,21 @@ def check(record: StudyRecord, now: Mapping[str, Any], finished: int, space: Spa
     if was != now:
         record.annotate({NOTE: now})
     return said
+
+
+def _recoded(record: StudyRecord, was: Mapping[str, Any] | None, space: Space) -> list[str]:
+    """Which model functions and classes have other code, in a sentence; of a study of an earlier version, which text."""
+    if was is None:
+        text, here = record.schema.get("sources") or {}, space.schema()["sources"]
+        edited = [name for name in text if here.get(name, text[name]) != text[name]]
+    else:
+        edited = recoded(was, space.code)
+    if not edited:
+        return []
+    return [
+        f"{', '.join(edited)} of the space of study {record.name!r} has other code than before: its trials are kept, and may be "
+        "of other networks than those that this code makes; restore it, or give the new study another name (--name)"
+    ]
 
 
 def _name(one: Any) -> str:

@@ -116,7 +116,9 @@ class Study:
         self._low: Study | None = None
         self._notes: list[str] = []  # on how the study is resumed, until they are said
         self._check_metrics()
-        self._identity = identity_of(self.evaluators, self.algorithm)  # before an evaluation changes what they keep
+        self._identity = identity_of(
+            self.evaluators, self.algorithm, self.space
+        )  # before an evaluation changes what they keep
 
     def __repr__(self) -> str:
         return (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from nas import carried, files, sealed
 from nas.errors import CheckpointError, LayoutError
+from nas.identity import recoded
 from nas.sealed import Damaged
 from nas.space import Space
 from nas.supernet import constants, tensors
@@ -169,6 +171,7 @@ def _index(space: Space, union: Union, state: Mapping[str, Tensor], example: Inp
         },
         "example": None if example is None else describe(example),
         "constants": constants.summary(space),
+        "code": space.code,
     }
 
 
@@ -211,6 +214,12 @@ def _load(path: Path, index: dict[str, Any], space: Space, *, verify: bool, dige
             )
         union.dtypes[name] = values[name].dtype
     _check_constants(path, index.get("constants"), space, union)
+    if edited := recoded(index.get("code", {}), space.code):
+        warnings.warn(
+            f"checkpoint {str(path)!r} was saved with other code of {', '.join(edited)}: its weights may be of other networks "
+            "than those that this code makes; restore the code, or save the supernet again",
+            stacklevel=2,
+        )
     example = None if index["example"] is None else zeros(index["example"])
     return Loaded(
         union,

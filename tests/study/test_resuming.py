@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pyglove as pg
 import pytest
+import torch
+from torch import Tensor, nn
 
 import nas
 from nas.errors import StoreError, StudyError
@@ -207,3 +210,85 @@ def test_a_search_under_a_measured_budget_resumes_as_if_it_had_not_stopped(
         parts.run(trials, workers=0, progress=False)
         parts.close()
     assert parts.trials()["choices"].tolist() == whole.trials()["choices"].tolist()
+
+
+NET = """
+import nas, torch
+from torch import nn
+ACT, SETTINGS = nn.ReLU, {{"slope": 1}}
+class Head(nn.Module):
+    def forward(self, x):
+        return {head}(x)
+@nas.model
+def net(width):
+    {comment}
+    return nn.Sequential(nn.Linear(3, width), ACT(), Head(), nn.Linear(width, SETTINGS["slope"]))
+"""
+
+
+def space_of(head: str = "torch.relu", *, comment: str = "", change: tuple[str, str] = ("", "")) -> nas.Space:
+    scope: dict[str, Any] = {"__name__": __name__}
+    exec(NET.format(head=head, comment=comment or "pass").replace(*change), scope)
+    return nas.Space(scope["net"](pg.oneof([4, 8, 16])), name="net")
+
+
+def width(arch: nas.Arch) -> dict[str, float]:
+    return {"quality": float(arch.choices["width"])}
+
+
+OTHER_CODE: dict[str, dict[str, Any]] = {
+    "a class that it builds": {"head": "torch.tanh"},
+    "a class that it reads": {"change": ("ACT, SETTINGS = nn.ReLU", "ACT, SETTINGS = nn.Tanh")},
+    "a constant that it reads": {"change": ('{"slope": 1}', '{"slope": 2}')},
+    "its own code": {"change": ("nn.Linear(3, width)", "nn.Linear(3, width, False)")},
+}
+
+
+@pytest.mark.parametrize("other", OTHER_CODE.values(), ids=OTHER_CODE)
+def test_other_code_of_a_model_function_is_said_once(
+    store: Path, capsys: pytest.CaptureFixture[str], other: dict[str, Any]
+) -> None:
+    assert space_of().fingerprint == space_of(**other).fingerprint
+    run(store, width, 1, space=space_of())
+    run(store, width, 2, space=space_of(comment="# another comment\n    pass"))
+    assert "other code" not in capsys.readouterr().err
+    said = (
+        "net of the space of study 'one' has other code than before: its trials are kept, and may be of other networks"
+    )
+    study = made(store, width, space=space_of(**other))
+    study.run(3, workers=0)
+    assert said in capsys.readouterr().err
+    made(store, width, space=space_of(**other)).run(3, workers=0)
+    assert "other code" not in capsys.readouterr().err
+
+
+class Converted(nn.Module):
+    def __init__(self, act: str = "relu") -> None:
+        super().__init__()
+        self.first, self.second, self.act = nn.Linear(8, 24), nn.Linear(24, 3), act
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.second(getattr(torch, self.act)(self.first(x)))
+        return found
+
+
+def test_a_converted_model_that_computes_something_else_is_said(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def params(arch: nas.Arch) -> dict[str, float]:
+        return {"quality": float(len(arch.choices))}
+
+    run(store, params, 1, space=nas.elastic(Converted(), torch.zeros(2, 8)))
+    run(store, params, 1, space=nas.elastic(Converted(), torch.zeros(2, 8)))
+    assert "other code" not in capsys.readouterr().err
+    made(store, params, space=nas.elastic(Converted("tanh"), torch.zeros(2, 8))).run(2, workers=0)
+    assert "Converted" in (said := capsys.readouterr().err)
+    assert "of the space of study 'one' has other code than before" in said
+
+
+def test_a_checkpoint_of_other_code_is_said(tmp_path: Path) -> None:
+    net = nas.Supernet(space_of(), example=torch.zeros(2, 3))
+    net.save(tmp_path / "net")
+    nas.Supernet.load(tmp_path / "net", space_of(comment="# another comment\n    pass"))
+    with pytest.warns(UserWarning, match="was saved with other code of .*net: its weights may be of other networks"):
+        nas.Supernet.load(tmp_path / "net", space_of("torch.tanh"))
