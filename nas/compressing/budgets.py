@@ -78,6 +78,14 @@ class Budget:
             )
         return measured[self.metric]
 
+    @property
+    def exact(self) -> str:
+        """As `parse_budget` reads it again, to the bit."""
+        value = self.share if self.bound is None else self.bound
+        assert value is not None
+        number = str(int(value)) if float(value).is_integer() else repr(float(value))
+        return f"{self.metric} <= {number}" + ("" if self.share is None else " * original")
+
     def __str__(self) -> str:
         if self.share is not None:
             return f"{self.metric} <= {self.share:g} * original"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.compressing.result import LATENCY
 from nas.compressing.settings import STORE
+from nas.hardware import Device
 from nas.text import human, printable
 
 if TYPE_CHECKING:
@@ -121,8 +122,10 @@ def parts_of(choice: Choice) -> list[tuple[str, Any, str, float]]:
 
 def commands(result: Compressed) -> list[str]:
     """What to type for the networks, again."""
-    budgets = ", ".join(str(choice.budget) for choice in result.choices)
-    found = [f"nas.compress(model, task, {budgets!r}, folder={str(result.folder)!r})"]
+    budgets, folder = ", ".join(choice.budget.exact for choice in result.choices), str(result.folder)
+    options = {"folder": folder, **{name: value for name, value in result.asked.items() if name != "folder"}}
+    told = "".join(f", {name}={_python(value)}" for name, value in options.items())
+    found = [f"nas.compress(model, task, {budgets!r}{told})", *_command(budgets, options)]
     store = shlex.quote(str(result.folder / STORE))
     for choice in result.choices:
         found.append(
@@ -130,6 +133,48 @@ def commands(result: Compressed) -> list[str]:
         )
     studies = [result.search.name, *([] if result.family is None else [result.family.study.name])]
     return [printable(line) for line in (*found, *(f"nas front {name} --store {store}" for name in studies))]
+
+
+OF_COMMAND = ("folder", "device", "epochs", "trials", "workers", "tune", "train_device", "best", "cache")
+"""Options of `nas.compress` that the command has, too."""
+OF_CALL = ("warmup", "candidates", "batches", "order", "teacher", "hidden", "stored", "algorithm", "fill")
+"""Options that it has not."""
+
+
+def _command(budgets: str, options: Mapping[str, Any]) -> list[str]:
+    """The same for a shell, with what the job has to define; nothing where the command lacks an option."""
+    device = options.get("device")
+    if any(name in OF_CALL for name in options) or not (device is None or isinstance(device, str | Device)):
+        return []
+    words = ["nas", "compress", "JOB", "--budget", budgets]
+    for name in OF_COMMAND:
+        if name in options:
+            words += [f"--{name.replace('_', '-')}", _word(options[name])]
+    training = {name: value for name, value in options.items() if name not in (*OF_COMMAND, "options")}
+    defined = {"options": options.get("options"), "training": training}
+    job = "; ".join(f"{name} = {_python(value)}" for name, value in defined.items() if value)
+    return [shlex.join(words) + (f"  # where JOB defines {job}" if job else "")]
+
+
+def _word(value: Any) -> str:
+    """An option's value as the command takes it."""
+    if isinstance(value, Device):
+        return value.label
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def _python(value: Any) -> str:
+    """A value as source; of an object that has none its class, without where it is in memory."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name!r}: {_python(each)}" for name, each in value.items()) + "}"
+    shown = repr(value)
+    if " at 0x" in shown or isinstance(value, type):
+        return getattr(value, "__qualname__", None) or f"<{type(value).__qualname__}>"
+    return shown if type(value).__module__ == "builtins" else f"nas.{shown}" if _is_ours(value) else shown
+
+
+def _is_ours(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] == "nas"
 
 
 def _section(result: Compressed, choice: Choice) -> str:

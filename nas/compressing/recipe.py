@@ -8,6 +8,7 @@ be made by itself; a killed compression goes on where it was.
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -152,6 +153,7 @@ def compress(
         StudyError: the folder is a file, or of another compression.
         TrainError: a training diverged; the same call goes on, with a lower lr= too.
     """
+    asked = _unlike_defaults(locals())
     metric = goal_of(best, task)
     weight = weight_of(teacher, task)
     check_training(training)
@@ -198,7 +200,19 @@ def compress(
         stages=Stages(names, path, show=progress),
     )
     check_fits(model, task)
-    return Compression(model, task, budgets, settings, dict(options or {})).run()
+    return Compression(model, task, budgets, settings, dict(options or {}), asked=asked).run()
+
+
+def _unlike_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a call of `compress` that decide something and are not as they are by default; those of trainings after them."""
+    usual = {name: one.default for name, one in inspect.signature(compress).parameters.items()}
+    told = {"model", "task", "budget", "folder", "progress", "training"}
+    ours = {name: value for name, value in given.items() if name not in told and not _same(value, usual[name])}
+    return {**ours, **given["training"]}
+
+
+def _same(value: Any, usual: Any) -> bool:
+    return value is usual or value == {} or (type(value) is type(usual) and bool(value == usual))
 
 
 class Compression:
@@ -210,6 +224,7 @@ class Compression:
         budgets: at least one.
         settings: options.
         options: of `nas.elastic`.
+        asked: options of the call that are not the defaults.
     """
 
     def __init__(
@@ -219,9 +234,11 @@ class Compression:
         budgets: Sequence[Budget],
         settings: Settings,
         options: dict[str, Any],
+        *,
+        asked: Mapping[str, Any],
     ) -> None:
         self.model, self.task, self.budgets, self.settings, self.options = model, task, budgets, settings, options
-        self.notes: list[str] = []
+        self.asked, self.notes = asked, list[str]()
 
     def run(self) -> Compressed:
         """All of it."""
@@ -256,7 +273,7 @@ class Compression:
         choices = self.timed(net, [made[verdict] for verdict in found.verdicts])
         self.conclude(original, choices)
         studied = search if wanted else choices[0].found.study
-        result = Compressed(found, original, choices, studied, settings.folder, tuple(self.notes), family)
+        result = Compressed(found, original, choices, studied, settings.folder, tuple(self.notes), family, self.asked)
         with files.explained(settings.folder, StudyError):
             files.write(settings.folder / "README.md", card.markdown(result))
             files.write(settings.folder / "report.html", card.page(result))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -138,6 +138,7 @@ class Compressed:
         folder: with everything that was made.
         notes: what was decided, and why.
         family: the supernet of networks that were tuned together, where `tune="family"` asked for it.
+        asked: options of the call that are not the defaults.
     """
 
     profile: Profile
@@ -147,6 +148,7 @@ class Compressed:
     folder: Path
     notes: Sequence[str] = field(default=())
     family: Family | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def front(self) -> pd.DataFrame:

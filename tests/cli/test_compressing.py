@@ -23,6 +23,9 @@ training = {"lr": 1e-2}
 """
 
 
+JOB_TOLD = "# where JOB defines options = {'depth': False}; training = {'lr': 0.01}"
+
+
 @pytest.fixture(autouse=True)
 def _folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
@@ -48,6 +51,10 @@ def test_the_network_and_its_report_are_written_and_the_command_goes_on(capsys: 
     report, card = (Path("compressed") / name for name in ("report.html", "README.md"))
     assert report.read_text().startswith("<!doctype html>")
     assert "| params | 3,466 |" in card.read_text()
+    assert (
+        f"    nas compress JOB --budget 'params <= 0.5 * original' --folder compressed --epochs 2 --trials 12  {JOB_TOLD}"
+        in (card.read_text().splitlines())
+    )
     assert not [path for path in Path("compressed").rglob("*") if path.suffix in (".pt", ".pkl")]
     assert ended(capsys, *words)[0] == 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
 from collections.abc import Mapping
 from html.parser import HTMLParser
@@ -12,8 +14,9 @@ import pyglove as pg
 import pytest
 
 import nas
+from nas.cli.compressing import compress as command
 from nas.compressing import Choice, Compressed, parse_budget
-from nas.compressing.card import markdown, page
+from nas.compressing.card import OF_CALL, OF_COMMAND, markdown, page
 from nas.compressing.profiling import Profile
 from nas.compressing.result import Tuned, Turns
 
@@ -148,3 +151,44 @@ def test_commands_quote_their_folder() -> None:
     made = markdown(result("my 'own' folder", is_uniform=False))
     assert "nas.compress(model, task, 'macs <= 0.5 * original', folder=\"my 'own' folder\")" in made
     assert "--store 'my '\"'\"'own'\"'\"' folder/compress.db'" in made
+
+
+@pytest.mark.parametrize(
+    ("asked", "call", "typed"),
+    [
+        ({}, "", ""),
+        (
+            {"device": "cpu,threads=2", "epochs": 3, "cache": (8, 1024), "best": "max accuracy", "lr": 3e-3},
+            ", device='cpu,threads=2', epochs=3, cache=(8, 1024), best='max accuracy', lr=0.003",
+            " --device cpu,threads=2 --epochs 3 --best 'max accuracy' --cache 8,1024  # where JOB defines "
+            "training = {'lr': 0.003}",
+        ),
+        (
+            {"device": nas.Device("cpu", threads=2), "options": {"depth": False}},
+            ", device=nas.Device(name='cpu', threads=2, batch=1, dtype='float32', runtime='torch'), "
+            "options={'depth': False}",
+            " --device cpu,threads=2  # where JOB defines options = {'depth': False}",
+        ),
+        ({"warmup": 1}, ", warmup=1", None),
+        ({"algorithm": nas.RandomSearch()}, ", algorithm=nas.RandomSearch(seed=0)", None),
+    ],
+)
+def test_what_it_was_made_with_is_told_whole(asked: Mapping[str, Any], call: str, typed: str | None) -> None:
+    made = markdown(dataclasses.replace(result(is_uniform=False), asked=asked)).splitlines()
+    assert f"    nas.compress(model, task, 'macs <= 0.5 * original', folder='out'{call})" in made
+    words = "    nas compress JOB --budget 'macs <= 0.5 * original' --folder out"
+    assert [line for line in made if line.startswith("    nas compress")] == ([] if typed is None else [words + typed])
+
+
+def test_every_option_is_one_of_the_command_or_of_the_call_alone() -> None:
+    own = {"model", "task", "budget", "progress", "options", "training"}
+    assert {*OF_COMMAND, *OF_CALL} == inspect.signature(nas.compress).parameters.keys() - own
+    assert inspect.signature(command).parameters.keys() >= set(OF_COMMAND)
+    assert not inspect.signature(command).parameters.keys() & set(OF_CALL)
+
+
+@pytest.mark.parametrize(
+    "text", ["params <= 3466", "macs <= 1234567.5", "latency_ms <= 0.00012345678", "macs <= 33.3333333%"]
+)
+def test_a_budget_is_told_as_it_is_read_again(text: str) -> None:
+    assert parse_budget(parse_budget(text).exact) == parse_budget(text)

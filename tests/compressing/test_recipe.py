@@ -149,6 +149,12 @@ def test_outputs_that_take_much_are_stored_where_asked_alone(tmp_path: Path, mon
     assert len(list((tmp_path / "asked" / "outputs").glob("*/*.out"))) == task().steps_per_epoch
 
 
+def test_the_report_says_what_it_was_made_with(result: Compressed) -> None:
+    assert dict(result.asked) == {"epochs": 3, "trials": 24, "batches": 2, "lr": 3e-3, "fill": False}
+    call = f"folder={str(result.folder)!r}, epochs=3, trials=24, batches=2, fill=False, lr=0.003)"
+    assert f"nas.compress(model, task, 'macs <= 0.5 * original', {call}" in (result.folder / "README.md").read_text()
+
+
 def test_several_budgets_are_searched_at_once(result: Compressed) -> None:
     wider = compressed(result.folder, ["macs <= 50%", "macs <= 80%"])
     assert [choice.budget.share for choice in wider.choices] == [0.5, 0.8]
