@@ -32,7 +32,7 @@ _PLAIN = (bool, int, float, str, bytes, type(None), enum.Enum)
 
 def attributes(module: nn.Module, describe: Callable[[Any], Json]) -> dict[str, Json]:
     """By "layer.name": plain attributes of all layers, and buffers that are not persistent, as `describe` describes them."""
-    space = vars(module).get("space")
+    space: Any = vars(module).get("space")
     if hasattr(space, "fingerprint"):  # a supernet: the space says what its networks are
         return {"space": space.fingerprint, "code": describe(space.code)}
     found: dict[str, Json] = {}
