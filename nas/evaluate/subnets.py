@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from nas import reading
 from nas.checking import checked
-from nas.errors import EvaluationError
+from nas.errors import EvaluationError, NasError
 from nas.evaluate.base import Cost, Evaluator
 from nas.hardware import Device, Target, exclusive, measure, target_of
-from nas.identity import inputs_described, weights_described
+from nas.identity import IDENTITY, inputs_described, weights_described
 from nas.supernet import Supernet, checkpoint
 from nas.supernet.effects import varies
 from nas.supernet.inputs import Inputs, batch_size, call, sample_text, some
 from nas.supernet.rounding import Gap, gap
-from nas.train import Task, Training, subnet_metrics
+from nas.train import Task, Training, state, subnet_metrics
 from nas.train.task import Split, to_device
 from nas.train.validate import calibrated, device_of, evaluating
 
@@ -83,11 +83,11 @@ class Weights:
         self.get(space)
 
     def describe(self) -> Any:
-        """JSON-able: what the weights are (their hash), or how they are made."""
+        """JSON-able: what the weights are (their hash), or how they are made, and their hash once they are."""
         if self._described is not None:
             return self._described
         if isinstance(self.source, Training):
-            return self.source.config
+            return {**self.source.config, **_finished(self.source)}
         if isinstance(self.source, Supernet):
             return weights_described(self.source.digest, self.source.keeps)
         digest, keeps = checkpoint.held(Path(self.source))
@@ -102,6 +102,16 @@ class Weights:
     def _trained(self) -> Supernet:
         assert isinstance(self.source, Training)
         return self.source.supernet if self.source.path is None else self.source.load()
+
+
+def _finished(training: Training) -> dict[str, Any]:
+    """The hash of a finished training's weights: those that it began with, or who else trained it, are not in its settings."""
+    try:
+        found = training.found()
+    except NasError:  # `check` says so
+        return {}
+    digest = None if found is None or not found.finished else found.hashes.get(state.SUPERNET)
+    return {} if digest is None else {IDENTITY: {"weights": digest}}
 
 
 class OfSubnets(Evaluator):

@@ -12,6 +12,7 @@ from torch import nn
 
 import nas
 from nas.errors import StudyError
+from nas.identity import same
 
 
 @nas.model
@@ -109,3 +110,26 @@ def test_what_changed_the_old_archs_has_not(tmp_path: Path) -> None:
         assert other.keeps == ()
         with pytest.raises(StudyError, match="was begun with evaluators"):
             measured(tmp_path, other)
+
+
+def trained(folder: Path, path: str, seed: int) -> nas.Training:
+    made = nas.Training(net(seed), task(), path=folder / path, steps=4, seed=0)
+    made.run(progress=False)
+    return made
+
+
+def test_a_training_that_began_with_other_weights_is_refused(tmp_path: Path) -> None:
+    one, other = trained(tmp_path, "one", 0), trained(tmp_path, "other", 1)
+    assert one.config == other.config
+    measured(tmp_path, one.supernet, one)
+    measured(tmp_path, one.supernet, trained(tmp_path, "again", 0))
+    with pytest.raises(StudyError, match="was begun with evaluators"):
+        measured(tmp_path, other.supernet, other)
+
+
+def test_a_study_of_before_the_weights_were_noted_goes_on(tmp_path: Path) -> None:
+    made = trained(tmp_path, "one", 0)
+    described = nas.Accuracy(made, task()).describe()
+    assert described["supernet"]["identity"]["weights"] == made.load().digest
+    old = {**described, "supernet": made.config}
+    assert same(old, described)
