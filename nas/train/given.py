@@ -107,7 +107,10 @@ class DataTask(Task):
                 raise TrainError(f"{whose} is missing; give its inputs and targets")
         _check_apart({"train": self.train, "valid": self.valid, "test": self.test})
         for whose, split in self._splits.items():
-            first = self._read(split.first())
+            raw = split.first()
+            if whose != "train":
+                split.check_judges(raw)
+            first = self._read(raw)
             check_finite(first, whose)
             self._check(first, whose)
         _check_different(self._splits)

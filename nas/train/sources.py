@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import itertools
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,11 +23,13 @@ from torch import Tensor
 from torch.utils import data
 
 from nas.errors import TrainError
+from nas.identity import IDENTITY
 from nas.supernet.inputs import batch_size, tensors_in
 from nas.train.pairs import Names, as_batch, check_finite, tensors
 from nas.train.task import Batch, mixed, pieces
 
 _DIGESTED = 64  # rows of a data set that are read for its digest
+_LOOKED = 4  # batches of a stream that judges that are read for its description
 _WHOLE = 1 << 26  # bytes of tensors that are digested whole; of larger ones evenly spread rows
 _CHECKED = 1 << 30  # bytes of tensors that are searched for NaN whole
 
@@ -92,6 +95,21 @@ class Data(ABC):
         Raises:
             TrainError: there is none, or they are no pairs.
         """
+
+    def check_judges(self, first: Batch) -> None:
+        """Whether the samples are the same at each reading, as those must be that networks are compared by.
+
+        Args:
+            first: what `first` gave.
+
+        Raises:
+            TrainError: they are not.
+        """
+        if _content(first) != _content(self.first()):
+            raise TrainError(
+                f"{self.whose} gives other samples each time that it is read, so that the same network would be judged otherwise "
+                "each time; draw them with a fixed seed at each reading, or give a fixed set"
+            )
 
 
 class Rows(Data):
@@ -348,20 +366,36 @@ class Stream(Data):
         return found
 
     def describe(self) -> dict[str, Any]:
-        """Rows behind a loader; else shapes of the first batch, and its digest where it is the same each time."""
+        """Rows behind a loader; else shapes of the first batch, and what the first ones hold where that is the same each time.
+
+        Contents are compared where both descriptions have them: those of earlier versions have shapes alone.
+        """
         if self.rows is not None:
             return {"batches": self._steps, **self.rows.describe()}
-        found, first = hashlib.blake2b(digest_size=8), tensors_in((self.first().inputs, self.first().targets))
-        for tensor in first:
-            if self.exact:
-                hash_tensor(found, tensor)
-            else:
-                found.update(f"{tuple(tensor.shape[1:])} {tensor.dtype}".encode())
-        return {"batches": self._steps, "digest": found.hexdigest()}
+        first = self.first()
+        if self.exact:
+            return {"batches": self._steps, "digest": _content(first)}
+        found = hashlib.blake2b(digest_size=8)
+        for tensor in tensors_in((first.inputs, first.targets)):
+            found.update(f"{tuple(tensor.shape[1:])} {tensor.dtype}".encode())
+        shapes = {"batches": self._steps, "digest": found.hexdigest()}
+        if _content(first) != _content(self.first()):
+            return shapes
+        count = 1 if self.whose == "train" else _LOOKED
+        held = [_content(batch) for batch in itertools.islice(self._batches(0, 0), count)]
+        return {**shapes, IDENTITY: {"content": held}}
 
     def _batches(self, seed: int, epoch: int) -> Iterator[Batch]:
         for raw in _drawn(lambda: self.make(epoch), seed, self.whose):
             yield as_batch(raw, self.reading.inputs, self.reading.target, self.whose)
+
+
+def _content(batch: Batch) -> str:
+    """A digest of all that a batch holds."""
+    found = hashlib.blake2b(digest_size=8)
+    for tensor in tensors_in((batch.inputs, batch.targets)):
+        hash_tensor(found, tensor)
+    return found.hexdigest()
 
 
 def source(given: Any, whose: str, reading: Reading, steps: int | None, exact: bool | None) -> Data:

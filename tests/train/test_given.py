@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 import nas
 from nas.errors import TrainError
+from nas.identity import IDENTITY, same
 from nas.train import Batch, Task, Training, recipe
 from tests.conformance.task import equal, parts
 from tests.train.test_tasks import Numbers, dense, draw
@@ -228,6 +229,60 @@ def test_descriptions_tell_data_apart_by_some_rows_and_their_number() -> None:
     assert task_of((X, Y)).describe() != task_of((changed, Y)).describe()
     assert task_of((X, Y), metrics=functional.l1_loss).describe() != task_of((X, Y), metrics="mae").describe()
     assert "num_workers" not in str(task_of((X, Y), num_workers=1).describe())
+
+
+def shifted(by: float, rows: int = 24) -> Any:
+    """A function that makes three batches, of targets that are shifted."""
+    return lambda: iter([(X[at : at + 8], Y[at : at + 8] + by * (at >= 8)) for at in range(0, rows, 8)])
+
+
+@pytest.mark.filterwarnings("ignore:train, a function:UserWarning")
+def test_data_that_a_function_makes_are_compared_by_their_first_batches() -> None:
+    """Of what judges more than the first; and what an earlier version kept, shapes alone, is no other."""
+    now = task_of((X, Y), shifted(0.0)).describe()
+    assert same(now, task_of((X, Y), shifted(0.0)).describe())
+    assert not same(now, task_of((X, Y), shifted(1.0)).describe())
+    earlier = {
+        **now,
+        "data": {**now["data"], "valid": {k: v for k, v in now["data"]["valid"].items() if k != IDENTITY}},
+    }
+    assert same(earlier, now)
+    trained = [task_of(make, (X, Y + 9), epoch_steps=3).describe() for make in (shifted(0.0), shifted(0.0))]
+    assert same(*trained)
+    assert not same(trained[0], task_of(lambda: iter([(X + 1, Y)] * 3), (X, Y + 9), epoch_steps=3).describe())
+
+
+@pytest.mark.filterwarnings("ignore:train, a function:UserWarning")
+def test_training_data_that_are_drawn_anew_are_compared_by_their_shapes() -> None:
+    draws = torch.Generator().manual_seed(0)
+
+    def made() -> Iterator[Any]:
+        return iter([(torch.randn(8, 5, generator=draws), Y[:8])] * 3)
+
+    first, again = (task_of(made, (X, Y), epoch_steps=3).describe() for _ in range(2))
+    assert same(first, again)
+    assert IDENTITY not in first["data"]["train"]
+
+
+class Restless(Dataset[tuple[Tensor, Tensor]]):
+    """Draws by a generator of its own."""
+
+    def __init__(self) -> None:
+        self.draws = torch.Generator().manual_seed(0)
+
+    def __len__(self) -> int:
+        return 11
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        return torch.randn(5, generator=self.draws), Y[row]
+
+
+@pytest.mark.parametrize("form", ["data set", "loader", "function"])
+def test_what_judges_is_the_same_at_each_reading(form: str) -> None:
+    data = Restless()
+    valid = {"data set": data, "loader": DataLoader(data, 4), "function": lambda: DataLoader(data, 4)}[form]
+    with pytest.raises(TrainError, match="valid gives other samples each time that it is read"):
+        task_of((X, Y), valid)
 
 
 def test_time_comes_first_where_the_axis_says_so() -> None:
