@@ -17,7 +17,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checking": {"errors"},
     "text": set(),
     "pace": set(),
-    "identity": set(),
+    "code": set(),
+    "behaviour": {"code"},
+    "identity": {"behaviour", "code"},  # behaviour: of modules, late
     "measurements": {"errors"},
     "failures": {"errors", "measurements", "signals"},
     "metrics": {"errors", "measurements"},
@@ -25,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pareto": {"errors"},
     "retrieval": {"errors"},
     "remote": {"errors", "failures", "measurements"},
-    "space": {"errors", "text"},
+    "space": {"code", "errors", "identity", "text"},
     "choosing": {"errors", "space"},
     "files": {"errors"},
     "sealed": set(),
@@ -34,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "signals": set(),
     "lazy": {"errors"},
     "reading": set(),
-    "supernet": {"reading", "files", "sealed", "carried", "errors", "space"},
+    "supernet": {"reading", "files", "sealed", "carried", "errors", "identity", "space"},
     "train": {
         "choosing",
         "measurements",
@@ -51,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "identity",
     },
     "proxies": {"errors", "evaluate", "space", "supernet", "train"},
-    "convert": {"errors", "space", "supernet", "train"},
+    "convert": {"errors", "identity", "space", "supernet", "train"},
     "decode": {"errors"},
     "hardware": {
         "errors",
@@ -173,6 +175,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
         "evaluate",
         "files",
+        "identity",
         "measurements",
         "metrics",
         "noise",
@@ -192,6 +195,7 @@ for _layer in set(MAY_IMPORT) - {"errors"}:
 # Packages that are imported in these layers only.
 ONLY_IN = {
     "torch": {
+        "behaviour",
         "compressing",
         "convert",
         "identity",
